@@ -1,0 +1,1 @@
+//! Vocabulary, contracts and engine of sagabus.

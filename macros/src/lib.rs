@@ -1,0 +1,1 @@
+//! Derives for sagabus messages and sagas.

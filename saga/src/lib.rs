@@ -1,0 +1,1 @@
+//! Sagas and state machines of sagabus.
