@@ -1,0 +1,46 @@
+//! The only reader of the wall clock. For people and for identities: what decides anything (leases,
+//! due times, retention) is the database's time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time, in microseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// Wraps microseconds since 1970-01-01 UTC.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Returns microseconds since 1970-01-01 UTC.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Returns the time that lies `by` later.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(micros(by)))
+    }
+}
+
+/// Converts to whole microseconds; the largest number for what does not fit.
+pub fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Reads this machine's clock. Never for a decision.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this file is the one place that may"
+)]
+pub fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(micros(since))
+}

@@ -1,0 +1,242 @@
+//! The string map that travels beside a body, and every header that we know.
+
+use std::borrow::Cow;
+
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// How the body is encoded, for example `application/json`.
+pub const CONTENT_TYPE: &str = "content-type";
+/// The version of the body's shape, a decimal number; absent means 1.
+pub const VERSION: &str = "sagabus-version";
+/// `command`, `event` or `reply`.
+pub const KIND: &str = "sagabus-kind";
+/// The conversation, a UUID copied unchanged from message to message.
+pub const CORRELATION_ID: &str = "sagabus-correlation-id";
+/// The identity of the message whose handling sent this one.
+pub const CAUSATION_ID: &str = "sagabus-causation-id";
+/// Where an answer is wanted: an endpoint (`@orders`) or a transport's address.
+pub const REPLY_TO: &str = "sagabus-reply-to";
+/// The name of the host that sent it, for people.
+pub const SOURCE: &str = "sagabus-source";
+/// When it was sent by the sender's clock, in microseconds since 1970. For people: decides nothing.
+pub const SENT_AT: &str = "sagabus-sent-at";
+/// The key that orders the message and finds its instance.
+pub const KEY: &str = "sagabus-key";
+/// The name of the timer that sent it.
+pub const TIMER: &str = "sagabus-timer";
+/// The generation of the timer that sent it, a decimal number.
+pub const TIMER_GENERATION: &str = "sagabus-timer-generation";
+/// W3C trace context: the span that sent the message.
+pub const TRACEPARENT: &str = "traceparent";
+/// W3C trace context: vendor state.
+pub const TRACESTATE: &str = "tracestate";
+
+/// The most headers that a message may carry.
+pub const COUNT_MAX: usize = 64;
+/// The most bytes that all names and values together may take.
+pub const BYTES_MAX: usize = 8 * 1024;
+
+/// A small map of strings, in the order in which they were set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Vec<(Cow<'static, str>, String)>);
+
+impl Headers {
+    /// Makes an empty map.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Makes an empty map with room for `n` headers.
+    pub fn with_capacity(n: usize) -> Self {
+        Self(Vec::with_capacity(n))
+    }
+
+    /// Sets a header, replacing a former value.
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
+        let (name, value) = (name.into(), value.into());
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    /// Returns a header's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// Removes a header and returns its value.
+    pub fn remove(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// Iterates in the order in which headers were set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_str()))
+    }
+
+    /// Returns how many headers there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Says whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Encodes the map as a JSON object, the form in which stores keep it.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a map of strings is always JSON")
+    }
+
+    /// Decodes what [`to_json`](Self::to_json) made.
+    ///
+    /// # Errors
+    /// When the bytes are not a JSON object of strings.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// Checks the bounds: count, size, names of visible ASCII, values without control characters.
+    ///
+    /// # Errors
+    /// A sentence that names the header and the fact.
+    pub fn check(&self) -> Result<(), String> {
+        if self.0.len() > COUNT_MAX {
+            return Err(format!(
+                "{} headers where at most {COUNT_MAX} may be",
+                self.0.len()
+            ));
+        }
+        let bytes: usize = self
+            .0
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        if bytes > BYTES_MAX {
+            return Err(format!(
+                "headers take {bytes} bytes where at most {BYTES_MAX} may be"
+            ));
+        }
+        for (name, value) in &self.0 {
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err(format!("header name {name:?} is not visible ASCII"));
+            }
+            if value.chars().any(char::is_control) {
+                return Err(format!("header `{name}` contains a control character"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<N: Into<Cow<'static, str>>, V: Into<String>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
+        let mut map = Self::new();
+        for (name, value) in headers {
+            map.set(name, value);
+        }
+        map
+    }
+}
+
+impl Serialize for Headers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MapVisitor;
+
+        impl<'de> Visitor<'de> for MapVisitor {
+            type Value = Headers;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
+                let mut headers =
+                    Headers::with_capacity(map.size_hint().unwrap_or(8).min(COUNT_MAX));
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    headers.0.push((known_name(name), value));
+                }
+                Ok(headers)
+            }
+        }
+
+        deserializer.deserialize_map(MapVisitor)
+    }
+}
+
+/// Replaces a name that we know by its constant, so that reading a row allocates less.
+fn known_name(name: String) -> Cow<'static, str> {
+    const KNOWN: [&str; 13] = [
+        CONTENT_TYPE,
+        VERSION,
+        KIND,
+        CORRELATION_ID,
+        CAUSATION_ID,
+        REPLY_TO,
+        SOURCE,
+        SENT_AT,
+        KEY,
+        TIMER,
+        TIMER_GENERATION,
+        TRACEPARENT,
+        TRACESTATE,
+    ];
+    match KNOWN.iter().find(|known| **known == name) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_reads_back_in_order() {
+        let mut headers: Headers = [("b", "1"), (CONTENT_TYPE, "application/json")]
+            .into_iter()
+            .collect();
+        headers.set("b", "2");
+        let read = Headers::from_json(&headers.to_json()).unwrap();
+        assert_eq!(read, headers);
+        assert_eq!(read.iter().next(), Some(("b", "2")));
+    }
+
+    #[test]
+    fn bounds_are_named_when_broken() {
+        let many: Headers = (0..65).map(|n| (format!("h{n}"), "x")).collect();
+        assert_eq!(
+            many.check().unwrap_err(),
+            "65 headers where at most 64 may be"
+        );
+        let control: Headers = [("note", "a\u{0}b")].into_iter().collect();
+        assert_eq!(
+            control.check().unwrap_err(),
+            "header `note` contains a control character"
+        );
+        let big: Headers = [("note", "x".repeat(9000))].into_iter().collect();
+        assert!(big.check().unwrap_err().contains("9004 bytes"));
+        let name: Headers = [("no te", "x")].into_iter().collect();
+        assert!(name.check().unwrap_err().contains("not visible ASCII"));
+    }
+}

@@ -1,0 +1,156 @@
+//! What a broker must do for us, and a delivery that is settled exactly once.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::endpoint::{EndpointName, Order};
+use crate::envelope::Envelope;
+use crate::error::TransportError;
+use crate::message::Kind;
+use crate::store::EndpointSpec;
+
+/// A broker. Implemented for the in-memory broker, RabbitMQ and Kafka.
+pub trait Transport: Send + Sync + fmt::Debug {
+    /// Says what this broker can do. Never changes for a given configuration.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns the address of a message type: where a command of this type is sent, or an event of
+    /// this type is published.
+    fn address(&self, kind: Kind, message_type: &str) -> String;
+
+    /// Creates or verifies what the endpoints need. Idempotent; never loosens what exists.
+    ///
+    /// # Cancel safety
+    /// Declaring again is harmless.
+    fn declare<'a>(
+        &'a self,
+        endpoints: &'a [EndpointSpec],
+    ) -> BoxFuture<'a, Result<(), TransportError>>;
+
+    /// Publishes a window of messages and waits for the broker's word on each.
+    ///
+    /// Returns one result per publication, in order. `Ok` promises that the broker took
+    /// responsibility and the message was routed (or is an event, which may have no subscriber).
+    ///
+    /// # Cancel safety
+    /// What was published by a dropped call is unknown: publish again, with the same id and bytes.
+    fn publish<'a>(
+        &'a self,
+        window: &'a [Publication],
+    ) -> BoxFuture<'a, Vec<Result<(), TransportError>>>;
+
+    /// Starts receiving for an endpoint. The stream ends when `Delivery`s can no longer come; the
+    /// transport reconnects by itself before that.
+    ///
+    /// # Cancel safety
+    /// Deliveries of a dropped stream are delivered again.
+    fn subscribe<'a>(
+        &'a self,
+        endpoint: &'a EndpointSpec,
+        prefetch: u32,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>>;
+}
+
+/// Fails to compile if `Transport` cannot be used as `dyn Transport`.
+fn _obj_safe(_: &dyn Transport) {}
+
+/// What a broker can do, as data: the engine branches on it, the conformance suite is chosen by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// A command without a receiver is reported as unroutable.
+    pub reports_unroutable: bool,
+    /// Messages of one key, published in one window, arrive in order.
+    pub ordered_publish: bool,
+    /// A delivery says how often it was delivered before.
+    pub counts_redeliveries: bool,
+    /// The order that a subscription can keep.
+    pub order: Order,
+    /// The largest body in bytes.
+    pub body_bytes_max: usize,
+}
+
+/// One message on its way to a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// Where to.
+    pub address: String,
+    /// The message.
+    pub envelope: Envelope,
+    /// Its key.
+    pub key: Option<String>,
+}
+
+/// A message that a broker handed to us and still counts as ours.
+///
+/// Settled exactly once, by giving it away. A dropped delivery is a redelivery.
+pub struct Delivery {
+    /// The message. Where the broker's message lacks an identity or a type, the transport fills in
+    /// a derived identity and an empty type, and the endpoint makes a dead letter of it.
+    pub envelope: Envelope,
+    /// How often it was delivered before, where the broker counts.
+    pub redeliveries: u32,
+    /// The endpoint that it came to.
+    pub endpoint: EndpointName,
+    settler: Box<dyn Settler>,
+}
+
+impl Delivery {
+    /// Wraps what a broker delivered, with the way to answer it.
+    pub fn new(
+        endpoint: EndpointName,
+        envelope: Envelope,
+        redeliveries: u32,
+        settler: Box<dyn Settler>,
+    ) -> Self {
+        Self {
+            envelope,
+            redeliveries,
+            endpoint,
+            settler,
+        }
+    }
+
+    /// Tells the broker that the message is ours for good. Only after the commit.
+    ///
+    /// # Cancel safety
+    /// A lost ack is a redelivery, which the inbox recognises.
+    pub async fn ack(self) {
+        self.settler.settle(Verdict::Ack).await;
+    }
+
+    /// Gives the message back, to be delivered again after about `delay`.
+    ///
+    /// # Cancel safety
+    /// A lost answer is a redelivery as well.
+    pub async fn retry_after(self, delay: Duration) {
+        self.settler.settle(Verdict::RetryAfter(delay)).await;
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("id", &self.envelope.id)
+            .field("message_type", &self.envelope.message_type)
+            .field("redeliveries", &self.redeliveries)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a delivery is answered. A settler that is dropped unused gives its message back.
+pub trait Settler: Send {
+    /// Answers the broker. A failure to do so is a redelivery, never an error to handle.
+    fn settle(self: Box<Self>, verdict: Verdict) -> BoxFuture<'static, ()>;
+}
+
+/// The answer to a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken over.
+    Ack,
+    /// Again, after about this long.
+    RetryAfter(Duration),
+}

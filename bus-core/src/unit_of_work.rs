@@ -1,0 +1,309 @@
+//! What handling a message wants to happen, as one value that commits whole or not at all.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::endpoint::{EndpointId, EndpointName, MessageType};
+use crate::envelope::{Envelope, Outgoing};
+use crate::id::{CorrelationId, InstanceId, MessageId};
+
+/// Everything that one handler run produced. Nothing of it exists until the committer has written
+/// it, in one transaction.
+#[derive(Clone, Debug, Default)]
+pub struct UnitOfWork {
+    /// The deliveries that this unit answers; none for what an API sends by itself.
+    pub sources: Vec<Source>,
+    /// The instance that moves, if one does.
+    pub instance: Option<InstanceChange>,
+    /// What is sent.
+    pub outgoing: Vec<Outgoing>,
+    /// What happened, for people: one entry per message.
+    pub history: Vec<HistoryEntry>,
+    /// Or: the message that we stop trying.
+    pub failed: Option<Box<DeadLetter>>,
+}
+
+impl UnitOfWork {
+    /// Returns roughly how many bytes this unit writes, which bounds a group.
+    pub fn size(&self) -> usize {
+        /// Columns, ids and index entries of one row, rounded up.
+        const ROW: usize = 128;
+        let outgoing = self
+            .outgoing
+            .iter()
+            .map(|one| ROW + one.envelope.body.len())
+            .sum::<usize>();
+        let instance = self
+            .instance
+            .as_ref()
+            .map_or(0, |change| ROW + change.data.len());
+        let failed = self
+            .failed
+            .as_ref()
+            .map_or(0, |dead| ROW + dead.envelope.body.len());
+        outgoing + instance + failed + ROW * (self.sources.len() + self.history.len())
+    }
+}
+
+/// A delivery that a unit answers, and how the database recognises it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A message from a broker: accepted by writing its inbox row.
+    Broker {
+        /// The endpoint that received it.
+        endpoint: EndpointId,
+        /// Its identity.
+        message_id: MessageId,
+    },
+    /// A row of this database: accepted by deleting it under its epoch.
+    Row(RowKey),
+}
+
+/// Names a claimed outbox row: no claim but the one that counted this epoch may settle it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowKey {
+    /// The row's id: a sequence of the database, never reused. "Older" means a smaller id.
+    pub id: i64,
+    /// How often the row has been claimed.
+    pub epoch: i32,
+}
+
+/// Says what became of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It is written.
+    Committed,
+    /// Its message was taken over before: nothing is written and nothing is left to do but ack.
+    Duplicate,
+    /// The instance moved meanwhile: nothing is written; load again and run again.
+    Conflict,
+}
+
+/// A saga, machine or flow moving from one version to the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceChange {
+    /// Which one.
+    pub id: InstanceId,
+    /// The version that was read; 0 when it did not exist.
+    pub expected: i64,
+    /// Whether it goes on or is over.
+    pub status: InstanceStatus,
+    /// The named state of a machine.
+    pub state: Option<Cow<'static, str>>,
+    /// The version of the shape of `data`.
+    pub schema_version: i32,
+    /// The encoded state.
+    pub data: Bytes,
+    /// The timers that are armed: name to generation.
+    pub timers: BTreeMap<String, u64>,
+    /// Timers whose rows are removed before this unit's own are written: the cancelled ones, and
+    /// those that are armed anew.
+    pub disarmed: Vec<String>,
+    /// The request that started it, for answers.
+    pub origin: Option<Origin>,
+}
+
+/// Says whether an instance goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum InstanceStatus {
+    /// It waits for messages.
+    Running,
+    /// It is over: its row stays as a tombstone, so that "too late" is known.
+    Completed,
+}
+
+/// The request that started an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Where the answer is wanted.
+    pub reply_to: Option<String>,
+    /// Its conversation.
+    pub correlation_id: CorrelationId,
+    /// Its identity.
+    pub message_id: MessageId,
+}
+
+/// What one unit did with one message, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryEntry {
+    /// Where the message was handled.
+    pub endpoint: EndpointId,
+    /// The message.
+    pub message_id: MessageId,
+    /// Its type.
+    pub message_type: MessageType,
+    /// Its conversation.
+    pub correlation_id: CorrelationId,
+    /// The instance that it moved, and to which version.
+    pub instance: Option<(InstanceId, i64)>,
+    /// The rest, stored as JSON.
+    pub detail: HistoryDetail,
+}
+
+/// The part of a history entry that is only ever shown, never searched.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HistoryDetail {
+    /// The message that caused this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub causation_id: Option<MessageId>,
+    /// The machine's state before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_from: Option<Cow<'static, str>>,
+    /// The machine's state after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_to: Option<Cow<'static, str>>,
+    /// What was sent: identity and type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sent: Vec<(MessageId, MessageType)>,
+    /// Which attempt succeeded, from 1.
+    pub attempt: u32,
+    /// How long the handler took, in microseconds.
+    pub micros: u64,
+    /// What was decided where nothing ran, for example `stale_timer` or `ignored`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Cow<'static, str>>,
+}
+
+/// One failed try of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When, by the host's clock.
+    pub at: Timestamp,
+    /// On which host.
+    pub host: String,
+    /// The error and what caused it, outermost first, cut at 4 KiB.
+    pub error: String,
+}
+
+/// A message that stopped being tried, with everything needed to understand and redrive it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// The endpoint that gave up.
+    pub endpoint: EndpointName,
+    /// The message as it came: raw bytes, all headers.
+    pub envelope: Envelope,
+    /// Why.
+    pub reason: Reason,
+    /// Every failed try that we know of.
+    pub attempts: Vec<Attempt>,
+    /// Its key, where it has one.
+    pub key: Option<String>,
+    /// The instance that it was for.
+    pub instance: Option<InstanceId>,
+}
+
+/// Why a message is a dead letter or a row is parked, as a word that programs can compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The handler failed as often as it may.
+    AttemptsExhausted,
+    /// The handler said that trying again is useless.
+    Terminal,
+    /// No handler of the endpoint takes this type.
+    NoHandler,
+    /// The bytes are not a body of this type.
+    Undecodable,
+    /// Body or headers are larger than allowed, or a header has control characters.
+    OutOfBounds,
+    /// The message's version is higher than the handler knows.
+    NewerVersion,
+    /// It was received after its time.
+    Expired,
+    /// It killed its host too often.
+    KilledHost,
+    /// The machine takes no such event in its state.
+    EventNotAcceptedInState,
+    /// No instance exists for it, and none came within the budget.
+    NoInstance,
+    /// Its instance is over.
+    TooLate,
+    /// The instance's stored state cannot be read.
+    StateUndecodable,
+    /// The database refused the unit's values.
+    RefusedByStore,
+    /// The unit was larger than one may be.
+    UnitTooLarge,
+    /// A command without an endpoint that takes it.
+    NoOwner,
+    /// A reply to a message that asked for none.
+    NoReplyAddress,
+    /// The broker has no place for it.
+    Unroutable,
+}
+
+impl Reason {
+    /// Returns the stored word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::Terminal => "terminal",
+            Self::NoHandler => "no_handler",
+            Self::Undecodable => "undecodable",
+            Self::OutOfBounds => "out_of_bounds",
+            Self::NewerVersion => "newer_version",
+            Self::Expired => "expired",
+            Self::KilledHost => "killed_host",
+            Self::EventNotAcceptedInState => "event_not_accepted_in_state",
+            Self::NoInstance => "no_instance",
+            Self::TooLate => "too_late",
+            Self::StateUndecodable => "state_undecodable",
+            Self::RefusedByStore => "refused_by_store",
+            Self::UnitTooLarge => "unit_too_large",
+            Self::NoOwner => "no_owner",
+            Self::NoReplyAddress => "no_reply_address",
+            Self::Unroutable => "unroutable",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What becomes of a claimed row that no unit answers. Always conditional on its epoch: a settle
+/// that comes too late changes nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Settle {
+    /// It was sent: remove it.
+    Delete(RowKey),
+    /// It is to be tried again.
+    Release {
+        /// Which row.
+        row: RowKey,
+        /// When, from now.
+        after: Duration,
+        /// The failed tries so far, the latest last; `None` leaves them as they are.
+        attempts: Option<Vec<Attempt>>,
+        /// Whether its start is taken back because the handler never ran.
+        start: Start,
+    },
+    /// An operator has to decide.
+    Park {
+        /// Which row.
+        row: RowKey,
+        /// Why.
+        reason: Reason,
+        /// The failed tries so far, the latest last.
+        attempts: Vec<Attempt>,
+    },
+    /// It is about to run alone, because earlier starts ended without a word.
+    StartSolo(RowKey),
+}
+
+/// Says whether a released row keeps the start that its claim counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The handler ran.
+    Counted,
+    /// It never ran: the start is given back.
+    GivenBack,
+}
