@@ -1,2 +1,69 @@
-//! Placeholder.
-fn main() {}
+//! Developer commands: `cargo xtask <services|test|check|bench>`.
+//!
+//! Everything here is plain blocking code: it starts other programs, reads text and prints.
+//! Progress goes to standard error; results (`services env`, totals, tables) to standard output.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "developer commands measure real time and own no tasks of the engine"
+)]
+
+// What every command uses.
+mod fail;
+mod interrupt;
+mod process;
+mod say;
+mod workspace;
+// The commands.
+mod services;
+mod stages;
+mod test;
+mod totals;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::fail::{Error, Result};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Developer commands of sagabus"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Commands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Commands {
+    /// Start, show and stop the services that the tests use.
+    Services(services::Arguments),
+    /// Run every stage of tests with the services up, and print the totals.
+    Test(test::Arguments),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(Error::Interrupted) => {
+            eprintln!("xtask: interrupted");
+            ExitCode::from(130)
+        }
+        Err(Error::Failed(message)) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    interrupt::install()?;
+    match cli.command {
+        Commands::Services(arguments) => services::run(arguments),
+        Commands::Test(arguments) => test::run(&arguments),
+    }
+}

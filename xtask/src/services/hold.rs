@@ -1,0 +1,79 @@
+//! Services for as long as a command runs.
+//!
+//! Several commands of one work tree may share a server: each holds a shared lock, and the last
+//! one to end stops what no `services up` asked to keep.
+
+use std::fs::File;
+
+use super::kind::Kind;
+use super::record::Records;
+use super::up::{self, Choice, Lock, Ready};
+use crate::fail::{Doing, Result};
+use crate::say;
+use crate::workspace::Workspace;
+
+/// Services in use; dropping it stops what was started for it.
+pub(crate) struct Held {
+    ready: Vec<Ready>,
+    records: Records,
+    in_use: File,
+}
+
+/// Brings the test set up and holds it.
+pub(crate) fn hold(workspace: &Workspace, choice: Choice) -> Result<Held> {
+    let records = Records::open(workspace)?;
+    let lock = Lock::take(&records)?;
+    let path = records.file("in-use");
+    let in_use = File::create(&path).doing(format!("write {}", path.display()))?;
+    in_use
+        .lock_shared()
+        .doing(format!("lock {}", path.display()))?;
+    // From here on, dropping stops what was started, also when a later service fails.
+    let mut held = Held {
+        ready: Vec::new(),
+        records,
+        in_use,
+    };
+    let started = up::up(workspace, &held.records, choice, false);
+    drop(lock);
+    held.ready = started?;
+    for ready in &held.ready {
+        say::step(format!("{}: {}", ready.service.kind().name(), ready.how));
+    }
+    Ok(held)
+}
+
+impl Held {
+    /// The variables that tell tests where the services are.
+    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        self.ready
+            .iter()
+            .map(|ready| (ready.service.variable(), ready.url.clone()))
+            .collect()
+    }
+
+    fn release(&self) -> Result<()> {
+        let _lock = Lock::take(&self.records)?;
+        self.in_use.unlock().doing("unlock the services")?;
+        if self.in_use.try_lock().is_err() {
+            return Ok(());
+        }
+        for kind in Kind::test_set().iter().map(|service| service.kind()) {
+            if let Some(record) = self.records.load(kind)
+                && !record.kept
+            {
+                up::end(kind, &self.records, &record)?;
+                say::step(format!("{}: stopped", kind.name()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Err(error) = self.release() {
+            say::step(format!("services are not stopped: {error}"));
+        }
+    }
+}

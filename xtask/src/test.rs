@@ -1,0 +1,174 @@
+//! `cargo xtask test`: every stage, with the services up, and the totals last.
+
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::fail::{Result, fail};
+use crate::services::{self, Choice};
+use crate::stages::{Call, STAGES, Stage};
+use crate::totals::Totals;
+use crate::workspace::Workspace;
+use crate::{process, say};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Run these stages only; see `--list`.
+    #[arg(long, value_name = "STAGE")]
+    only: Vec<String>,
+    /// Show the stages and stop.
+    #[arg(long)]
+    list: bool,
+    /// Leave PostgreSQL out: what needs it is not run, and that is said.
+    #[arg(long)]
+    no_postgres: bool,
+    #[command(flatten)]
+    choice: Choice,
+    /// Handed to the tests: a name to filter by, `--nocapture`, ..
+    #[arg(last = true)]
+    handed_on: Vec<String>,
+}
+
+/// How one stage ended.
+struct Ended {
+    stage: &'static Stage,
+    passed: bool,
+    totals: Totals,
+    took: Duration,
+}
+
+/// Runs the stages; fails if one of them did.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let stages = chosen(&arguments.only)?;
+    if arguments.list {
+        for stage in stages {
+            println!("{:<14} {}", stage.name, stage.what);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let workspace = Workspace::find()?;
+    let mut not_run = Vec::new();
+    let held = if arguments.no_postgres {
+        not_run.push("everything on PostgreSQL (--no-postgres)");
+        None
+    } else {
+        Some(services::hold(&workspace, arguments.choice)?)
+    };
+    let variables = held
+        .as_ref()
+        .map(services::Held::variables)
+        .unwrap_or_default();
+
+    let mut ended = Vec::new();
+    for stage in stages {
+        ended.push(run_stage(stage, &workspace, &variables, arguments)?);
+    }
+    drop(held);
+    Ok(summary(&ended, &not_run))
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Stage>> {
+    if let Some(unknown) = only
+        .iter()
+        .find(|name| STAGES.iter().all(|s| s.name != **name))
+    {
+        return fail(format!(
+            "there is no stage `{unknown}`; see `cargo xtask test --list`"
+        ));
+    }
+    let wanted = |stage: &&Stage| only.is_empty() || only.iter().any(|name| name == stage.name);
+    Ok(STAGES.iter().filter(wanted).collect())
+}
+
+fn run_stage(
+    stage: &'static Stage,
+    workspace: &Workspace,
+    variables: &[(&'static str, String)],
+    arguments: &Arguments,
+) -> Result<Ended> {
+    let mut command = workspace.cargo();
+    command.args(stage.command.arguments(&arguments.handed_on));
+    set_variables(&mut command, variables, arguments.no_postgres);
+    say::step(format!("stage {}: {}", stage.name, stage.what));
+    say::detail(process::show(&command));
+    let started = Instant::now();
+    let mut totals = Totals::default();
+    let status = process::stream(&mut command, |line| {
+        let counts_plain = matches!(stage.command, Call::Program(_));
+        if counts_plain || line.starts_with("test result: ") {
+            totals += Totals::of_line(line).unwrap_or_default();
+        }
+    })?;
+    Ok(Ended {
+        stage,
+        passed: status.success(),
+        totals,
+        took: started.elapsed(),
+    })
+}
+
+fn set_variables(command: &mut Command, variables: &[(&str, String)], no_postgres: bool) {
+    for (name, url) in variables {
+        command.env(name, url);
+    }
+    if no_postgres {
+        command.env_remove("SAGABUS_POSTGRES_URL");
+    }
+}
+
+/// Prints the table and, as the very last line, the totals.
+fn summary(ended: &[Ended], not_run: &[&str]) -> ExitCode {
+    let mut totals = Totals::default();
+    println!();
+    println!("{:<14} {:<7} {:>10}  tests", "stage", "result", "time");
+    for stage in ended {
+        let word = if stage.passed { "ok" } else { "FAILED" };
+        let time = say::time(stage.took);
+        println!(
+            "{:<14} {word:<7} {time:>10}  {}",
+            stage.stage.name, stage.totals
+        );
+        totals += stage.totals;
+    }
+    for what in not_run {
+        println!("not run: {what}");
+    }
+    let failed: Vec<&str> = ended
+        .iter()
+        .filter(|stage| !stage.passed)
+        .map(|stage| stage.stage.name)
+        .collect();
+    // A stage that did not compile has no failed test, and is a failure all the same.
+    totals.failed = totals.failed.max(failed.len() as u64);
+    if !failed.is_empty() {
+        println!("failed stages: {}", failed.join(", "));
+    }
+    println!("{totals}");
+    if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_chosen_by_name_and_kept_in_their_order() {
+        let names = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|name| (*name).to_owned()).collect();
+            chosen(&only).map(|stages| stages.iter().map(|s| s.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["docs", "unit"]).unwrap(), ["unit", "docs"]);
+        assert_eq!(names(&[]).unwrap().len(), STAGES.len());
+        assert!(
+            names(&["nonsense"])
+                .unwrap_err()
+                .to_string()
+                .contains("`nonsense`")
+        );
+    }
+}
