@@ -33,3 +33,6 @@ pub use message::{Command, Event, Kind, Message};
 pub use store::Store;
 pub use transport::{Capabilities, Delivery, Transport};
 pub use unit_of_work::{Outcome, Reason, Source, UnitOfWork};
+
+// Backends that need nothing.
+pub mod memory;

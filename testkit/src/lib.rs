@@ -1,1 +1,12 @@
 //! Conformance suites and fault injection for sagabus.
+//!
+//! A backend proves itself with one line in its `tests/it/conformance.rs`:
+//!
+//! ```ignore
+//! sagabus_testkit::store_suite!(fresh_store);
+//! ```
+
+// What every suite uses.
+pub mod wait;
+// Stores.
+pub mod store;

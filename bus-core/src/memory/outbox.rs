@@ -1,0 +1,399 @@
+//! The outbox of the in-memory store: rows, and the three indexes by which they are found.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::time::Duration;
+
+use crate::clock::{self, Timestamp};
+use crate::endpoint::Order;
+use crate::envelope::{Envelope, Timer};
+use crate::id::InstanceId;
+use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan};
+use crate::unit_of_work::{Attempt, RowKey, Settle, Start};
+
+/// How long an ordered row waits behind an older one of its key before it is looked at again. The
+/// settle of the older one pulls it forward, so this only bounds the harm of a lost pull.
+const FOLLOWER_DELAY: Duration = Duration::from_secs(60);
+
+/// How far back a hot scan looks.
+const HOT_WINDOW: Duration = Duration::from_secs(60);
+
+/// A row that is to be written.
+pub(super) struct NewRow {
+    pub(super) destination: String,
+    pub(super) order: Order,
+    pub(super) envelope: Envelope,
+    pub(super) key: Option<String>,
+    pub(super) due_at: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) timer: Option<Timer>,
+}
+
+/// A row as it is kept.
+struct Row {
+    new: NewRow,
+    /// Due time, back-off and lease in one.
+    available_at: Timestamp,
+    epoch: i32,
+    starts: i32,
+    failures: i32,
+    solo_starts: i32,
+    is_parked: bool,
+}
+
+impl Row {
+    /// Returns the line that the row stands in: the rows of its destination and key, where order
+    /// is promised.
+    fn line(&self) -> Option<(String, String)> {
+        match (self.new.order, &self.new.key) {
+            (Order::PerKey, Some(key)) => Some((self.new.destination.clone(), key.clone())),
+            _ => None,
+        }
+    }
+
+    fn record(&mut self, attempts: &[Attempt]) {
+        self.new.attempts = attempts.to_vec();
+        self.failures = failure_count(attempts);
+    }
+}
+
+fn failure_count(attempts: &[Attempt]) -> i32 {
+    i32::try_from(attempts.len()).unwrap_or(i32::MAX)
+}
+
+/// All rows.
+#[derive(Default)]
+pub(super) struct Outbox {
+    last_id: i64,
+    rows: BTreeMap<i64, Row>,
+    /// Destination to the rows that wait, by the time at which they may be taken.
+    waiting: BTreeMap<String, BTreeSet<(Timestamp, i64)>>,
+    /// Destination and key to the rows of which only the oldest may move. Parked rows hold back
+    /// nobody and are in no line.
+    lines: HashMap<(String, String), BTreeSet<i64>>,
+    timers: HashMap<(InstanceId, String), i64>,
+    has_news: bool,
+}
+
+impl Outbox {
+    /// Says whether rows became available since it was last asked.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn parked_count(&self) -> usize {
+        self.rows.values().filter(|row| row.is_parked).count()
+    }
+
+    /// Says whether rows of a key wait where order is promised.
+    pub(super) fn has_line(&self, destination: &str, key: &str) -> bool {
+        self.lines
+            .contains_key(&(destination.to_owned(), key.to_owned()))
+    }
+
+    /// Says whether a row is there under this epoch.
+    pub(super) fn is_current(&self, key: RowKey) -> bool {
+        self.rows
+            .get(&key.id)
+            .is_some_and(|row| row.epoch == key.epoch)
+    }
+
+    /// Writes a row and returns its key if it was born leased.
+    pub(super) fn insert(
+        &mut self,
+        new: NewRow,
+        birth: Birth,
+        now: Timestamp,
+        lease_end: Timestamp,
+    ) -> Option<RowKey> {
+        if let Some(timer) = &new.timer {
+            self.disarm(&timer.owner, &timer.name, now);
+        }
+        self.last_id += 1;
+        let id = self.last_id;
+        let mut row = Row {
+            available_at: new.due_at.max(now),
+            epoch: 0,
+            starts: 0,
+            failures: failure_count(&new.attempts),
+            solo_starts: 0,
+            is_parked: matches!(birth, Birth::Parked(_)),
+            new,
+        };
+        if let Some(timer) = &row.new.timer {
+            let key = (timer.owner.clone(), timer.name.clone());
+            self.timers.insert(key, id);
+        }
+        if row.is_parked {
+            self.rows.insert(id, row);
+            return None;
+        }
+        let is_follower = row
+            .line()
+            .is_some_and(|line| self.lines.contains_key(&line));
+        let is_due = row.available_at <= now;
+        let is_leased = birth == Birth::Leased && is_due && !is_follower;
+        if is_leased {
+            (row.epoch, row.starts, row.available_at) = (1, 1, lease_end);
+        } else if is_follower {
+            row.available_at = row.available_at.max(now.plus(FOLLOWER_DELAY));
+        } else {
+            self.has_news |= is_due;
+        }
+        if let Some(line) = row.line() {
+            self.lines.entry(line).or_default().insert(id);
+        }
+        self.wait(&row.new.destination, row.available_at, id);
+        self.rows.insert(id, row);
+        is_leased.then_some(RowKey { id, epoch: 1 })
+    }
+
+    /// Removes the row of a timer, if it is still there.
+    pub(super) fn disarm(&mut self, owner: &InstanceId, name: &str, now: Timestamp) {
+        let key = (owner.clone(), name.to_owned());
+        if let Some(id) = self.timers.get(&key).copied() {
+            self.remove(id, now);
+        }
+    }
+
+    /// Removes a row and pulls the next of its key forward.
+    pub(super) fn remove(&mut self, id: i64, now: Timestamp) {
+        let Some(row) = self.rows.remove(&id) else {
+            return;
+        };
+        if let Some(timer) = &row.new.timer {
+            self.timers
+                .remove(&(timer.owner.clone(), timer.name.clone()));
+        }
+        self.step_out(id, &row, now);
+    }
+
+    /// Carries out a settle, if its row is still there under its epoch.
+    pub(super) fn settle(&mut self, settle: &Settle, now: Timestamp) {
+        let (Settle::Delete(key)
+        | Settle::Release { row: key, .. }
+        | Settle::Park { row: key, .. }
+        | Settle::StartSolo(key)) = settle;
+        if !self.is_current(*key) {
+            return;
+        }
+        match settle {
+            Settle::Delete(key) => self.remove(key.id, now),
+            Settle::Release {
+                row,
+                after,
+                attempts,
+                start,
+            } => {
+                self.change(row.id, |row| {
+                    if let Some(attempts) = attempts {
+                        row.record(attempts);
+                    }
+                    if *start == Start::GivenBack {
+                        // A group in doubt is settled again, which must not take back two.
+                        row.starts = (row.starts - 1).max(0);
+                    }
+                });
+                self.move_to(row.id, now.plus(*after));
+                self.has_news |= after.is_zero();
+            }
+            Settle::Park { row, attempts, .. } => self.park(row.id, attempts, now),
+            Settle::StartSolo(key) => self.change(key.id, |row| row.solo_starts += 1),
+        }
+    }
+
+    /// Moves the leases of rows that are still under their epoch, and counts them.
+    pub(super) fn extend(&mut self, keys: &[RowKey], lease_end: Timestamp) -> u64 {
+        let mut count = 0;
+        for key in keys {
+            let is_ours =
+                self.is_current(*key) && self.rows.get(&key.id).is_some_and(|row| !row.is_parked);
+            if is_ours {
+                self.move_to(key.id, lease_end);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> Vec<ClaimedRow> {
+        let mut wanted = Vec::new();
+        let mut in_all = u32::MAX;
+        match &claim.from {
+            ClaimFrom::Endpoints(endpoints) => {
+                wanted.extend(
+                    endpoints
+                        .iter()
+                        .map(|(name, limit)| (format!("@{name}"), *limit)),
+                );
+            }
+            ClaimFrom::Transport {
+                limit,
+                per_address,
+                except,
+            } => {
+                in_all = *limit;
+                wanted.extend(
+                    self.waiting
+                        .keys()
+                        .filter(|to| !to.starts_with('@') && !except.contains(to))
+                        .map(|to| (to.clone(), *per_address)),
+                );
+            }
+        }
+        let mut claimed = Vec::new();
+        for (destination, limit) in wanted {
+            let room = (in_all as usize).saturating_sub(claimed.len());
+            let most = room.min(limit as usize);
+            for id in self.due(&destination, most, claim.scan, now) {
+                self.change(id, |row| {
+                    row.epoch += 1;
+                    row.starts += 1;
+                });
+                self.move_to(id, now.plus(claim.lease));
+                claimed.extend(self.rows.get(&id).map(|row| claimed_row(id, row, now)));
+            }
+        }
+        claimed
+    }
+
+    /// Lists rows of a destination that may be taken, and defers those that have to wait for an
+    /// older one of their key.
+    fn due(&mut self, destination: &str, most: usize, scan: Scan, now: Timestamp) -> Vec<i64> {
+        let earliest = match scan {
+            Scan::Hot => Timestamp::from_micros(now.as_micros() - clock::micros(HOT_WINDOW)),
+            Scan::Cold => Timestamp::from_micros(i64::MIN),
+        };
+        let Some(waiting) = self.waiting.get(destination) else {
+            return Vec::new();
+        };
+        let range = (
+            Bound::Included((earliest, i64::MIN)),
+            Bound::Included((now, i64::MAX)),
+        );
+        let (mut taken, mut deferred) = (Vec::new(), Vec::new());
+        for (_, id) in waiting.range(range) {
+            if taken.len() == most {
+                break;
+            }
+            let list = if self.is_first(*id) {
+                &mut taken
+            } else {
+                &mut deferred
+            };
+            list.push(*id);
+        }
+        for id in deferred {
+            self.move_to(id, now.plus(FOLLOWER_DELAY));
+        }
+        taken
+    }
+
+    /// Says whether no older row of its key goes first.
+    fn is_first(&self, id: i64) -> bool {
+        let line = self.rows.get(&id).and_then(Row::line);
+        line.and_then(|line| self.lines.get(&line))
+            .and_then(BTreeSet::first)
+            .is_none_or(|first| *first == id)
+    }
+
+    fn park(&mut self, id: i64, attempts: &[Attempt], now: Timestamp) {
+        let Some(mut row) = self.rows.remove(&id) else {
+            return;
+        };
+        self.step_out(id, &row, now);
+        row.record(attempts);
+        row.is_parked = true;
+        self.rows.insert(id, row);
+    }
+
+    fn change(&mut self, id: i64, change: impl FnOnce(&mut Row)) {
+        if let Some(row) = self.rows.get_mut(&id) {
+            change(row);
+        }
+    }
+
+    /// Changes when a row may be taken.
+    fn move_to(&mut self, id: i64, available_at: Timestamp) {
+        let Some(row) = self.rows.get_mut(&id) else {
+            return;
+        };
+        let former = std::mem::replace(&mut row.available_at, available_at);
+        if row.is_parked {
+            return;
+        }
+        let destination = row.new.destination.clone();
+        self.unwait(&destination, former, id);
+        self.wait(&destination, available_at, id);
+    }
+
+    /// Takes a row out of its destination and its line, and pulls the next of its key forward, but
+    /// never before that one's own time.
+    fn step_out(&mut self, id: i64, row: &Row, now: Timestamp) {
+        self.unwait(&row.new.destination, row.available_at, id);
+        let Some(line) = row.line() else {
+            return;
+        };
+        let Some(members) = self.lines.get_mut(&line) else {
+            return;
+        };
+        members.remove(&id);
+        let Some(next) = members.first().copied() else {
+            self.lines.remove(&line);
+            return;
+        };
+        let Some(follower) = self.rows.get(&next) else {
+            return;
+        };
+        // One that was claimed before is leased or backs off: its time is its own.
+        if follower.epoch == 0 {
+            let due_at = follower.new.due_at.max(now);
+            self.has_news |= due_at <= now;
+            self.move_to(next, due_at);
+        }
+    }
+
+    fn wait(&mut self, destination: &str, available_at: Timestamp, id: i64) {
+        match self.waiting.get_mut(destination) {
+            Some(waiting) => {
+                waiting.insert((available_at, id));
+            }
+            None => {
+                let waiting = BTreeSet::from([(available_at, id)]);
+                self.waiting.insert(destination.to_owned(), waiting);
+            }
+        }
+    }
+
+    fn unwait(&mut self, destination: &str, available_at: Timestamp, id: i64) {
+        if let Some(waiting) = self.waiting.get_mut(destination) {
+            waiting.remove(&(available_at, id));
+            if waiting.is_empty() {
+                self.waiting.remove(destination);
+            }
+        }
+    }
+}
+
+fn claimed_row(id: i64, row: &Row, now: Timestamp) -> ClaimedRow {
+    ClaimedRow {
+        row: RowKey {
+            id,
+            epoch: row.epoch,
+        },
+        destination: row.new.destination.clone(),
+        envelope: row.new.envelope.clone(),
+        key: row.new.key.clone(),
+        starts: row.starts,
+        failures: row.failures,
+        solo_starts: row.solo_starts,
+        attempts: row.new.attempts.clone(),
+        timer: row.new.timer.clone(),
+        is_expired: row.new.expires_at.is_some_and(|end| end <= now),
+    }
+}

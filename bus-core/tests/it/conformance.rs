@@ -1,0 +1,12 @@
+//! The in-memory backends keep the contracts.
+
+mod memory_store {
+    use sagabus_core::memory::MemoryStore;
+    use sagabus_testkit::store::StoreUnderTest;
+
+    async fn memory() -> Option<StoreUnderTest> {
+        Some(StoreUnderTest::new(MemoryStore::new()))
+    }
+
+    sagabus_testkit::store_suite!(memory);
+}

@@ -1,0 +1,3 @@
+//! Integration tests of the contracts and the in-memory backends.
+
+mod conformance;

@@ -1,0 +1,14 @@
+//! The store conformance suite: what the words of [`Store`](sagabus_core::Store) mean, executable.
+
+mod under_test;
+mod harness;
+mod build;
+mod suite;
+// The behaviours, by area.
+pub mod sources;
+pub mod instances;
+
+pub use build::{Message, Plan, api, broker, dead_letter, message, row};
+pub use harness::Harness;
+pub use suite::{BEHAVIOURS, Behaviour};
+pub use under_test::{Allowed, Skippable, StoreUnderTest, run, unavailable};
