@@ -115,6 +115,8 @@ pub enum Class {
     Terminal,
     /// Load and run again, outside the retry budget.
     Conflict,
+    /// Try again, as often as the endpoint allows; the dead letter then has this reason.
+    RetryAs(crate::unit_of_work::Reason),
     /// Never try again, for a reason that the engine knows.
     Dead(crate::unit_of_work::Reason),
 }
@@ -142,6 +144,15 @@ impl HandlerError {
     pub fn conflict(source: impl Into<BoxError>) -> Self {
         Self {
             class: Class::Conflict,
+            source: source.into(),
+        }
+    }
+
+    /// Makes an error that is tried again as often as the endpoint allows and then becomes a dead
+    /// letter with a reason that tools know.
+    pub fn retry_as(reason: crate::unit_of_work::Reason, source: impl Into<BoxError>) -> Self {
+        Self {
+            class: Class::RetryAs(reason),
             source: source.into(),
         }
     }

@@ -15,21 +15,48 @@ pub mod endpoint;
 pub mod transport;
 pub mod store;
 pub mod clock;
-// The boundary errors.
+// The way out.
+pub mod bus;
+pub mod route;
+// The way in.
+mod intake;
+mod claimer;
+mod receiver;
+mod lanes;
+pub mod loader;
+mod handling;
+pub mod dispatch;
+pub mod pipeline;
+mod trace;
+pub mod retry;
+pub mod handler;
+pub mod context;
 pub mod error;
-// What runs it.
+// What commits, sends and runs it.
+pub mod committer;
+mod relay;
+mod upkeep;
+pub mod backoff;
+pub mod counters;
+pub mod faults;
 pub mod lifecycle;
-
+pub mod host;
+mod running;
+pub use bus::Bus;
 pub use clock::Timestamp;
+pub use context::Ctx;
 pub use endpoint::{Destination, EndpointName, Order};
 pub use envelope::{Due, Envelope, Outgoing};
 pub use error::{
     BuildError, BusError, CodecError, HandlerError, ResultExt, RunError, StoreError, TransportError,
 };
+pub use handler::{Extract, Handler, IdempotencyKey, IntoOutgoing, State};
 pub use headers::Headers;
+pub use host::{EndpointBuilder, History, Host, HostBuilder, RunningHost};
 pub use id::{CorrelationId, HostId, InstanceId, MessageId, StoreId};
 pub use lifecycle::Lifecycle;
 pub use message::{Command, Event, Kind, Message};
+pub use retry::Retry;
 pub use store::Store;
 pub use transport::{Capabilities, Delivery, Transport};
 pub use unit_of_work::{Outcome, Reason, Source, UnitOfWork};

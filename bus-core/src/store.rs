@@ -35,7 +35,8 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
     /// written, and that the subscriptions are visible to every commit from now on.
     ///
     /// # Errors
-    /// [`StoreError::Setup`] with what to do, or [`StoreError::Unavailable`].
+    /// [`StoreError::Setup`] with what to do: also where a command of this host has an owner
+    /// already, which is another endpoint; then nothing is registered. [`StoreError::Unavailable`].
     ///
     /// # Cancel safety
     /// Registration is one transaction: whole or not at all. Attaching again is harmless.
@@ -105,7 +106,7 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
 fn _obj_safe(_: &dyn Store) {}
 
 /// Ends a transaction that a handler's own SQL opened, by the same commit call with a group of one.
-pub trait OpenTransaction: Any + Send {
+pub trait OpenTransaction: Any + Send + Sync {
     /// Writes the group inside the open transaction and commits it. Any outcome but
     /// [`Outcome::Committed`] rolls everything back, the handler's own statements included.
     ///
@@ -281,15 +282,37 @@ pub enum Place {
     Nowhere,
 }
 
+impl Place {
+    /// Returns the text that a row's `destination` holds.
+    pub fn as_stored(&self, message_type: &str) -> String {
+        match self {
+            Self::Endpoint(target) => format!("@{}", target.name),
+            Self::Address { address, .. } => address.clone(),
+            Self::Nowhere => format!("?{message_type}"),
+        }
+    }
+
+    /// Returns the order that the destination promises.
+    pub fn order(&self) -> Order {
+        match self {
+            Self::Endpoint(target) => target.order,
+            Self::Address { order, .. } => *order,
+            Self::Nowhere => Order::Unordered,
+        }
+    }
+}
+
 /// In what condition a row is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Birth {
-    /// Claimed by this host, which goes on with it from memory: epoch 1, starts 1.
+    /// Claimed by this host, which goes on with it from memory: epoch 1, and one start more than
+    /// the failures that the message brings along.
     ///
     /// Falls back to `Available` where the message is not due, or an ordered row of its key goes
     /// first.
     Leased,
-    /// For whoever comes first, when it is due.
+    /// For whoever comes first, when it is due: epoch 0, and as many starts as the message brings
+    /// failures along.
     Available,
     /// For an operator.
     Parked(Reason),

@@ -141,7 +141,7 @@ impl fmt::Debug for Delivery {
 }
 
 /// How a delivery is answered. A settler that is dropped unused gives its message back.
-pub trait Settler: Send {
+pub trait Settler: Send + Sync {
     /// Answers the broker. A failure to do so is a redelivery, never an error to handle.
     fn settle(self: Box<Self>, verdict: Verdict) -> BoxFuture<'static, ()>;
 }

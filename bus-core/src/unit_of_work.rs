@@ -281,7 +281,9 @@ pub enum Settle {
         row: RowKey,
         /// When, from now.
         after: Duration,
-        /// The failed tries so far, the latest last; `None` leaves them as they are.
+        /// The failed tries so far, the latest last; `None` leaves them as they are. Failures become
+        /// their number, and starts at least as many, so that a start without a recorded end is
+        /// always one more than the failures.
         attempts: Option<Vec<Attempt>>,
         /// Whether its start is taken back because the handler never ran.
         start: Start,

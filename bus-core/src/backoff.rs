@@ -1,0 +1,71 @@
+//! Waiting longer after each failure, and one log line per outage.
+
+use std::error::Error;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::error::chain;
+
+/// The first pause.
+const FIRST: Duration = Duration::from_millis(20);
+/// The longest pause: short, because a database that is back should be used within a second.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Counts one outage of one thing.
+#[derive(Debug)]
+pub struct Backoff {
+    what: &'static str,
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Backoff {
+    /// Starts without a failure. `what` is the call, for the log.
+    pub fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            since: None,
+            pause: FIRST,
+        }
+    }
+
+    /// Notes a failure (the first of an outage is logged) and waits.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn failed(&mut self, error: &(dyn Error + Send + Sync + 'static)) {
+        if self.since.is_none() {
+            self.since = Some(Instant::now());
+            tracing::warn!(
+                what = self.what,
+                error = chain(error),
+                "failed; trying again"
+            );
+        }
+        let pause = jittered(self.pause);
+        self.pause = (self.pause * 2).min(LONGEST);
+        sleep(pause).await;
+    }
+
+    /// Notes a success; the end of an outage is logged.
+    pub fn ended(&mut self) {
+        if let Some(since) = self.since.take() {
+            let seconds = since.elapsed().as_secs_f64();
+            tracing::info!(what = self.what, seconds, "works again");
+        }
+        self.pause = FIRST;
+    }
+}
+
+/// Shortens a pause by up to a half, so that hosts which failed together do not return together.
+pub fn jittered(pause: Duration) -> Duration {
+    // The low bits of a new identity are random, which is all the randomness that this needs.
+    let (_, low) = uuid::Uuid::now_v7().as_u64_pair();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share needs no more than 53 bits"
+    )]
+    let share = (low & 0xffff_ffff) as f64 / f64::from(u32::MAX);
+    pause.mul_f64(1.0 - share / 2.0)
+}

@@ -1,0 +1,234 @@
+//! What an API uses: send, publish, schedule, outside of any handler.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::clock::Timestamp;
+use crate::committer::{Answer, CommitterHandle};
+use crate::context::HostFacts;
+use crate::endpoint::{Destination, EndpointName};
+use crate::envelope::{Due, Identity, Outgoing};
+use crate::error::{BusError, CodecError};
+use crate::headers;
+use crate::id::MessageId;
+use crate::message::{Command, Event, Message};
+use crate::unit_of_work::UnitOfWork;
+
+tokio::task_local! {
+    /// Set while a handler runs.
+    static INSIDE_HANDLER: ();
+}
+
+/// Runs a handler with the mark that makes every `Bus` refuse.
+pub(crate) fn inside_handler<F: Future>(handler: F) -> impl Future<Output = F::Output> {
+    INSIDE_HANDLER.scope((), handler)
+}
+
+/// Sends and publishes from outside of handlers. Cheap to clone; shared by all of a process.
+///
+/// Each call is durable when it returns `Ok`. To commit a message together with your own rows, use
+/// `store.begin(&bus)` or `bus.outbox(&mut your_transaction)`.
+#[derive(Clone, Default)]
+pub struct Bus {
+    running: Arc<RwLock<Option<Running>>>,
+}
+
+/// What a bus needs of its running host.
+#[derive(Clone)]
+struct Running {
+    committer: CommitterHandle,
+    facts: Arc<HostFacts>,
+}
+
+impl Bus {
+    /// Sends a command to its owner. Await it; options go before: `.with_id(..)`, `.after(..)`.
+    pub fn send<C: Command>(&self, command: C) -> Sending<'_> {
+        Sending {
+            bus: self,
+            outgoing: Outgoing::new(&command),
+        }
+    }
+
+    /// Publishes an event to everyone who subscribed. Await it; options go before.
+    pub fn publish<E: Event>(&self, event: E) -> Sending<'_> {
+        Sending {
+            bus: self,
+            outgoing: Outgoing::new(&event),
+        }
+    }
+
+    /// Sends or publishes a message, by its kind, when `after` has passed on the database's clock.
+    pub fn schedule<M: Message>(&self, after: Duration, message: M) -> Sending<'_> {
+        Sending {
+            bus: self,
+            outgoing: Outgoing::new(&message),
+        }
+        .after(after)
+    }
+
+    /// Stores messages in one unit of their own: all or none.
+    ///
+    /// # Errors
+    /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Store`] when the
+    /// database refused, [`BusError::CommitUnknown`] when the host was stopped meanwhile.
+    ///
+    /// # Cancel safety
+    /// A dropped call may or may not have sent.
+    pub async fn send_all(&self, outgoing: Vec<Outgoing>) -> Result<(), BusError> {
+        let engine = self.engine()?;
+        let message_ids: Vec<_> = outgoing.iter().map(|one| one.envelope.id).collect();
+        // A commit in doubt is made again with the same values: the identity tells.
+        let outgoing = outgoing
+            .into_iter()
+            .map(|one| Outgoing {
+                identity: Identity::Given,
+                ..one
+            })
+            .collect();
+        match engine
+            .commit(UnitOfWork {
+                outgoing,
+                ..UnitOfWork::default()
+            })
+            .await
+        {
+            Some(Answer::Done(_)) => Ok(()),
+            Some(Answer::Refused(error)) => Err(error.into()),
+            None => Err(BusError::CommitUnknown { message_ids }),
+        }
+    }
+
+    /// Prepares a message as this host sends it, for the doors that commit it with user rows.
+    ///
+    /// # Errors
+    /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Codec`].
+    pub fn prepare(&self, mut outgoing: Outgoing) -> Result<Outgoing, BusError> {
+        let running = self.running()?;
+        let headers = &mut outgoing.envelope.headers;
+        headers.set(headers::SOURCE, running.facts.name.clone());
+        headers.set(headers::CORRELATION_ID, outgoing.envelope.id.to_string());
+        outgoing.envelope.check()?;
+        Ok(outgoing)
+    }
+
+    /// Returns the committer of the running host, for the doors that commit with user rows.
+    ///
+    /// # Errors
+    /// [`BusError::InsideHandler`], [`BusError::NotRunning`].
+    pub fn engine(&self) -> Result<CommitterHandle, BusError> {
+        self.running().map(|running| running.committer)
+    }
+
+    pub(crate) fn open(&self, committer: CommitterHandle, facts: Arc<HostFacts>) {
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) =
+            Some(Running { committer, facts });
+    }
+
+    pub(crate) fn close(&self) {
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn running(&self) -> Result<Running, BusError> {
+        if INSIDE_HANDLER.try_with(|()| ()).is_ok() {
+            return Err(BusError::InsideHandler);
+        }
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.clone().ok_or(BusError::NotRunning)
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").finish_non_exhaustive()
+    }
+}
+
+/// A message about to be sent: set options, then await it for its identity.
+#[must_use = "nothing is sent before it is awaited"]
+#[derive(Debug)]
+pub struct Sending<'a> {
+    bus: &'a Bus,
+    outgoing: Result<Outgoing, CodecError>,
+}
+
+impl Sending<'_> {
+    /// Gives the message an identity of the caller's, so that the same call can be made again:
+    /// a second message with this identity is recognised and changes nothing.
+    pub fn with_id(self, id: MessageId) -> Self {
+        self.with(|outgoing| outgoing.with_id(id))
+    }
+
+    /// Lets it be received when `delay` has passed on the database's clock.
+    pub fn after(self, delay: Duration) -> Self {
+        self.with(|outgoing| Outgoing {
+            due: Due::After(delay),
+            ..outgoing
+        })
+    }
+
+    /// Lets it be received at a time of the database's clock.
+    pub fn at(self, time: Timestamp) -> Self {
+        self.with(|outgoing| Outgoing {
+            due: Due::At(time),
+            ..outgoing
+        })
+    }
+
+    /// Makes it worthless when `time` has passed since it was due.
+    pub fn expires_after(self, time: Duration) -> Self {
+        self.with(|outgoing| Outgoing {
+            expires_after: Some(time),
+            ..outgoing
+        })
+    }
+
+    /// Sends it to a named endpoint of this database, whatever its kind.
+    pub fn to(self, endpoint: &EndpointName) -> Self {
+        self.with(|outgoing| outgoing.to(Destination::Endpoint(endpoint.clone())))
+    }
+
+    /// Sets the key that keeps order where the destination promises it.
+    pub fn key(self, key: impl Into<String>) -> Self {
+        let key = key.into();
+        self.with(|mut outgoing| {
+            outgoing.envelope.headers.set(headers::KEY, key.clone());
+            Outgoing {
+                key: Some(key),
+                ..outgoing
+            }
+        })
+    }
+
+    /// Sets a header.
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.with(|mut outgoing| {
+            outgoing.envelope.headers.set(name.to_owned(), value);
+            outgoing
+        })
+    }
+
+    fn with(self, change: impl FnOnce(Outgoing) -> Outgoing) -> Self {
+        Self {
+            outgoing: self.outgoing.map(change),
+            ..self
+        }
+    }
+}
+
+impl<'a> IntoFuture for Sending<'a> {
+    type Output = Result<MessageId, BusError>;
+    type IntoFuture = BoxFuture<'a, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let outgoing = self.bus.prepare(self.outgoing?)?;
+            let id = outgoing.envelope.id;
+            self.bus.send_all(vec![outgoing]).await?;
+            Ok(id)
+        })
+    }
+}

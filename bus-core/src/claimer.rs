@@ -1,0 +1,158 @@
+//! Takes the rows of this host's own endpoints whose time has come: one statement for all of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::counters::Counters;
+use crate::endpoint::EndpointName;
+use crate::faults::{self, Point};
+use crate::intake::{InHand, Intake, Slot};
+use crate::lifecycle::Lifecycle;
+use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan, Store};
+
+/// Rows that one claim takes for one endpoint: a commit group's worth.
+const ROWS_MAX: usize = 100;
+/// How often an idle host looks. Wake-ups make it look sooner; this is what remains without them.
+const POLL: Duration = Duration::from_millis(200);
+/// The shortest time between two scans of everything.
+const COLD_MIN: Duration = Duration::from_secs(10);
+/// A scan of everything may take a twentieth of the time.
+const COLD_DUTY: u32 = 20;
+
+/// What the claimer works with.
+pub(crate) struct Claimer {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) intakes: HashMap<EndpointName, Intake>,
+    pub(crate) in_hand: Arc<InHand>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) lease: Duration,
+    pub(crate) wakeups: watch::Receiver<u64>,
+    pub(crate) lifecycle: Lifecycle,
+}
+
+impl Claimer {
+    /// Claims until it is told to drain.
+    pub(crate) async fn run(mut self) {
+        let mut backoff = Backoff::new("claim");
+        // The first look is at everything: what a former process left behind.
+        let mut cold_at = Instant::now();
+        while !self.lifecycle.is_draining() {
+            let scan = if Instant::now() >= cold_at {
+                Scan::Cold
+            } else {
+                Scan::Hot
+            };
+            let started = Instant::now();
+            let claimed = match self.claim(scan).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    backoff.failed(&error).await;
+                    continue;
+                }
+            };
+            backoff.ended();
+            match claimed {
+                Claimed::Full => {}
+                Claimed::Some => {
+                    if scan == Scan::Cold {
+                        cold_at = Instant::now() + (started.elapsed() * COLD_DUTY).max(COLD_MIN);
+                    }
+                    self.wait(true).await;
+                }
+                Claimed::NoRoom => self.wait(false).await,
+            }
+        }
+    }
+
+    /// Waits for a wake-up, for room, or for the next poll.
+    async fn wait(&mut self, has_room: bool) {
+        tokio::select! {
+            changed = self.wakeups.changed(), if has_room => {
+                if changed.is_err() {
+                    // The store no longer tells: polling is the truth.
+                    tokio::time::sleep(POLL).await;
+                }
+            }
+            () = self.in_hand.freed.notified(), if !has_room => {}
+            () = tokio::time::sleep(POLL), if has_room => {}
+            () = self.lifecycle.draining() => {}
+        }
+    }
+
+    async fn claim(&self, scan: Scan) -> Result<Claimed, crate::error::StoreError> {
+        let mut slots = self.reserve();
+        if slots.is_empty() {
+            return Ok(Claimed::NoRoom);
+        }
+        let wanted = slots
+            .iter()
+            .map(|(name, slots)| (name.clone(), slots.len()));
+        let wanted: Vec<_> = wanted
+            .map(|(name, n)| (name, u32::try_from(n).unwrap_or(u32::MAX)))
+            .collect();
+        let claim = Claim {
+            from: ClaimFrom::Endpoints(wanted),
+            lease: self.lease,
+            scan,
+        };
+        let rows = self.store.claim(&claim).await?;
+        faults::at(Point::AfterClaim);
+        self.counters.claims.increment();
+        self.counters.claimed.add(rows.len() as u64);
+        for row in rows {
+            self.let_in(row, &mut slots);
+        }
+        let is_full = slots.values().any(Vec::is_empty);
+        Ok(if is_full {
+            Claimed::Full
+        } else {
+            Claimed::Some
+        })
+    }
+
+    /// Takes places wherever at least a quarter of an endpoint is free, so that a busy endpoint is
+    /// filled by few large claims instead of many small ones.
+    fn reserve(&self) -> HashMap<EndpointName, Vec<Slot>> {
+        let has_room = |intake: &&Intake| intake.free() * 4 >= intake.capacity();
+        let open = self.intakes.iter().filter(|(_, intake)| has_room(intake));
+        open.map(|(name, intake)| (name.clone(), intake.reserve_up_to(ROWS_MAX)))
+            .filter(|(_, slots)| !slots.is_empty())
+            .collect()
+    }
+
+    fn let_in(&self, row: ClaimedRow, slots: &mut HashMap<EndpointName, Vec<Slot>>) {
+        let name = row
+            .destination
+            .strip_prefix('@')
+            .and_then(|name| EndpointName::new(name).ok());
+        let slot = name
+            .and_then(|name| slots.get_mut(&name))
+            .and_then(Vec::pop);
+        match slot {
+            Some(slot) => slot.fill(row, &self.in_hand),
+            None => {
+                let (id, destination) = (row.row.id, &row.destination);
+                tracing::error!(
+                    id,
+                    destination,
+                    "store claimed a row that was not asked for"
+                );
+            }
+        }
+    }
+}
+
+/// How a claim went.
+enum Claimed {
+    /// An endpoint got all it wanted: there may be more.
+    Full,
+    /// There was no more.
+    Some,
+    /// No endpoint has room.
+    NoRoom,
+}

@@ -1,0 +1,367 @@
+//! What a handler may do: read what it handles, and stage what it wants.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::endpoint::{Destination, EndpointName};
+use crate::envelope::{Due, Envelope, Identity, Outgoing, Timer};
+use crate::error::{BusError, HandlerError};
+use crate::handler::States;
+use crate::headers::{self, Headers};
+use crate::id::{CorrelationId, MessageId};
+use crate::message::{Command, Event, Kind, Message};
+use crate::store::{Instance, OpenTransaction, Store};
+use crate::unit_of_work::{InstanceChange, Reason};
+
+/// What a handler may do with the message that it handles. Cheap to clone.
+///
+/// Nothing that is staged here reaches anyone before the unit of work has committed; if the
+/// handler fails, it is dropped. After the handler has returned, every call is an error and does
+/// nothing.
+#[derive(Clone)]
+pub struct Ctx {
+    inner: Arc<Inner>,
+}
+
+/// The transaction that a handler's own SQL opened, if it did. Shared by the `Tx` extractor, which
+/// fills it at first use, and the engine, which ends it.
+pub type TransactionSlot = Arc<tokio::sync::Mutex<Option<Box<dyn OpenTransaction>>>>;
+
+struct Inner {
+    envelope: Envelope,
+    endpoint: EndpointName,
+    attempt: u32,
+    host: Arc<HostFacts>,
+    instance: Option<Instance>,
+    timer: Option<Timer>,
+    staged: Mutex<Staged>,
+    transaction: TransactionSlot,
+}
+
+/// What every context of a host shares.
+pub struct HostFacts {
+    /// The host's name.
+    pub name: String,
+    /// The shared values.
+    pub states: States,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Whether a broker carries commands and events.
+    pub has_transport: bool,
+}
+
+impl fmt::Debug for HostFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostFacts")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a handler has asked for so far.
+#[derive(Debug, Default)]
+pub struct Staged {
+    /// What is to be sent.
+    pub outgoing: Vec<Outgoing>,
+    /// How the instance moves.
+    pub instance: Option<InstanceChange>,
+    /// The state that a machine left.
+    pub state_from: Option<Cow<'static, str>>,
+    /// What was decided where nothing ran.
+    pub note: Option<Cow<'static, str>>,
+    pub(crate) is_closed: bool,
+}
+
+/// What a context is made from.
+#[derive(Debug)]
+pub struct Handling {
+    /// The message.
+    pub envelope: Envelope,
+    /// Where it is handled.
+    pub endpoint: EndpointName,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    /// The instance as loaded, tombstones included.
+    pub instance: Option<Instance>,
+    /// The timer that the message is, if it is one.
+    pub timer: Option<Timer>,
+}
+
+impl Ctx {
+    /// Makes a context for one try of one message.
+    pub fn new(handling: Handling, host: Arc<HostFacts>) -> Self {
+        let Handling {
+            envelope,
+            endpoint,
+            attempt,
+            instance,
+            timer,
+        } = handling;
+        let staged = Mutex::new(Staged::default());
+        let transaction = TransactionSlot::default();
+        let inner = Inner {
+            envelope,
+            endpoint,
+            attempt,
+            host,
+            instance,
+            timer,
+            staged,
+            transaction,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Sends a command to its owner.
+    ///
+    /// # Errors
+    /// When it cannot be encoded, or the handler has returned.
+    pub fn send<C: Command>(&self, command: C) -> Result<MessageId, HandlerError> {
+        self.stage(&command)
+    }
+
+    /// Publishes an event to everyone who subscribed.
+    ///
+    /// # Errors
+    /// When it cannot be encoded, or the handler has returned.
+    pub fn publish<E: Event>(&self, event: E) -> Result<MessageId, HandlerError> {
+        self.stage(&event)
+    }
+
+    /// Answers the message that is being handled.
+    ///
+    /// # Errors
+    /// When it asked for no answer (a terminal error: trying again cannot help), when the answer
+    /// cannot be encoded, or the handler has returned.
+    pub fn reply<M: Message>(&self, answer: M) -> Result<MessageId, HandlerError> {
+        let destination = self.reply_destination()?;
+        self.push(Outgoing::new(&answer)?.to(destination))
+    }
+
+    /// Sends or publishes a message, by its kind, when `after` has passed.
+    ///
+    /// # Errors
+    /// When it cannot be encoded, or the handler has returned.
+    pub fn schedule<M: Message>(
+        &self,
+        after: Duration,
+        message: M,
+    ) -> Result<MessageId, HandlerError> {
+        let mut outgoing = self.outgoing(&message)?;
+        outgoing.due = Due::After(after);
+        self.push(outgoing)
+    }
+
+    /// Sends a message to a named endpoint of this database, whatever its kind.
+    ///
+    /// # Errors
+    /// When it cannot be encoded, the name is unusable, or the handler has returned.
+    pub fn send_to<M: Message>(
+        &self,
+        endpoint: &str,
+        message: M,
+    ) -> Result<MessageId, HandlerError> {
+        let destination = Destination::Endpoint(EndpointName::new(endpoint)?);
+        self.push(Outgoing::new(&message)?.to(destination))
+    }
+
+    /// Stages a message for where its kind says: a command for its owner, an event for its
+    /// subscribers, a plain message for the requester.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send) and [`reply`](Self::reply).
+    pub fn stage<M: Message>(&self, message: &M) -> Result<MessageId, HandlerError> {
+        let outgoing = self.outgoing(message)?;
+        self.push(outgoing)
+    }
+
+    /// Stages a prepared message: the conversation's headers are added.
+    ///
+    /// # Errors
+    /// When headers or body break a bound, or the handler has returned.
+    pub fn push(&self, mut outgoing: Outgoing) -> Result<MessageId, HandlerError> {
+        self.inherit(&mut outgoing.envelope.headers);
+        outgoing
+            .envelope
+            .check()
+            .map_err(|error| HandlerError::from(error).terminal())?;
+        let id = outgoing.envelope.id;
+        self.staged()?.outgoing.push(outgoing);
+        Ok(id)
+    }
+
+    /// Returns the shared value of this type.
+    ///
+    /// # Errors
+    /// When the host was given none. Sagas declare it with `.uses::<..>()`, so that `build()` says
+    /// so first.
+    pub fn state<T: Send + Sync + 'static>(&self) -> Result<Arc<T>, HandlerError> {
+        self.inner.host.states.get::<T>().ok_or_else(|| {
+            let name = std::any::type_name::<T>();
+            HandlerError::new(format!(
+                "host has no state of type `{name}`; add it with `.state(..)`"
+            ))
+        })
+    }
+
+    /// Returns the identity of the message, the same for every try.
+    pub fn message_id(&self) -> MessageId {
+        self.inner.envelope.id
+    }
+
+    /// Returns the conversation.
+    pub fn correlation_id(&self) -> CorrelationId {
+        self.inner.envelope.correlation_id()
+    }
+
+    /// Returns the message's headers.
+    pub fn headers(&self) -> &Headers {
+        &self.inner.envelope.headers
+    }
+
+    /// Returns the message as it travelled.
+    pub fn envelope(&self) -> &Envelope {
+        &self.inner.envelope
+    }
+
+    /// Returns where the message is handled.
+    pub fn endpoint(&self) -> &EndpointName {
+        &self.inner.endpoint
+    }
+
+    /// Returns which try this is, from 1; tries before a restart count.
+    pub fn attempt(&self) -> u32 {
+        self.inner.attempt
+    }
+
+    /// Returns the instance that the message is for, as loaded; tombstones included.
+    pub fn instance(&self) -> Option<&Instance> {
+        self.inner.instance.as_ref()
+    }
+
+    /// Returns the timer that the message is, if it is one.
+    pub fn timer(&self) -> Option<&Timer> {
+        self.inner.timer.as_ref()
+    }
+
+    /// Returns the host's store, for extractors.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.host.store
+    }
+
+    /// Returns where the handler's own transaction is kept, for extractors.
+    pub fn transaction(&self) -> &TransactionSlot {
+        &self.inner.transaction
+    }
+
+    /// Stages a change of the instance. The last one counts.
+    ///
+    /// # Errors
+    /// When the handler has returned.
+    pub fn change_instance(&self, change: InstanceChange) -> Result<(), HandlerError> {
+        self.staged()?.instance = Some(change);
+        Ok(())
+    }
+
+    /// Notes for the history what state was left, or what was decided where nothing ran.
+    ///
+    /// # Errors
+    /// When the handler has returned.
+    pub fn note(
+        &self,
+        state_from: Option<Cow<'static, str>>,
+        note: Option<Cow<'static, str>>,
+    ) -> Result<(), HandlerError> {
+        let mut staged = self.staged()?;
+        (staged.state_from, staged.note) = (state_from, note);
+        Ok(())
+    }
+
+    /// Ends the handler's time: returns what it staged, and refuses everything from now on.
+    pub(crate) fn close(&self) -> Staged {
+        let closed = Staged {
+            is_closed: true,
+            ..Staged::default()
+        };
+        std::mem::replace(&mut *self.lock(), closed)
+    }
+
+    fn outgoing<M: Message>(&self, message: &M) -> Result<Outgoing, HandlerError> {
+        let outgoing =
+            Outgoing::new(message).map_err(|error| HandlerError::from(error).terminal())?;
+        match M::KIND {
+            Kind::Command | Kind::Event => Ok(outgoing),
+            Kind::Reply => Ok(outgoing.to(self.reply_destination()?)),
+        }
+    }
+
+    fn reply_destination(&self) -> Result<Destination, HandlerError> {
+        let no_address = || HandlerError::dead(Reason::NoReplyAddress, BusError::NoReplyAddress);
+        let address = self
+            .headers()
+            .get(headers::REPLY_TO)
+            .ok_or_else(no_address)?;
+        // An address comes from outside: it is data, looked up and never composed into anything.
+        Destination::parse(address)
+            .map_err(|error| HandlerError::dead(Reason::NoReplyAddress, error))
+    }
+
+    /// Copies the conversation, names the cause, and asks for answers to this endpoint.
+    fn inherit(&self, headers: &mut Headers) {
+        let from = &self.inner.envelope;
+        headers.set(headers::CORRELATION_ID, from.correlation_id().to_string());
+        headers.set(headers::CAUSATION_ID, from.id.to_string());
+        for name in [headers::TRACEPARENT, headers::TRACESTATE] {
+            if let Some(value) = from.headers.get(name) {
+                headers.set(name, value);
+            }
+        }
+        let is_command = headers.get(headers::KIND) == Some(Kind::Command.as_str());
+        if is_command && !self.inner.host.has_transport && headers.get(headers::REPLY_TO).is_none()
+        {
+            headers.set(headers::REPLY_TO, format!("@{}", self.inner.endpoint));
+        }
+    }
+
+    fn staged(&self) -> Result<MutexGuard<'_, Staged>, HandlerError> {
+        let staged = self.lock();
+        if staged.is_closed {
+            Err(BusError::ContextClosed.into())
+        } else {
+            Ok(staged)
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Staged> {
+        // A panic while staging leaves a list that is whole up to the last push.
+        self.inner
+            .staged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ctx")
+            .field("message_id", &self.message_id())
+            .field("message_type", &self.inner.envelope.message_type)
+            .field("endpoint", &self.inner.endpoint)
+            .field("attempt", &self.inner.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Outgoing {
+    /// Gives the message an identity that its caller chose and may use again.
+    #[must_use]
+    pub fn with_id(mut self, id: MessageId) -> Self {
+        self.envelope.id = id;
+        self.identity = Identity::Given;
+        self
+    }
+}

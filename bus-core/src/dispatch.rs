@@ -1,0 +1,100 @@
+//! Message name to its one subscriber on an endpoint, and bytes to a typed message.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::envelope::Envelope;
+use crate::error::{BuildError, chain};
+use crate::handler::{Decoded, Subscriber};
+use crate::unit_of_work::Reason;
+
+/// The subscribers of one endpoint.
+#[derive(Default)]
+pub struct Dispatch {
+    by_type: HashMap<String, Arc<dyn Subscriber>>,
+}
+
+/// Why a message cannot be dispatched: it becomes a dead letter with this reason.
+#[derive(Debug)]
+pub struct Undispatchable {
+    /// For programs.
+    pub reason: Reason,
+    /// For people.
+    pub error: String,
+}
+
+impl Dispatch {
+    /// Adds a subscriber.
+    ///
+    /// # Errors
+    /// [`BuildError::TwoSubscribers`] when its type has one, [`BuildError::MessageType`] when its
+    /// type's name is unusable.
+    pub fn add(
+        &mut self,
+        endpoint: &str,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<(), BuildError> {
+        let message_type = subscriber.subscription().message_type.into_owned();
+        let is_usable = (1..=200).contains(&message_type.len())
+            && message_type.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_usable {
+            return Err(BuildError::MessageType { message_type });
+        }
+        if let Some(first) = self.by_type.get(&message_type) {
+            return Err(BuildError::TwoSubscribers {
+                endpoint: endpoint.to_owned(),
+                message_type,
+                first: first.name().to_owned(),
+                second: subscriber.name().to_owned(),
+            });
+        }
+        self.by_type.insert(message_type, subscriber);
+        Ok(())
+    }
+
+    /// Returns every subscriber, in the order of their message types.
+    pub fn subscribers(&self) -> Vec<&Arc<dyn Subscriber>> {
+        let mut all: Vec<_> = self.by_type.iter().collect();
+        all.sort_by_key(|(message_type, _)| message_type.as_str());
+        all.into_iter().map(|(_, subscriber)| subscriber).collect()
+    }
+
+    /// Finds the subscriber of a message and decodes it.
+    ///
+    /// # Errors
+    /// Why that is impossible, now and at any later try.
+    pub fn decode(
+        &self,
+        envelope: &Envelope,
+    ) -> Result<(&Arc<dyn Subscriber>, Decoded), Undispatchable> {
+        let refuse = |reason, error| Err(Undispatchable { reason, error });
+        if let Err(error) = envelope.check() {
+            return refuse(Reason::OutOfBounds, chain(&error));
+        }
+        let message_type = envelope.message_type.as_ref();
+        let Some(subscriber) = self.by_type.get(message_type) else {
+            let error = format!("no handler takes `{message_type}` here");
+            return refuse(Reason::NoHandler, error);
+        };
+        let (version, known) = (envelope.version(), subscriber.version());
+        if version > known {
+            let error = format!("message has version {version}, the handler knows {known}");
+            return refuse(Reason::NewerVersion, error);
+        }
+        // A codec that panics on hostile bytes is a defect, but must not take the host with it.
+        let decoded =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| subscriber.decode(envelope)));
+        match decoded {
+            Ok(Ok(decoded)) => Ok((subscriber, decoded)),
+            Ok(Err(error)) => refuse(Reason::Undecodable, chain(&error)),
+            Err(_) => refuse(Reason::Undecodable, "decoding panicked".to_owned()),
+        }
+    }
+}
+
+impl fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.by_type.keys()).finish()
+    }
+}

@@ -1,0 +1,484 @@
+//! A host: one service's endpoints, put together, checked, run and stopped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::bus::Bus;
+use crate::counters::Counters;
+use crate::dispatch::Dispatch;
+use crate::endpoint::{EndpointName, Order};
+use crate::error::{BuildError, RunError};
+use crate::handler::{Given, Handler, HandlerSubscriber, States, Subscriber};
+use crate::lifecycle::Lifecycle;
+use crate::pipeline::{Middleware, default_pipeline};
+use crate::retry::Retry;
+use crate::running;
+use crate::store::{EndpointSpec, Retention, Store};
+use crate::transport::Transport;
+
+/// How long a stop waits for what is in hand before it lets go.
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// One service's endpoints, checked and ready to run.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) name: String,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) states: States,
+    pub(crate) endpoints: Vec<EndpointPlan>,
+    pub(crate) retention: Retention,
+    pub(crate) lease: Duration,
+    pub(crate) bus: Bus,
+}
+
+impl Host {
+    /// Starts putting a host together. The name appears in history, headers and logs.
+    pub fn builder(name: &str) -> HostBuilder {
+        HostBuilder {
+            name: name.to_owned(),
+            store: None,
+            transport: None,
+            states: States::default(),
+            endpoints: Vec::new(),
+            retention: Retention::default(),
+            lease: Duration::from_secs(15),
+        }
+    }
+
+    /// Returns the bus by which the rest of the process sends. Works while the host runs.
+    pub fn bus(&self) -> Bus {
+        self.bus.clone()
+    }
+
+    /// Describes endpoints, subscriptions, retries and the pipeline, as JSON.
+    pub fn describe(&self) -> serde_json::Value {
+        let endpoints = self.endpoints.iter().map(EndpointPlan::describe);
+        json!({
+            "host": self.name,
+            "lease_seconds": self.lease.as_secs_f64(),
+            "steps": ["receive", "decode", "lane", "load", "pipeline", "retry", "commit", "ack"],
+            "endpoints": endpoints.collect::<Vec<_>>(),
+        })
+    }
+
+    /// Starts the host and returns once it receives.
+    ///
+    /// # Errors
+    /// [`RunError`] with what to do: the schema is missing or of another release, the database or
+    /// broker cannot be used, a command has two owners.
+    pub async fn start(self) -> Result<RunningHost, RunError> {
+        running::start(self).await
+    }
+
+    /// Runs the host until the process is told to stop (Ctrl-C or SIGTERM), then drains for up to
+    /// 30 s. A second signal lets go at once.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn run(self) -> Result<(), RunError> {
+        let running = self.start().await?;
+        stop_signal().await;
+        tokio::select! {
+            _ = running.stop(STOP_DEADLINE) => {}
+            () = stop_signal() => {
+                running.stop(Duration::ZERO).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A host that runs. Dropping it does not stop it; [`stop`](Self::stop) does.
+#[derive(Debug)]
+pub struct RunningHost {
+    pub(crate) bus: Bus,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) lifecycle: Lifecycle,
+}
+
+impl RunningHost {
+    /// Returns the bus.
+    pub fn bus(&self) -> Bus {
+        self.bus.clone()
+    }
+
+    /// Returns what has been counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Stops: takes nothing new, finishes what is in hand for at most `deadline`, then lets go.
+    /// What was let go comes again. Returns whether everything was finished.
+    ///
+    /// # Cancel safety
+    /// Calling again goes on where the dropped call was.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        self.lifecycle.drain();
+        // The committer ends when the last handle is gone, and the bus has one.
+        self.bus.close();
+        self.lifecycle.stop(deadline).await
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = tokio::signal::ctrl_c() => {}
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "SIGTERM cannot be listened for; Ctrl-C can");
+                wait_for_ctrl_c().await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    wait_for_ctrl_c().await;
+}
+
+async fn wait_for_ctrl_c() {
+    if let Err(error) = tokio::signal::ctrl_c().await {
+        tracing::warn!(%error, "no signal can be listened for; end the process to stop the host");
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A host that is being put together.
+#[must_use = "a builder does nothing before `build`"]
+pub struct HostBuilder {
+    name: String,
+    store: Option<Arc<dyn Store>>,
+    transport: Option<Arc<dyn Transport>>,
+    states: States,
+    endpoints: Vec<(String, EndpointBuilder)>,
+    retention: Retention,
+    lease: Duration,
+}
+
+impl HostBuilder {
+    /// Sets the database. Without a transport it is the bus, too.
+    pub fn store(mut self, store: impl Store) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// Sets the broker that carries commands and events.
+    pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// Gives a value that handlers take as `State<T>`; one per type.
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.states.insert(value);
+        self
+    }
+
+    /// Adds an endpoint with its handlers.
+    pub fn endpoint(
+        mut self,
+        name: &str,
+        build: impl FnOnce(EndpointBuilder) -> EndpointBuilder,
+    ) -> Self {
+        self.endpoints
+            .push((name.to_owned(), build(EndpointBuilder::default())));
+        self
+    }
+
+    /// Sets how long inbox rows, history and tombstones are kept.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets how long a row belongs to the host that took it, if that host dies. Default 15 s;
+    /// extended for as long as the host lives, so handlers may take longer.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Checks everything that can be known without the database.
+    ///
+    /// # Errors
+    /// [`BuildError`], which says what to change.
+    pub fn build(self) -> Result<Host, BuildError> {
+        let Some(store) = self.store else {
+            return Err(BuildError::NoStore { host: self.name });
+        };
+        let given = Given {
+            states: &self.states,
+            store: &*store,
+        };
+        let mut endpoints: Vec<EndpointPlan> = Vec::with_capacity(self.endpoints.len());
+        for (name, builder) in self.endpoints {
+            if endpoints
+                .iter()
+                .any(|known| known.spec.name.as_str() == name)
+            {
+                return Err(BuildError::EndpointTwice { name });
+            }
+            endpoints.push(builder.build(&name, &given)?);
+        }
+        check_owners(&endpoints)?;
+        check_retention(&endpoints, &self.retention)?;
+        Ok(Host {
+            name: self.name,
+            store,
+            transport: self.transport,
+            states: self.states,
+            endpoints,
+            retention: self.retention,
+            lease: self.lease,
+            bus: Bus::default(),
+        })
+    }
+}
+
+impl fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostBuilder")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Refuses a command that two endpoints of this host take.
+fn check_owners(endpoints: &[EndpointPlan]) -> Result<(), BuildError> {
+    let mut owners = std::collections::HashMap::new();
+    for endpoint in endpoints {
+        for subscription in &endpoint.spec.subscriptions {
+            if subscription.kind != crate::message::Kind::Command {
+                continue;
+            }
+            let (message_type, name) = (&subscription.message_type, &endpoint.spec.name);
+            if let Some(first) = owners.insert(message_type, name) {
+                return Err(BuildError::TwoOwners {
+                    message_type: message_type.to_string(),
+                    first: first.to_string(),
+                    second: name.to_string(),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an inbox that forgets a message while it may still come again.
+fn check_retention(endpoints: &[EndpointPlan], retention: &Retention) -> Result<(), BuildError> {
+    /// What a broker may add: a consumer time-out of 30 min and a weekend's outage would be the
+    /// user's to configure; an hour is the least that makes sense.
+    const REDELIVERY: Duration = Duration::from_secs(60 * 60);
+    let horizons = endpoints.iter().map(|endpoint| endpoint.retry.horizon());
+    let horizon = horizons.max().unwrap_or_default() + REDELIVERY;
+    if retention.inbox < horizon {
+        return Err(BuildError::RetentionTooShort {
+            retention: retention.inbox,
+            horizon,
+        });
+    }
+    Ok(())
+}
+
+/// An endpoint that is being put together.
+#[must_use = "return it from the closure"]
+pub struct EndpointBuilder {
+    subscribers: Vec<Arc<dyn Subscriber>>,
+    definitions: Vec<serde_json::Value>,
+    error: Option<BuildError>,
+    retry: Retry,
+    order: Order,
+    capacity: usize,
+    deadline: Duration,
+    history: History,
+}
+
+impl Default for EndpointBuilder {
+    fn default() -> Self {
+        Self {
+            subscribers: Vec::new(),
+            definitions: Vec::new(),
+            error: None,
+            retry: Retry::default(),
+            order: Order::default(),
+            // Two and a half commit groups: one being committed, one being handled, and some.
+            capacity: 256,
+            deadline: Duration::from_secs(300),
+            history: History::Kept,
+        }
+    }
+}
+
+/// Says whether an endpoint's units leave a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum History {
+    /// One entry per message.
+    Kept,
+    /// None: saves a row per message, and `why` knows less.
+    NotKept,
+}
+
+impl EndpointBuilder {
+    /// Adds a handler: an async function whose first argument is the message.
+    pub fn handle<H, Args>(self, handler: H) -> Self
+    where
+        H: Handler<Args>,
+        Args: 'static,
+    {
+        self.subscribe(Arc::new(HandlerSubscriber::new(handler)))
+    }
+
+    /// Adds a subscriber: what sagas and machines are made of.
+    pub fn subscribe(mut self, subscriber: Arc<dyn Subscriber>) -> Self {
+        self.subscribers.push(subscriber);
+        self
+    }
+
+    /// Adds a definition that tools may show, as JSON.
+    pub fn definition(mut self, definition: serde_json::Value) -> Self {
+        self.definitions.push(definition);
+        self
+    }
+
+    /// Notes that a definition is inconsistent; `build()` returns the first such error.
+    pub fn refuse(mut self, error: BuildError) -> Self {
+        self.error.get_or_insert(error);
+        self
+    }
+
+    /// Sets how often a failing message is tried.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Sets the order that this endpoint promises.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets how many messages this endpoint may have in hand. Default 256.
+    pub fn capacity(mut self, messages: usize) -> Self {
+        self.capacity = messages.max(1);
+        self
+    }
+
+    /// Sets how long a handler may take. Default 5 min.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Says whether units leave a history. Default: kept.
+    pub fn history(mut self, history: History) -> Self {
+        self.history = history;
+        self
+    }
+
+    fn build(self, name: &str, given: &Given<'_>) -> Result<EndpointPlan, BuildError> {
+        let endpoint = EndpointName::new(name)?;
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.subscribers.is_empty() {
+            return Err(BuildError::EndpointEmpty {
+                name: name.to_owned(),
+            });
+        }
+        let mut dispatch = Dispatch::default();
+        let mut subscriptions = Vec::with_capacity(self.subscribers.len());
+        for subscriber in self.subscribers {
+            for need in subscriber.needs() {
+                if !(need.is_met)(given) {
+                    return Err(BuildError::Missing {
+                        endpoint: name.to_owned(),
+                        handler: subscriber.name().to_owned(),
+                        what: need.what,
+                        remedy: need.remedy,
+                    });
+                }
+            }
+            subscriptions.push(subscriber.subscription());
+            dispatch.add(name, subscriber)?;
+        }
+        Ok(EndpointPlan {
+            spec: EndpointSpec {
+                name: endpoint,
+                order: self.order,
+                subscriptions,
+            },
+            dispatch,
+            definitions: self.definitions,
+            pipeline: default_pipeline(self.deadline),
+            retry: self.retry,
+            capacity: self.capacity,
+            history: self.history,
+        })
+    }
+}
+
+impl fmt::Debug for EndpointBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointBuilder")
+            .field("subscribers", &self.subscribers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// An endpoint, checked.
+pub(crate) struct EndpointPlan {
+    pub(crate) spec: EndpointSpec,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) definitions: Vec<serde_json::Value>,
+    pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
+    pub(crate) retry: Retry,
+    pub(crate) capacity: usize,
+    pub(crate) history: History,
+}
+
+impl EndpointPlan {
+    /// Describes the endpoint, as JSON.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let handlers = self.dispatch.subscribers().into_iter().map(|one| {
+            let subscription = one.subscription();
+            json!({
+                "type": subscription.message_type,
+                "kind": subscription.kind.as_str(),
+                "version": one.version(),
+                "handler": one.name(),
+            })
+        });
+        json!({
+            "endpoint": self.spec.name,
+            "order": self.spec.order,
+            "capacity": self.capacity,
+            "retry": {
+                "immediate": self.retry.immediate,
+                "delayed": self.retry.delayed,
+                "horizon_seconds": self.retry.horizon().as_secs_f64(),
+            },
+            "pipeline": self.pipeline.iter().map(|one| one.name()).collect::<Vec<_>>(),
+            "handlers": handlers.collect::<Vec<_>>(),
+            "definitions": self.definitions,
+        })
+    }
+}
+
+impl fmt::Debug for EndpointPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointPlan")
+            .field("spec", &self.spec)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! The way into an endpoint or the publisher: a bounded number of places, each taken by one
+//! message from its claim (or its birth) until it is settled.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+
+use crate::endpoint::EndpointName;
+use crate::store::{ClaimedRow, Place};
+use crate::transport::Delivery;
+use crate::unit_of_work::RowKey;
+
+/// A message that came in, with the place that it takes until it is settled.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// The message.
+    pub(crate) arrival: Arrival,
+    /// Given back when this is dropped.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// How a message came in.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// As a row of this database.
+    Row(Box<ClaimedRow>),
+    /// From a broker.
+    Delivery(Delivery),
+}
+
+/// The entrance of one endpoint, or of the publisher.
+#[derive(Clone, Debug)]
+pub(crate) struct Intake {
+    places: Arc<Semaphore>,
+    capacity: usize,
+    // Unbounded, because every message in it holds one of `capacity` places.
+    queue: mpsc::UnboundedSender<Work>,
+}
+
+impl Intake {
+    /// Makes an entrance with this many places.
+    pub(crate) fn new(capacity: usize) -> (Self, mpsc::UnboundedReceiver<Work>) {
+        let (queue, works) = mpsc::unbounded_channel();
+        (
+            Self {
+                places: Arc::new(Semaphore::new(capacity)),
+                capacity,
+                queue,
+            },
+            works,
+        )
+    }
+
+    /// Takes a place for a message that is still to come; `None` when all are taken.
+    pub(crate) fn reserve(&self) -> Option<Slot> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        Some(Slot {
+            place,
+            queue: self.queue.clone(),
+        })
+    }
+
+    /// Takes `n` places, or as many as are free.
+    pub(crate) fn reserve_up_to(&self, n: usize) -> Vec<Slot> {
+        std::iter::from_fn(|| self.reserve()).take(n).collect()
+    }
+
+    /// Waits for a place; `None` once the entrance is closed.
+    pub(crate) async fn reserve_one(&self) -> Option<Slot> {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        Some(Slot {
+            place,
+            queue: self.queue.clone(),
+        })
+    }
+
+    /// Returns how many places are free.
+    pub(crate) fn free(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    /// Returns how many places there are.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Lets nobody in any more.
+    pub(crate) fn close(&self) {
+        self.places.close();
+    }
+}
+
+/// A place that waits for its message.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    place: OwnedSemaphorePermit,
+    queue: mpsc::UnboundedSender<Work>,
+}
+
+impl Slot {
+    /// Lets a row in, and holds it. After the endpoint has stopped the row is dropped: it comes
+    /// back when its lease ends.
+    pub(crate) fn fill(self, row: ClaimedRow, in_hand: &InHand) {
+        let key = row.row;
+        in_hand.hold(key);
+        let work = Work {
+            arrival: Arrival::Row(Box::new(row)),
+            place: self.place,
+        };
+        if self.queue.send(work).is_err() {
+            in_hand.let_go(key);
+        }
+    }
+
+    /// Lets a delivery in. After the endpoint has stopped it is dropped, which is a redelivery.
+    pub(crate) fn fill_delivery(self, delivery: Delivery) {
+        let work = Work {
+            arrival: Arrival::Delivery(delivery),
+            place: self.place,
+        };
+        let _ = self.queue.send(work); // Said above.
+    }
+}
+
+/// All entrances of a host. Filled once, when the host has attached to its store.
+#[derive(Debug, Default)]
+pub(crate) struct Intakes {
+    endpoints: OnceLock<HashMap<EndpointName, Intake>>,
+    publisher: OnceLock<Intake>,
+    is_publisher_down: AtomicBool,
+}
+
+impl Intakes {
+    /// Opens the endpoints' entrances.
+    pub(crate) fn open(&self, endpoints: HashMap<EndpointName, Intake>) {
+        let _ = self.endpoints.set(endpoints); // A host starts once.
+    }
+
+    /// Opens the publisher's entrance.
+    pub(crate) fn open_publisher(&self, intake: Intake) {
+        let _ = self.publisher.set(intake); // A host starts once.
+    }
+
+    /// Takes a place where a new row would go on in this process; `None` when it is not for us, or
+    /// there is no room.
+    pub(crate) fn reserve(&self, place: &Place) -> Option<Slot> {
+        match place {
+            Place::Endpoint(target) => self.endpoints.get()?.get(&target.name)?.reserve(),
+            Place::Address { .. } if self.is_publisher_down.load(Ordering::Relaxed) => None,
+            Place::Address { .. } => self.publisher.get()?.reserve(),
+            Place::Nowhere => None,
+        }
+    }
+
+    /// Notes whether the broker takes messages: rows for it are born leased only while it does.
+    pub(crate) fn set_publisher_health(&self, is_healthy: bool) {
+        self.is_publisher_down.store(!is_healthy, Ordering::Relaxed);
+    }
+}
+
+/// The rows that this host holds, so that their leases can be extended.
+#[derive(Debug, Default)]
+pub(crate) struct InHand {
+    rows: Mutex<HashMap<i64, i32>>,
+    /// Tells the claimer that places became free.
+    pub(crate) freed: Notify,
+}
+
+impl InHand {
+    /// Notes that a row is ours.
+    pub(crate) fn hold(&self, row: RowKey) {
+        self.lock().insert(row.id, row.epoch);
+    }
+
+    /// Notes that a row is no longer ours.
+    pub(crate) fn let_go(&self, row: RowKey) {
+        let mut rows = self.lock();
+        // A later claim of the same row by this host keeps its own entry.
+        if rows.get(&row.id) == Some(&row.epoch) {
+            rows.remove(&row.id);
+        }
+    }
+
+    /// Lists what is held.
+    pub(crate) fn rows(&self) -> Vec<RowKey> {
+        self.lock()
+            .iter()
+            .map(|(&id, &epoch)| RowKey { id, epoch })
+            .collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, i32>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

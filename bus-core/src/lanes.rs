@@ -1,0 +1,67 @@
+//! Same key, same lane, one after the other; different keys side by side.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+
+/// The lanes of one endpoint, by exact key. What waits is bounded by the endpoint's places.
+#[derive(Debug)]
+pub(crate) struct Lanes<T> {
+    busy: HashMap<String, VecDeque<T>>,
+}
+
+impl<T> Lanes<T> {
+    /// Makes an endpoint's lanes, all empty.
+    pub(crate) fn new() -> Self {
+        Self {
+            busy: HashMap::new(),
+        }
+    }
+
+    /// Enters a lane. Returns the item when it may run now; else it waits for its turn.
+    pub(crate) fn enter(&mut self, key: &str, item: T) -> Option<T> {
+        match self.busy.entry(key.to_owned()) {
+            Entry::Vacant(lane) => {
+                lane.insert(VecDeque::new());
+                Some(item)
+            }
+            Entry::Occupied(mut lane) => {
+                lane.get_mut().push_back(item);
+                None
+            }
+        }
+    }
+
+    /// Leaves a lane. Returns the next item, whose turn it is.
+    pub(crate) fn leave(&mut self, key: &str) -> Option<T> {
+        let next = self.busy.get_mut(key).and_then(VecDeque::pop_front);
+        if next.is_none() {
+            self.busy.remove(key);
+        }
+        next
+    }
+
+    /// Takes out everything that waits; what runs goes on.
+    pub(crate) fn take_waiting(&mut self) -> Vec<T> {
+        self.busy
+            .values_mut()
+            .flat_map(|lane| lane.drain(..))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_runs_in_order_and_others_beside_it() {
+        let mut lanes = Lanes::new();
+        assert_eq!(lanes.enter("a", 1), Some(1));
+        assert_eq!(lanes.enter("a", 2), None);
+        assert_eq!(lanes.enter("b", 3), Some(3));
+        assert_eq!(lanes.leave("a"), Some(2));
+        assert_eq!(lanes.leave("a"), None);
+        assert_eq!(lanes.enter("a", 4), Some(4));
+        assert_eq!(lanes.leave("b"), None);
+    }
+}

@@ -1,0 +1,393 @@
+//! Rows to the broker: from memory after a commit that we saw, else claimed. The safety net for
+//! crashes, outages, due rows and rows that an API wrote in its own transaction.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::backoff::{Backoff, jittered};
+use crate::clock;
+use crate::committer::{CommitterHandle, Shared};
+use crate::error::{StoreError, TransportError, chain};
+use crate::faults::{self, Point};
+use crate::intake::{Arrival, Intake, Slot, Work};
+use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan};
+use crate::transport::{Publication, Transport};
+use crate::unit_of_work::{Attempt, Reason, Settle, Start};
+
+/// Rows in hand at most: two windows.
+const ROWS_IN_HAND_MAX: usize = 1000;
+/// Rows in one window. RabbitMQ gains most between 20 and 200 and nothing above 1,000.
+const WINDOW: usize = 500;
+/// Windows under way at once, so that one is filled while the other's confirms come.
+const WINDOWS_MAX: usize = 2;
+/// Rows of one address in one claim, so that a long queue for one does not keep out the others.
+const PER_ADDRESS: u32 = 500;
+/// How often an idle relay looks. Wake-ups make it look sooner.
+const POLL: Duration = Duration::from_millis(200);
+/// The shortest time between two scans of everything.
+const COLD_MIN: Duration = Duration::from_secs(10);
+/// Failures in a row after which an address is left alone for a while.
+const BREAKER_FAILURES: u32 = 3;
+/// How long an address is left alone.
+const BREAKER_PAUSE: Duration = Duration::from_secs(5);
+/// Refusals after which a row is parked for an operator.
+const REFUSALS_MAX: usize = 5;
+
+/// Starts the relay of a host that has a transport.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    committer: &CommitterHandle,
+    transport: &Arc<dyn Transport>,
+    wakeups: &watch::Receiver<u64>,
+) {
+    let (intake, works) = Intake::new(ROWS_IN_HAND_MAX);
+    shared.intakes.open_publisher(intake.clone());
+    let relay = Relay {
+        shared: Arc::clone(shared),
+        committer: committer.clone(),
+        transport: Arc::clone(transport),
+        intake,
+        wakeups: wakeups.clone(),
+        breakers: HashMap::new(),
+        cold_at: Instant::now(),
+        is_healthy: Arc::new(AtomicBool::new(true)),
+    };
+    shared.lifecycle.spawn(relay.run(works));
+}
+
+struct Relay {
+    shared: Arc<Shared>,
+    committer: CommitterHandle,
+    transport: Arc<dyn Transport>,
+    intake: Intake,
+    wakeups: watch::Receiver<u64>,
+    breakers: HashMap<String, Breaker>,
+    cold_at: Instant,
+    is_healthy: Arc<AtomicBool>,
+}
+
+/// One address that did not take its last messages.
+struct Breaker {
+    failures: u32,
+    open_until: Instant,
+}
+
+/// A row with the place that it takes until it is settled.
+struct InFlight {
+    row: ClaimedRow,
+    _place: OwnedSemaphorePermit,
+}
+
+type Published = (Vec<InFlight>, Vec<Result<(), TransportError>>);
+
+impl Relay {
+    async fn run(mut self, mut works: mpsc::UnboundedReceiver<Work>) {
+        let mut windows: FuturesUnordered<BoxFuture<'static, Published>> = FuturesUnordered::new();
+        let mut waiting: Vec<InFlight> = Vec::new();
+        let mut arrived: Vec<Work> = Vec::with_capacity(WINDOW);
+        let mut claim_at = Instant::now();
+        let mut outage = Backoff::new("publish");
+        let lifecycle = self.shared.lifecycle.clone();
+        while !lifecycle.is_draining() {
+            tokio::select! {
+                biased;
+                Some((rows, results)) = windows.next(), if !windows.is_empty() => {
+                    let is_down = self.settle(rows, results).await;
+                    self.note_health(is_down, &mut outage).await;
+                    claim_at = Instant::now();
+                }
+                n = works.recv_many(&mut arrived, WINDOW), if waiting.len() < WINDOW => {
+                    if n == 0 { break; }
+                }
+                () = tokio::time::sleep_until(claim_at) => {
+                    claim_at = Instant::now() + self.claim_or_pause().await;
+                }
+                changed = self.wakeups.changed() => {
+                    if changed.is_err() { tokio::time::sleep(POLL).await; }
+                    claim_at = Instant::now();
+                }
+                () = lifecycle.draining() => {}
+            }
+            waiting.extend(arrived.drain(..).filter_map(in_flight));
+            while windows.len() < WINDOWS_MAX && !waiting.is_empty() {
+                let rest = waiting.split_off(waiting.len().min(WINDOW));
+                let window = std::mem::replace(&mut waiting, rest);
+                let publishing = self.publish(window).await;
+                windows.push(publishing);
+            }
+        }
+        self.finish(windows, waiting, works).await;
+    }
+
+    /// Waits for the confirms under way and gives back what was not published.
+    async fn finish(
+        mut self,
+        mut windows: FuturesUnordered<BoxFuture<'static, Published>>,
+        mut waiting: Vec<InFlight>,
+        mut works: mpsc::UnboundedReceiver<Work>,
+    ) {
+        self.intake.close();
+        works.close();
+        while let Some(work) = works.recv().await {
+            waiting.extend(in_flight(work));
+        }
+        self.give_back(waiting, Duration::ZERO).await;
+        while let Some((rows, results)) = windows.next().await {
+            self.settle(rows, results).await;
+        }
+    }
+
+    /// Claims rows where there is room; returns when to look again.
+    async fn claim_or_pause(&mut self) -> Duration {
+        if !self.is_healthy.load(Ordering::Relaxed)
+            || self.intake.free() * 2 < self.intake.capacity()
+        {
+            return POLL;
+        }
+        match self.claim().await {
+            Ok(true) => Duration::ZERO,
+            Ok(false) => POLL,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "relay cannot claim; trying again");
+                jittered(Duration::from_secs(1))
+            }
+        }
+    }
+
+    /// Returns whether there may be more.
+    async fn claim(&mut self) -> Result<bool, StoreError> {
+        let now = Instant::now();
+        self.breakers.retain(|_, breaker| breaker.failures > 0);
+        let open = self
+            .breakers
+            .iter()
+            .filter(|(_, breaker)| breaker.open_until > now);
+        let except = open.map(|(address, _)| address.clone()).collect();
+        let mut slots = self.intake.reserve_up_to(WINDOW);
+        let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let scan = if now >= self.cold_at {
+            Scan::Cold
+        } else {
+            Scan::Hot
+        };
+        let from = ClaimFrom::Transport {
+            limit,
+            per_address: PER_ADDRESS,
+            except,
+        };
+        let claim = Claim {
+            from,
+            lease: self.shared.lease,
+            scan,
+        };
+        let rows = self.shared.store.claim(&claim).await?;
+        faults::at(Point::AfterClaim);
+        self.shared.counters.claims.increment();
+        self.shared.counters.claimed.add(rows.len() as u64);
+        let is_full = rows.len() >= slots.len();
+        if scan == Scan::Cold && !is_full {
+            self.cold_at = now + (now.elapsed() * 20).max(COLD_MIN);
+        }
+        for row in rows {
+            if let Some(slot) = slots.pop() {
+                Slot::fill(slot, row, &self.shared.in_hand);
+            }
+        }
+        Ok(is_full)
+    }
+
+    /// Starts publishing a window. Rows that must not go out now are settled at once.
+    async fn publish(&mut self, window: Vec<InFlight>) -> BoxFuture<'static, Published> {
+        let now = Instant::now();
+        let body_bytes_max = self.transport.capabilities().body_bytes_max;
+        let (mut ready, mut held_back) = (Vec::with_capacity(window.len()), Vec::new());
+        let mut settles = Vec::new();
+        for one in window {
+            let breaker = self.breakers.get(&one.row.destination);
+            if one.row.is_expired {
+                self.shared.counters.expired.increment();
+                settles.push(self.park(one, Reason::Expired, None));
+            } else if one.row.envelope.body.len() > body_bytes_max {
+                settles.push(self.park(one, Reason::OutOfBounds, None));
+            } else if breaker.is_some_and(|breaker| breaker.open_until > now) {
+                held_back.push(one);
+            } else {
+                ready.push(one);
+            }
+        }
+        self.committer.settle_all(settles).await;
+        self.give_back(held_back, BREAKER_PAUSE).await;
+        let publications: Vec<_> = ready.iter().map(publication).collect();
+        let transport = Arc::clone(&self.transport);
+        faults::at(Point::BeforePublish);
+        Box::pin(async move {
+            let results = transport.publish(&publications).await;
+            faults::at(Point::AfterPublish);
+            (ready, results)
+        })
+    }
+
+    /// Settles a window by the broker's word on each row. Returns whether the broker was away.
+    async fn settle(
+        &mut self,
+        rows: Vec<InFlight>,
+        results: Vec<Result<(), TransportError>>,
+    ) -> bool {
+        let mut settles = Vec::with_capacity(rows.len());
+        let mut is_down = false;
+        let mut results = results.into_iter();
+        for one in rows {
+            // A transport that answers for fewer rows than it was given leaves the rest unknown.
+            match results
+                .next()
+                .unwrap_or_else(|| Err(TransportError::Unknown("no answer".into())))
+            {
+                Ok(()) => {
+                    self.shared.counters.published.increment();
+                    self.breakers.remove(&one.row.destination);
+                    self.shared.in_hand.let_go(one.row.row);
+                    settles.push(Settle::Delete(one.row.row));
+                }
+                Err(error) => {
+                    let is_away = matches!(
+                        error,
+                        TransportError::Unavailable(_) | TransportError::Unknown(_)
+                    );
+                    is_down |= is_away;
+                    settles.push(self.failed(one, &error, is_away));
+                }
+            }
+        }
+        self.committer.settle_all(settles).await;
+        faults::at(Point::AfterSettle);
+        is_down
+    }
+
+    /// Decides on a row that the broker did not take.
+    fn failed(&mut self, one: InFlight, error: &TransportError, is_away: bool) -> Settle {
+        self.shared.counters.publish_failures.increment();
+        let row = one.row.row;
+        if is_away {
+            // An outage says nothing about this row: its start is given back.
+            self.shared.in_hand.let_go(row);
+            let (after, start) = (jittered(Duration::from_secs(1)), Start::GivenBack);
+            return Settle::Release {
+                row,
+                after,
+                attempts: None,
+                start,
+            };
+        }
+        let breaker = self.breakers.entry(one.row.destination.clone());
+        let breaker = breaker.or_insert(Breaker {
+            failures: 0,
+            open_until: Instant::now(),
+        });
+        breaker.failures += 1;
+        if breaker.failures >= BREAKER_FAILURES {
+            breaker.open_until = Instant::now() + jittered(BREAKER_PAUSE);
+        }
+        if one.row.attempts.len() + 1 >= REFUSALS_MAX {
+            return self.park(one, Reason::Unroutable, Some(chain(error)));
+        }
+        self.shared.in_hand.let_go(row);
+        let mut attempts = one.row.attempts;
+        attempts.push(self.attempt(chain(error)));
+        let after = Duration::from_millis(500)
+            * 2u32.saturating_pow(u32::try_from(attempts.len()).unwrap_or(16).min(16));
+        Settle::Release {
+            row,
+            after: jittered(after),
+            attempts: Some(attempts),
+            start: Start::Counted,
+        }
+    }
+
+    fn park(&self, one: InFlight, reason: Reason, error: Option<String>) -> Settle {
+        self.shared.counters.parked.increment();
+        let ClaimedRow {
+            row,
+            mut attempts,
+            destination,
+            ..
+        } = one.row;
+        self.shared.in_hand.let_go(row);
+        attempts.extend(error.map(|error| self.attempt(error)));
+        tracing::warn!(
+            id = row.id,
+            destination,
+            reason = reason.as_str(),
+            "row is parked"
+        );
+        Settle::Park {
+            row,
+            reason,
+            attempts,
+        }
+    }
+
+    fn attempt(&self, error: String) -> Attempt {
+        Attempt {
+            at: clock::now(),
+            host: "relay".to_owned(),
+            error,
+        }
+    }
+
+    async fn give_back(&self, rows: Vec<InFlight>, after: Duration) {
+        let mut settles = Vec::with_capacity(rows.len());
+        for one in rows {
+            let (row, start) = (one.row.row, Start::GivenBack);
+            self.shared.in_hand.let_go(row);
+            settles.push(Settle::Release {
+                row,
+                after,
+                attempts: None,
+                start,
+            });
+        }
+        self.committer.settle_all(settles).await;
+    }
+
+    /// While the broker is away nothing is born leased to the publisher and nothing is claimed.
+    async fn note_health(&self, is_down: bool, outage: &mut Backoff) {
+        self.is_healthy.store(!is_down, Ordering::Relaxed);
+        self.shared.intakes.set_publisher_health(!is_down);
+        if is_down {
+            outage
+                .failed(&TransportError::Unavailable(
+                    "a window was not confirmed".into(),
+                ))
+                .await;
+            self.is_healthy.store(true, Ordering::Relaxed);
+        } else {
+            outage.ended();
+        }
+    }
+}
+
+fn in_flight(work: Work) -> Option<InFlight> {
+    match work.arrival {
+        Arrival::Row(row) => Some(InFlight {
+            row: *row,
+            _place: work.place,
+        }),
+        // Only rows are ever let into the publisher.
+        Arrival::Delivery(_) => None,
+    }
+}
+
+fn publication(one: &InFlight) -> Publication {
+    Publication {
+        address: one.row.destination.clone(),
+        envelope: one.row.envelope.clone(),
+        key: one.row.key.clone(),
+    }
+}

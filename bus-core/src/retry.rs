@@ -1,0 +1,134 @@
+//! What becomes of a message whose handler failed: one total function.
+
+use std::time::Duration;
+
+use crate::error::Class;
+use crate::unit_of_work::Reason;
+
+/// How often a message is tried, and when.
+///
+/// The first run tries once and `immediate` times more, in process; then the message is written
+/// down for later, `delayed` times, each with one try; then it is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries that follow at once. Default 2: most transient errors are gone the second time.
+    pub immediate: u32,
+    /// Tries that follow later, in the database, holding no broker slot. Default 6.
+    pub delayed: u32,
+    /// The first delay; each later one is twice as long. Default 1 s.
+    pub delay: Duration,
+    /// The longest delay. Default 5 min.
+    pub delay_max: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            immediate: 2,
+            delayed: 6,
+            delay: Duration::from_secs(1),
+            delay_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What to do with a message whose handler failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Run it again now.
+    Now,
+    /// Write it down and run it when this has passed.
+    Later(Duration),
+    /// Load it again and run it again; costs nothing.
+    Reload,
+    /// Stop trying.
+    Dead(Reason),
+}
+
+impl Retry {
+    /// Never tries again.
+    pub const fn none() -> Self {
+        Self {
+            immediate: 0,
+            delayed: 0,
+            delay: Duration::ZERO,
+            delay_max: Duration::ZERO,
+        }
+    }
+
+    /// Decides, given how the error is classed and how many failures there are, this one included.
+    pub fn decide(&self, class: Class, failures: u32) -> Decision {
+        match class {
+            Class::Terminal => Decision::Dead(Reason::Terminal),
+            Class::Dead(reason) => Decision::Dead(reason),
+            Class::Conflict => Decision::Reload,
+            Class::RetryAfter(delay) => Decision::Later(delay),
+            Class::Retry => self.after(failures, Reason::AttemptsExhausted),
+            Class::RetryAs(reason) => self.after(failures, reason),
+        }
+    }
+
+    /// Returns the longest time that may pass between the first try and the last.
+    pub fn horizon(&self) -> Duration {
+        (0..self.delayed).map(|n| self.delay_of(n)).sum()
+    }
+
+    fn after(&self, failures: u32, reason: Reason) -> Decision {
+        if failures <= self.immediate {
+            return Decision::Now;
+        }
+        let delayed = failures - self.immediate - 1;
+        if delayed < self.delayed {
+            Decision::Later(self.delay_of(delayed))
+        } else {
+            Decision::Dead(reason)
+        }
+    }
+
+    fn delay_of(&self, n: u32) -> Duration {
+        self.delay
+            .saturating_mul(2u32.saturating_pow(n))
+            .min(self.delay_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_at_once_then_later_then_never() {
+        let second = Duration::from_secs(1);
+        let retry = Retry {
+            immediate: 1,
+            delayed: 3,
+            delay: second,
+            delay_max: second * 3,
+        };
+        let decisions: Vec<_> = (1..=5).map(|n| retry.decide(Class::Retry, n)).collect();
+        assert_eq!(
+            decisions,
+            [
+                Decision::Now,
+                Decision::Later(second),
+                Decision::Later(second * 2),
+                Decision::Later(second * 3),
+                Decision::Dead(Reason::AttemptsExhausted),
+            ]
+        );
+        assert_eq!(retry.horizon(), second * 6);
+    }
+
+    #[test]
+    fn an_error_that_says_so_is_never_tried_again() {
+        let retry = Retry::default();
+        assert_eq!(
+            retry.decide(Class::Terminal, 1),
+            Decision::Dead(Reason::Terminal)
+        );
+        assert_eq!(
+            Retry::none().decide(Class::Retry, 1),
+            Decision::Dead(Reason::AttemptsExhausted)
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Where a message goes: command to owner, event to subscribers; looked up when the unit commits.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::endpoint::{Destination, Order};
+use crate::envelope::Outgoing;
+use crate::message::Kind;
+use crate::store::{Birth, Place, Placement, Routes, Target};
+use crate::transport::Transport;
+use crate::unit_of_work::{Reason, UnitOfWork};
+
+/// Knows who takes what. Shared by everything that sends.
+///
+/// Without a transport, owner and subscribers are endpoints of this database; with one, commands
+/// and events go to the transport's addresses and only self-addressed rows stay local.
+#[derive(Debug)]
+pub struct Router {
+    routes: RwLock<Arc<Routes>>,
+    transport: Option<Arc<dyn Transport>>,
+}
+
+impl Router {
+    /// Makes a router over the routes that the store told.
+    pub fn new(routes: Routes, transport: Option<Arc<dyn Transport>>) -> Self {
+        Self {
+            routes: RwLock::new(Arc::new(routes)),
+            transport,
+        }
+    }
+
+    /// Returns the routes as this host knows them.
+    pub fn routes(&self) -> Arc<Routes> {
+        Arc::clone(&self.routes.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes newer routes; older ones are ignored.
+    pub fn learn(&self, routes: Routes) {
+        let mut known = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if routes.version > known.version {
+            *known = Arc::new(routes);
+        }
+    }
+
+    /// Says which rows the outgoing messages of a unit become, in order. `unit` is its index in
+    /// the group.
+    pub fn place(&self, routes: &Routes, unit: usize, work: &UnitOfWork) -> Vec<Placement> {
+        let mut placements = Vec::with_capacity(work.outgoing.len());
+        for (outgoing, one) in work.outgoing.iter().enumerate() {
+            let mut add = |place, birth| {
+                placements.push(Placement {
+                    unit,
+                    outgoing,
+                    place,
+                    birth,
+                });
+            };
+            match &one.destination {
+                Destination::Endpoint(name) => match routes.endpoints.get(name) {
+                    Some(target) => add(Place::Endpoint(target.clone()), Birth::Available),
+                    None => add(Place::Nowhere, Birth::Parked(Reason::NoOwner)),
+                },
+                Destination::Address(address) => {
+                    let (address, order) = (address.clone(), Order::Unordered);
+                    add(Place::Address { address, order }, Birth::Available);
+                }
+                Destination::Owner => self.place_by_type(routes, one, Kind::Command, &mut add),
+                Destination::Subscribers => self.place_by_type(routes, one, Kind::Event, &mut add),
+            }
+        }
+        placements
+    }
+
+    fn place_by_type(
+        &self,
+        routes: &Routes,
+        outgoing: &Outgoing,
+        kind: Kind,
+        add: &mut impl FnMut(Place, Birth),
+    ) {
+        let message_type = outgoing.envelope.message_type.as_ref();
+        if let Some(transport) = &self.transport {
+            let address = transport.address(kind, message_type);
+            let order = transport.capabilities().order;
+            return add(Place::Address { address, order }, Birth::Available);
+        }
+        let targets: &[Target] = routes.subscribers.get(message_type).map_or(&[], |all| all);
+        match (kind, targets) {
+            // An event without subscribers is nobody's business; a command without owner is.
+            (Kind::Event, []) => {}
+            (_, []) => add(Place::Nowhere, Birth::Parked(Reason::NoOwner)),
+            (Kind::Event, all) => {
+                for target in all {
+                    add(Place::Endpoint(target.clone()), Birth::Available);
+                }
+            }
+            // Hosts refuse to start where a command has two owners, so the first is the only one.
+            (_, [owner, ..]) => add(Place::Endpoint(owner.clone()), Birth::Available),
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a host does beside its messages: extend leases, remove what is old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backoff::jittered;
+use crate::counters::Counters;
+use crate::error::chain;
+use crate::faults::{self, Point};
+use crate::id::HostId;
+use crate::intake::InHand;
+use crate::lifecycle::Lifecycle;
+use crate::store::{Extension, Retention, Store};
+
+/// The pause between sweeps when there is nothing more to remove.
+const SWEEP_PAUSE: Duration = Duration::from_secs(60);
+/// The pause between sweeps while there is more, so that commits get their turn.
+const SWEEP_PAUSE_FULL: Duration = Duration::from_millis(50);
+
+/// Extends the leases of everything in hand, in one statement per third of a lease.
+///
+/// Goes on while the host drains: what is in hand must stay ours until it is settled. Ends when
+/// the host has stopped.
+pub(crate) async fn extend_leases(
+    store: Arc<dyn Store>,
+    host: HostId,
+    in_hand: Arc<InHand>,
+    lease: Duration,
+    lifecycle: Lifecycle,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(lease / 3) => {}
+            () = lifecycle.draining() => {
+                if in_hand.rows().is_empty() {
+                    return;
+                }
+                tokio::time::sleep((lease / 3).min(Duration::from_millis(100))).await;
+            }
+        }
+        let extension = Extension {
+            host,
+            rows: in_hand.rows(),
+            lease,
+        };
+        match store.extend(&extension).await {
+            Ok(_) => faults::at(Point::AfterExtend),
+            Err(error) => tracing::warn!(error = chain(&error), "leases were not extended"),
+        }
+    }
+}
+
+/// Removes what is older than its retention, a bounded number of rows at a time.
+pub(crate) async fn sweep(
+    store: Arc<dyn Store>,
+    retention: Retention,
+    counters: Arc<Counters>,
+    lifecycle: Lifecycle,
+) {
+    // Hosts that start together do not sweep together.
+    let mut pause = jittered(Duration::from_secs(10));
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = lifecycle.draining() => return,
+        }
+        pause = match store.sweep(&retention).await {
+            Ok(swept) => {
+                faults::at(Point::AfterSweep);
+                counters
+                    .swept
+                    .add(swept.inbox + swept.history + swept.tombstones);
+                if swept.is_full {
+                    SWEEP_PAUSE_FULL
+                } else {
+                    jittered(SWEEP_PAUSE)
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "sweep failed; trying again later");
+                jittered(SWEEP_PAUSE)
+            }
+        };
+    }
+}
