@@ -15,6 +15,8 @@ mod process;
 mod say;
 mod workspace;
 // The commands.
+mod bench;
+mod check;
 mod services;
 mod stages;
 mod test;
@@ -41,8 +43,12 @@ struct Cli {
 enum Commands {
     /// Start, show and stop the services that the tests use.
     Services(services::Arguments),
+    /// Check formatting, lints, documentation and the guards of this project.
+    Check(check::Arguments),
     /// Run every stage of tests with the services up, and print the totals.
     Test(test::Arguments),
+    /// Run the bench program with the services up.
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +70,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     interrupt::install()?;
     match cli.command {
         Commands::Services(arguments) => services::run(arguments),
+        Commands::Check(arguments) => check::run(&arguments),
+        Commands::Bench(arguments) => bench::run(&arguments),
         Commands::Test(arguments) => test::run(&arguments),
     }
 }

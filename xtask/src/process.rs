@@ -78,6 +78,7 @@ pub(crate) fn logged(command: &mut Command, log: &Path) -> Result<()> {
             ));
         }
     })?;
+    interrupt::check()?;
     if status.success() {
         return Ok(());
     }
@@ -230,7 +231,7 @@ mod tests {
         let mut seen = Vec::new();
         let started = Instant::now();
         let status = stream(&mut shell("echo one; sleep 600 & echo two"), |line| {
-            seen.push(line.to_owned())
+            seen.push(line.to_owned());
         });
         assert!(status.unwrap().success());
         assert_eq!(seen, ["one", "two"]);

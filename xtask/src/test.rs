@@ -1,12 +1,12 @@
 //! `cargo xtask test`: every stage, with the services up, and the totals last.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::fail::{Result, fail};
-use crate::services::{self, Choice};
+use crate::services::{self, Choice, Held};
 use crate::stages::{Call, STAGES, Stage};
 use crate::totals::Totals;
 use crate::workspace::Workspace;
@@ -55,14 +55,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         Some(services::hold(&workspace, arguments.choice)?)
     };
-    let variables = held
-        .as_ref()
-        .map(services::Held::variables)
-        .unwrap_or_default();
-
     let mut ended = Vec::new();
     for stage in stages {
-        ended.push(run_stage(stage, &workspace, &variables, arguments)?);
+        ended.push(run_stage(stage, &workspace, held.as_ref(), arguments)?);
     }
     drop(held);
     Ok(summary(&ended, &not_run))
@@ -84,12 +79,12 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Stage>> {
 fn run_stage(
     stage: &'static Stage,
     workspace: &Workspace,
-    variables: &[(&'static str, String)],
+    held: Option<&Held>,
     arguments: &Arguments,
 ) -> Result<Ended> {
     let mut command = workspace.cargo();
     command.args(stage.command.arguments(&arguments.handed_on));
-    set_variables(&mut command, variables, arguments.no_postgres);
+    services::set_variables(&mut command, held);
     say::step(format!("stage {}: {}", stage.name, stage.what));
     say::detail(process::show(&command));
     let started = Instant::now();
@@ -106,15 +101,6 @@ fn run_stage(
         totals,
         took: started.elapsed(),
     })
-}
-
-fn set_variables(command: &mut Command, variables: &[(&str, String)], no_postgres: bool) {
-    for (name, url) in variables {
-        command.env(name, url);
-    }
-    if no_postgres {
-        command.env_remove("SAGABUS_POSTGRES_URL");
-    }
 }
 
 /// Prints the table and, as the very last line, the totals.

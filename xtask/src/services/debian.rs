@@ -148,8 +148,8 @@ fn make(path: &Path, log: &Path) -> Result<()> {
     if !process::succeeds(Command::new("debootstrap").arg("--version")) {
         apt::install(&["debootstrap"], log)?;
     }
-    let draft = path.with_extension("draft");
-    remove(&draft)?;
+    remove_drafts(path)?;
+    let draft = path.with_extension(format!("draft-{}", std::process::id()));
     let started = Instant::now();
     say::detail(format!(
         "making a Debian 13 root folder in {} (about 20 s)",
@@ -193,6 +193,21 @@ fn fill(draft: &Path, mirror: &str, log: &Path) -> Result<()> {
     // Like /tmp: each server's user makes its own folder.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     fs::set_permissions(&data, open).doing(format!("open {}", data.display()))
+}
+
+/// Deletes what commands that were killed have left.
+fn remove_drafts(path: &Path) -> Result<()> {
+    let beside = path.parent().and_then(|cache| fs::read_dir(cache).ok());
+    for entry in beside.into_iter().flatten().flatten() {
+        if entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with("debian-13.draft-")
+        {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn remove(folder: &Path) -> Result<()> {

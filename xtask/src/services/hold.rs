@@ -4,6 +4,7 @@
 //! one to end stops what no `services up` asked to keep.
 
 use std::fs::File;
+use std::process::Command;
 
 use super::kind::Kind;
 use super::record::Records;
@@ -43,15 +44,17 @@ pub(crate) fn hold(workspace: &Workspace, choice: Choice) -> Result<Held> {
     Ok(held)
 }
 
-impl Held {
-    /// The variables that tell tests where the services are.
-    pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
-        self.ready
-            .iter()
-            .map(|ready| (ready.service.variable(), ready.url.clone()))
-            .collect()
+/// Tells a command where the services are; none of them is known to it when none is held.
+pub(crate) fn set_variables(command: &mut Command, held: Option<&Held>) {
+    for service in Kind::test_set() {
+        command.env_remove(service.variable());
     }
+    for ready in held.iter().flat_map(|held| &held.ready) {
+        command.env(ready.service.variable(), &ready.url);
+    }
+}
 
+impl Held {
     fn release(&self) -> Result<()> {
         let _lock = Lock::take(&self.records)?;
         self.in_use.unlock().doing("unlock the services")?;

@@ -27,5 +27,5 @@ mod hold;
 mod up;
 
 pub(crate) use command::{Arguments, run};
-pub(crate) use hold::{Held, hold};
+pub(crate) use hold::{Held, hold, set_variables};
 pub(crate) use up::Choice;
