@@ -1,11 +1,13 @@
 //! `cargo xtask test`: every stage, with the services up, and the totals last.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::fail::{Result, fail};
+use crate::fail::{Doing, Result, fail};
 use crate::services::{self, Choice, Held};
 use crate::stages::{Call, STAGES, Stage};
 use crate::totals::Totals;
@@ -23,6 +25,9 @@ pub(crate) struct Arguments {
     /// Leave PostgreSQL out: what needs it is not run, and that is said.
     #[arg(long)]
     no_postgres: bool,
+    /// Write the closing line to this file too.
+    #[arg(long, value_name = "FILE")]
+    totals: Option<PathBuf>,
     #[command(flatten)]
     choice: Choice,
     /// Handed to the tests: a name to filter by, `--nocapture`, ..
@@ -60,7 +65,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         ended.push(run_stage(stage, &workspace, held.as_ref(), arguments)?);
     }
     drop(held);
-    Ok(summary(&ended, &not_run))
+    let totals = summary(&ended, &not_run);
+    if let Some(path) = &arguments.totals {
+        fs::write(path, format!("{totals}\n")).doing(format!("write {}", path.display()))?;
+    }
+    println!("{totals}");
+    let passed = ended.iter().all(|stage| stage.passed);
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn chosen(only: &[String]) -> Result<Vec<&'static Stage>> {
@@ -103,8 +118,8 @@ fn run_stage(
     })
 }
 
-/// Prints the table and, as the very last line, the totals.
-fn summary(ended: &[Ended], not_run: &[&str]) -> ExitCode {
+/// Prints the table; the caller prints the totals as the very last line.
+fn summary(ended: &[Ended], not_run: &[&str]) -> Totals {
     let mut totals = Totals::default();
     println!();
     println!("{:<14} {:<7} {:>10}  tests", "stage", "result", "time");
@@ -130,12 +145,7 @@ fn summary(ended: &[Ended], not_run: &[&str]) -> ExitCode {
     if !failed.is_empty() {
         println!("failed stages: {}", failed.join(", "));
     }
-    println!("{totals}");
-    if failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    totals
 }
 
 #[cfg(test)]
