@@ -116,11 +116,13 @@ impl Outbox {
         }
         self.last_id += 1;
         let id = self.last_id;
+        let failures = failure_count(&new.attempts);
         let mut row = Row {
             available_at: new.due_at.max(now),
             epoch: 0,
-            starts: 0,
-            failures: failure_count(&new.attempts),
+            // Each failure that it brings along was a start whose end is known.
+            starts: failures,
+            failures,
             solo_starts: 0,
             is_parked: matches!(birth, Birth::Parked(_)),
             new,
@@ -139,7 +141,8 @@ impl Outbox {
         let is_due = row.available_at <= now;
         let is_leased = birth == Birth::Leased && is_due && !is_follower;
         if is_leased {
-            (row.epoch, row.starts, row.available_at) = (1, 1, lease_end);
+            (row.epoch, row.available_at) = (1, lease_end);
+            row.starts += 1;
         } else if is_follower {
             row.available_at = row.available_at.max(now.plus(FOLLOWER_DELAY));
         } else {
@@ -195,9 +198,10 @@ impl Outbox {
                         row.record(attempts);
                     }
                     if *start == Start::GivenBack {
-                        // A group in doubt is settled again, which must not take back two.
-                        row.starts = (row.starts - 1).max(0);
+                        row.starts -= 1;
                     }
+                    // Also bounds what a group in doubt gives back when it is settled again.
+                    row.starts = row.starts.max(row.failures);
                 });
                 self.move_to(row.id, now.plus(*after));
                 self.has_news |= after.is_zero();

@@ -13,7 +13,7 @@ use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::message::Kind;
 use sagabus_core::store::{
     Answer, Attached, Claim, ClaimFrom, ClaimedRow, CommitReport, Counts, EndpointSpec, Extension,
-    Group, Instance, Place, Question, Registration, Scan, Store, StoreAdmin, Subscription, Target,
+    Group, Instance, Question, Registration, Scan, Store, StoreAdmin, Subscription, Target,
 };
 use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
 
@@ -354,9 +354,4 @@ pub(super) fn instance(key: &str) -> InstanceId {
 /// Makes the state of an instance.
 pub(super) fn data(text: &str) -> Bytes {
     Bytes::from(format!("{{\"note\":{text:?}}}"))
-}
-
-/// Says where an endpoint's rows go.
-pub(super) fn to(target: &Target) -> Place {
-    Place::Endpoint(target.clone())
 }

@@ -7,6 +7,16 @@ mod suite;
 // The behaviours, by area.
 pub mod sources;
 pub mod instances;
+pub mod load;
+pub mod outgoing;
+pub mod claims;
+pub mod settles;
+pub mod order;
+pub mod timers;
+pub mod dead_letters;
+pub mod sweeps;
+pub mod hosts;
+pub mod races;
 
 pub use build::{Message, Plan, api, broker, dead_letter, message, row};
 pub use harness::Harness;

@@ -39,6 +39,124 @@ macro_rules! __store_behaviours {
                 creating_over_a_tombstone_is_a_conflict,
                 instances_of_two_kinds_share_no_key,
             ]
+            load: [
+                load_answers_in_the_order_of_its_questions,
+                load_answers_only_what_is_asked,
+                a_key_is_blocked_while_its_row_waits,
+                a_parked_row_blocks_nothing,
+            ]
+            outgoing: [
+                a_row_carries_identity_headers_and_bytes_unchanged,
+                a_body_of_a_mebibyte_is_kept,
+                a_row_born_leased_is_ours,
+                a_row_born_leased_comes_back_when_its_lease_ends,
+                a_row_born_available_is_for_whoever_comes_first,
+                a_row_born_parked_is_claimed_by_nobody,
+                a_message_that_is_not_due_is_not_born_leased,
+                a_message_comes_when_it_is_due,
+                a_due_time_in_the_past_is_now,
+                an_event_becomes_one_row_per_place,
+                leased_rows_are_named_at_their_placements,
+                ids_grow_in_the_order_of_placements,
+                a_unit_of_many_messages_is_written_whole,
+                a_given_identity_is_written_once,
+                a_given_identity_twice_in_one_group_is_written_once,
+                a_given_identity_is_written_at_each_endpoint,
+                a_given_identity_that_a_broker_brings_is_a_duplicate,
+                a_given_identity_of_a_loser_is_new_again,
+                failed_attempts_travel_with_a_row,
+                stale_routes_write_nothing,
+                a_refused_unit_writes_nothing_of_its_group,
+            ]
+            claims: [
+                a_claimed_row_is_not_claimed_again,
+                two_claims_never_return_the_same_row,
+                a_claim_takes_what_it_asks_for_and_no_more,
+                a_claim_of_nothing_is_answered,
+                hot_and_cold_scans_find_what_is_due,
+                what_waits_longest_is_claimed_first,
+                a_lease_that_ends_lets_another_host_claim,
+                extending_keeps_rows_ours,
+                extending_counts_only_what_is_still_ours,
+                expired_rows_are_marked,
+                transports_get_addresses_and_endpoints_get_rows,
+                a_claim_for_transports_keeps_its_bounds,
+            ]
+            settles: [
+                deleting_removes_the_row,
+                a_settle_with_an_old_epoch_changes_nothing,
+                a_released_row_comes_back_after_its_delay_with_its_attempts,
+                a_release_replaces_attempts_or_leaves_them,
+                a_start_can_be_given_back,
+                settling_again_gives_back_no_second_start,
+                a_parked_row_waits_for_an_operator,
+                starting_alone_is_counted,
+                settles_hold_whatever_becomes_of_the_units,
+                many_rows_are_settled_in_one_call,
+            ]
+            order: [
+                an_ordered_row_waits_for_the_older_row_of_its_key,
+                rows_of_one_unit_keep_their_order,
+                rows_without_key_or_order_flow_freely,
+                settling_the_head_pulls_the_next_of_its_key_forward,
+                settling_many_heads_pulls_each_key_forward,
+                a_released_head_still_goes_first,
+                only_the_first_of_a_key_is_born_leased,
+                a_head_settled_in_the_same_group_makes_way,
+                a_unit_does_not_wait_behind_the_row_that_it_answers,
+                pulling_forward_makes_no_row_early,
+                a_row_born_parked_holds_back_nobody,
+                disarming_the_head_pulls_the_next_of_its_key_forward,
+                addresses_keep_order_per_key,
+                whole_lines_come_in_the_order_in_which_they_were_written,
+                a_blocked_key_with_many_followers_leaves_others_flowing,
+            ]
+            timers: [
+                a_timer_carries_its_owner_name_and_generation,
+                a_timer_armed_again_replaces_its_row,
+                a_disarmed_timer_is_gone,
+                a_claimed_timer_can_be_disarmed,
+                a_timer_may_rearm_itself_in_the_unit_that_it_fires,
+                timers_of_two_instances_share_no_name,
+                a_conflict_leaves_timers_armed,
+                units_of_one_group_disarm_and_arm_apart,
+            ]
+            dead_letters: [
+                a_dead_letter_keeps_raw_bytes_headers_and_every_attempt,
+                a_dead_letter_of_a_row_replaces_the_row,
+                a_message_has_one_open_dead_letter,
+                a_loser_leaves_no_dead_letter,
+                dead_letters_come_latest_first,
+                a_redriven_message_is_a_row_again,
+                a_dead_letter_is_redriven_once,
+                redrive_after_the_inbox_was_swept_is_claimable_once,
+                a_redriven_message_may_die_again,
+                a_redriven_message_keeps_the_order_of_its_endpoint,
+            ]
+            sweeps: [
+                sweep_is_bounded_and_says_when_there_is_more,
+                sweep_keeps_what_is_young,
+                sweep_tells_old_from_young,
+                sweep_leaves_what_is_not_finished,
+                what_was_swept_is_new_again,
+                history_has_one_entry_per_message_of_a_winner,
+                counts_say_what_there_is,
+            ]
+            hosts: [
+                attaching_answers_ids_and_routes,
+                attaching_twice_is_harmless,
+                two_endpoints_of_two_hosts_share_routes,
+                subscriptions_stay_when_a_host_attaches_with_less,
+                a_change_of_order_is_a_change_of_routes,
+                a_host_without_endpoints_is_taken,
+                wakeups_tell_another_host_about_available_rows,
+            ]
+            races: [
+                concurrent_creators_of_one_instance_converge,
+                concurrent_copies_of_one_message_have_one_effect,
+                concurrent_groups_of_mixed_size_lose_nothing_and_double_nothing,
+                concurrent_hosts_keep_the_order_of_a_key,
+            ]
         }
     };
 }
@@ -108,3 +226,37 @@ macro_rules! list {
     };
 }
 __store_behaviours!(list);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_behaviour_that_is_written_is_run() {
+        let areas = [
+            ("sources", include_str!("sources.rs")),
+            ("instances", include_str!("instances.rs")),
+            ("load", include_str!("load.rs")),
+            ("outgoing", include_str!("outgoing.rs")),
+            ("claims", include_str!("claims.rs")),
+            ("settles", include_str!("settles.rs")),
+            ("order", include_str!("order.rs")),
+            ("timers", include_str!("timers.rs")),
+            ("dead_letters", include_str!("dead_letters.rs")),
+            ("sweeps", include_str!("sweeps.rs")),
+            ("hosts", include_str!("hosts.rs")),
+            ("races", include_str!("races.rs")),
+        ];
+        let written: Vec<Behaviour> = areas
+            .iter()
+            .flat_map(|(area, text)| {
+                let names = text.lines().filter_map(|line| {
+                    let name = line.strip_prefix("pub async fn ")?;
+                    name.split('(').next()
+                });
+                names.map(|name| (*area, name))
+            })
+            .collect();
+        assert_eq!(written, BEHAVIOURS);
+    }
+}

@@ -1,0 +1,256 @@
+//! Who gets a row, and for how long.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sagabus_core::envelope::Due;
+use sagabus_core::id::MessageId;
+use sagabus_core::store::{Claim, ClaimFrom, Scan};
+use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
+use tokio::time::Instant;
+
+use super::build::{Plan, api, message, message_to_address, row};
+use super::harness::{HOUR, Harness, claim, endpoint_name};
+use crate::wait::{eventually, grow_older};
+
+/// Sends many messages in one unit.
+fn many(count: usize, make: impl Fn() -> super::Message) -> Plan {
+    (0..count).fold(api(), |plan, _| plan.sends(make()))
+}
+
+/// What is taken stays taken until its lease ends.
+pub async fn a_claimed_row_is_not_claimed_again(at: Arc<Harness>) {
+    let orders = at.orders();
+    at.write(many(3, || message(&orders))).await;
+    assert_eq!(at.claim(&orders).await.len(), 3);
+    assert!(at.claim(&orders).await.is_empty());
+    assert!(claim(&*at.peer, &[(&orders, 9)], HOUR).await.is_empty());
+}
+
+/// Also when they come at the same moment, through different connections.
+pub async fn two_claims_never_return_the_same_row(at: Arc<Harness>) {
+    const ROWS: usize = 400;
+    let orders = at.orders();
+    at.write(many(ROWS, || message(&orders))).await;
+
+    let mut claimers = Vec::new();
+    for index in 0..4 {
+        let (at, orders) = (Arc::clone(&at), orders.clone());
+        claimers.push(tokio::task::spawn_blocking(move || {
+            let store = if index % 2 == 0 { &at.store } else { &at.peer };
+            let mut mine: Vec<RowKey> = Vec::new();
+            let work = async {
+                let mut empty_count = 0;
+                // Others' locks hide rows for a moment; three looks in a row that find nothing
+                // mean that there is nothing.
+                while empty_count < 3 {
+                    let rows = claim(&**store, &[(&orders, 7)], HOUR).await;
+                    empty_count = if rows.is_empty() { empty_count + 1 } else { 0 };
+                    mine.extend(rows.iter().map(|one| one.row));
+                }
+            };
+            tokio::runtime::Handle::current().block_on(work);
+            mine
+        }));
+    }
+    let mut seen = HashSet::new();
+    for claimer in claimers {
+        for key in claimer.await.expect("a claimer ends by itself") {
+            assert_eq!(key.epoch, 1);
+            assert!(seen.insert(key.id), "row {} was claimed twice", key.id);
+        }
+    }
+    assert_eq!(seen.len(), ROWS, "no row is forgotten");
+}
+
+/// Each endpoint has its own number, and no other endpoint is touched.
+pub async fn a_claim_takes_what_it_asks_for_and_no_more(at: Arc<Harness>) {
+    let (orders, audit, parcels) = (at.orders(), at.audit(), at.parcels());
+    for endpoint in [&orders, &audit, &parcels] {
+        at.write(many(5, || message(endpoint))).await;
+    }
+    let rows = claim(&*at.store, &[(&orders, 3), (&audit, 2)], HOUR).await;
+    let of = |name: &str| rows.iter().filter(|one| one.destination == name).count();
+    assert_eq!((of("@orders"), of("@audit"), rows.len()), (3, 2, 5));
+
+    let rest = claim(
+        &*at.store,
+        &[(&orders, 9), (&audit, 0), (&parcels, 1)],
+        HOUR,
+    )
+    .await;
+    let of = |name: &str| rest.iter().filter(|one| one.destination == name).count();
+    assert_eq!((of("@orders"), of("@parcels"), rest.len()), (2, 1, 3));
+}
+
+/// A claim of nothing, and of an endpoint that nobody registered, is answered.
+pub async fn a_claim_of_nothing_is_answered(at: Arc<Harness>) {
+    assert!(claim(&*at.store, &[], HOUR).await.is_empty());
+    let claim = Claim {
+        from: ClaimFrom::Endpoints(vec![(endpoint_name("nobody"), 10)]),
+        lease: HOUR,
+        scan: Scan::Hot,
+    };
+    let rows = at.store.claim(&claim).await.expect("a claim is answered");
+    assert!(rows.is_empty());
+}
+
+/// Both scans find what has just become due; which one looks further is a matter of cost.
+pub async fn hot_and_cold_scans_find_what_is_due(at: Arc<Harness>) {
+    let orders = at.orders();
+    for scan in [Scan::Hot, Scan::Cold] {
+        at.write(many(2, || message(&orders))).await;
+        at.write(api().sends(message(&orders).due(Due::After(HOUR))))
+            .await;
+        let claim = Claim {
+            from: ClaimFrom::Endpoints(vec![(orders.name.clone(), 10)]),
+            lease: HOUR,
+            scan,
+        };
+        let rows = at.store.claim(&claim).await.expect("a claim is answered");
+        assert_eq!(rows.len(), 2, "{scan:?}");
+    }
+}
+
+/// What waits longest goes first.
+pub async fn what_waits_longest_is_claimed_first(at: Arc<Harness>) {
+    let orders = at.orders();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        let sent = message(&orders);
+        ids.push(sent.id());
+        at.write(api().sends(sent)).await;
+        grow_older(Duration::from_millis(2)).await;
+    }
+    let mut claimed: Vec<MessageId> = Vec::new();
+    for _ in 0..3 {
+        let mut rows = claim(&*at.store, &[(&orders, 2)], HOUR).await;
+        rows.sort_by_key(|one| one.row.id);
+        claimed.extend(rows.iter().map(|one| one.envelope.id));
+    }
+    assert_eq!(claimed, ids);
+}
+
+/// A host that dies holds nothing for ever; what it held is counted as started.
+pub async fn a_lease_that_ends_lets_another_host_claim(at: Arc<Harness>) {
+    let orders = at.orders();
+    let lease = Duration::from_millis(300);
+    at.write(api().sends(message(&orders))).await;
+    let started = Instant::now();
+    let first = super::harness::one(at.claim_for(&orders, lease).await);
+
+    let look = || async { claim(&*at.peer, &[(&orders, 1)], HOUR).await.pop() };
+    let (second, _) = eventually("row whose lease ended", look).await;
+    assert!(started.elapsed() >= lease, "{:?}", started.elapsed());
+    assert_eq!(second.row.id, first.row.id);
+    assert_eq!((second.row.epoch, second.starts), (2, 2));
+    assert_eq!(second.failures, 0);
+
+    let late = row(first.row).sends(message(&orders));
+    assert_eq!(at.outcome(late).await, Outcome::Duplicate);
+    assert_eq!(at.outcome(row(second.row)).await, Outcome::Committed);
+}
+
+/// A long handler keeps its row, from the moment of extending on.
+pub async fn extending_keeps_rows_ours(at: Arc<Harness>) {
+    let orders = at.orders();
+    at.write(many(2, || message(&orders))).await;
+    let rows = at.claim_for(&orders, Duration::from_millis(500)).await;
+    let keys: Vec<_> = rows.iter().map(|one| one.row).collect();
+    let longer = Duration::from_millis(1200);
+    let extended = Instant::now();
+    assert_eq!(at.extend(&keys, longer).await, 2);
+
+    let look = || async { claim(&*at.peer, &[(&orders, 9)], HOUR).await.pop() };
+    let (claimed, _) = eventually("row whose extended lease ended", look).await;
+    assert!(extended.elapsed() >= longer, "{:?}", extended.elapsed());
+    assert_eq!(claimed.row.epoch, 2, "extending is no claim");
+}
+
+/// What was settled, or claimed by others since, is not counted and not touched.
+pub async fn extending_counts_only_what_is_still_ours(at: Arc<Harness>) {
+    let orders = at.orders();
+    at.write(many(3, || message(&orders))).await;
+    let keys: Vec<_> = at.claim(&orders).await.iter().map(|one| one.row).collect();
+    at.settle([Settle::Delete(keys[0])]).await;
+    let old = RowKey {
+        epoch: keys[1].epoch - 1,
+        ..keys[1]
+    };
+    assert_eq!(at.extend(&[keys[0], old, keys[2]], HOUR).await, 1);
+    assert_eq!(at.extend(&[], HOUR).await, 0);
+    assert_eq!(
+        at.extend(&keys, HOUR).await,
+        2,
+        "extending again is harmless"
+    );
+}
+
+/// Whoever gets it is told that nobody wants it any more.
+pub async fn expired_rows_are_marked(at: Arc<Harness>) {
+    let orders = at.orders();
+    let brief = Duration::from_millis(50);
+    let plan = api()
+        .sends(message(&orders).expires_after(brief).keyed("brief"))
+        .sends(message(&orders).expires_after(HOUR).keyed("long"))
+        .sends(message(&orders).keyed("for ever"))
+        // Wanted for an hour after it is due, which it is later than the others expire.
+        .sends(
+            message(&orders)
+                .due(Due::After(brief))
+                .expires_after(HOUR)
+                .keyed("later"),
+        );
+    at.write(plan).await;
+    grow_older(brief * 3).await;
+    let rows = at.claim(&orders).await;
+    assert_eq!(rows.len(), 4);
+    for one in rows {
+        let is_brief = one.key.as_deref() == Some("brief");
+        assert_eq!(one.is_expired, is_brief, "{:?}", one.key);
+    }
+}
+
+/// The relay takes every address, and no endpoint.
+pub async fn transports_get_addresses_and_endpoints_get_rows(at: Arc<Harness>) {
+    let orders = at.orders();
+    let plan = api()
+        .sends(message_to_address("exchange:orders"))
+        .sends(message(&orders))
+        .sends(message_to_address("topic/audit"));
+    at.write(plan).await;
+    let mut addresses: Vec<_> = at
+        .claim_for_transport(10, 10, &[])
+        .await
+        .into_iter()
+        .map(|one| one.destination)
+        .collect();
+    addresses.sort();
+    assert_eq!(addresses, ["exchange:orders", "topic/audit"]);
+    assert_eq!(at.claim_one(&orders).await.destination, "@orders");
+}
+
+/// One address with much to do leaves room for the others, and a broken one is left alone.
+pub async fn a_claim_for_transports_keeps_its_bounds(at: Arc<Harness>) {
+    for (address, count) in [("busy", 10), ("calm", 2), ("down", 10)] {
+        at.write(many(count, || message_to_address(address))).await;
+    }
+    let of = |rows: &[sagabus_core::store::ClaimedRow], address: &str| {
+        rows.iter().filter(|one| one.destination == address).count()
+    };
+    let rows = at.claim_for_transport(100, 4, &["down"]).await;
+    assert_eq!(
+        (of(&rows, "busy"), of(&rows, "calm"), rows.len()),
+        (4, 2, 6)
+    );
+
+    let rows = at.claim_for_transport(3, 100, &["down"]).await;
+    assert_eq!((of(&rows, "busy"), rows.len()), (3, 3));
+
+    let rows = at.claim_for_transport(100, 100, &[]).await;
+    assert_eq!(
+        (of(&rows, "busy"), of(&rows, "down"), rows.len()),
+        (3, 10, 13)
+    );
+}

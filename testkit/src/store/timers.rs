@@ -1,0 +1,180 @@
+//! Timers: rows that belong to an instance, one per name.
+
+use std::sync::Arc;
+
+use sagabus_core::envelope::{Due, Timer};
+use sagabus_core::id::InstanceId;
+use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Outcome, Settle};
+
+use super::Message;
+use super::build::{api, change, message, row};
+use super::harness::{HOUR, Harness, instance};
+
+/// A timer of an instance that is due at once.
+fn timer(at: &Harness, owner: &InstanceId, name: &str, generation: u64) -> Message {
+    message(&at.orders()).timer(owner, name, generation)
+}
+
+/// A fired timer says whose it is, which one, and of which generation.
+pub async fn a_timer_carries_its_owner_name_and_generation(at: Arc<Harness>) {
+    let order = instance("7");
+    at.write(
+        api()
+            .moves(&order, 0)
+            .sends(timer(&at, &order, "deadline", 3)),
+    )
+    .await;
+    let expected = Timer {
+        owner: order,
+        name: "deadline".to_owned(),
+        generation: 3,
+    };
+    assert_eq!(at.claim_one(&at.orders()).await.timer, Some(expected));
+}
+
+/// One row per name, the latest.
+pub async fn a_timer_armed_again_replaces_its_row(at: Arc<Harness>) {
+    let order = instance("1");
+    at.write(
+        api()
+            .moves(&order, 0)
+            .sends(timer(&at, &order, "deadline", 1).due(Due::After(HOUR))),
+    )
+    .await;
+    at.write(
+        api()
+            .moves(&order, 1)
+            .disarms(&["deadline"])
+            .sends(timer(&at, &order, "deadline", 2)),
+    )
+    .await;
+    assert_eq!(at.counts().await.outbox, 1);
+    let fired = at.claim_one(&at.orders()).await;
+    assert_eq!(fired.timer.map(|timer| timer.generation), Some(2));
+}
+
+/// Only the named ones; one that is gone already is no matter.
+pub async fn a_disarmed_timer_is_gone(at: Arc<Harness>) {
+    let order = instance("1");
+    at.write(
+        api()
+            .moves(&order, 0)
+            .sends(timer(&at, &order, "deadline", 1))
+            .sends(timer(&at, &order, "reminder", 1)),
+    )
+    .await;
+    at.write(api().moves(&order, 1).disarms(&["deadline", "never armed"]))
+        .await;
+    let left = at.claim_one(&at.orders()).await;
+    let name = left.timer.map(|timer| timer.name);
+    assert_eq!(name.as_deref(), Some("reminder"));
+}
+
+/// Also while a host holds it: its answer then finds no row.
+pub async fn a_claimed_timer_can_be_disarmed(at: Arc<Harness>) {
+    let order = instance("1");
+    at.write(
+        api()
+            .moves(&order, 0)
+            .sends(timer(&at, &order, "deadline", 1)),
+    )
+    .await;
+    let fired = at.claim_one(&at.orders()).await;
+    at.write(api().moves(&order, 1).disarms(&["deadline"]))
+        .await;
+    let late = row(fired.row).moves(&order, 2);
+    assert_eq!(at.outcome(late).await, Outcome::Duplicate);
+    assert_eq!(at.counts().await.outbox, 0);
+}
+
+/// A heart beat: the row that is answered makes room for the next of its name.
+pub async fn a_timer_may_rearm_itself_in_the_unit_that_it_fires(at: Arc<Harness>) {
+    let order = instance("1");
+    at.write(api().moves(&order, 0).sends(timer(&at, &order, "beat", 1)))
+        .await;
+    for step in 1..4_u64 {
+        let fired = at.claim_one(&at.orders()).await;
+        assert_eq!(fired.timer.map(|timer| timer.generation), Some(step));
+        let version = i64::try_from(step).expect("few");
+        let again = row(fired.row)
+            .moves(&order, version)
+            .disarms(&["beat"])
+            .sends(timer(&at, &order, "beat", step + 1));
+        at.write(again).await;
+        assert_eq!(at.counts().await.outbox, 1);
+    }
+}
+
+/// The name is unique within its instance only.
+pub async fn timers_of_two_instances_share_no_name(at: Arc<Harness>) {
+    let order = instance("1");
+    let parcel = InstanceId {
+        kind: "parcel".into(),
+        ..order.clone()
+    };
+    let other = instance("2");
+    for id in [&order, &parcel, &other] {
+        at.write(api().moves(id, 0).sends(timer(&at, id, "deadline", 1)))
+            .await;
+    }
+    at.write(api().moves(&order, 1).disarms(&["deadline"]))
+        .await;
+    let rows = at.claim(&at.orders()).await;
+    let mut owners: Vec<_> = rows
+        .into_iter()
+        .filter_map(|one| one.timer.map(|timer| timer.owner))
+        .collect();
+    owners.sort();
+    assert_eq!(owners, [other, parcel]);
+}
+
+/// What lost has disarmed nothing.
+pub async fn a_conflict_leaves_timers_armed(at: Arc<Harness>) {
+    let order = instance("1");
+    at.write(
+        api()
+            .moves(&order, 0)
+            .sends(timer(&at, &order, "deadline", 1)),
+    )
+    .await;
+    let loser = api()
+        .moves(&order, 5)
+        .disarms(&["deadline"])
+        .sends(timer(&at, &order, "deadline", 2));
+    assert_eq!(at.outcome(loser).await, Outcome::Conflict);
+    let fired = at.claim_one(&at.orders()).await;
+    assert_eq!(fired.timer.map(|timer| timer.generation), Some(1));
+}
+
+/// An instance that ends takes its timers along, in one unit with others that arm theirs.
+pub async fn units_of_one_group_disarm_and_arm_apart(at: Arc<Harness>) {
+    let ids: Vec<_> = (0..12).map(|n| instance(&n.to_string())).collect();
+    let armed = ids
+        .iter()
+        .map(|id| api().moves(id, 0).sends(timer(&at, id, "deadline", 1)));
+    at.commit(armed).await;
+    let ends = |id: &InstanceId| InstanceChange {
+        status: InstanceStatus::Completed,
+        disarmed: vec!["deadline".to_owned()],
+        ..change(id, 1)
+    };
+    let moved = ids.iter().enumerate().map(|(n, id)| match n % 3 {
+        0 => api().changes(ends(id)),
+        1 => api()
+            .moves(id, 1)
+            .disarms(&["deadline"])
+            .sends(timer(&at, id, "deadline", 2)),
+        _ => api().moves(id, 1),
+    });
+    at.commit(moved).await;
+    let rows = at.claim(&at.orders()).await;
+    let generations = |wanted| {
+        let of = |one: &&sagabus_core::store::ClaimedRow| {
+            one.timer.as_ref().map(|timer| timer.generation) == Some(wanted)
+        };
+        rows.iter().filter(of).count()
+    };
+    assert_eq!((rows.len(), generations(1), generations(2)), (8, 4, 4));
+    at.settle(rows.iter().map(|one| Settle::Delete(one.row)))
+        .await;
+}
