@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::id::MessageId;
 use crate::store::Routes;
 
+/// What handlers return: nothing by default, and any error by `?`.
+pub type Result<T = (), E = HandlerError> = std::result::Result<T, E>;
+
 /// Any error, for keeping as a source.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -212,11 +215,11 @@ pub trait ResultExt<T> {
     ///
     /// # Errors
     /// The same error, as a terminal [`HandlerError`].
-    fn terminal(self) -> Result<T, HandlerError>;
+    fn terminal(self) -> Result<T>;
 }
 
-impl<T, E: Into<HandlerError>> ResultExt<T> for Result<T, E> {
-    fn terminal(self) -> Result<T, HandlerError> {
+impl<T, E: Into<HandlerError>> ResultExt<T> for std::result::Result<T, E> {
+    fn terminal(self) -> Result<T> {
         self.map_err(|error| error.into().terminal())
     }
 }

@@ -54,6 +54,11 @@ impl Host {
         self.bus.clone()
     }
 
+    /// Returns the shared value of this type, as handlers get it.
+    pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.states.get::<T>()
+    }
+
     /// Describes endpoints, subscriptions, retries and the pipeline, as JSON.
     pub fn describe(&self) -> serde_json::Value {
         let endpoints = self.endpoints.iter().map(EndpointPlan::describe);
@@ -167,8 +172,13 @@ pub struct HostBuilder {
 
 impl HostBuilder {
     /// Sets the database. Without a transport it is the bus, too.
-    pub fn store(mut self, store: impl Store) -> Self {
-        self.store = Some(Arc::new(store));
+    pub fn store(self, store: impl Store) -> Self {
+        self.shared_store(Arc::new(store))
+    }
+
+    /// Sets a database that others hold, too, whatever its type.
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
         self
     }
 

@@ -48,7 +48,8 @@ pub use context::Ctx;
 pub use endpoint::{Destination, EndpointName, Order};
 pub use envelope::{Due, Envelope, Outgoing};
 pub use error::{
-    BuildError, BusError, CodecError, HandlerError, ResultExt, RunError, StoreError, TransportError,
+    BuildError, BusError, CodecError, HandlerError, Result, ResultExt, RunError, StoreError,
+    TransportError,
 };
 pub use handler::{Extract, Handler, IdempotencyKey, IntoOutgoing, State};
 pub use headers::Headers;

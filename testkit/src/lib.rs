@@ -10,3 +10,5 @@
 pub mod wait;
 // Stores.
 pub mod store;
+// Hosts on a store.
+pub mod bus;

@@ -10,3 +10,14 @@ mod memory_store {
 
     sagabus_testkit::store_suite!(memory);
 }
+
+mod memory_bus {
+    use sagabus_core::memory::MemoryStore;
+    use sagabus_testkit::store::StoreUnderTest;
+
+    async fn memory() -> Option<StoreUnderTest> {
+        Some(StoreUnderTest::new(MemoryStore::new()))
+    }
+
+    sagabus_testkit::bus_suite!(memory);
+}

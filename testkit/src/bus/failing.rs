@@ -1,0 +1,369 @@
+//! What fails is tried again, and then kept with everything that is known.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use sagabus_core::envelope::Envelope;
+use sagabus_core::{
+    Bus, BusError, Command, Ctx, Destination, EndpointName, Event, HandlerError, Kind, Message,
+    Outgoing, Result, State,
+};
+use serde::{Deserialize, Serialize};
+
+use super::scene::{Do, Done, Log, Scene, quick_retry, start, stop};
+
+async fn note(command: Do, log: State<Log>) {
+    log.add(format!("do {}", command.n));
+}
+
+async fn always_fail(command: Do, cx: Ctx, log: State<Log>) -> Result {
+    log.add(format!("attempt {} of {}", cx.attempt(), command.n));
+    Err(HandlerError::new(format!("no luck with {}", command.n)))
+}
+
+pub async fn an_error_is_tried_at_once_then_later_then_never(scene: Scene) {
+    let host = scene
+        .host("work", |e| e.handle(always_fail).retry(quick_retry()))
+        .await;
+    let id = host.bus().send(Do { n: 5 }).await.expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    let attempts: Vec<_> = (1..=4).map(|n| format!("attempt {n} of 5")).collect();
+    assert_eq!(scene.log.lines(), attempts);
+    assert_eq!(dead[0].envelope.id, id);
+    assert_eq!(
+        (dead[0].reason.as_str(), dead[0].endpoint.as_str()),
+        ("attempts_exhausted", "work")
+    );
+    assert_eq!(dead[0].attempts.len(), 4);
+    assert!(
+        dead[0]
+            .attempts
+            .iter()
+            .all(|one| one.error == "no luck with 5" && one.host == "host")
+    );
+    assert_eq!(&dead[0].envelope.body[..], br#"{"n":5}"#);
+    scene.quiet().await;
+    stop(host).await;
+}
+
+pub async fn a_terminal_error_is_a_dead_letter_at_once(scene: Scene) {
+    async fn refuse(_: Do, log: State<Log>) -> Result {
+        log.add("tried");
+        Err(HandlerError::new("the card is stolen").terminal())
+    }
+    let host = scene
+        .host("work", |e| e.handle(refuse).retry(quick_retry()))
+        .await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(
+        (dead[0].reason.as_str(), dead[0].attempts.len()),
+        ("terminal", 1)
+    );
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["tried"]);
+}
+
+pub async fn a_panic_is_an_error_like_any_other(scene: Scene) {
+    async fn panic_once(command: Do, cx: Ctx, log: State<Log>) {
+        log.add(format!("attempt {}", cx.attempt()));
+        assert!(cx.attempt() > 1, "first time {}", command.n);
+    }
+    let host = scene
+        .host("work", |e| e.handle(panic_once).retry(quick_retry()))
+        .await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    scene.log.wait_for(2).await;
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["attempt 1", "attempt 2"]);
+    assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+pub async fn what_a_failed_attempt_staged_is_dropped(scene: Scene) {
+    async fn send_and_fail(command: Do, cx: Ctx) -> Result {
+        cx.publish(Done {
+            n: command.n + cx.attempt() * 10,
+        })?;
+        if cx.attempt() < 3 {
+            Err(HandlerError::new("not yet"))
+        } else {
+            Ok(())
+        }
+    }
+    async fn note_done(event: Done, log: State<Log>) {
+        log.add(format!("done {}", event.n));
+    }
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("work", |e| e.handle(send_and_fail).retry(quick_retry()));
+    let host = start(builder.endpoint("audit", |e| e.handle(note_done))).await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    scene.log.wait_for(1).await;
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["done 31"]);
+}
+
+pub async fn a_handler_beyond_its_deadline_has_failed(scene: Scene) {
+    async fn hang(_: Do, cx: Ctx, log: State<Log>) {
+        log.add("started");
+        if cx.attempt() == 1 {
+            std::future::pending::<()>().await;
+        }
+    }
+    let deadline = Duration::from_millis(50);
+    let host = scene
+        .host("work", |e| {
+            e.handle(hang).deadline(deadline).retry(quick_retry())
+        })
+        .await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(2).await, ["started", "started"]);
+    scene.quiet().await;
+    stop(host).await;
+}
+
+/// Sends bytes of its own making to `work`.
+async fn send_raw(bus: &Bus, change: impl FnOnce(&mut Envelope)) {
+    let mut envelope = Envelope::new(&Do { n: 1 }).expect("it can be encoded");
+    change(&mut envelope);
+    let work = Destination::Endpoint(EndpointName::new("work").expect("a usable name"));
+    bus.send_all(vec![Outgoing::from_envelope(envelope, work)])
+        .await
+        .expect("it is stored");
+}
+
+pub async fn a_body_that_cannot_be_decoded_is_a_dead_letter(scene: Scene) {
+    let host = scene
+        .host("work", |e| e.handle(note).retry(quick_retry()))
+        .await;
+    let bodies: [&'static [u8]; 4] = [b"", b"{\"n\":", b"\x00\xff\xfe", b"{\"n\":\"x\"}"];
+    for body in bodies {
+        send_raw(&host.bus(), |envelope| envelope.body = body.into()).await;
+    }
+    let dead = scene.dead_letters(4).await;
+    assert!(
+        dead.iter()
+            .all(|one| one.reason == "undecodable" && one.attempts.len() == 1)
+    );
+    let mut kept: Vec<_> = dead.iter().map(|one| one.envelope.body.to_vec()).collect();
+    let mut sent: Vec<_> = bodies.iter().map(|body| body.to_vec()).collect();
+    kept.sort();
+    sent.sort();
+    assert_eq!(kept, sent);
+    host.bus().send(Do { n: 2 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(1).await, ["do 2"]);
+    stop(host).await;
+}
+
+pub async fn a_type_without_handler_is_a_dead_letter(scene: Scene) {
+    let host = scene.host("work", |e| e.handle(note)).await;
+    send_raw(&host.bus(), |envelope| {
+        envelope.message_type = "test.unheard-of".into()
+    })
+    .await;
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(dead[0].reason, "no_handler");
+    assert_eq!(dead[0].envelope.message_type, "test.unheard-of");
+    stop(host).await;
+}
+
+#[derive(Serialize, Deserialize)]
+struct NewerDo {
+    n: u32,
+    more: String,
+}
+
+impl Message for NewerDo {
+    const TYPE: &'static str = "test.do";
+    const VERSION: u32 = 2;
+    const KIND: Kind = Kind::Command;
+}
+impl Command for NewerDo {}
+
+pub async fn a_message_of_a_newer_version_is_a_dead_letter(scene: Scene) {
+    let host = scene.host("work", |e| e.handle(note)).await;
+    let newer = NewerDo {
+        n: 1,
+        more: "news".to_owned(),
+    };
+    host.bus().send(newer).await.expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(dead[0].reason, "newer_version");
+    assert_eq!(scene.log.lines(), [""; 0]);
+    stop(host).await;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Large {
+    text: String,
+}
+
+impl Message for Large {
+    const TYPE: &'static str = "test.large";
+    const KIND: Kind = Kind::Event;
+}
+impl Event for Large {}
+
+pub async fn headers_out_of_bounds_are_refused_where_they_are_sent(scene: Scene) {
+    let host = scene.host("work", |e| e.handle(note)).await;
+    let bus = host.bus();
+    let control = bus.send(Do { n: 1 }).header("note", "a\u{7}b").await;
+    assert!(matches!(control, Err(BusError::Codec(_))), "{control:?}");
+    let mut many = bus.send(Do { n: 1 });
+    for n in 0..65 {
+        many = many.header(&format!("h{n}"), "x");
+    }
+    let many = many.await;
+    assert!(matches!(many, Err(BusError::Codec(_))), "{many:?}");
+    let large = bus
+        .publish(Large {
+            text: "x".repeat(1024 * 1024),
+        })
+        .await;
+    assert!(matches!(large, Err(BusError::Codec(_))), "{large:?}");
+    // What slipped past a sender of another make is a dead letter where it arrives.
+    send_raw(&bus, |envelope| envelope.headers.set("note", "a\u{7}b")).await;
+    assert_eq!(scene.dead_letters(1).await[0].reason, "out_of_bounds");
+    assert_eq!(scene.log.lines(), [""; 0]);
+    stop(host).await;
+}
+
+pub async fn the_bus_refuses_to_be_used_inside_a_handler(scene: Scene) {
+    async fn misuse(_: Do, bus: State<Mutex<Option<Bus>>>, log: State<Log>) {
+        let bus = bus
+            .lock()
+            .expect("nobody panics here")
+            .clone()
+            .expect("it was put there");
+        let refused = bus.publish(Done { n: 1 }).await;
+        log.add(refused.map_or_else(|error| error.to_string(), |_| "sent".to_owned()));
+    }
+    let builder = scene.builder("host").state(Mutex::new(None::<Bus>));
+    let host = builder
+        .endpoint("work", |e| e.handle(misuse))
+        .build()
+        .expect("it can be built");
+    host.state::<Mutex<Option<Bus>>>()
+        .expect("it was given")
+        .lock()
+        .expect("nobody panics here")
+        .replace(host.bus());
+    let host = host.start().await.expect("it starts");
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    let lines = scene.log.wait_for(1).await;
+    assert!(lines[0].contains("used inside a handler"), "{lines:?}");
+    stop(host).await;
+}
+
+pub async fn a_context_refuses_to_be_used_after_its_handler(scene: Scene) {
+    async fn keep(_: Do, cx: Ctx, kept: State<Mutex<Option<Ctx>>>, log: State<Log>) {
+        kept.lock().expect("nobody panics here").replace(cx);
+        log.add("kept");
+    }
+    let builder = scene.builder("host").state(Mutex::new(None::<Ctx>));
+    let host = builder
+        .endpoint("work", |e| e.handle(keep))
+        .build()
+        .expect("it can be built");
+    let kept = host.state::<Mutex<Option<Ctx>>>().expect("it was given");
+    let host = host.start().await.expect("it starts");
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    scene.log.wait_for(1).await;
+    scene.quiet().await;
+    let cx = kept
+        .lock()
+        .expect("nobody panics here")
+        .take()
+        .expect("the handler kept it");
+    let refused = cx
+        .publish(Done { n: 1 })
+        .expect_err("the handler has returned");
+    assert!(
+        refused.chain().contains("after its handler returned"),
+        "{refused:?}"
+    );
+    stop(host).await;
+    assert_eq!(scene.counts().await.outbox, 0);
+}
+
+pub async fn a_redriven_dead_letter_is_handled_once(scene: Scene) {
+    async fn heal(command: Do, cx: Ctx, healthy: State<Mutex<bool>>, log: State<Log>) -> Result {
+        if *healthy.lock().expect("nobody panics here") {
+            log.add(format!("attempt {} of {}", cx.attempt(), command.n));
+            return Ok(());
+        }
+        Err(HandlerError::new("down").terminal())
+    }
+    let builder = scene.builder("host").state(Mutex::new(false));
+    let host = builder
+        .endpoint("work", |e| e.handle(heal))
+        .build()
+        .expect("it can be built");
+    let healthy = host.state::<Mutex<bool>>().expect("it was given");
+    let host = host.start().await.expect("it starts");
+    host.bus().send(Do { n: 9 }).await.expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    *healthy.lock().expect("nobody panics here") = true;
+    assert!(
+        scene
+            .admin()
+            .redrive(dead[0].id)
+            .await
+            .expect("it can be redriven")
+    );
+    assert!(
+        !scene
+            .admin()
+            .redrive(dead[0].id)
+            .await
+            .expect("it can be asked twice")
+    );
+    assert_eq!(scene.log.wait_for(1).await, ["attempt 1 of 9"]);
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 1);
+    assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+pub async fn one_failing_message_does_not_hold_up_the_others(scene: Scene) {
+    async fn fail_seven(command: Do, log: State<Log>) -> Result {
+        if command.n == 7 {
+            return Err(HandlerError::new("seven"));
+        }
+        log.add(format!("do {}", command.n));
+        Ok(())
+    }
+    let host = scene
+        .host("work", |e| e.handle(fail_seven).retry(quick_retry()))
+        .await;
+    for n in 0..50 {
+        host.bus().send(Do { n }).await.expect("it is stored");
+    }
+    scene.log.wait_for(49).await;
+    assert_eq!(scene.dead_letters(1).await.len(), 1);
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 49);
+}
+
+pub async fn an_error_that_asks_for_time_costs_no_attempt(scene: Scene) {
+    async fn busy(_: Do, cx: Ctx, log: State<Log>) -> Result {
+        log.add(format!("attempt {}", cx.attempt()));
+        if log.lines().len() < 6 {
+            return Err(HandlerError::retry_after(
+                Duration::from_millis(10),
+                "gateway is busy",
+            ));
+        }
+        Ok(())
+    }
+    let host = scene
+        .host("work", |e| e.handle(busy).retry(quick_retry()))
+        .await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(6).await, ["attempt 1"; 6]);
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.counts().await.dead_letters, 0);
+}

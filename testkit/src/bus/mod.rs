@@ -1,0 +1,12 @@
+//! The database as the bus: what a host promises on every store, one behaviour each.
+
+mod scene;
+mod suite;
+// The behaviours, by area.
+pub mod failing;
+pub mod hosting;
+pub mod ordering;
+pub mod sending;
+
+pub use scene::run;
+pub use suite::{BEHAVIOURS, Behaviour};

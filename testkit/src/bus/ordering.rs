@@ -1,0 +1,66 @@
+//! Order is a promise per key, and nothing else is held up by it.
+
+use std::time::Duration;
+
+use sagabus_core::{Ctx, HandlerError, Order, Result, State};
+
+use super::scene::{Do, Log, Scene, quick_retry, stop};
+
+pub async fn messages_of_one_key_are_handled_in_order(scene: Scene) {
+    async fn note(command: Do, log: State<Log>) {
+        tokio::task::yield_now().await;
+        log.add(format!("do {}", command.n));
+    }
+    let host = scene
+        .host("work", |e| e.handle(note).order(Order::PerKey))
+        .await;
+    for n in 0..60 {
+        host.bus()
+            .send(Do { n })
+            .key(format!("k{}", n % 3))
+            .await
+            .expect("it is stored");
+    }
+    let lines = scene.log.wait_for(60).await;
+    for key in 0..3 {
+        let of_key: Vec<u32> = lines
+            .iter()
+            .filter_map(|line| line.strip_prefix("do ")?.parse().ok())
+            .filter(|n| n % 3 == key)
+            .collect();
+        assert!(
+            of_key.is_sorted() && of_key.len() == 20,
+            "key {key}: {of_key:?}"
+        );
+    }
+    scene.quiet().await;
+    stop(host).await;
+}
+
+pub async fn a_failing_message_holds_back_its_own_key_only(scene: Scene) {
+    async fn note(command: Do, cx: Ctx, log: State<Log>) -> Result {
+        if command.n == 0 && cx.attempt() <= 3 {
+            return Err(HandlerError::new("the first of its key"));
+        }
+        log.add(format!("do {}", command.n));
+        Ok(())
+    }
+    let mut retry = quick_retry();
+    retry.delay = Duration::from_millis(150);
+    retry.delay_max = Duration::from_millis(150);
+    let host = scene
+        .host("work", |e| e.handle(note).order(Order::PerKey).retry(retry))
+        .await;
+    for n in 0..6 {
+        let key = if n < 3 { "failing" } else { "healthy" };
+        host.bus()
+            .send(Do { n })
+            .key(key)
+            .await
+            .expect("it is stored");
+    }
+    let lines = scene.log.wait_for(6).await;
+    assert_eq!(lines, ["do 3", "do 4", "do 5", "do 0", "do 1", "do 2"]);
+    scene.quiet().await;
+    stop(host).await;
+}

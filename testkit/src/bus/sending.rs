@@ -1,0 +1,213 @@
+//! What is sent arrives, once, where it should.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sagabus_core::{Ctx, MessageId, State, headers};
+use tokio::time::Instant;
+
+use super::scene::{Answered, Do, Done, Log, Scene, start, stop};
+
+async fn note(command: Do, log: State<Log>) {
+    log.add(format!("do {}", command.n));
+}
+
+async fn note_done(event: Done, log: State<Log>) {
+    log.add(format!("done {}", event.n));
+}
+
+async fn do_it(command: Do, log: State<Log>) -> Done {
+    log.add(format!("do {}", command.n));
+    Done { n: command.n }
+}
+
+pub async fn a_command_reaches_its_owner_once(scene: Scene) {
+    let host = scene.host("work", |e| e.handle(note)).await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(1).await, ["do 1"]);
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["do 1"]);
+    assert_eq!(scene.counts().await.history, 1);
+}
+
+pub async fn an_event_reaches_every_subscribed_endpoint_once(scene: Scene) {
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("first", |e| e.handle(note_done));
+    let host = start(builder.endpoint("second", |e| e.handle(note_done))).await;
+    host.bus()
+        .publish(Done { n: 7 })
+        .await
+        .expect("it is stored");
+    scene.log.wait_for(2).await;
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["done 7", "done 7"]);
+}
+
+pub async fn what_a_handler_returns_is_sent_by_its_kind(scene: Scene) {
+    async fn ask(event: Done) -> Vec<Do> {
+        if event.n == 0 {
+            vec![Do { n: 1 }, Do { n: 2 }]
+        } else {
+            Vec::new()
+        }
+    }
+    let builder = scene.builder("host").endpoint("ask", |e| e.handle(ask));
+    let builder = builder.endpoint("work", |e| e.handle(do_it));
+    let host = start(builder.endpoint("audit", |e| e.handle(note_done))).await;
+    host.bus()
+        .publish(Done { n: 0 })
+        .await
+        .expect("it is stored");
+    let mut lines = scene.log.wait_for(5).await;
+    lines.sort();
+    assert_eq!(lines, ["do 1", "do 2", "done 0", "done 1", "done 2"]);
+    scene.quiet().await;
+    stop(host).await;
+}
+
+pub async fn a_reply_reaches_the_endpoint_that_asked(scene: Scene) {
+    async fn ask(event: Done) -> Do {
+        Do { n: event.n }
+    }
+    async fn answer(command: Do) -> Answered {
+        Answered { n: command.n + 1 }
+    }
+    async fn note_answer(answer: Answered, log: State<Log>) {
+        log.add(format!("answered {}", answer.n));
+    }
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("ask", |e| e.handle(ask).handle(note_answer));
+    let host = start(builder.endpoint("work", |e| e.handle(answer))).await;
+    host.bus()
+        .publish(Done { n: 41 })
+        .await
+        .expect("it is stored");
+    assert_eq!(scene.log.wait_for(1).await, ["answered 42"]);
+    // Nobody asked for this one's answer: it cannot be sent, and saying so is not swallowed.
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(dead[0].reason, "no_reply_address");
+    stop(host).await;
+}
+
+pub async fn a_scheduled_message_arrives_when_its_time_has_come(scene: Scene) {
+    async fn later(command: Do, cx: Ctx, log: State<Log>) -> sagabus_core::Result {
+        log.add("asked");
+        cx.schedule(Duration::from_millis(300), Done { n: command.n })?;
+        Ok(())
+    }
+    let host = scene
+        .host("work", |e| e.handle(later).handle(note_done))
+        .await;
+    let started = Instant::now();
+    host.bus().send(Do { n: 3 }).await.expect("it is stored");
+    host.bus()
+        .schedule(Duration::from_millis(200), Done { n: 4 })
+        .await
+        .expect("it is stored");
+    let lines = scene.log.wait_for(3).await;
+    assert!(
+        started.elapsed() >= Duration::from_millis(300),
+        "after {:?}",
+        started.elapsed()
+    );
+    let lines: HashSet<_> = lines.iter().map(String::as_str).collect();
+    assert_eq!(lines, HashSet::from(["asked", "done 3", "done 4"]));
+    stop(host).await;
+}
+
+pub async fn a_message_that_came_too_late_is_a_dead_letter(scene: Scene) {
+    let host = scene.host("work", |e| e.handle(note)).await;
+    let bus = host.bus();
+    let expired = bus.send(Do { n: 1 }).after(Duration::from_millis(50));
+    expired
+        .expires_after(Duration::ZERO)
+        .await
+        .expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(dead[0].reason, "expired");
+    assert_eq!(scene.log.lines(), [""; 0]);
+    stop(host).await;
+}
+
+pub async fn a_command_without_owner_is_parked(scene: Scene) {
+    let host = scene.host("other", |e| e.handle(note_done)).await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    let counts = scene.counts().await;
+    assert_eq!((counts.parked, counts.outbox), (1, 0));
+    stop(host).await;
+}
+
+pub async fn an_event_without_subscriber_is_nobodys_business(scene: Scene) {
+    let host = scene.host("work", |e| e.handle(note)).await;
+    host.bus()
+        .publish(Done { n: 1 })
+        .await
+        .expect("it is accepted");
+    let counts = scene.counts().await;
+    assert_eq!((counts.parked, counts.outbox), (0, 0));
+    stop(host).await;
+}
+
+pub async fn a_resent_identity_is_handled_once(scene: Scene) {
+    let host = scene.host("work", |e| e.handle(note)).await;
+    let (bus, id) = (host.bus(), MessageId::new());
+    for _ in 0..3 {
+        bus.send(Do { n: 1 })
+            .with_id(id)
+            .await
+            .expect("it is accepted");
+        scene.quiet().await;
+    }
+    bus.send(Do { n: 2 }).await.expect("it is stored");
+    scene.log.wait_for(2).await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["do 1", "do 2"]);
+}
+
+pub async fn a_thousand_messages_are_handled_once_each(scene: Scene) {
+    let builder = scene.builder("host").endpoint("work", |e| e.handle(do_it));
+    let host = start(builder.endpoint("audit", |e| e.handle(note_done))).await;
+    let bus = host.bus();
+    let sends = (0..1000).map(|n| {
+        let bus = bus.clone();
+        async move { bus.send(Do { n }).await }
+    });
+    for sent in futures_util::future::join_all(sends).await {
+        sent.expect("it is stored");
+    }
+    scene.log.wait_for(2000).await;
+    scene.quiet().await;
+    stop(host).await;
+    let lines = scene.log.lines();
+    let distinct: HashSet<_> = lines.iter().collect();
+    assert_eq!((lines.len(), distinct.len()), (2000, 2000));
+    let counts = scene.counts().await;
+    assert_eq!(
+        (counts.dead_letters, counts.parked, counts.history),
+        (0, 0, 2000)
+    );
+}
+
+pub async fn conversation_and_cause_travel_with_what_a_handler_sends(scene: Scene) {
+    async fn note_headers(_: Done, cx: Ctx, log: State<Log>) {
+        let header = |name| cx.headers().get(name).unwrap_or("none").to_owned();
+        log.add(header(headers::CORRELATION_ID));
+        log.add(header(headers::CAUSATION_ID));
+        log.add(header(headers::TRACEPARENT));
+    }
+    let builder = scene.builder("host").endpoint("work", |e| e.handle(do_it));
+    let host = start(builder.endpoint("audit", |e| e.handle(note_headers))).await;
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let id = host
+        .bus()
+        .send(Do { n: 1 })
+        .header(headers::TRACEPARENT, trace)
+        .await;
+    let id = id.expect("it is stored").to_string();
+    let lines = scene.log.wait_for(4).await;
+    assert_eq!(lines, ["do 1", &id, &id, trace]);
+    stop(host).await;
+}

@@ -1,0 +1,105 @@
+//! The list of behaviours, and the macro that makes a test of each.
+
+/// One behaviour's area and name.
+pub type Behaviour = (&'static str, &'static str);
+
+/// Hands the list of behaviours, by area, to another macro. The one place that names them all.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __bus_behaviours {
+    ($then:path $(, $argument:tt)*) => {
+        $then! {
+            ($($argument)*)
+            sending: [
+                a_command_reaches_its_owner_once,
+                an_event_reaches_every_subscribed_endpoint_once,
+                what_a_handler_returns_is_sent_by_its_kind,
+                a_reply_reaches_the_endpoint_that_asked,
+                a_scheduled_message_arrives_when_its_time_has_come,
+                a_message_that_came_too_late_is_a_dead_letter,
+                a_command_without_owner_is_parked,
+                an_event_without_subscriber_is_nobodys_business,
+                a_resent_identity_is_handled_once,
+                a_thousand_messages_are_handled_once_each,
+                conversation_and_cause_travel_with_what_a_handler_sends,
+            ]
+            failing: [
+                an_error_is_tried_at_once_then_later_then_never,
+                a_terminal_error_is_a_dead_letter_at_once,
+                a_panic_is_an_error_like_any_other,
+                what_a_failed_attempt_staged_is_dropped,
+                a_handler_beyond_its_deadline_has_failed,
+                a_body_that_cannot_be_decoded_is_a_dead_letter,
+                a_type_without_handler_is_a_dead_letter,
+                a_message_of_a_newer_version_is_a_dead_letter,
+                headers_out_of_bounds_are_refused_where_they_are_sent,
+                the_bus_refuses_to_be_used_inside_a_handler,
+                a_context_refuses_to_be_used_after_its_handler,
+                a_redriven_dead_letter_is_handled_once,
+                one_failing_message_does_not_hold_up_the_others,
+                an_error_that_asks_for_time_costs_no_attempt,
+            ]
+            ordering: [
+                messages_of_one_key_are_handled_in_order,
+                a_failing_message_holds_back_its_own_key_only,
+            ]
+            hosting: [
+                two_hosts_share_the_work_and_handle_each_message_once,
+                an_event_reaches_endpoints_of_other_hosts,
+                what_a_lost_host_had_in_hand_is_taken_over,
+                a_long_handler_keeps_its_lease,
+                a_stopping_host_finishes_what_it_has_in_hand,
+                a_stopped_host_gives_back_what_it_never_started,
+                a_second_owner_of_a_command_is_refused,
+                a_bus_without_a_running_host_says_so,
+            ]
+        }
+    };
+}
+
+/// Makes one test per behaviour of a host whose bus is the database.
+///
+/// `factory` is the same as for [`store_suite!`](crate::store_suite).
+#[macro_export]
+macro_rules! bus_suite {
+    ($factory:ident) => {
+        $crate::__bus_behaviours!($crate::__bus_tests, $factory);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __bus_tests {
+    (($factory:ident) $($area:ident: $names:tt)*) => {
+        $($crate::__bus_area! { $factory $area $names })*
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __bus_area {
+    ($factory:ident $area:ident [$($name:ident,)*]) => {
+        mod $area {
+            $(
+                #[test]
+                fn $name() {
+                    $crate::bus::run(
+                        stringify!($name),
+                        super::$factory(),
+                        $crate::bus::$area::$name,
+                    );
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! list {
+    (() $($area:ident: [$($name:ident,)*])*) => {
+        /// Every behaviour of the suite.
+        pub const BEHAVIOURS: &[Behaviour] = &[
+            $($((stringify!($area), stringify!($name)),)*)*
+        ];
+    };
+}
+__bus_behaviours!(list);
