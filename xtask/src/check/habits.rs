@@ -6,9 +6,10 @@ use super::source::Source;
 /// Tests that may sleep, each with the reason why no signal can be waited for.
 const MAY_SLEEP: &[Allowed] = &[];
 
-/// Finds `#[ignore]`, `#[should_panic]` and sleeping tests.
+/// Finds `#[ignore]`, `#[should_panic]`, examples that are not compiled, and sleeping tests.
 pub(crate) fn look(source: &Source) -> Vec<Finding> {
     let mut found = switched_off(source);
+    found.extend(ignored_examples(source));
     if !allows(MAY_SLEEP, &source.path) {
         found.extend(sleeping(source));
     }
@@ -34,6 +35,27 @@ fn switched_off(source: &Source) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Fences of documentation examples that rustdoc skips.
+fn ignored_examples(source: &Source) -> Vec<Finding> {
+    let is_ignored = |line: &str| {
+        let doc = line.trim_start();
+        let doc = doc.strip_prefix("///").or_else(|| doc.strip_prefix("//!"));
+        let fence = doc.and_then(|doc| doc.trim_start().strip_prefix("```"));
+        fence.is_some_and(|kinds| kinds.split(',').any(|kind| kind.trim() == "ignore"))
+    };
+    let lines = source.text.lines().enumerate();
+    lines
+        .filter(|(_, line)| is_ignored(line))
+        .map(|(at, _)| Finding {
+            path: source.path.clone(),
+            line: at + 1,
+            fact: "an example that is not compiled".to_owned(),
+            remedy: "make it compile (`no_run` where it must not run), or mark it `text`"
+                .to_owned(),
+        })
+        .collect()
 }
 
 fn sleeping(source: &Source) -> Vec<Finding> {
@@ -100,6 +122,16 @@ mod tests {
             facts("tests/it/a.rs", "#[test] fn t() { ignore(should_panic) }"),
             [""; 0]
         );
+    }
+
+    #[test]
+    fn examples_that_are_not_compiled_are_found() {
+        let bad = "//! ```ignore\n//! x\n//! ```\n\n/// ```rust, ignore\nfn f() {}";
+        let found = facts("saga/src/timer.rs", bad);
+        assert_eq!(found.len(), 2);
+        assert!(found[1].starts_with("saga/src/timer.rs:5: an example that is not compiled; "));
+        let fine = "/// ```no_run\n/// ```text\n/// ```\n/// ignore\nlet x = \"```ignore\";";
+        assert_eq!(facts("saga/src/timer.rs", fine), [""; 0]);
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(crate) const CHECKS: &[Check] = &[
     },
     Check {
         name: "tests",
-        what: "no test is switched off, expects a panic, or sleeps",
+        what: "no test or example is switched off, no test expects a panic or sleeps",
         run: |tree| Ok(tree.guard(habits::look)),
     },
     Check {

@@ -1,6 +1,6 @@
 //! `cargo xtask check`: formatting, lints, documentation and the guards of this project.
 //!
-//! **To add a guard**: a file here with a function that returns its [`Finding`]s and two tests (a
+//! **To add a guard**: a file here with a function that returns its `Finding`s and two tests (a
 //! sample that it finds and one that it allows), and a line in `list.rs`.
 
 // Reading Rust.
