@@ -10,7 +10,7 @@ use crate::envelope::{Due, Envelope, Identity, Outgoing, Timer};
 use crate::error::{BusError, HandlerError};
 use crate::handler::States;
 use crate::headers::{self, Headers};
-use crate::id::{CorrelationId, MessageId};
+use crate::id::{CorrelationId, InstanceId, MessageId};
 use crate::message::{Command, Event, Kind, Message};
 use crate::store::{Instance, OpenTransaction, Store};
 use crate::unit_of_work::{InstanceChange, Reason};
@@ -34,6 +34,7 @@ struct Inner {
     endpoint: EndpointName,
     attempt: u32,
     host: Arc<HostFacts>,
+    instance_id: Option<InstanceId>,
     instance: Option<Instance>,
     timer: Option<Timer>,
     staged: Mutex<Staged>,
@@ -83,6 +84,8 @@ pub struct Handling {
     pub endpoint: EndpointName,
     /// Which try this is, from 1.
     pub attempt: u32,
+    /// The instance that the message is for.
+    pub instance_id: Option<InstanceId>,
     /// The instance as loaded, tombstones included.
     pub instance: Option<Instance>,
     /// The timer that the message is, if it is one.
@@ -96,6 +99,7 @@ impl Ctx {
             envelope,
             endpoint,
             attempt,
+            instance_id,
             instance,
             timer,
         } = handling;
@@ -106,6 +110,7 @@ impl Ctx {
             endpoint,
             attempt,
             host,
+            instance_id,
             instance,
             timer,
             staged,
@@ -138,8 +143,16 @@ impl Ctx {
     /// When it asked for no answer (a terminal error: trying again cannot help), when the answer
     /// cannot be encoded, or the handler has returned.
     pub fn reply<M: Message>(&self, answer: M) -> Result<MessageId, HandlerError> {
+        self.push_reply(Outgoing::new(&answer)?)
+    }
+
+    /// Stages a prepared message as the answer to the one that is being handled.
+    ///
+    /// # Errors
+    /// As [`reply`](Self::reply).
+    pub fn push_reply(&self, answer: Outgoing) -> Result<MessageId, HandlerError> {
         let destination = self.reply_destination()?;
-        self.push(Outgoing::new(&answer)?.to(destination))
+        self.push(answer.to(destination))
     }
 
     /// Sends or publishes a message, by its kind, when `after` has passed.
@@ -236,6 +249,11 @@ impl Ctx {
     /// Returns which try this is, from 1; tries before a restart count.
     pub fn attempt(&self) -> u32 {
         self.inner.attempt
+    }
+
+    /// Returns which instance the message is for.
+    pub fn instance_id(&self) -> Option<&InstanceId> {
+        self.inner.instance_id.as_ref()
     }
 
     /// Returns the instance that the message is for, as loaded; tombstones included.

@@ -239,7 +239,13 @@ impl Case<'_> {
             let end = if self.is_stale_timer(answer.instance.as_ref()) {
                 self.commit_nothing("stale_timer").await
             } else {
-                self.attempt(&*subscriber, message, answer.instance).await
+                self.attempt(
+                    &*subscriber,
+                    message,
+                    question.instance.clone(),
+                    answer.instance,
+                )
+                .await
             };
             let decision = match end {
                 End::Settled => return self.ack().await,
@@ -311,6 +317,7 @@ impl Case<'_> {
         &self,
         subscriber: &dyn Subscriber,
         message: Box<dyn std::any::Any + Send + Sync>,
+        instance_id: Option<InstanceId>,
         instance: Option<Instance>,
     ) -> End {
         let timer = match &self.arrival {
@@ -321,6 +328,7 @@ impl Case<'_> {
             envelope: self.arrival.envelope().clone(),
             endpoint: self.endpoint.name.clone(),
             attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX - 1) + 1,
+            instance_id,
             instance,
             timer,
         };

@@ -1,0 +1,17 @@
+//! How a message finds its instance.
+
+use sagabus_core::Message;
+
+use crate::saga::Saga;
+
+/// Says which instance of `S` a message is for. Once per message and saga, checked by the compiler.
+#[diagnostic::on_unimplemented(
+    message = "the saga `{S}` does not know how to find its instance from `{Self}`",
+    label = "no correlation from this message",
+    note = "add `impl Correlate<{S}> for {Self} {{ fn key(&self) -> .. {{ .. }} }}`, or derive the \
+            message with `#[message(key = field)]`"
+)]
+pub trait Correlate<S: Saga>: Message {
+    /// Returns the key of the instance.
+    fn key(&self) -> S::Key;
+}

@@ -1,0 +1,92 @@
+//! What an instance is: serialisable data with a key and, for machines, a named state.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use sagabus_core::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::correlate::Correlate;
+use crate::machine::{NotStarted, Open, When};
+
+/// The data of one business process, kept between messages.
+///
+/// ```
+/// use sagabus_saga::{Saga, SagaState};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Order { id: u64, cents: i64 }
+///
+/// #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// enum Stage { AwaitingPayment, Shipping }
+///
+/// impl SagaState for Stage {
+///     const ALL: &'static [Self] = &[Self::AwaitingPayment, Self::Shipping];
+///     fn name(self) -> &'static str {
+///         match self {
+///             Self::AwaitingPayment => "awaiting-payment",
+///             Self::Shipping => "shipping",
+///         }
+///     }
+/// }
+///
+/// impl Saga for Order {
+///     type Key = u64;
+///     type State = Stage;
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a saga's data",
+    label = "not a saga",
+    note = "derive `Saga` for it, with its key and, for a machine, its states: \
+            `#[saga(key = Uuid, state = Stage)]`"
+)]
+pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The business key that finds an instance, for example an order's number.
+    type Key: ToString;
+
+    /// The named states of a machine; `()` for a saga without.
+    type State: SagaState;
+
+    /// The version of the data's shape. Stored data of a higher version is not touched: its
+    /// message waits as a dead letter for the newer release.
+    const SCHEMA_VERSION: i32 = 1;
+
+    /// Starts the description of what happens when a message comes:
+    /// `Order::when::<OrderPlaced>()`.
+    fn when<M>() -> When<Self, M, NotStarted, Open>
+    where
+        Self: Sized,
+        M: Message + Correlate<Self>,
+    {
+        When::new()
+    }
+}
+
+/// The states of a machine, by stable name.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a set of named states",
+    label = "not an enum of states",
+    note = "derive `State` for the enum; a variant without fields is one state"
+)]
+pub trait SagaState: Copy + Debug + Eq + Hash + Send + Sync + 'static {
+    /// Every state, in the order of the enum.
+    const ALL: &'static [Self];
+
+    /// Returns the stored name, for example `awaiting-payment`.
+    fn name(self) -> &'static str;
+
+    /// Finds a state by its stored name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|state| state.name() == name)
+    }
+}
+
+impl SagaState for () {
+    const ALL: &'static [Self] = &[()];
+
+    fn name(self) -> &'static str {
+        "active"
+    }
+}
