@@ -1,4 +1,5 @@
 //! What fails is tried again, and then kept with everything that is known.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
 
 use std::sync::Mutex;
 use std::time::Duration;

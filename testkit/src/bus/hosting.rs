@@ -1,4 +1,5 @@
 //! Several hosts on one database, and hosts that stop or vanish.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -8,5 +8,5 @@ pub mod hosting;
 pub mod ordering;
 pub mod sending;
 
-pub use scene::run;
+pub use scene::{Answered, Do, Done, Log, Scene, quick_retry, run, start, stop};
 pub use suite::{BEHAVIOURS, Behaviour};

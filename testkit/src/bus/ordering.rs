@@ -1,4 +1,5 @@
 //! Order is a promise per key, and nothing else is held up by it.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
 
 use std::time::Duration;
 

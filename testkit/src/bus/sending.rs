@@ -1,4 +1,5 @@
 //! What is sent arrives, once, where it should.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
 
 use std::collections::HashSet;
 use std::time::Duration;

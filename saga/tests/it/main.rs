@@ -1,0 +1,5 @@
+//! State machines at work on the in-memory store.
+
+mod declared;
+mod machine;
+mod order;
