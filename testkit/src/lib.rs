@@ -8,7 +8,10 @@
 
 // What every suite uses.
 pub mod wait;
+mod service;
 // Stores.
 pub mod store;
+// Transports.
+pub mod transport;
 // Hosts on a store.
 pub mod bus;

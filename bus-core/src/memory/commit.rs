@@ -17,7 +17,9 @@ impl Database {
         group: &Group,
         now: Timestamp,
     ) -> Result<CommitReport, StoreError> {
-        if group.routes_version != self.routes.version {
+        // Also where nothing was placed: a subscriber may have come since.
+        let is_placed = group.units.iter().any(|unit| !unit.outgoing.is_empty());
+        if is_placed && group.routes_version != self.routes.version {
             return Err(StoreError::StaleRoutes(Box::new(self.routes.clone())));
         }
         check(group).map_err(|fact| StoreError::Refused(fact.into()))?;
@@ -102,7 +104,7 @@ impl Database {
                 endpoint,
                 message_id,
             } => self.inbox.contains_key(&(*message_id, *endpoint)),
-            Source::Row(key) => !self.outbox.is_current(*key),
+            Source::Row(key) => !self.outbox.is_ours(*key),
         }
     }
 

@@ -1,9 +1,12 @@
-//! A store that needs nothing: for tests, and for trying things out. Keeps nothing when the
-//! process ends.
+//! A store and a broker that need nothing: for tests, and for trying things out. They keep nothing
+//! when the process ends.
 
 mod store;
 mod database;
 mod commit;
 mod outbox;
+mod transport;
+mod queue;
 
 pub use store::MemoryStore;
+pub use transport::MemoryTransport;

@@ -103,6 +103,12 @@ impl Outbox {
             .is_some_and(|row| row.epoch == key.epoch)
     }
 
+    /// Says whether a row is there under this epoch, and not an operator's.
+    pub(super) fn is_ours(&self, key: RowKey) -> bool {
+        let row = self.rows.get(&key.id);
+        row.is_some_and(|row| row.epoch == key.epoch && !row.is_parked)
+    }
+
     /// Writes a row and returns its key if it was born leased.
     pub(super) fn insert(
         &mut self,
@@ -215,9 +221,7 @@ impl Outbox {
     pub(super) fn extend(&mut self, keys: &[RowKey], lease_end: Timestamp) -> u64 {
         let mut count = 0;
         for key in keys {
-            let is_ours =
-                self.is_current(*key) && self.rows.get(&key.id).is_some_and(|row| !row.is_parked);
-            if is_ours {
+            if self.is_ours(*key) {
                 self.move_to(key.id, lease_end);
                 count += 1;
             }

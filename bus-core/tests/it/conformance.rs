@@ -21,3 +21,18 @@ mod memory_bus {
 
     sagabus_testkit::bus_suite!(memory);
 }
+
+mod memory_transport {
+    use sagabus_core::memory::MemoryTransport;
+    use sagabus_testkit::transport::TransportUnderTest;
+
+    async fn memory() -> Option<TransportUnderTest> {
+        let broker = MemoryTransport::new();
+        Some(TransportUnderTest::new(broker.clone(), broker))
+    }
+
+    sagabus_testkit::transport_suite!(
+        memory,
+        may_skip: [CutsConnections, Nacks, CutsBeforeConfirm]
+    );
+}

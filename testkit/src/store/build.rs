@@ -191,6 +191,13 @@ impl Message {
         self
     }
 
+    /// Sends it nowhere: an event that nobody takes.
+    #[must_use]
+    pub fn to_nobody(mut self) -> Self {
+        self.places.clear();
+        self
+    }
+
     /// Gives it another identity, type, headers or body.
     #[must_use]
     pub fn enveloped(mut self, envelope: Envelope) -> Self {

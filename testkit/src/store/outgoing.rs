@@ -358,6 +358,25 @@ pub async fn stale_routes_write_nothing(at: Arc<Harness>) {
     assert!(!at.is_taken_over(&orders, id).await);
 }
 
+/// Whoever attached is seen by every commit from then on, also by one that would send nothing.
+pub async fn an_event_that_nobody_took_is_placed_anew_when_routes_changed(at: Arc<Harness>) {
+    let event = message(&at.orders()).to_nobody();
+    at.write(api().sends(event.clone())).await;
+    assert_eq!(
+        at.counts().await.outbox,
+        0,
+        "an event may have no subscriber"
+    );
+
+    let mut group = at.group([api().moves(&instance("1"), 0).sends(event)]);
+    group.routes_version -= 1;
+    match at.try_commit(&group).await {
+        Err(StoreError::StaleRoutes(routes)) => assert_eq!(*routes, at.attached.routes),
+        other => panic!("stale routes were taken: {other:?}"),
+    }
+    assert_eq!(at.counts().await.running, 0);
+}
+
 /// One bad value, and nothing of the whole group is written; the rest goes through without it.
 pub async fn a_refused_unit_writes_nothing_of_its_group(at: Arc<Harness>) {
     if !at.can(Skippable::RefusesNul) {

@@ -148,6 +148,9 @@ pub async fn a_parked_row_waits_for_an_operator(at: Arc<Harness>) {
     assert_eq!((counts.outbox, counts.parked), (0, 1));
     assert!(at.claim(&at.orders()).await.is_empty());
     assert_eq!(at.extend(&[row.row], HOUR).await, 0, "it is not ours");
+    let late = super::row(row.row).sends(message(&at.orders()));
+    assert_eq!(at.outcome(late).await, Outcome::Duplicate);
+    assert_eq!(at.counts().await.parked, 1);
 }
 
 /// A row that ended its host before runs alone, and that is counted apart.

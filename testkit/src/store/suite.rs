@@ -66,6 +66,7 @@ macro_rules! __store_behaviours {
                 a_given_identity_of_a_loser_is_new_again,
                 failed_attempts_travel_with_a_row,
                 stale_routes_write_nothing,
+                an_event_that_nobody_took_is_placed_anew_when_routes_changed,
                 a_refused_unit_writes_nothing_of_its_group,
             ]
             claims: [

@@ -8,12 +8,10 @@ use std::time::Duration;
 use sagabus_core::store::{Store, StoreAdmin};
 
 use super::harness::Harness;
+use crate::service;
 
 /// How long one behaviour may take. The races take a few seconds on a busy machine.
 const BEHAVIOUR_MAX: Duration = Duration::from_secs(120);
-
-/// Names the environment variable that turns a missing service into a failure.
-const SERVICES_REQUIRED: &str = "SAGABUS_SERVICES_REQUIRED";
 
 /// A fresh, migrated, empty store.
 pub struct StoreUnderTest {
@@ -91,12 +89,7 @@ pub type Allowed = &'static [Skippable];
 /// When `SAGABUS_SERVICES_REQUIRED` is set: where services are promised, a missing one is a
 /// failure.
 pub fn unavailable(reason: &str) -> Option<StoreUnderTest> {
-    let is_required = std::env::var_os(SERVICES_REQUIRED).is_some();
-    assert!(
-        !is_required,
-        "{SERVICES_REQUIRED} is set, but the service is missing: {reason}"
-    );
-    println!("SKIPPED: {reason}");
+    service::skip(reason);
     None
 }
 
@@ -104,20 +97,15 @@ pub fn unavailable(reason: &str) -> Option<StoreUnderTest> {
 ///
 /// # Panics
 /// When the behaviour is not kept, or takes longer than two minutes.
-pub fn run<F, B>(
+pub fn run<B>(
     name: &str,
     allowed: Allowed,
     factory: impl Future<Output = Option<StoreUnderTest>>,
     behaviour: impl FnOnce(Arc<Harness>) -> B,
 ) where
-    B: Future<Output = F>,
+    B: Future<Output = ()>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime needs threads and a timer");
-    runtime.block_on(async {
+    service::block_on(async {
         let Some(under_test) = factory.await else {
             return;
         };
