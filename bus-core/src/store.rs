@@ -410,6 +410,8 @@ pub struct Retention {
     pub tombstones: Duration,
     /// Rows that one sweep removes per table at most.
     pub rows_max: u32,
+    /// The pause between two sweeps when there is nothing more to remove. Default 60 s.
+    pub interval: Duration,
 }
 
 impl Default for Retention {
@@ -421,6 +423,7 @@ impl Default for Retention {
             history: DAY * 7,
             tombstones: DAY * 30,
             rows_max: 5_000,
+            interval: Duration::from_secs(60),
         }
     }
 }

@@ -12,8 +12,6 @@ use crate::intake::InHand;
 use crate::lifecycle::Lifecycle;
 use crate::store::{Extension, Retention, Store};
 
-/// The pause between sweeps when there is nothing more to remove.
-const SWEEP_PAUSE: Duration = Duration::from_secs(60);
 /// The pause between sweeps while there is more, so that commits get their turn.
 const SWEEP_PAUSE_FULL: Duration = Duration::from_millis(50);
 
@@ -58,7 +56,7 @@ pub(crate) async fn sweep(
     lifecycle: Lifecycle,
 ) {
     // Hosts that start together do not sweep together.
-    let mut pause = jittered(Duration::from_secs(10));
+    let mut pause = jittered(retention.interval / 6);
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -73,12 +71,12 @@ pub(crate) async fn sweep(
                 if swept.is_full {
                     SWEEP_PAUSE_FULL
                 } else {
-                    jittered(SWEEP_PAUSE)
+                    jittered(retention.interval)
                 }
             }
             Err(error) => {
                 tracing::warn!(error = chain(&error), "sweep failed; trying again later");
-                jittered(SWEEP_PAUSE)
+                jittered(retention.interval)
             }
         };
     }

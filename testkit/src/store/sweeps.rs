@@ -20,6 +20,7 @@ fn keep(kept: Duration, rows_max: u32) -> Retention {
         history: kept,
         tombstones: kept,
         rows_max,
+        ..Retention::default()
     }
 }
 
