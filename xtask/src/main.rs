@@ -75,3 +75,23 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Commands::Test(arguments) => test::run(&arguments),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_command_and_its_help_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_for_another_program_is_handed_on() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        assert!(parse("xtask bench quick --rows 3").is_ok());
+        assert!(parse("xtask test --only unit -- store --nocapture").is_ok());
+        assert!(parse("xtask services up --source nowhere").is_err());
+    }
+}

@@ -98,7 +98,7 @@ pub(crate) fn stream(command: &mut Command, mut on_line: impl FnMut(&str)) -> Re
     };
     let lines = read_lines(stdout);
     let mut pass_on = |line: String| {
-        println!("{line}");
+        say::result(format_args!("{line}"));
         on_line(&line);
     };
     let status = wait(&mut child, &group, || {

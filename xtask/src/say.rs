@@ -1,6 +1,7 @@
 //! Progress lines, on standard error so that standard output stays for results.
 
 use std::fmt;
+use std::io::Write;
 use std::time::Duration;
 
 /// A new step of the work.
@@ -11,6 +12,12 @@ pub(crate) fn step(what: impl fmt::Display) {
 /// A fact that belongs to the current step.
 pub(crate) fn detail(what: impl fmt::Display) {
     eprintln!("    {what}");
+}
+
+/// A line of the result, on standard output.
+pub(crate) fn result(line: impl fmt::Display) {
+    // A reader that has gone away (`| head`) wants no more of it, and our exit code still counts.
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// A duration as a person reads it: `0.12 s`, `8.3 s`, `2 min 05 s`.

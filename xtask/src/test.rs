@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let stages = chosen(&arguments.only)?;
     if arguments.list {
         for stage in stages {
-            println!("{:<14} {}", stage.name, stage.what);
+            say::result(format_args!("{:<14} {}", stage.name, stage.what));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -69,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(path) = &arguments.totals {
         fs::write(path, format!("{totals}\n")).doing(format!("write {}", path.display()))?;
     }
-    println!("{totals}");
+    say::result(format_args!("{totals}"));
     let passed = ended.iter().all(|stage| stage.passed);
     Ok(if passed {
         ExitCode::SUCCESS
@@ -121,19 +121,22 @@ fn run_stage(
 /// Prints the table; the caller prints the totals as the very last line.
 fn summary(ended: &[Ended], not_run: &[&str]) -> Totals {
     let mut totals = Totals::default();
-    println!();
-    println!("{:<14} {:<7} {:>10}  tests", "stage", "result", "time");
+    say::result("");
+    say::result(format_args!(
+        "{:<14} {:<7} {:>10}  tests",
+        "stage", "result", "time"
+    ));
     for stage in ended {
         let word = if stage.passed { "ok" } else { "FAILED" };
         let time = say::time(stage.took);
-        println!(
+        say::result(format_args!(
             "{:<14} {word:<7} {time:>10}  {}",
             stage.stage.name, stage.totals
-        );
+        ));
         totals += stage.totals;
     }
     for what in not_run {
-        println!("not run: {what}");
+        say::result(format_args!("not run: {what}"));
     }
     let failed: Vec<&str> = ended
         .iter()
@@ -143,7 +146,7 @@ fn summary(ended: &[Ended], not_run: &[&str]) -> Totals {
     // A stage that did not compile has no failed test, and is a failure all the same.
     totals.failed = totals.failed.max(failed.len() as u64);
     if !failed.is_empty() {
-        println!("failed stages: {}", failed.join(", "));
+        say::result(format_args!("failed stages: {}", failed.join(", ")));
     }
     totals
 }

@@ -25,7 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let checks = chosen(&arguments.only)?;
     if arguments.list {
         for check in checks {
-            println!("{:<12} {}", check.name, check.what);
+            say::result(format_args!("{:<12} {}", check.name, check.what));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -56,15 +56,17 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Check>> {
 
 fn show_findings(outcome: &Outcome) {
     match outcome {
-        Outcome::Found(found) => found.iter().for_each(|finding| println!("{finding}")),
-        Outcome::Broken(message) => println!("{message}"),
+        Outcome::Found(found) => found
+            .iter()
+            .for_each(|finding| say::result(format_args!("{finding}"))),
+        Outcome::Broken(message) => say::result(format_args!("{message}")),
         Outcome::NotRun(why) => say::detail(format!("not run: {why}")),
         Outcome::Passed => {}
     }
 }
 
 fn summary(ended: &[(&Check, Outcome, Duration)]) -> ExitCode {
-    println!();
+    say::result("");
     let mut n_failed = 0;
     for (check, outcome, took) in ended {
         let word = match outcome {
@@ -74,13 +76,17 @@ fn summary(ended: &[(&Check, Outcome, Duration)]) -> ExitCode {
             Outcome::NotRun(why) => format!("not run ({why})"),
         };
         n_failed += usize::from(matches!(outcome, Outcome::Found(_) | Outcome::Broken(_)));
-        println!("{:<12} {:>10}  {word}", check.name, say::time(*took));
+        say::result(format_args!(
+            "{:<12} {:>10}  {word}",
+            check.name,
+            say::time(*took)
+        ));
     }
     if n_failed == 0 {
-        println!("check: green");
+        say::result(format_args!("check: green"));
         ExitCode::SUCCESS
     } else {
-        println!("check: {n_failed} of {} failed", ended.len());
+        say::result(format_args!("check: {n_failed} of {} failed", ended.len()));
         ExitCode::FAILURE
     }
 }

@@ -82,14 +82,20 @@ fn status(records: &Records) -> Result<()> {
             State::Broken(record) => ("no answer", record.describe()),
             State::Down => ("down", "type `cargo xtask services up`".to_owned()),
         };
-        println!("{:<10} {word:<10} {rest}", service.kind().name());
+        say::result(format_args!(
+            "{:<10} {word:<10} {rest}",
+            service.kind().name()
+        ));
     }
     match docker::engine() {
-        Some(version) => println!("{:<10} {:<10} Docker {version}", "docker", "answers"),
-        None => println!(
+        Some(version) => say::result(format_args!(
+            "{:<10} {:<10} Docker {version}",
+            "docker", "answers"
+        )),
+        None => say::result(format_args!(
             "{:<10} {:<10} no Docker engine answers",
             "docker", "not run:"
-        ),
+        )),
     }
     let cache = cache_folder()?.join("debian-13");
     let (word, rest) = match (debian::is_cached(), debian::obstacle()) {
@@ -100,7 +106,7 @@ fn status(records: &Records) -> Result<()> {
             format!("`services up` makes {}", cache.display()),
         ),
     };
-    println!("{:<10} {word:<10} {rest}", "debian-13");
+    say::result(format_args!("{:<10} {word:<10} {rest}", "debian-13"));
     Ok(())
 }
 
@@ -113,11 +119,11 @@ fn env(records: &Records, wanted: Option<Kind>) -> Result<()> {
         }
     };
     for service in services {
-        println!(
+        say::result(format_args!(
             "export {}={}",
             service.variable(),
             quoted(&running_url(service, records)?)
-        );
+        ));
     }
     Ok(())
 }

@@ -42,8 +42,7 @@ impl Record {
     pub(crate) fn describe(&self) -> String {
         match &self.origin {
             Origin::Docker { container } => {
-                let short = container.get(..12).unwrap_or(container);
-                format!("{}, Docker container {short}", self.version)
+                format!("{}, Docker container {container}", self.version)
             }
             Origin::Debian13 { process } => {
                 format!(
