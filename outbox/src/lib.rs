@@ -1,1 +1,14 @@
-//! The SQL store of sagabus.
+//! The SQL store of sagabus: everything that touches SQL. The same files and functions for each
+//! engine.
+
+// What every engine shares.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod row;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod wakeup;
+// The engines.
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteConfig, SqliteStore};

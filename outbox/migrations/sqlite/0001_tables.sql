@@ -48,6 +48,7 @@ create table sagabus_outbox (
     headers          blob    not null,           -- JSON object of strings
     body             blob    not null,
     available_at     integer not null,           -- due time, back-off and lease in one
+    due_at           integer,                    -- not before; null: at once
     expires_at       integer,
     epoch            integer not null default 0, -- grows with every claim
     starts           integer not null default 0,
@@ -62,7 +63,8 @@ create table sagabus_outbox (
     created_at       integer not null
 ) strict;
 create index sagabus_outbox_due on sagabus_outbox (destination, available_at) where parked is null;
-create index sagabus_outbox_order on sagabus_outbox (destination, key, id) where per_key = 1;
+create index sagabus_outbox_order on sagabus_outbox (destination, key, id)
+    where per_key = 1 and parked is null;
 create unique index sagabus_outbox_timer
     on sagabus_outbox (timer_kind, timer_key, timer_name) where timer_name is not null;
 

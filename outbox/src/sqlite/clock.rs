@@ -1,0 +1,21 @@
+//! The database's time: the only clock that decides anything.
+
+/// The time of the statement in microseconds since 1970. SQLite counts milliseconds, and evaluates
+/// it once per statement.
+macro_rules! now {
+    () => {
+        "cast(unixepoch('subsec') * 1000000 as integer)"
+    };
+}
+
+pub(crate) use now;
+
+/// How long a row waits that has an older row of its key before it: a fallback, because whoever
+/// removes the older one pulls it forward. 60 s, in microseconds.
+macro_rules! deferral {
+    () => {
+        "60000000"
+    };
+}
+
+pub(crate) use deferral;

@@ -1,0 +1,46 @@
+//! Leases of what a host has in hand, and its heartbeat.
+
+use sagabus_core::StoreError;
+use sagabus_core::store::Extension;
+use sqlx::Arguments;
+use sqlx::sqlite::SqliteArguments;
+
+use super::clock::now;
+use super::encode::micros;
+use super::error::commit_error;
+use super::rows::Rows;
+use super::store::SqliteStore;
+
+/// Extends what is still of its epoch.
+const EXTEND: &str = concat!(
+    "begin immediate; update sagabus_host set heartbeat_at = ",
+    now!(),
+    " where id = $1; update sagabus_outbox set available_at = ",
+    now!(),
+    " + $2 where id in (select o.id from json_each($3) e cross join sagabus_outbox o ",
+    "on o.id = e.value ->> 0 and o.epoch = e.value ->> 1 and o.parked is null); commit"
+);
+
+/// The place in [`EXTEND`] of the statement that counts.
+const EXTENDED: usize = 2;
+
+/// Extends leases and heartbeat in one transaction.
+pub(super) async fn extend(store: &SqliteStore, extension: &Extension) -> Result<u64, StoreError> {
+    let mut rows = Rows::default();
+    for row in &extension.rows {
+        rows.row_key(*row).end();
+    }
+    let rows = match rows.count {
+        0 => "[]".to_owned(),
+        _ => rows.json(),
+    };
+    let mut arguments = SqliteArguments::default();
+    let host = extension.host.as_uuid();
+    arguments.add(host).map_err(StoreError::Refused)?;
+    let lease = micros(extension.lease);
+    arguments.add(lease).map_err(StoreError::Refused)?;
+    arguments.add(rows).map_err(StoreError::Refused)?;
+    let mut write = store.write().await;
+    let replies = write.whole(EXTEND, arguments).await.map_err(commit_error)?;
+    Ok(replies.get(EXTENDED).map_or(0, |reply| reply.changes))
+}

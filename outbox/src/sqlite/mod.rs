@@ -1,0 +1,19 @@
+//! The store on SQLite: one file, one connection that writes, a few that read.
+
+mod store;
+mod attach;
+mod commit;
+mod encode;
+mod sections;
+mod rows;
+mod load;
+mod claim;
+mod extend;
+mod sweep;
+mod migrate;
+mod admin;
+mod writer;
+mod clock;
+mod error;
+
+pub use store::{SqliteConfig, SqliteStore};

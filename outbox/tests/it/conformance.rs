@@ -1,0 +1,36 @@
+//! Every store keeps the same contract: one line for each.
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use sagabus_outbox::SqliteStore;
+    use sagabus_testkit::store::StoreUnderTest;
+
+    use crate::sqlite_support::Folder;
+
+    /// A fresh file, and a second store on it: another process, as far as SQLite can tell.
+    async fn fresh() -> Option<StoreUnderTest> {
+        let folder = Folder::new();
+        let store = SqliteStore::open(folder.file()).await.unwrap();
+        store.migrate().await.unwrap();
+        let peer = SqliteStore::open(folder.file()).await.unwrap();
+        Some(StoreUnderTest::new(store).with_peer(peer).keeping(folder))
+    }
+
+    sagabus_testkit::store_suite!(fresh);
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use sagabus_testkit::store::StoreUnderTest;
+
+    use crate::postgres_support::Database;
+
+    /// A fresh database, and a second store on it with connections of its own.
+    async fn fresh() -> Option<StoreUnderTest> {
+        let (database, store) = Database::migrated().await?;
+        let peer = database.store().await;
+        Some(StoreUnderTest::new(store).with_peer(peer).keeping(database))
+    }
+
+    sagabus_testkit::store_suite!(fresh);
+}

@@ -1,0 +1,17 @@
+//! The stores against real databases.
+
+#[cfg(feature = "sqlite")]
+mod sqlite_support;
+#[cfg(feature = "sqlite")]
+mod sqlite_commit;
+#[cfg(feature = "sqlite")]
+mod sqlite_order;
+#[cfg(feature = "sqlite")]
+mod sqlite_claim;
+#[cfg(feature = "sqlite")]
+mod sqlite_setup;
+#[cfg(feature = "sqlite")]
+mod sqlite_cancel;
+#[cfg(feature = "postgres")]
+mod postgres_support;
+mod conformance;
