@@ -7,8 +7,12 @@ mod row;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod wakeup;
 // The engines.
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
+#[cfg(feature = "postgres")]
+pub use postgres::{PgConfig, PgStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};

@@ -11,7 +11,6 @@ use sagabus_core::envelope::{Due, Outgoing};
 use sagabus_core::headers::Headers;
 use sagabus_core::store::Place;
 use sagabus_core::unit_of_work::{Attempt, Origin, Reason, Source, UnitOfWork};
-use uuid::Uuid;
 
 /// Says an endpoint of this database, as the outbox stores it: `@orders`.
 pub(crate) fn endpoint_text(name: &EndpointName) -> String {
@@ -71,7 +70,9 @@ pub(crate) fn origin_from_json(bytes: Option<&[u8]>) -> Option<Origin> {
 }
 
 /// Reads an identity; bytes that are none become the hash of themselves.
-pub(crate) fn uuid_from_bytes(bytes: &[u8]) -> Uuid {
+#[cfg(any(feature = "sqlite", test))]
+pub(crate) fn uuid_from_bytes(bytes: &[u8]) -> uuid::Uuid {
+    use uuid::Uuid;
     Uuid::from_slice(bytes).unwrap_or_else(|_| Uuid::new_v5(&Uuid::NAMESPACE_OID, bytes))
 }
 

@@ -1,6 +1,9 @@
 -- The tables of sagabus on PostgreSQL 15 and newer, in the schema `sagabus`.
+-- Each migration is one transaction: whoever runs it by hand puts `begin;` and `commit;` around it.
 -- Times are microseconds since 1970-01-01 UTC; structured text is JSON kept as bytes, because no
 -- value that a message carries may be refused by an encoding check.
+
+create schema sagabus;
 
 create table sagabus.store (
     id             uuid   not null,              -- this database, for ever
@@ -50,6 +53,7 @@ create table sagabus.outbox (
     headers          bytea   not null,               -- JSON object of strings
     body             bytea   not null,
     available_at     bigint  not null,               -- due time, back-off and lease in one
+    due_at           bigint,                         -- not before; null: at once
     expires_at       bigint,
     epoch            int     not null default 0,     -- grows with every claim
     starts           int     not null default 0,
@@ -64,7 +68,8 @@ create table sagabus.outbox (
     created_at       bigint  not null
 );
 create index outbox_due on sagabus.outbox (destination, available_at) where parked is null;
-create index outbox_order on sagabus.outbox (destination, key, id) where per_key;
+create index outbox_order on sagabus.outbox (destination, key, id)
+    where per_key and parked is null;
 create unique index outbox_timer
     on sagabus.outbox (timer_kind, timer_key, timer_name) where timer_name is not null;
 
@@ -117,3 +122,6 @@ create table sagabus.dead_letter (
 );
 create unique index dead_letter_once
     on sagabus.dead_letter (endpoint, message_id) where status = 'open';
+
+insert into sagabus.store (id, schema_version, created_at)
+values (gen_random_uuid(), 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint);

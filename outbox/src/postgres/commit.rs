@@ -1,0 +1,129 @@
+//! The commit call: one round trip, one transaction, an outcome per unit.
+
+use sagabus_core::StoreError;
+use sagabus_core::envelope::Due;
+use sagabus_core::store::{Birth, CommitReport, Group, Placement};
+use sagabus_core::unit_of_work::{Outcome, RowKey};
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgConnection, PgRow};
+
+use super::attach;
+use super::columns::encode;
+use super::error::commit_error;
+use super::store::PgStore;
+
+/// The arguments are those of `columns.rs`, in its order.
+const COMMIT: &str = "select outcomes, leased, is_stale, has_woken from sagabus.commit_v1( \
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+    $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, \
+    $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
+    $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, \
+    $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78)";
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// The engine, in a transaction that is this call alone.
+    Engine,
+    /// The engine, in the transaction that it opened for a handler.
+    Handler,
+    /// Somebody, in a transaction of their own, which may stay open for long.
+    Stranger,
+}
+
+/// What the call answered.
+#[derive(Debug)]
+pub(crate) struct Written {
+    outcomes: Option<Vec<i16>>,
+    leased: Option<Vec<Option<i64>>>,
+    is_stale: bool,
+    has_woken: bool,
+}
+
+/// Writes a group in a transaction of its own.
+pub(super) async fn commit(store: &PgStore, group: &Group) -> Result<CommitReport, StoreError> {
+    if group.units.is_empty() && group.settles.is_empty() && group.placements.is_empty() {
+        return Ok(CommitReport::default());
+    }
+    let arguments = encode(group, Door::Engine)?;
+    let mut taken = store.take().await?;
+    let answer = store.answer(call(&mut taken, arguments)).await;
+    let written = taken.finish(answer, commit_error)?;
+    let report = judge(store, group, &written).await?;
+    announce(store, group, &written);
+    Ok(report)
+}
+
+/// Writes a group in a transaction that is open; nothing is visible before it ends.
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    group: &Group,
+    door: Door,
+) -> Result<Written, StoreError> {
+    let arguments = encode(group, door)?;
+    call(connection, arguments).await.map_err(commit_error)
+}
+
+async fn call(
+    connection: &mut PgConnection,
+    arguments: PgArguments,
+) -> Result<Written, sqlx::Error> {
+    let row: PgRow = sqlx::query_with(COMMIT, arguments)
+        .fetch_one(connection)
+        .await?;
+    Ok(Written {
+        outcomes: row.try_get(0)?,
+        leased: row.try_get(1)?,
+        is_stale: row.try_get::<Option<bool>, _>(2)?.unwrap_or(false),
+        has_woken: row.try_get(3)?,
+    })
+}
+
+/// Turns the answer into a report, or into the routes by which the group has to be placed anew.
+pub(crate) async fn judge(
+    store: &PgStore,
+    group: &Group,
+    written: &Written,
+) -> Result<CommitReport, StoreError> {
+    if written.is_stale {
+        let routes = attach::routes(store).await?;
+        return Err(StoreError::StaleRoutes(Box::new(routes)));
+    }
+    let outcomes = match &written.outcomes {
+        None => vec![Outcome::Committed; group.units.len()],
+        Some(words) => words.iter().copied().map(outcome).collect(),
+    };
+    let leased = match &written.leased {
+        None => vec![None; group.placements.len()],
+        // A row that is born leased has been claimed once.
+        Some(ids) => ids
+            .iter()
+            .map(|id| id.map(|id| RowKey { id, epoch: 1 }))
+            .chain(std::iter::repeat(None))
+            .take(group.placements.len())
+            .collect(),
+    };
+    Ok(CommitReport { outcomes, leased })
+}
+
+/// Wakes whoever may take what was written, once it is visible.
+pub(crate) fn announce(store: &PgStore, group: &Group, written: &Written) {
+    let is_for_others = |placement: &Placement| {
+        let outgoing = group
+            .units
+            .get(placement.unit)
+            .and_then(|unit| unit.outgoing.get(placement.outgoing));
+        placement.birth == Birth::Available && outgoing.is_some_and(|one| one.due == Due::Now)
+    };
+    if written.has_woken || group.placements.iter().any(is_for_others) {
+        store.nudge();
+    }
+}
+
+fn outcome(word: i16) -> Outcome {
+    match word {
+        0 => Outcome::Committed,
+        1 => Outcome::Duplicate,
+        _ => Outcome::Conflict,
+    }
+}

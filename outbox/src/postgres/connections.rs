@@ -1,0 +1,198 @@
+//! A few connections that are given back only when they are known to be sound.
+//!
+//! A call that was cancelled or lost its server never gives its connection back: it is closed. So
+//! no later call inherits an answer, or a transaction, that belongs to somebody else.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sagabus_core::StoreError;
+use sqlx::Connection;
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use super::error::{connect_error, is_harmless};
+
+/// After so long a rest a connection is tried out before it is used: something on the way may have
+/// dropped it without a word. Below the shortest idle time-outs that proxies are given.
+const REST_MAX: Duration = Duration::from_secs(30);
+
+/// How long trying out may take.
+const PING_MAX: Duration = Duration::from_secs(2);
+
+/// A bounded number of connections to one database.
+pub(crate) struct Connections {
+    options: PgConnectOptions,
+    permits: Arc<Semaphore>,
+    /// The last one given back is taken first, so that a host with little to do rests the others.
+    free: Mutex<Vec<Resting>>,
+    connect_timeout: Duration,
+    wait_timeout: Duration,
+}
+
+struct Resting {
+    connection: PgConnection,
+    since: Instant,
+}
+
+impl Connections {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        count_max: usize,
+        connect_timeout: Duration,
+        wait_timeout: Duration,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            permits: Arc::new(Semaphore::new(count_max.max(1))),
+            free: Mutex::default(),
+            connect_timeout,
+            wait_timeout,
+        })
+    }
+
+    /// Takes a connection, waiting for one where all are in use.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Taken, StoreError> {
+        let permit = timeout(self.wait_timeout, Arc::clone(&self.permits).acquire_owned())
+            .await
+            .map_err(|_| {
+                StoreError::Busy(
+                    format!("all connections were in use for {:?}", self.wait_timeout).into(),
+                )
+            })?
+            .map_err(|closed| StoreError::Unavailable(closed.into()))?;
+        let connection = match self.rested().await {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Taken {
+            connection,
+            home: Arc::clone(self),
+            _permit: permit,
+        })
+    }
+
+    /// Closes what is not in use and refuses all further calls.
+    pub(super) fn close(&self) {
+        self.permits.close();
+        self.lock().clear();
+    }
+
+    async fn rested(&self) -> Option<PgConnection> {
+        loop {
+            let mut resting = self.lock().pop()?;
+            if resting.since.elapsed() < REST_MAX {
+                return Some(resting.connection);
+            }
+            let ping = timeout(PING_MAX, resting.connection.ping()).await;
+            if matches!(ping, Ok(Ok(()))) {
+                return Some(resting.connection);
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<PgConnection, StoreError> {
+        // A database or role may have another default; nothing is sent where it has not, so that
+        // a pooler between us and the server sees no session state.
+        const PIN: &str = "select set_config('default_transaction_isolation', 'read committed', \
+            false) where current_setting('default_transaction_isolation') <> 'read committed'";
+        let connecting = async {
+            let mut connection = PgConnection::connect_with(&self.options).await?;
+            sqlx::raw_sql(PIN).execute(&mut connection).await?;
+            Ok(connection)
+        };
+        match timeout(self.connect_timeout, connecting).await {
+            Ok(connected) => connected.map_err(connect_error),
+            Err(late) => Err(StoreError::Unavailable(late.into())),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Resting>> {
+        // The list is whole after every push and pop, also where a thread panicked between them.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections")
+            .field("free", &self.lock().len())
+            .field("permits", &self.permits.available_permits())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection in use. Dropped, it is closed; [`give_back`](Self::give_back) keeps it.
+pub(crate) struct Taken {
+    connection: PgConnection,
+    home: Arc<Connections>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Taken {
+    /// Keeps the connection for the next call. Only where it waits for a command, in no
+    /// transaction.
+    pub(crate) fn give_back(self) {
+        let since = Instant::now();
+        let connection = self.connection;
+        if !self.home.permits.is_closed() {
+            self.home.lock().push(Resting { connection, since });
+        }
+    }
+
+    /// Ends a call: keeps the connection where it is sound, and sorts the error.
+    ///
+    /// `answer` is `None` where the server did not answer in time.
+    pub(super) fn finish<T>(
+        self,
+        answer: Option<Result<T, sqlx::Error>>,
+        sort: fn(sqlx::Error) -> StoreError,
+    ) -> Result<T, StoreError> {
+        match answer {
+            Some(Ok(value)) => {
+                self.give_back();
+                Ok(value)
+            }
+            Some(Err(error)) => {
+                if is_harmless(&error) {
+                    self.give_back();
+                } else {
+                    // What cut this one probably cut the others, too.
+                    self.home.lock().clear();
+                }
+                Err(sort(error))
+            }
+            None => {
+                self.home.lock().clear();
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                Err(sort(sqlx::Error::Io(late)))
+            }
+        }
+    }
+}
+
+impl Deref for Taken {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Taken {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,96 @@
+//! The loader's question: one call for all waiting messages.
+
+use bytes::Bytes;
+use sagabus_core::StoreError;
+use sagabus_core::store::{Answer, Instance, Question};
+use sagabus_core::unit_of_work::InstanceStatus;
+use sqlx::Row;
+use sqlx::postgres::{PgConnection, PgRow};
+
+use super::error::store_error;
+use super::store::PgStore;
+use crate::row;
+
+const LOAD: &str = "select known, version, completed, state, schema_version, data, timers, \
+    origin, blocked from sagabus.load_v1($1, $2, $3, $4, $5, $6)";
+
+/// Asks all questions in one call.
+pub(super) async fn load(
+    store: &PgStore,
+    questions: &[Question],
+) -> Result<Vec<Answer>, StoreError> {
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut taken = store.take().await?;
+    let answer = store.answer(ask(&mut taken, questions)).await;
+    taken.finish(answer, store_error)
+}
+
+async fn ask(
+    connection: &mut PgConnection,
+    questions: &[Question],
+) -> Result<Vec<Answer>, sqlx::Error> {
+    let mut endpoints = Vec::with_capacity(questions.len());
+    let mut messages = Vec::with_capacity(questions.len());
+    let mut kinds = Vec::with_capacity(questions.len());
+    let mut keys = Vec::with_capacity(questions.len());
+    let mut destinations = Vec::with_capacity(questions.len());
+    let mut lines = Vec::with_capacity(questions.len());
+    for question in questions {
+        endpoints.push(question.taken_over.map(|(endpoint, _)| endpoint.0));
+        messages.push(question.taken_over.map(|(_, message)| message.as_uuid()));
+        // No instance has a name that no column can hold.
+        let instance = question
+            .instance
+            .as_ref()
+            .filter(|id| !id.kind.contains('\0') && !id.key.contains('\0'));
+        kinds.push(instance.map(|id| id.kind.as_ref()));
+        keys.push(instance.map(|id| id.key.as_str()));
+        let line = question
+            .blocked
+            .as_ref()
+            .filter(|(_, key)| !key.contains('\0'));
+        destinations.push(line.map(|(name, _)| row::endpoint_text(name)));
+        lines.push(line.map(|(_, key)| key.as_str()));
+    }
+    let rows = sqlx::query(LOAD)
+        .bind(endpoints)
+        .bind(messages)
+        .bind(kinds)
+        .bind(keys)
+        .bind(destinations)
+        .bind(lines)
+        .fetch_all(connection)
+        .await?;
+    questions.iter().zip(&rows).map(read).collect()
+}
+
+fn read((question, found): (&Question, &PgRow)) -> Result<Answer, sqlx::Error> {
+    let version: Option<i64> = found.try_get(1)?;
+    let instance = match (&question.instance, version) {
+        (Some(id), Some(version)) => {
+            let status = if found.try_get(2)? {
+                InstanceStatus::Completed
+            } else {
+                InstanceStatus::Running
+            };
+            Some(Instance {
+                id: id.clone(),
+                version,
+                status,
+                state: found.try_get(3)?,
+                schema_version: found.try_get(4)?,
+                data: Bytes::from(found.try_get::<Vec<u8>, _>(5)?),
+                timers: row::timers_from_json(found.try_get(6)?),
+                origin: row::origin_from_json(found.try_get(7)?),
+            })
+        }
+        _ => None,
+    };
+    Ok(Answer {
+        is_taken_over: found.try_get(0)?,
+        instance,
+        is_blocked: found.try_get(8)?,
+    })
+}

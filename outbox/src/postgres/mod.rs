@@ -1,0 +1,17 @@
+//! The store on PostgreSQL 15 and newer: functions called in autocommit, one round trip each.
+
+mod store;
+mod attach;
+mod commit;
+mod columns;
+mod load;
+mod claim;
+mod extend;
+mod sweep;
+mod migrate;
+mod admin;
+mod listener;
+mod connections;
+mod error;
+
+pub use store::{PgConfig, PgStore};

@@ -1,0 +1,304 @@
+//! `PgStore`: connecting, and where each call goes.
+
+use std::fmt;
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sagabus_core::store::{
+    Answer, Attached, Claim, ClaimedRow, CommitReport, Counts, Extension, Group, Instance,
+    Question, Registration, Retention, Store, StoreAdmin, StoredDeadLetter, Swept,
+};
+use sagabus_core::{InstanceId, Lifecycle, StoreError};
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::connections::{Connections, Taken};
+use super::sweep::Cursors;
+use super::{admin, attach, claim, commit, extend, load, migrate, sweep};
+use crate::wakeup::Wakeups;
+
+/// How a PostgreSQL database is reached.
+#[derive(Clone)]
+pub struct PgConfig {
+    /// Server, role, password and database.
+    pub options: PgConnectOptions,
+    /// The same database without a pooler in between, for `LISTEN` and `NOTIFY`. `None`: `options`
+    /// go there directly. Without it a pooler in transaction mode loses wake-ups, and other hosts'
+    /// messages wait for the next poll.
+    pub direct: Option<PgConnectOptions>,
+    /// Connections of the engine. Default 6: two committers, the loader, two claims, upkeep.
+    pub engine_connections_max: usize,
+    /// Connections of handlers' own transactions. Default 10, sqlx's own default for a pool.
+    pub tx_connections_max: usize,
+    /// How long connecting may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long a call waits for a connection that is in use. Default 30 s.
+    pub wait_timeout: Duration,
+    /// How long a call may go without an answer before its connection is given up and its outcome
+    /// is unknown. Default 30 s: far above any group, far below a dead TCP peer's 15 minutes.
+    pub call_timeout: Duration,
+}
+
+impl PgConfig {
+    /// Makes the default configuration for a URL like `postgres://user:password@host/database`.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] when it is no such URL. The text does not repeat it.
+    pub fn new(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url).map_err(|_| {
+            StoreError::Setup(
+                "the database URL cannot be read; it looks like \
+                 `postgres://user:password@host:5432/database`"
+                    .to_owned(),
+            )
+        })?;
+        Ok(Self {
+            options,
+            direct: None,
+            engine_connections_max: 6,
+            tx_connections_max: 10,
+            connect_timeout: Duration::from_secs(5),
+            wait_timeout: Duration::from_secs(30),
+            call_timeout: Duration::from_secs(30),
+        })
+    }
+
+    fn place(&self) -> Place<'_> {
+        Place(&self.options)
+    }
+}
+
+impl fmt::Debug for PgConfig {
+    /// Leaves the password out, which the driver's own words for its options would show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgConfig")
+            .field("server", &format_args!("{}", self.place()))
+            .field("engine_connections_max", &self.engine_connections_max)
+            .field("tx_connections_max", &self.tx_connections_max)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Says where a database is, without its password.
+struct Place<'a>(&'a PgConnectOptions);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = self.0.get_username();
+        write!(
+            f,
+            "{user}@{}:{}/{}",
+            self.0.get_host(),
+            self.0.get_port(),
+            self.0.get_database().unwrap_or(user)
+        )
+    }
+}
+
+/// A PostgreSQL database that keeps inbox, outbox, instances, history and dead letters.
+///
+/// Cheap to clone: clones share the connections.
+///
+/// # Examples
+/// ```no_run
+/// # async fn open() -> Result<(), sagabus_core::StoreError> {
+/// let store = sagabus_outbox::PgStore::connect("postgres://localhost/orders").await?;
+/// store.migrate().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct PgStore {
+    inner: Arc<Inner>,
+}
+
+/// What clones share.
+struct Inner {
+    config: PgConfig,
+    engine: Arc<Connections>,
+    tx: Arc<Connections>,
+    wakeups: Wakeups,
+    /// Asks the listeners to tell other processes.
+    outbound: Notify,
+    cursors: Cursors,
+}
+
+impl PgStore {
+    /// Connects with the default configuration.
+    ///
+    /// # Errors
+    /// As [`connect_with`](Self::connect_with).
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with(PgConfig::new(url)?).await
+    }
+
+    /// Connects, and checks that the server answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] when role, password or database are refused;
+    /// [`StoreError::Unavailable`] when the server does not answer.
+    ///
+    /// # Cancel safety
+    /// Connecting again is harmless.
+    pub async fn connect_with(mut config: PgConfig) -> Result<Self, StoreError> {
+        // Statements are ours and always the same: what is worth logging is said by the engine.
+        config.options = config.options.disable_statement_logging();
+        let connections = |count_max| {
+            Connections::new(
+                config.options.clone(),
+                count_max,
+                config.connect_timeout,
+                config.wait_timeout,
+            )
+        };
+        let inner = Inner {
+            engine: connections(config.engine_connections_max),
+            tx: connections(config.tx_connections_max),
+            wakeups: Wakeups::new(),
+            outbound: Notify::new(),
+            cursors: Cursors::default(),
+            config,
+        };
+        let store = Self {
+            inner: Arc::new(inner),
+        };
+        store.inner.engine.take().await?.give_back();
+        Ok(store)
+    }
+
+    /// Creates or updates the schema, under a lock. Running it again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] when the database was migrated by a newer release, is read-only, or
+    /// its role may not create a schema.
+    ///
+    /// # Cancel safety
+    /// One transaction: whole or not at all.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        migrate::migrate(self).await
+    }
+
+    /// Returns the statements of every migration with its number, for those who run their own:
+    /// each in a transaction.
+    pub fn migrations() -> &'static [(i32, &'static str)] {
+        migrate::migrations()
+    }
+
+    /// Wakes every host on this database: rows may have become available.
+    pub fn nudge(&self) {
+        self.inner.wakeups.nudge();
+        self.inner.outbound.notify_one();
+    }
+
+    /// Closes the connections that are not in use; those in use are closed when their call ends.
+    pub fn close(&self) {
+        self.inner.engine.close();
+        self.inner.tx.close();
+    }
+
+    /// Says where the database is, without its password.
+    pub(super) fn place(&self) -> impl fmt::Display {
+        self.inner.config.place()
+    }
+
+    pub(super) fn config(&self) -> &PgConfig {
+        &self.inner.config
+    }
+
+    pub(super) fn wakeups(&self) -> &Wakeups {
+        &self.inner.wakeups
+    }
+
+    pub(super) fn outbound(&self) -> &Notify {
+        &self.inner.outbound
+    }
+
+    pub(super) fn cursors(&self) -> &Cursors {
+        &self.inner.cursors
+    }
+
+    /// The connections of handlers' own transactions.
+    pub(crate) fn tx(&self) -> &Arc<Connections> {
+        &self.inner.tx
+    }
+
+    /// Takes a connection of the engine.
+    pub(super) async fn take(&self) -> Result<Taken, StoreError> {
+        self.inner.engine.take().await
+    }
+
+    /// Waits for the server's answer as long as a call may take.
+    pub(super) async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Option<Result<T, sqlx::Error>> {
+        timeout(self.inner.config.call_timeout, call).await.ok()
+    }
+}
+
+impl fmt::Debug for PgStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgStore")
+            .field("server", &format_args!("{}", self.place()))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store for PgStore {
+    fn attach<'a>(
+        &'a self,
+        registration: &'a Registration,
+        lifecycle: &'a Lifecycle,
+    ) -> BoxFuture<'a, Result<Attached, StoreError>> {
+        attach::attach(self, registration, lifecycle).boxed()
+    }
+
+    fn load<'a>(
+        &'a self,
+        questions: &'a [Question],
+    ) -> BoxFuture<'a, Result<Vec<Answer>, StoreError>> {
+        load::load(self, questions).boxed()
+    }
+
+    fn commit<'a>(&'a self, group: &'a Group) -> BoxFuture<'a, Result<CommitReport, StoreError>> {
+        commit::commit(self, group).boxed()
+    }
+
+    fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Vec<ClaimedRow>, StoreError>> {
+        claim::claim(self, claim).boxed()
+    }
+
+    fn extend<'a>(&'a self, extension: &'a Extension) -> BoxFuture<'a, Result<u64, StoreError>> {
+        extend::extend(self, extension).boxed()
+    }
+
+    fn sweep<'a>(&'a self, retention: &'a Retention) -> BoxFuture<'a, Result<Swept, StoreError>> {
+        sweep::sweep(self, retention).boxed()
+    }
+}
+
+impl StoreAdmin for PgStore {
+    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
+        admin::counts(self).boxed()
+    }
+
+    fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<StoredDeadLetter>, StoreError>> {
+        admin::dead_letters(self, limit).boxed()
+    }
+
+    fn redrive(&self, id: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        admin::redrive(self, id).boxed()
+    }
+
+    fn instance<'a>(
+        &'a self,
+        id: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
+        admin::instance(self, id).boxed()
+    }
+}
