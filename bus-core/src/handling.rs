@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use crate::backoff::jittered;
 use crate::clock;
-use crate::committer::{Answer, CommitterHandle};
-use crate::context::{Ctx, Handling, HostFacts, Staged};
+use crate::committer::CommitterHandle;
+use crate::context::{Ctx, Handling, HostFacts};
 use crate::counters::Counters;
 use crate::dispatch::{Dispatch, Undispatchable};
-use crate::endpoint::{Destination, EndpointId, EndpointName, Order};
-use crate::envelope::{Due, Envelope, Outgoing};
-use crate::error::{HandlerError, StoreError, chain};
+use crate::endpoint::{EndpointId, EndpointName, Order};
+use crate::envelope::Envelope;
+use crate::error::{HandlerError, chain};
 use crate::faults::{self, Point};
 use crate::handler::{Decoded, Subscriber};
 use crate::headers;
@@ -25,10 +25,7 @@ use crate::loader::LoaderHandle;
 use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
 use crate::store::{Instance, OpenTransaction, Question};
-use crate::unit_of_work::{
-    Attempt, DeadLetter, HistoryDetail, HistoryEntry, Outcome, Reason, Settle, Source, Start,
-    UnitOfWork,
-};
+use crate::unit_of_work::{Attempt, Reason, Settle, Start};
 
 /// Reruns after a conflict, before the message is written down for a moment later.
 const CONFLICTS_MAX: u32 = 3;
@@ -38,12 +35,6 @@ const LOST_STARTS_SUSPECT: i32 = 2;
 const SOLO_STARTS_MAX: i32 = 3;
 /// Redeliveries by the broker after which a message is taken over before it is run.
 const REDELIVERIES_SUSPECT: u32 = 2;
-/// Attempts that a row remembers: the latest. More would only repeat what these say.
-const ATTEMPTS_KEPT: usize = 20;
-/// The most messages that one unit may send.
-const UNIT_MESSAGES_MAX: usize = 10_000;
-/// The most bytes that one unit may write.
-const UNIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What all messages of an endpoint share while it runs.
 pub(crate) struct Endpoint {
@@ -102,14 +93,14 @@ impl Job {
 }
 
 impl Arrival {
-    fn envelope(&self) -> &Envelope {
+    pub(crate) fn envelope(&self) -> &Envelope {
         match self {
             Self::Row(row) => &row.envelope,
             Self::Delivery(delivery) => &delivery.envelope,
         }
     }
 
-    fn key(&self) -> Option<&str> {
+    pub(crate) fn key(&self) -> Option<&str> {
         match self {
             Self::Row(row) => row.key.as_deref(),
             Self::Delivery(delivery) => delivery.envelope.headers.get(headers::KEY),
@@ -150,16 +141,16 @@ pub(crate) async fn run(endpoint: &Endpoint, job: Job) {
 }
 
 /// One message and what happened to it so far.
-struct Case<'a> {
-    endpoint: &'a Endpoint,
-    arrival: Arrival,
-    attempts: Vec<Attempt>,
-    known_failures: usize,
+pub(crate) struct Case<'a> {
+    pub(crate) endpoint: &'a Endpoint,
+    pub(crate) arrival: Arrival,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) known_failures: usize,
     conflicts: u32,
 }
 
 /// How one try ended.
-enum End {
+pub(crate) enum End {
     /// The unit is committed, or had been before.
     Settled,
     /// Somebody else was faster: load and run again.
@@ -253,29 +244,39 @@ impl Case<'_> {
                 End::Reload => Decision::Reload,
                 End::Failed(error) => self.failed(&error),
             };
-            match decision {
-                Decision::Now => {}
-                Decision::Reload if self.conflicts < CONFLICTS_MAX => {
-                    self.conflicts += 1;
-                    let pause = Duration::from_millis(2) * 2u32.pow(self.conflicts);
-                    tokio::time::sleep(jittered(pause)).await;
-                }
-                Decision::Reload => {
-                    let pause = jittered(Duration::from_millis(100));
-                    return self.postpone(pause, Start::GivenBack).await;
-                }
-                Decision::Later(delay) => {
-                    let has_failed = self.attempts.len() > self.known_failures;
-                    let start = if has_failed {
-                        Start::Counted
-                    } else {
-                        Start::GivenBack
-                    };
-                    return self.postpone(jittered(delay), start).await;
-                }
-                Decision::Dead(reason) => return self.dead(reason, None).await,
+            match self.follow(decision).await {
+                Some(again) => self = again,
+                None => return,
             }
         }
+    }
+
+    /// Does what was decided on a message that is not settled; returns it if it is to run again.
+    async fn follow(mut self, decision: Decision) -> Option<Self> {
+        match decision {
+            Decision::Now => return Some(self),
+            Decision::Reload if self.conflicts < CONFLICTS_MAX => {
+                self.conflicts += 1;
+                let pause = Duration::from_millis(2) * 2u32.pow(self.conflicts);
+                tokio::time::sleep(jittered(pause)).await;
+                return Some(self);
+            }
+            Decision::Reload => {
+                let pause = jittered(Duration::from_millis(100));
+                self.postpone(pause, Start::GivenBack).await;
+            }
+            Decision::Later(delay) => {
+                let has_failed = self.attempts.len() > self.known_failures;
+                let start = if has_failed {
+                    Start::Counted
+                } else {
+                    Start::GivenBack
+                };
+                self.postpone(jittered(delay), start).await;
+            }
+            Decision::Dead(reason) => self.dead(reason, None).await,
+        }
+        None
     }
 
     fn question(&self, decoded: &Decoded) -> Question {
@@ -355,124 +356,6 @@ impl Case<'_> {
         }
     }
 
-    async fn commit(
-        &self,
-        staged: Staged,
-        started: Instant,
-        transaction: Option<Box<dyn OpenTransaction>>,
-    ) -> End {
-        let unit = self.unit(staged, started);
-        let (messages, bytes) = (unit.outgoing.len(), unit.size());
-        if messages > UNIT_MESSAGES_MAX || bytes > UNIT_BYTES_MAX {
-            if let Some(transaction) = transaction {
-                transaction.rollback().await;
-            }
-            let error = format!(
-                "unit of {messages} messages and {bytes} bytes is larger than {UNIT_MESSAGES_MAX} messages or {UNIT_BYTES_MAX} bytes"
-            );
-            return End::Failed(HandlerError::dead(Reason::UnitTooLarge, error));
-        }
-        let Some(transaction) = transaction else {
-            return self.commit_grouped(unit).await;
-        };
-        faults::at(Point::BeforeTxCommit);
-        match self
-            .endpoint
-            .committer
-            .commit_through(transaction, unit)
-            .await
-        {
-            Ok(Outcome::Committed | Outcome::Duplicate) => End::Settled,
-            Ok(Outcome::Conflict) | Err(StoreError::Busy(_) | StoreError::Unavailable(_)) => {
-                End::Reload
-            }
-            Err(StoreError::Unknown(error)) => {
-                tracing::warn!(
-                    error = chain(&*error),
-                    "commit of a `Tx` is in doubt; redelivery will tell"
-                );
-                End::Abandoned
-            }
-            Err(error @ StoreError::TransactionEnded) => {
-                End::Failed(HandlerError::from(error).terminal())
-            }
-            Err(error @ StoreError::Refused(_)) => {
-                End::Failed(HandlerError::dead(Reason::RefusedByStore, error))
-            }
-            Err(error) => End::Failed(error.into()),
-        }
-    }
-
-    async fn commit_grouped(&self, unit: UnitOfWork) -> End {
-        match self.endpoint.committer.commit(unit).await {
-            Some(Answer::Done(Outcome::Committed | Outcome::Duplicate)) => End::Settled,
-            Some(Answer::Done(Outcome::Conflict)) => End::Reload,
-            Some(Answer::Refused(error)) => {
-                End::Failed(HandlerError::dead(Reason::RefusedByStore, error))
-            }
-            None => End::Abandoned,
-        }
-    }
-
-    /// Accepts the message without an effect, and records why.
-    async fn commit_nothing(&self, note: &'static str) -> End {
-        let staged = Staged {
-            note: Some(note.into()),
-            ..Staged::default()
-        };
-        self.commit_grouped(self.unit(staged, Instant::now())).await
-    }
-
-    fn unit(&self, staged: Staged, started: Instant) -> UnitOfWork {
-        let envelope = self.arrival.envelope();
-        let history = self.endpoint.keeps_history.then(|| HistoryEntry {
-            endpoint: self.endpoint.id,
-            message_id: envelope.id,
-            message_type: envelope.message_type.clone(),
-            correlation_id: envelope.correlation_id(),
-            instance: staged
-                .instance
-                .as_ref()
-                .map(|change| (change.id.clone(), change.expected + 1)),
-            detail: HistoryDetail {
-                causation_id: envelope
-                    .headers
-                    .get(headers::CAUSATION_ID)
-                    .and_then(|id| id.parse().ok()),
-                state_from: staged.state_from,
-                state_to: staged
-                    .instance
-                    .as_ref()
-                    .and_then(|change| change.state.clone()),
-                sent: staged
-                    .outgoing
-                    .iter()
-                    .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
-                    .collect(),
-                attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX - 1) + 1,
-                micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-                note: staged.note,
-            },
-        });
-        UnitOfWork {
-            sources: vec![self.source()],
-            instance: staged.instance,
-            outgoing: staged.outgoing,
-            history: history.into_iter().collect(),
-            failed: None,
-        }
-    }
-
-    fn source(&self) -> Source {
-        match &self.arrival {
-            Arrival::Row(row) => Source::Row(row.row),
-            Arrival::Delivery(delivery) => Source::Broker {
-                endpoint: self.endpoint.id,
-                message_id: delivery.envelope.id,
-            },
-        }
-    }
-
     /// Records a failed try and says what follows.
     fn failed(&mut self, error: &HandlerError) -> Decision {
         self.endpoint.counters.failed_attempts.increment();
@@ -496,115 +379,12 @@ impl Case<'_> {
         before + u32::try_from(new).unwrap_or(u32::MAX)
     }
 
-    fn note_attempt(&mut self, error: String) {
+    pub(crate) fn note_attempt(&mut self, error: String) {
         let host = self.endpoint.host.name.clone();
         self.attempts.push(Attempt {
             at: clock::now(),
             host,
             error,
         });
-    }
-
-    /// Writes the message down for later, with its attempts, and lets go of the original.
-    async fn postpone(self, after: Duration, start: Start) {
-        self.endpoint.counters.postponed.increment();
-        let has_failed = self.attempts.len() > self.known_failures;
-        if let Arrival::Row(row) = &self.arrival {
-            let attempts = has_failed.then(|| self.attempts.clone());
-            faults::at(Point::BeforeTakeOver);
-            let release = Settle::Release {
-                row: row.row,
-                after,
-                attempts,
-                start,
-            };
-            self.endpoint.committer.settle(release).await;
-            faults::at(Point::AfterTakeOver);
-            return;
-        }
-        let destination = Destination::Endpoint(self.endpoint.name.clone());
-        let mut copy = Outgoing::from_envelope(self.arrival.envelope().clone(), destination);
-        copy.attempts.clone_from(&self.attempts);
-        if !after.is_zero() {
-            copy.due = Due::After(after);
-        }
-        let unit = UnitOfWork {
-            sources: vec![self.source()],
-            outgoing: vec![copy],
-            ..UnitOfWork::default()
-        };
-        faults::at(Point::BeforeTakeOver);
-        let end = self.commit_grouped(unit).await;
-        faults::at(Point::AfterTakeOver);
-        if let End::Settled = end {
-            self.ack().await;
-        }
-    }
-
-    /// Stops trying: the message becomes a dead letter, with everything that is known.
-    async fn dead(mut self, reason: Reason, error: Option<String>) {
-        if let Some(error) = error {
-            self.note_attempt(error);
-        }
-        let excess = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
-        self.attempts.drain(..excess);
-        let envelope = self.arrival.envelope().clone();
-        let (id, message_type) = (envelope.id, envelope.message_type.clone());
-        let dead = DeadLetter {
-            endpoint: self.endpoint.name.clone(),
-            envelope,
-            reason,
-            attempts: self.attempts.clone(),
-            key: self.arrival.key().map(str::to_owned),
-            instance: None,
-        };
-        let unit = UnitOfWork {
-            sources: vec![self.source()],
-            failed: Some(Box::new(dead)),
-            ..UnitOfWork::default()
-        };
-        faults::at(Point::BeforeDeadLetter);
-        let end = self.commit_grouped(unit).await;
-        faults::at(Point::AfterDeadLetter);
-        match end {
-            End::Settled => {
-                self.endpoint.counters.dead_lettered.increment();
-                let (endpoint, reason) = (&self.endpoint.name, reason.as_str());
-                tracing::warn!(%id, %message_type, %endpoint, reason, "message is a dead letter");
-                self.ack().await;
-            }
-            End::Failed(error) => {
-                tracing::error!(%id, error = error.chain(), "dead letter was refused; the message comes again");
-            }
-            End::Reload | End::Abandoned => {}
-        }
-    }
-
-    /// Lets go of a message whose commit is in doubt: it comes again, and the inbox or the epoch
-    /// tells whether it was done.
-    async fn abandon(self) {
-        let after = Duration::from_millis(50);
-        match self.arrival {
-            Arrival::Row(row) => {
-                let start = Start::GivenBack;
-                let release = Settle::Release {
-                    row: row.row,
-                    after,
-                    attempts: None,
-                    start,
-                };
-                self.endpoint.committer.settle_all(vec![release]).await;
-            }
-            Arrival::Delivery(delivery) => delivery.retry_after(after).await,
-        }
-    }
-
-    /// Tells the broker that the message is ours for good. A row is gone with its commit.
-    async fn ack(self) {
-        faults::at(Point::BeforeAck);
-        if let Arrival::Delivery(delivery) = self.arrival {
-            delivery.ack().await;
-        }
-        faults::at(Point::AfterAck);
     }
 }

@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod transport;
 pub mod store;
 pub mod clock;
+pub mod duration;
 // The way out.
 pub mod bus;
 pub mod route;
@@ -25,6 +26,7 @@ mod receiver;
 mod lanes;
 pub mod loader;
 mod handling;
+mod settling;
 pub mod dispatch;
 pub mod pipeline;
 mod trace;
@@ -45,6 +47,7 @@ mod running;
 pub use bus::Bus;
 pub use clock::Timestamp;
 pub use context::Ctx;
+pub use duration::DurationExt;
 pub use endpoint::{Destination, EndpointName, Order};
 pub use envelope::{Due, Envelope, Outgoing};
 pub use error::{

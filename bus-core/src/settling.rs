@@ -1,0 +1,249 @@
+//! How a message ends: its unit committed, itself written down for later, a dead letter, or acked.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::committer::Answer;
+use crate::context::Staged;
+use crate::endpoint::Destination;
+use crate::envelope::{Due, Outgoing};
+use crate::error::{HandlerError, StoreError, chain};
+use crate::faults::{self, Point};
+use crate::handling::{Case, End};
+use crate::headers;
+use crate::intake::Arrival;
+use crate::store::OpenTransaction;
+use crate::unit_of_work::{
+    DeadLetter, HistoryDetail, HistoryEntry, Outcome, Reason, Settle, Source, Start, UnitOfWork,
+};
+
+/// Attempts that a dead letter remembers: the latest. More would only repeat what these say.
+const ATTEMPTS_KEPT: usize = 20;
+/// The most messages that one unit may send.
+const UNIT_MESSAGES_MAX: usize = 10_000;
+/// The most bytes that one unit may write.
+const UNIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+impl Case<'_> {
+    pub(crate) async fn commit(
+        &self,
+        staged: Staged,
+        started: Instant,
+        transaction: Option<Box<dyn OpenTransaction>>,
+    ) -> End {
+        let unit = self.unit(staged, started);
+        let (messages, bytes) = (unit.outgoing.len(), unit.size());
+        if messages > UNIT_MESSAGES_MAX || bytes > UNIT_BYTES_MAX {
+            if let Some(transaction) = transaction {
+                transaction.rollback().await;
+            }
+            let error = format!(
+                "unit of {messages} messages and {bytes} bytes is larger than {UNIT_MESSAGES_MAX} messages or {UNIT_BYTES_MAX} bytes"
+            );
+            return End::Failed(HandlerError::dead(Reason::UnitTooLarge, error));
+        }
+        let Some(transaction) = transaction else {
+            return self.commit_grouped(unit).await;
+        };
+        faults::at(Point::BeforeTxCommit);
+        match self
+            .endpoint
+            .committer
+            .commit_through(transaction, unit)
+            .await
+        {
+            Ok(Outcome::Committed | Outcome::Duplicate) => End::Settled,
+            Ok(Outcome::Conflict) | Err(StoreError::Busy(_) | StoreError::Unavailable(_)) => {
+                End::Reload
+            }
+            Err(StoreError::Unknown(error)) => {
+                tracing::warn!(
+                    error = chain(&*error),
+                    "commit of a `Tx` is in doubt; redelivery will tell"
+                );
+                End::Abandoned
+            }
+            Err(error @ StoreError::TransactionEnded) => {
+                End::Failed(HandlerError::from(error).terminal())
+            }
+            Err(error @ StoreError::Refused(_)) => {
+                End::Failed(HandlerError::dead(Reason::RefusedByStore, error))
+            }
+            Err(error) => End::Failed(error.into()),
+        }
+    }
+
+    pub(crate) async fn commit_grouped(&self, unit: UnitOfWork) -> End {
+        match self.endpoint.committer.commit(unit).await {
+            Some(Answer::Done(Outcome::Committed | Outcome::Duplicate)) => End::Settled,
+            Some(Answer::Done(Outcome::Conflict)) => End::Reload,
+            Some(Answer::Refused(error)) => {
+                End::Failed(HandlerError::dead(Reason::RefusedByStore, error))
+            }
+            None => End::Abandoned,
+        }
+    }
+
+    /// Accepts the message without an effect, and records why.
+    pub(crate) async fn commit_nothing(&self, note: &'static str) -> End {
+        let staged = Staged {
+            note: Some(note.into()),
+            ..Staged::default()
+        };
+        self.commit_grouped(self.unit(staged, Instant::now())).await
+    }
+
+    pub(crate) fn unit(&self, staged: Staged, started: Instant) -> UnitOfWork {
+        let envelope = self.arrival.envelope();
+        let history = self.endpoint.keeps_history.then(|| HistoryEntry {
+            endpoint: self.endpoint.id,
+            message_id: envelope.id,
+            message_type: envelope.message_type.clone(),
+            correlation_id: envelope.correlation_id(),
+            instance: staged
+                .instance
+                .as_ref()
+                .map(|change| (change.id.clone(), change.expected + 1)),
+            detail: HistoryDetail {
+                causation_id: envelope
+                    .headers
+                    .get(headers::CAUSATION_ID)
+                    .and_then(|id| id.parse().ok()),
+                state_from: staged.state_from,
+                state_to: staged
+                    .instance
+                    .as_ref()
+                    .and_then(|change| change.state.clone()),
+                sent: staged
+                    .outgoing
+                    .iter()
+                    .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
+                    .collect(),
+                attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX - 1) + 1,
+                micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+                note: staged.note,
+            },
+        });
+        UnitOfWork {
+            sources: vec![self.source()],
+            instance: staged.instance,
+            outgoing: staged.outgoing,
+            history: history.into_iter().collect(),
+            failed: None,
+        }
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        match &self.arrival {
+            Arrival::Row(row) => Source::Row(row.row),
+            Arrival::Delivery(delivery) => Source::Broker {
+                endpoint: self.endpoint.id,
+                message_id: delivery.envelope.id,
+            },
+        }
+    }
+
+    /// Writes the message down for later, with its attempts, and lets go of the original.
+    pub(crate) async fn postpone(self, after: Duration, start: Start) {
+        self.endpoint.counters.postponed.increment();
+        let has_failed = self.attempts.len() > self.known_failures;
+        if let Arrival::Row(row) = &self.arrival {
+            let attempts = has_failed.then(|| self.attempts.clone());
+            faults::at(Point::BeforeTakeOver);
+            let release = Settle::Release {
+                row: row.row,
+                after,
+                attempts,
+                start,
+            };
+            self.endpoint.committer.settle(release).await;
+            faults::at(Point::AfterTakeOver);
+            return;
+        }
+        let destination = Destination::Endpoint(self.endpoint.name.clone());
+        let mut copy = Outgoing::from_envelope(self.arrival.envelope().clone(), destination);
+        copy.attempts.clone_from(&self.attempts);
+        if !after.is_zero() {
+            copy.due = Due::After(after);
+        }
+        let unit = UnitOfWork {
+            sources: vec![self.source()],
+            outgoing: vec![copy],
+            ..UnitOfWork::default()
+        };
+        faults::at(Point::BeforeTakeOver);
+        let end = self.commit_grouped(unit).await;
+        faults::at(Point::AfterTakeOver);
+        if let End::Settled = end {
+            self.ack().await;
+        }
+    }
+
+    /// Stops trying: the message becomes a dead letter, with everything that is known.
+    pub(crate) async fn dead(mut self, reason: Reason, error: Option<String>) {
+        if let Some(error) = error {
+            self.note_attempt(error);
+        }
+        let excess = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        self.attempts.drain(..excess);
+        let envelope = self.arrival.envelope().clone();
+        let (id, message_type) = (envelope.id, envelope.message_type.clone());
+        let dead = DeadLetter {
+            endpoint: self.endpoint.name.clone(),
+            envelope,
+            reason,
+            attempts: self.attempts.clone(),
+            key: self.arrival.key().map(str::to_owned),
+            instance: None,
+        };
+        let unit = UnitOfWork {
+            sources: vec![self.source()],
+            failed: Some(Box::new(dead)),
+            ..UnitOfWork::default()
+        };
+        faults::at(Point::BeforeDeadLetter);
+        let end = self.commit_grouped(unit).await;
+        faults::at(Point::AfterDeadLetter);
+        match end {
+            End::Settled => {
+                self.endpoint.counters.dead_lettered.increment();
+                let (endpoint, reason) = (&self.endpoint.name, reason.as_str());
+                tracing::warn!(%id, %message_type, %endpoint, reason, "message is a dead letter");
+                self.ack().await;
+            }
+            End::Failed(error) => {
+                tracing::error!(%id, error = error.chain(), "dead letter was refused; the message comes again");
+            }
+            End::Reload | End::Abandoned => {}
+        }
+    }
+
+    /// Lets go of a message whose commit is in doubt: it comes again, and the inbox or the epoch
+    /// tells whether it was done.
+    pub(crate) async fn abandon(self) {
+        let after = Duration::from_millis(50);
+        match self.arrival {
+            Arrival::Row(row) => {
+                let start = Start::GivenBack;
+                let release = Settle::Release {
+                    row: row.row,
+                    after,
+                    attempts: None,
+                    start,
+                };
+                self.endpoint.committer.settle_all(vec![release]).await;
+            }
+            Arrival::Delivery(delivery) => delivery.retry_after(after).await,
+        }
+    }
+
+    /// Tells the broker that the message is ours for good. A row is gone with its commit.
+    pub(crate) async fn ack(self) {
+        faults::at(Point::BeforeAck);
+        if let Arrival::Delivery(delivery) = self.arrival {
+            delivery.ack().await;
+        }
+        faults::at(Point::AfterAck);
+    }
+}
