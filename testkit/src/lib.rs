@@ -2,7 +2,7 @@
 //!
 //! A backend proves itself with one line in its `tests/it/conformance.rs`:
 //!
-//! ```ignore
+//! ```text
 //! sagabus_testkit::store_suite!(fresh_store);
 //! ```
 
@@ -13,5 +13,6 @@ mod service;
 pub mod store;
 // Transports.
 pub mod transport;
+pub mod fault_broker;
 // Hosts on a store.
 pub mod bus;

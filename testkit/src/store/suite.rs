@@ -168,7 +168,7 @@ macro_rules! __store_behaviours {
 /// empty store; or [`unavailable`](crate::store::unavailable) with the reason why there is none.
 /// What the backend lacks must be allowed here:
 ///
-/// ```ignore
+/// ```text
 /// sagabus_testkit::store_suite!(sqlite, may_skip: [RefusesNul]);
 /// ```
 #[macro_export]

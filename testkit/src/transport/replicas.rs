@@ -67,7 +67,7 @@ pub async fn what_a_lost_replica_held_goes_to_another(at: Arc<Harness>) {
     drop(held);
     drop(first);
     let left: Vec<_> = ids.into_iter().filter(|id| *id != acked_id).collect();
-    ack_all(&mut second, &left).await;
+    ack_all(&mut second, &left, &left).await;
 }
 
 /// Where order is promised: a message that is tried again holds back its own key and no other, also

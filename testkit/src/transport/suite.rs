@@ -61,7 +61,7 @@ macro_rules! __transport_behaviours {
 /// returns [`unavailable`](crate::transport::unavailable) with the reason why there is none. What
 /// the transport's capabilities lack must be allowed here:
 ///
-/// ```ignore
+/// ```text
 /// sagabus_testkit::transport_suite!(memory, may_skip: [CutsConnections, Nacks]);
 /// ```
 #[macro_export]

@@ -1,0 +1,4 @@
+//! The fault broker keeps the transport contract, and breaks it as it is told.
+
+mod conformance;
+mod faults;
