@@ -24,7 +24,7 @@ use crate::lifecycle::Lifecycle;
 use crate::loader::LoaderHandle;
 use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
-use crate::store::{Instance, OpenTransaction, Question};
+use crate::store::{Instance, Question};
 use crate::unit_of_work::{Attempt, Reason, Settle, Start};
 
 /// Reruns after a conflict, before the message is written down for a moment later.

@@ -17,6 +17,12 @@ mod sqlite {
     }
 
     sagabus_testkit::store_suite!(fresh);
+
+    mod as_the_bus {
+        use super::fresh;
+
+        sagabus_testkit::bus_suite!(fresh);
+    }
 }
 
 #[cfg(feature = "postgres")]
@@ -33,4 +39,10 @@ mod postgres {
     }
 
     sagabus_testkit::store_suite!(fresh);
+
+    mod as_the_bus {
+        use super::fresh;
+
+        sagabus_testkit::bus_suite!(fresh);
+    }
 }
