@@ -169,6 +169,16 @@ impl CommitterHandle {
         }
     }
 
+    /// Returns the host's store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Returns the owner of the host's tasks.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.shared.lifecycle
+    }
+
     /// Returns the router.
     pub fn router(&self) -> &Arc<Router> {
         &self.shared.router

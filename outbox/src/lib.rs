@@ -6,6 +6,11 @@
 mod row;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod wakeup;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod nudge;
+// The doors for user SQL.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod tx;
 // The engines.
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -16,3 +21,7 @@ mod sqlite;
 pub use postgres::{PgConfig, PgStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};
+#[cfg(feature = "postgres")]
+pub use sqlx::Postgres;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use tx::{BusExt, BusTransaction, CtxExt, Engine, Outbox, Tx, UserTransaction};

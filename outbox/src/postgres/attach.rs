@@ -149,7 +149,9 @@ async fn await_older_calls(connection: &mut PgConnection) -> Result<(), StoreErr
     }
 }
 
-async fn read_routes(connection: &mut PgConnection) -> Result<(StoreId, Routes), sqlx::Error> {
+pub(super) async fn read_routes(
+    connection: &mut PgConnection,
+) -> Result<(StoreId, Routes), sqlx::Error> {
     let row = sqlx::query(ROUTES).fetch_one(connection).await?;
     let ids: Vec<i32> = row.try_get(2)?;
     let names: Vec<String> = row.try_get(3)?;

@@ -40,6 +40,13 @@ pub(crate) struct Written {
     has_woken: bool,
 }
 
+impl Written {
+    /// Says whether the routes are other ones, and nothing was written.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+}
+
 /// Writes a group in a transaction of its own.
 pub(super) async fn commit(store: &PgStore, group: &Group) -> Result<CommitReport, StoreError> {
     if group.units.is_empty() && group.settles.is_empty() && group.placements.is_empty() {

@@ -3,6 +3,7 @@
 mod store;
 mod attach;
 mod commit;
+mod tx;
 mod columns;
 mod load;
 mod claim;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::connections::{Connections, Taken};
 use super::sweep::Cursors;
 use super::{admin, attach, claim, commit, extend, load, migrate, sweep};
+use crate::nudge::Nudger;
 use crate::wakeup::Wakeups;
 
 /// How a PostgreSQL database is reached.
@@ -67,6 +68,11 @@ impl PgConfig {
             wait_timeout: Duration::from_secs(30),
             call_timeout: Duration::from_secs(30),
         })
+    }
+
+    fn connections(&self, count_max: usize) -> Arc<Connections> {
+        let options = self.options.clone();
+        Connections::new(options, count_max, self.connect_timeout, self.wait_timeout)
     }
 
     fn place(&self) -> Place<'_> {
@@ -126,6 +132,14 @@ struct Inner {
     /// Asks the listeners to tell other processes.
     outbound: Notify,
     cursors: Cursors,
+    nudger: Nudger,
+}
+
+impl Inner {
+    fn nudge(&self) {
+        self.wakeups.nudge();
+        self.outbound.notify_one();
+    }
 }
 
 impl PgStore {
@@ -148,25 +162,19 @@ impl PgStore {
     pub async fn connect_with(mut config: PgConfig) -> Result<Self, StoreError> {
         // Statements are ours and always the same: what is worth logging is said by the engine.
         config.options = config.options.disable_statement_logging();
-        let connections = |count_max| {
-            Connections::new(
-                config.options.clone(),
-                count_max,
-                config.connect_timeout,
-                config.wait_timeout,
-            )
-        };
-        let inner = Inner {
-            engine: connections(config.engine_connections_max),
-            tx: connections(config.tx_connections_max),
-            wakeups: Wakeups::new(),
-            outbound: Notify::new(),
-            cursors: Cursors::default(),
-            config,
-        };
-        let store = Self {
-            inner: Arc::new(inner),
-        };
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| {
+            let inner = Weak::clone(inner);
+            Inner {
+                engine: config.connections(config.engine_connections_max),
+                tx: config.connections(config.tx_connections_max),
+                wakeups: Wakeups::new(),
+                outbound: Notify::new(),
+                cursors: Cursors::default(),
+                nudger: Nudger::new(move || inner.upgrade().iter().for_each(|one| one.nudge())),
+                config,
+            }
+        });
+        let store = Self { inner };
         store.inner.engine.take().await?.give_back();
         Ok(store)
     }
@@ -191,8 +199,7 @@ impl PgStore {
 
     /// Wakes every host on this database: rows may have become available.
     pub fn nudge(&self) {
-        self.inner.wakeups.nudge();
-        self.inner.outbound.notify_one();
+        self.inner.nudge();
     }
 
     /// Closes the connections that are not in use; those in use are closed when their call ends.
@@ -220,6 +227,11 @@ impl PgStore {
 
     pub(super) fn cursors(&self) -> &Cursors {
         &self.inner.cursors
+    }
+
+    /// What wakes hosts after a stranger's commit.
+    pub(super) fn nudger(&self) -> &Nudger {
+        &self.inner.nudger
     }
 
     /// The connections of handlers' own transactions.

@@ -1,0 +1,179 @@
+//! A transaction with the user's SQL in it, on a connection beside the engine's own.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sagabus_core::StoreError;
+use sagabus_core::bus::Bus;
+use sagabus_core::error::BusError;
+use sagabus_core::store::{CommitReport, Group, OpenTransaction, Routes};
+use sagabus_core::unit_of_work::Outcome;
+use sqlx::postgres::{PgConnection, PgTransactionManager};
+use sqlx::{Postgres, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
+
+use super::attach;
+use super::commit::{Door, announce, judge, write};
+use super::connections::Taken;
+use super::error::{commit_error, store_error};
+use super::store::PgStore;
+use crate::nudge::Nudger;
+use crate::tx::{BusTransaction, sealed};
+
+/// The mark ends with the transaction, so that the commit call knows whether it is still the same.
+const BEGIN: &str = "begin isolation level read committed; set local sagabus.tx = 'open'";
+
+/// An open transaction. Dropped, its connection is closed and the server rolls back.
+#[derive(Debug)]
+pub struct PgTransaction {
+    store: PgStore,
+    taken: Taken,
+}
+
+impl PgTransaction {
+    /// Begins.
+    ///
+    /// # Cancel safety
+    /// Whoever drops this drops the connection: no later user can meet the open transaction, which
+    /// the driver's own pool would let happen.
+    async fn begin(store: &PgStore) -> Result<Self, StoreError> {
+        let mut taken = store.tx().take().await?;
+        PgTransactionManager::begin(&mut taken, Some(BEGIN.into_sql_str()))
+            .await
+            .map_err(store_error)?;
+        Ok(Self {
+            store: store.clone(),
+            taken,
+        })
+    }
+
+    async fn commit(mut self, group: &Group) -> Result<CommitReport, StoreError> {
+        let (report, written) = match self.write(group).await {
+            Ok(done) => done,
+            Err(error) => {
+                self.end().await;
+                return Err(error);
+            }
+        };
+        if report.outcomes.iter().any(|one| *one != Outcome::Committed) {
+            self.end().await;
+            return Ok(report);
+        }
+        let Self { store, mut taken } = self;
+        let answer = store.answer(commit_all(&mut taken)).await;
+        taken.finish(answer, commit_error)?;
+        announce(&store, group, &written);
+        Ok(report)
+    }
+
+    /// Writes the group as the last statement: in a transaction that failed before, it fails.
+    async fn write(
+        &mut self,
+        group: &Group,
+    ) -> Result<(CommitReport, super::commit::Written), StoreError> {
+        let written = write(&mut self.taken, group, Door::Handler).await;
+        let written = written.map_err(|error| match error {
+            // Nothing is committed before `COMMIT` is sent.
+            StoreError::Unknown(source) => StoreError::Unavailable(source),
+            other => other,
+        })?;
+        let report = judge(&self.store, group, &written).await?;
+        Ok((report, written))
+    }
+
+    /// Rolls back; a connection on which that fails is closed, which does the same.
+    async fn end(mut self) {
+        let rolled_back = self.store.answer(rollback_all(&mut self.taken)).await;
+        if matches!(rolled_back, Some(Ok(()))) {
+            self.taken.give_back();
+        }
+    }
+}
+
+impl OpenTransaction for PgTransaction {
+    fn commit<'a>(
+        self: Box<Self>,
+        group: &'a Group,
+    ) -> BoxFuture<'a, Result<CommitReport, StoreError>> {
+        Self::commit(*self, group).boxed()
+    }
+
+    fn rollback(self: Box<Self>) -> BoxFuture<'static, ()> {
+        self.end().boxed()
+    }
+}
+
+impl sealed::Engine for Postgres {
+    type Store = PgStore;
+    type Open = PgTransaction;
+
+    const STORE: &'static str = "PgStore";
+
+    async fn begin(store: &PgStore) -> Result<PgTransaction, StoreError> {
+        PgTransaction::begin(store).await
+    }
+
+    async fn connection(open: &mut PgTransaction) -> Result<&mut PgConnection, StoreError> {
+        Ok(&mut open.taken)
+    }
+
+    async fn write(
+        connection: &mut PgConnection,
+        group: &Group,
+    ) -> Result<Option<Routes>, StoreError> {
+        let written = write(connection, group, Door::Stranger).await?;
+        if !written.is_stale() {
+            return Ok(None);
+        }
+        let (_, routes) = attach::read_routes(connection).await.map_err(store_error)?;
+        Ok(Some(routes))
+    }
+
+    fn nudger(store: &PgStore) -> &Nudger {
+        store.nudger()
+    }
+}
+
+impl sealed::UserTransaction for PgConnection {
+    type Db = Postgres;
+
+    fn connection(&mut self) -> &mut PgConnection {
+        self
+    }
+}
+
+impl PgStore {
+    /// Begins a transaction whose rows and messages commit together; the messages leave at once.
+    ///
+    /// # Errors
+    /// [`BusError::NotRunning`], [`BusError::InsideHandler`], or [`BusError::Store`] when the
+    /// database cannot be reached.
+    ///
+    /// # Cancel safety
+    /// A cancelled call leaves no transaction behind.
+    ///
+    /// # Examples
+    /// ```ignore
+    /// let mut tx = store.begin(&bus).await?;
+    /// orders::insert(tx.conn().await?, &order).await?;
+    /// tx.publish(OrderPlaced { .. })?;
+    /// tx.commit().await?;
+    /// ```
+    pub async fn begin(&self, bus: &Bus) -> Result<BusTransaction<Postgres>, BusError> {
+        BusTransaction::begin(self, bus).await
+    }
+}
+
+/// Commits, releasing first the savepoints that the user's code left open.
+async fn commit_all(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    while PgTransactionManager::get_transaction_depth(connection) > 0 {
+        PgTransactionManager::commit(connection).await?;
+    }
+    Ok(())
+}
+
+async fn rollback_all(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    while PgTransactionManager::get_transaction_depth(connection) > 0 {
+        PgTransactionManager::rollback(connection).await?;
+    }
+    Ok(())
+}
