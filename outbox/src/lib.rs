@@ -21,6 +21,8 @@ mod sqlite;
 pub use postgres::{PgConfig, PgStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};
+#[cfg(feature = "sqlite")]
+pub use sqlx::Sqlite;
 #[cfg(feature = "postgres")]
 pub use sqlx::Postgres;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -84,7 +84,7 @@ pub(super) async fn dead_letters(
 pub(super) async fn redrive(store: &SqliteStore, id: i64) -> Result<bool, StoreError> {
     let mut arguments = SqliteArguments::default();
     arguments.add(id).map_err(StoreError::Refused)?;
-    let mut write = store.write().await;
+    let mut write = store.write().await?;
     let replies = write
         .whole(REDRIVE, arguments)
         .await

@@ -7,7 +7,7 @@ use sagabus_core::endpoint::{EndpointId, EndpointName, Order};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{Attached, EndpointSpec, Registration, Routes, Target};
 use sagabus_core::{Lifecycle, StoreError, StoreId};
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments, Row};
 use tokio::time::MissedTickBehavior;
 
@@ -59,7 +59,7 @@ pub(super) async fn attach(
     registration: &Registration,
     lifecycle: &Lifecycle,
 ) -> Result<Attached, StoreError> {
-    let mut write = store.write().await;
+    let mut write = store.write().await?;
     write
         .step("begin immediate", SqliteArguments::default())
         .await?;
@@ -73,7 +73,7 @@ pub(super) async fn attach(
         write.step(RAISE_ROUTES, SqliteArguments::default()).await?;
     }
     let store_id = find_store(&mut write).await?;
-    let routes = routes(&mut write).await?;
+    let routes = routes(write.connection().await?).await?;
     write.commit().await?;
     // Before anybody learns that we are here, so that no later commit is missed.
     let seen = data_version(&mut write).await;
@@ -89,18 +89,18 @@ pub(super) async fn attach(
 }
 
 /// Reads who takes what, inside the open transaction.
-pub(super) async fn routes(write: &mut Write) -> Result<Routes, StoreError> {
-    let version = rows(write, FIND_STORE).await?;
+pub(super) async fn routes(connection: &mut SqliteConnection) -> Result<Routes, StoreError> {
+    let version = rows(connection, FIND_STORE).await?;
     let version = version
         .first()
         .map(|row| row.try_get(1).map_err(store_error));
     let mut targets = HashMap::new();
-    for row in rows(write, FIND_ENDPOINTS).await? {
+    for row in rows(connection, FIND_ENDPOINTS).await? {
         let target = read_target(&row)?;
         targets.insert(target.id, target);
     }
     let mut subscribers: BTreeMap<String, Vec<Target>> = BTreeMap::new();
-    for row in rows(write, FIND_SUBSCRIPTIONS).await? {
+    for row in rows(connection, FIND_SUBSCRIPTIONS).await? {
         let message_type = row.try_get(0).map_err(store_error)?;
         let id = EndpointId(row.try_get(1).map_err(store_error)?);
         let target = targets.get(&id).cloned();
@@ -205,7 +205,7 @@ async fn refuse_second_owner(
 }
 
 async fn find_store(write: &mut Write) -> Result<StoreId, StoreError> {
-    let rows = rows(write, FIND_STORE).await?;
+    let rows = rows(write.connection().await?, FIND_STORE).await?;
     let bytes = rows
         .first()
         .map(|row| row.try_get::<Vec<u8>, _>(0).map_err(store_error));
@@ -237,9 +237,12 @@ fn read_target(row: &SqliteRow) -> Result<Target, StoreError> {
     })
 }
 
-async fn rows(write: &mut Write, sql: &'static str) -> Result<Vec<SqliteRow>, StoreError> {
-    let replies = write.step(sql, SqliteArguments::default()).await?;
-    Ok(replies.into_iter().flat_map(|reply| reply.rows).collect())
+async fn rows(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+) -> Result<Vec<SqliteRow>, StoreError> {
+    let rows = sqlx::query(sql).fetch_all(connection).await;
+    rows.map_err(store_error)
 }
 
 async fn has_written(

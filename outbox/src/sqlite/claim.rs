@@ -148,7 +148,7 @@ async fn claim_destinations(
         add(&mut arguments, reach)?;
         add(&mut arguments, *limit)?;
     }
-    let mut write = store.write().await;
+    let mut write = store.write().await?;
     let replies = write
         .whole(AssertSqlSafe(text), arguments)
         .await

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use sagabus_core::StoreError;
 use sagabus_core::store::{CommitReport, Group, Placement};
 use sagabus_core::unit_of_work::{Outcome, RowKey, Source, UnitOfWork};
-use sqlx::sqlite::SqliteArguments;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::attach;
@@ -17,20 +17,20 @@ use super::encode::{Encoded, check, given};
 use super::error::{commit_error, store_error};
 use super::sections::{
     ACCEPT_ROWS, BEGIN, COMMIT, CREATE_INSTANCES, DISARM_TIMERS, GIVE_UP, GUARD_MESSAGE,
-    GUARD_ROUTES, PROBE, RECORD, SEND_PLAIN, SEND_SPECIAL, SETTLE_DELETES, SETTLE_PARKS,
-    SETTLE_RELEASES, SETTLE_SOLOS, TAKE_OVER, UPDATE_INSTANCES,
+    GUARD_ROUTES, KEEP, PROBE, RECORD, SAVE, SEND_PLAIN, SEND_SPECIAL, SETTLE_DELETES,
+    SETTLE_PARKS, SETTLE_RELEASES, SETTLE_SOLOS, TAKE_BACK, TAKE_OVER, UPDATE_INSTANCES,
 };
 use super::store::SqliteStore;
-use super::writer::{Reply, Write};
+use super::writer::{Reply, Write, run};
 
 /// Writes a group in one transaction.
 pub(super) async fn commit(store: &SqliteStore, group: &Group) -> Result<CommitReport, StoreError> {
     check(group)?;
     let winners = vec![true; group.units.len()];
     let call = Call::whole(group, &winners)?;
-    let mut write = store.write().await;
+    let mut write = store.write().await?;
     let written = match write.whole(AssertSqlSafe(call.text), call.arguments).await {
-        Ok(replies) => call.reading.read(&replies, group, &winners)?,
+        Ok(replies) => call.reading.read(&replies, group)?,
         Err(error) if is_guard(&error) => commit_with_losers(&mut write, group).await?,
         Err(error) => return Err(commit_error(error)),
     };
@@ -43,16 +43,53 @@ pub(super) async fn commit(store: &SqliteStore, group: &Group) -> Result<CommitR
 
 /// Settles, asks who wins, writes the winners and commits.
 async fn commit_with_losers(write: &mut Write, group: &Group) -> Result<Written, StoreError> {
-    let mut script = Script::begin();
+    write.step(BEGIN, SqliteArguments::default()).await?;
+    let written = write_winners(write.connection().await?, group).await;
+    match written.is_ok() {
+        true => write.commit().await?,
+        false => write.rollback().await,
+    }
+    written
+}
+
+/// Writes a group inside a transaction that somebody else ends: as a whole where nobody loses, else
+/// the winners.
+pub(super) async fn write_inside(
+    connection: &mut SqliteConnection,
+    group: &Group,
+) -> Result<Written, StoreError> {
+    check(group)?;
+    let winners = vec![true; group.units.len()];
+    let call = Call::inside(group, &winners)?;
+    match run(connection, AssertSqlSafe(call.text), call.arguments).await {
+        Ok(replies) => return call.reading.read(&replies, group),
+        Err(error) => {
+            let taken_back = run(connection, TAKE_BACK, SqliteArguments::default()).await;
+            if !is_guard(&error) {
+                return Err(store_error(error));
+            }
+            taken_back.map_err(store_error)?;
+        }
+    }
+    write_winners(connection, group).await
+}
+
+/// Settles, asks who wins and writes the winners, inside an open transaction.
+async fn write_winners(
+    connection: &mut SqliteConnection,
+    group: &Group,
+) -> Result<Written, StoreError> {
+    let mut script = Script::default();
     let (encoded, _) = Call::settles(group, &mut script);
     let probe = Probe::new(group, encoded, &mut script);
     let arguments = probe.encoded.arguments(group)?;
-    let replies = write.step(AssertSqlSafe(script.text), arguments).await?;
+    let replies = run(connection, AssertSqlSafe(script.text), arguments)
+        .await
+        .map_err(store_error)?;
     let asked = Asked::read(&replies[probe.at..], &probe.asked)?;
     let is_placed = group.units.iter().any(|unit| !unit.outgoing.is_empty());
     if is_placed && asked.routes_version != group.routes_version {
-        let routes = attach::routes(write).await?;
-        write.rollback().await;
+        let routes = attach::routes(connection).await?;
         return Err(StoreError::StaleRoutes(Box::new(routes)));
     }
     let has_pulled = replies.iter().take(probe.at).any(|reply| reply.changes > 0);
@@ -62,13 +99,13 @@ async fn commit_with_losers(write: &mut Write, group: &Group) -> Result<Written,
         .map(|outcome| *outcome == Outcome::Committed)
         .collect();
     let call = Call::winners(group, &winners, &dropped)?;
-    let mut written = if call.text.is_empty() {
-        call.reading.read(&[], group, &winners)?
-    } else {
-        let replies = write.step(AssertSqlSafe(call.text), call.arguments).await?;
-        call.reading.read(&replies, group, &winners)?
+    let replies = match call.text.is_empty() {
+        true => Vec::new(),
+        false => run(connection, AssertSqlSafe(call.text), call.arguments)
+            .await
+            .map_err(store_error)?,
     };
-    write.commit().await?;
+    let mut written = call.reading.read(&replies, group)?;
     written.has_available |= has_pulled;
     written.report.outcomes = outcomes;
     Ok(written)
@@ -128,6 +165,19 @@ impl Call {
         let mut call = Self::writes(group, winners, &dropped, encoded, script)?;
         call.reading.pulls.extend(pulls);
         call.text.push_str(COMMIT);
+        Ok(call)
+    }
+
+    /// Makes the text that settles and writes all units inside an open transaction, so that it can
+    /// be taken back.
+    fn inside(group: &Group, winners: &[bool]) -> Result<Self, StoreError> {
+        let mut script = Script::default();
+        script.add(&[SAVE, GUARD_ROUTES]);
+        let (encoded, pulls) = Self::settles(group, &mut script);
+        let dropped = HashSet::new();
+        let mut call = Self::writes(group, winners, &dropped, encoded, script)?;
+        call.reading.pulls.extend(pulls);
+        call.text.push_str(KEEP);
         Ok(call)
     }
 
@@ -209,18 +259,14 @@ struct Reading {
 }
 
 /// What a call wrote.
-struct Written {
-    report: CommitReport,
-    has_available: bool,
+pub(super) struct Written {
+    pub(super) report: CommitReport,
+    /// Rows are there that somebody else may want at once.
+    pub(super) has_available: bool,
 }
 
 impl Reading {
-    fn read(
-        self,
-        replies: &[Reply],
-        group: &Group,
-        winners: &[bool],
-    ) -> Result<Written, StoreError> {
+    fn read(self, replies: &[Reply], group: &Group) -> Result<Written, StoreError> {
         let mut leased = vec![None; group.placements.len()];
         if let Some(reply) = self.plain.and_then(|at| replies.get(at)) {
             // Ids of one statement are given in its rows' order: the last is known, so all are.
@@ -245,7 +291,6 @@ impl Reading {
             .pulls
             .iter()
             .any(|at| replies.get(*at).is_some_and(|reply| reply.changes > 0));
-        debug_assert_eq!(winners.len(), group.units.len(), "one verdict per unit");
         Ok(Written {
             report: CommitReport {
                 outcomes: vec![Outcome::Committed; group.units.len()],

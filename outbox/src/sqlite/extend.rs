@@ -40,7 +40,7 @@ pub(super) async fn extend(store: &SqliteStore, extension: &Extension) -> Result
     let lease = micros(extension.lease);
     arguments.add(lease).map_err(StoreError::Refused)?;
     arguments.add(rows).map_err(StoreError::Refused)?;
-    let mut write = store.write().await;
+    let mut write = store.write().await?;
     let replies = write.whole(EXTEND, arguments).await.map_err(commit_error)?;
     Ok(replies.get(EXTENDED).map_or(0, |reply| reply.changes))
 }

@@ -46,7 +46,7 @@ pub(super) fn migrations() -> &'static [(i32, &'static str)] {
 /// Brings the tables to this release, all in one transaction: on SQLite a migration is whole or
 /// has not happened.
 pub(super) async fn migrate(store: &SqliteStore) -> Result<(), StoreError> {
-    let mut write = store.write().await;
+    let mut write = store.write().await?;
     write
         .step("begin immediate", SqliteArguments::default())
         .await?;

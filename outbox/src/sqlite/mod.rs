@@ -3,6 +3,7 @@
 mod store;
 mod attach;
 mod commit;
+mod tx;
 mod encode;
 mod sections;
 mod rows;

@@ -46,6 +46,13 @@ pub(super) const BEGIN: &str = "begin immediate;";
 
 pub(super) const COMMIT: &str = "commit;";
 
+/// Around what may have to be taken back inside a transaction that goes on.
+pub(super) const SAVE: &str = "savepoint sagabus_write;";
+
+pub(super) const KEEP: &str = "release sagabus_write;";
+
+pub(super) const TAKE_BACK: &str = "rollback to sagabus_write; release sagabus_write;";
+
 /// Fails when the placements were made by other routes; null where nothing is sent.
 pub(super) const GUARD_ROUTES: &str =
     "select json('!') from sagabus_store where routes_version <> $2;";

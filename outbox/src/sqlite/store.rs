@@ -18,10 +18,12 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Executor, Row};
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::sweep::Cursors;
 use super::writer::{Write, Writer};
 use super::{admin, attach, claim, commit, extend, load, migrate, sweep};
+use crate::nudge::Nudger;
 use crate::wakeup::Wakeups;
 
 /// Where the file is and how it is used.
@@ -29,8 +31,8 @@ use crate::wakeup::Wakeups;
 pub struct SqliteConfig {
     /// The database file; made when it does not exist, its directory is not.
     pub path: PathBuf,
-    /// How long a write waits for another process's write. Default 5 s, far above what a group
-    /// of the engine's own takes.
+    /// How long a write waits for others: another process's write, or an open transaction of this
+    /// one. Default 5 s, far above what a group of the engine's own takes.
     pub busy_timeout: Duration,
     /// Connections that read beside the one that writes. Default 3: the loader asks one question
     /// at a time, the rest is for tools and for the user's own queries.
@@ -87,7 +89,8 @@ struct Inner {
     config: SqliteConfig,
     writer: Arc<Mutex<Writer>>,
     readers: SqlitePool,
-    wakeups: Wakeups,
+    wakeups: Arc<Wakeups>,
+    nudger: Nudger,
     /// Owns the tasks that roll back for cancelled futures.
     cleanup: Lifecycle,
     cursors: Cursors,
@@ -120,11 +123,14 @@ impl SqliteStore {
             .max_connections(config.readers_max.max(1))
             .test_before_acquire(false)
             .connect_lazy_with(options.clone().pragma("query_only", "on"));
+        let wakeups = Arc::new(Wakeups::new());
+        let nudged = Arc::clone(&wakeups);
         Ok(Self {
             inner: Arc::new(Inner {
                 writer: Arc::new(Mutex::new(Writer::new(options, connection))),
                 readers,
-                wakeups: Wakeups::new(),
+                wakeups,
+                nudger: Nudger::new(move || nudged.nudge()),
                 cleanup: Lifecycle::new(),
                 cursors: Cursors::default(),
                 config,
@@ -179,9 +185,19 @@ impl SqliteStore {
         &self.inner.cursors
     }
 
+    pub(super) fn nudger(&self) -> &Nudger {
+        &self.inner.nudger
+    }
+
     /// Waits for the right to write.
-    pub(crate) async fn write(&self) -> Write {
-        Write::acquire(&self.inner.writer, &self.inner.cleanup).await
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when somebody of this process holds it for longer than the busy
+    /// time-out: a handler's or an API's open transaction.
+    pub(super) async fn write(&self) -> Result<Write, StoreError> {
+        let acquired = Write::acquire(&self.inner.writer, &self.inner.cleanup);
+        let acquired = timeout(self.inner.config.busy_timeout, acquired).await;
+        acquired.map_err(|elapsed| StoreError::Busy(elapsed.into()))
     }
 
     /// Takes the right to write if nobody has it.

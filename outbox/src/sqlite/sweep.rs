@@ -177,7 +177,7 @@ async fn delete(
     sql: &'static str,
     arguments: SqliteArguments,
 ) -> Result<u64, StoreError> {
-    let mut write = store.write().await;
+    let mut write = store.write().await?;
     let replies = write.whole(sql, arguments).await.map_err(commit_error)?;
     Ok(replies.get(SWEPT).map_or(0, |reply| reply.changes))
 }

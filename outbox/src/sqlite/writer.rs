@@ -5,12 +5,20 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use sagabus_core::{Lifecycle, StoreError};
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteRow, SqliteTransactionManager,
+};
 use sqlx::{ConnectOptions, Either, Executor, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::error::{commit_error, store_error};
+
+/// A savepoint ends with its transaction, by commit or rollback: while it is there, it is ours.
+const MARK: &str = "savepoint sagabus_tx";
+
+const END_MARK: &str = "release sagabus_tx";
 
 /// What one statement of a text did.
 #[derive(Debug)]
@@ -58,21 +66,7 @@ impl Writer {
         text: impl SqlSafeStr,
         arguments: SqliteArguments,
     ) -> Result<Vec<Reply>, sqlx::Error> {
-        let connection = self.connection().await?;
-        let mut results = connection.fetch_many(sqlx::query_with(text, arguments));
-        let mut replies = Vec::with_capacity(16);
-        let mut rows = Vec::new();
-        while let Some(result) = results.try_next().await? {
-            match result {
-                Either::Right(row) => rows.push(row),
-                Either::Left(done) => replies.push(Reply {
-                    changes: done.rows_affected(),
-                    last_id: done.last_insert_rowid(),
-                    rows: std::mem::take(&mut rows),
-                }),
-            }
-        }
-        Ok(replies)
+        run(self.connection().await?, text, arguments).await
     }
 
     /// Ends whatever transaction is open, by closing the connection if there is no other way.
@@ -80,13 +74,45 @@ impl Writer {
         if !self.is_open {
             return;
         }
-        if let Some(connection) = self.connection.as_mut() {
-            let ended = connection.execute("rollback").await;
-            if ended.is_err_and(|error| !has_no_transaction(&error)) {
-                self.connection = None;
-            }
+        if let Some(connection) = self.connection.as_mut()
+            && roll_back_all(connection).await.is_err()
+        {
+            self.connection = None;
         }
         self.is_open = false;
+    }
+}
+
+/// Runs a text of statements to its end or its first error.
+pub(crate) async fn run(
+    connection: &mut SqliteConnection,
+    text: impl SqlSafeStr,
+    arguments: SqliteArguments,
+) -> Result<Vec<Reply>, sqlx::Error> {
+    let mut results = connection.fetch_many(sqlx::query_with(text, arguments));
+    let mut replies = Vec::with_capacity(16);
+    let mut rows = Vec::new();
+    while let Some(result) = results.try_next().await? {
+        match result {
+            Either::Right(row) => rows.push(row),
+            Either::Left(done) => replies.push(Reply {
+                changes: done.rows_affected(),
+                last_id: done.last_insert_rowid(),
+                rows: std::mem::take(&mut rows),
+            }),
+        }
+    }
+    Ok(replies)
+}
+
+/// Rolls back what the driver counts, a user's open savepoints included, and what it does not.
+async fn roll_back_all(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    while SqliteTransactionManager::get_transaction_depth(connection) > 0 {
+        SqliteTransactionManager::rollback(connection).await?;
+    }
+    match connection.execute("rollback").await {
+        Err(error) if !has_no_transaction(&error) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -95,6 +121,26 @@ fn has_no_transaction(error: &sqlx::Error) -> bool {
     error
         .as_database_error()
         .is_some_and(|error| error.message().contains("no transaction is active"))
+}
+
+/// Says whether a savepoint is gone, which ends with its transaction.
+fn has_no_savepoint(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.message().contains("no such savepoint"))
+}
+
+async fn begin_marked(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    let begin = "begin immediate".into_sql_str();
+    SqliteTransactionManager::begin(connection, Some(begin)).await?;
+    connection.execute(MARK).await.map(|_| ())
+}
+
+async fn end_mark(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    while SqliteTransactionManager::get_transaction_depth(connection) > 1 {
+        SqliteTransactionManager::commit(connection).await?;
+    }
+    connection.execute(END_MARK).await.map(|_| ())
 }
 
 /// The right to write, for one transaction at a time.
@@ -175,6 +221,62 @@ impl Write {
             writer.clean().await;
         }
         replies.map_err(store_error)
+    }
+
+    /// Begins a transaction that a user's code goes on with, counted by the driver so that its own
+    /// nested ones become savepoints, and marked so that an end of it is noticed.
+    ///
+    /// # Errors
+    /// As SQLite says; nothing is begun then.
+    pub(crate) async fn lend(&mut self) -> Result<(), StoreError> {
+        let writer = self.writer();
+        writer.is_open = true;
+        let begun = match writer.connection().await {
+            Ok(connection) => begin_marked(connection).await,
+            Err(error) => Err(error),
+        };
+        if begun.is_err() {
+            writer.clean().await;
+        }
+        begun.map_err(store_error)
+    }
+
+    /// Takes back what was lent: ends the user's open savepoints and the mark.
+    ///
+    /// # Errors
+    /// [`StoreError::TransactionEnded`] when it is not the same transaction any more; whatever is
+    /// open is rolled back.
+    pub(crate) async fn take_back(&mut self) -> Result<(), StoreError> {
+        let writer = self.writer();
+        let taken = match writer.connection().await {
+            Ok(connection) => end_mark(connection).await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = taken else {
+            return Ok(());
+        };
+        writer.clean().await;
+        Err(match has_no_savepoint(&error) {
+            true => StoreError::TransactionEnded,
+            false => store_error(error),
+        })
+    }
+
+    /// Commits what was lent and taken back.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub(crate) async fn commit_lent(&mut self) -> Result<(), StoreError> {
+        let writer = self.writer();
+        let done = match writer.connection().await {
+            Ok(connection) => SqliteTransactionManager::commit(connection).await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(()) => writer.is_open = false,
+            Err(_) => writer.clean().await,
+        }
+        done.map_err(commit_error)
     }
 
     /// Commits what was begun.

@@ -12,6 +12,8 @@ mod sqlite_claim;
 mod sqlite_setup;
 #[cfg(feature = "sqlite")]
 mod sqlite_cancel;
+#[cfg(feature = "sqlite")]
+mod sqlite_tx;
 #[cfg(feature = "postgres")]
 mod postgres_support;
 mod conformance;

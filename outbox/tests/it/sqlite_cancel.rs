@@ -44,7 +44,7 @@ async fn a_dropped_commit_is_whole_or_nothing_and_loses_no_later_write() {
         units.insert(0, unit);
         units.truncate(if round % 3 == 0 { 2 } else { 1 });
         let group = bench.group(Birth::Available, units);
-        if poll_for(round % 12, bench.store.commit(&group))
+        if poll_for(round % 4, bench.store.commit(&group))
             .await
             .is_none()
         {
@@ -63,7 +63,8 @@ async fn a_dropped_commit_is_whole_or_nothing_and_loses_no_later_write() {
             "round {round}"
         );
     }
-    assert!(n_cut > ROUNDS / 4, "only {n_cut} calls were cut");
+    // Those that were polled once cannot have ended.
+    assert!(n_cut >= ROUNDS / 4, "only {n_cut} calls were cut");
     assert_eq!(
         bench
             .ask("select count(*) from pragma_foreign_key_check")
