@@ -61,3 +61,67 @@ fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let code: i32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(code & 0xff)
 }
+
+#[cfg(test)]
+mod tests {
+    use sagabus_core::InstanceId;
+    use sagabus_core::store::{Group, Store, StoreAdmin};
+    use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, UnitOfWork};
+    use sqlx::Executor;
+
+    use super::*;
+    use crate::SqliteStore;
+
+    fn creates(key: &str, bytes: usize) -> Group {
+        let change = InstanceChange {
+            id: InstanceId {
+                kind: "order".into(),
+                key: key.into(),
+            },
+            expected: 0,
+            status: InstanceStatus::Running,
+            state: None,
+            schema_version: 1,
+            data: vec![7; bytes].into(),
+            timers: Default::default(),
+            disarmed: Vec::new(),
+            origin: None,
+        };
+        let unit = UnitOfWork {
+            instance: Some(change),
+            ..UnitOfWork::default()
+        };
+        Group {
+            units: vec![unit],
+            ..Group::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_unavailable_and_what_fits_is_written_later() {
+        let name = format!("sagabus-{}.db", uuid::Uuid::now_v7());
+        let path = std::env::temp_dir().join(name);
+        let store = SqliteStore::open(&path).await.unwrap();
+        store.migrate().await.unwrap();
+        let mut write = store.write().await.unwrap();
+        let connection = write.connection().await.unwrap();
+        connection
+            .execute("pragma max_page_count = 100")
+            .await
+            .unwrap();
+        drop(write);
+
+        let full = store.commit(&creates("big", 4 * 1024 * 1024)).await;
+        assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
+        store.commit(&creates("small", 10)).await.unwrap();
+        assert_eq!(store.counts().await.unwrap().running, 1);
+
+        store.close().await;
+        drop(store);
+        for end in ["", "-wal", "-shm"] {
+            let mut file = path.clone().into_os_string();
+            file.push(end);
+            let _ = std::fs::remove_file(file); // The system cleans its folder itself.
+        }
+    }
+}

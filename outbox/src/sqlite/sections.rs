@@ -296,3 +296,58 @@ pub(super) const PROBE: &[&str] = &[
     "select e.key, i.version from json_each($21) e cross join sagabus_instance i \
     on i.kind = e.value ->> 0 and i.key = e.value ->> 1;",
 ];
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+
+    use super::*;
+
+    /// Returns the steps of a plan that read a table of ours from end to end.
+    async fn scans(connection: &mut SqliteConnection, statement: &str) -> Vec<String> {
+        let explain = format!("explain query plan {statement}");
+        let rows = sqlx::query(AssertSqlSafe(explain))
+            .fetch_all(connection)
+            .await
+            .unwrap();
+        let steps = rows.iter().map(|row| row.get::<String, _>(3));
+        let is_scan = |step: &String| {
+            let is_ours = ["(", "wanted", "sagabus_store", "CONSTANT", "VIRTUAL"];
+            step.starts_with("SCAN") && !is_ours.iter().any(|word| step.contains(word))
+        };
+        steps.filter(is_scan).collect()
+    }
+
+    /// Tables grow to millions of rows; a group must cost what it writes.
+    #[tokio::test]
+    async fn no_statement_of_a_commit_reads_a_whole_table() {
+        let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
+        let tables = include_str!("../../migrations/sqlite/0001_tables.sql");
+        sqlx::raw_sql(tables)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        let sections = [
+            SETTLE_DELETES,
+            SETTLE_RELEASES,
+            SETTLE_PARKS,
+            SETTLE_SOLOS,
+            TAKE_OVER,
+            ACCEPT_ROWS,
+            UPDATE_INSTANCES,
+            CREATE_INSTANCES,
+            DISARM_TIMERS,
+            SEND_PLAIN,
+            SEND_SPECIAL,
+            RECORD,
+            GIVE_UP,
+            PROBE,
+        ];
+        for statement in sections.concat() {
+            let scans = scans(&mut connection, statement).await;
+            assert_eq!(scans, Vec::<String>::new(), "{statement}");
+        }
+        let whole = scans(&mut connection, "select * from sagabus_outbox").await;
+        assert_eq!(whole.len(), 1, "a scan is recognised");
+    }
+}

@@ -1,4 +1,8 @@
 //! The stores against real databases.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a step that fails is a test that fails, also in what tests share"
+)]
 
 #[cfg(feature = "sqlite")]
 mod sqlite_support;

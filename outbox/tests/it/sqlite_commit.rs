@@ -412,3 +412,28 @@ async fn questions_are_answered_in_order() {
         ]
     );
 }
+
+#[tokio::test]
+async fn another_process_that_writes_for_too_long_is_busy_and_nothing_is_written() {
+    let bench = Bench::new().await;
+    let config = sagabus_outbox::SqliteConfig {
+        busy_timeout: Duration::from_millis(20),
+        ..sagabus_outbox::SqliteConfig::new(bench.folder.file())
+    };
+    let hasty = sagabus_outbox::SqliteStore::open_with(config)
+        .await
+        .unwrap();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(bench.folder.file());
+    let mut other = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::raw_sql("begin immediate")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let group = bench.group(Birth::Available, vec![sends(vec![message("x")])]);
+    let busy = hasty.commit(&group).await;
+    assert!(matches!(busy, Err(StoreError::Busy(_))), "{busy:?}");
+    sqlx::raw_sql("rollback").execute(&mut other).await.unwrap();
+    let report = hasty.commit(&group).await.unwrap();
+    assert_eq!(report.outcomes, [COMMITTED]);
+    assert_eq!(bench.counts().await.unwrap().outbox, 1);
+}
