@@ -1,0 +1,68 @@
+//! The independent ledger: business tables without unique constraints, read with plain SQL.
+
+use std::collections::BTreeMap;
+
+use super::messages::{bounces, cannot_be_noted, cents};
+
+/// The tables that the workload writes. No constraint that could hide a duplicate.
+pub(crate) const TABLES: [&str; 2] = [
+    "create table transfer (id bigint not null, cents bigint not null)",
+    "create table ledger (transfer bigint not null, leg text not null, cents bigint not null)",
+];
+
+/// What the ledger says, in the words of the Jepsen reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// Effects that should be there.
+    pub(crate) expected: usize,
+    /// Effects that are not there.
+    pub(crate) lost: usize,
+    /// Effects that are there again.
+    pub(crate) duplicated: usize,
+    /// Effects that should not be there at all.
+    pub(crate) ghosts: usize,
+}
+
+/// Compares the ledger with what each transfer must have left.
+pub(crate) fn judge(transfers: i64, rows: &[(i64, String, i64)]) -> Verdict {
+    let mut found: BTreeMap<(i64, &str, i64), usize> = BTreeMap::new();
+    for (id, leg, cents) in rows {
+        *found.entry((*id, leg, *cents)).or_default() += 1;
+    }
+    let mut verdict = Verdict::default();
+    for id in 0..transfers {
+        for (leg, cents) in expected(id) {
+            verdict.expected += 1;
+            match found.remove(&(id, leg, cents)) {
+                None => verdict.lost += 1,
+                Some(times) => verdict.duplicated += times - 1,
+            }
+        }
+    }
+    verdict.ghosts = found.values().sum();
+    verdict
+}
+
+fn expected(id: i64) -> Vec<(&'static str, i64)> {
+    let mut legs = vec![("debit", -cents(id))];
+    legs.push(if bounces(id) { ("refund", cents(id)) } else { ("credit", cents(id)) });
+    if !cannot_be_noted(id) {
+        legs.push(("settled", 0));
+    }
+    legs
+}
+
+#[test]
+fn the_judge_sees_what_is_lost_doubled_and_invented() {
+    let whole: Vec<_> = (0..20)
+        .flat_map(|id| expected(id).into_iter().map(move |(leg, cents)| (id, leg.to_owned(), cents)))
+        .collect();
+    let clean = judge(20, &whole);
+    assert_eq!((clean.lost, clean.duplicated, clean.ghosts), (0, 0, 0));
+    let mut broken = whole.clone();
+    broken.remove(0);
+    broken.push(whole[5].clone());
+    broken.push((3, "credit".to_owned(), cents(3)));
+    let verdict = judge(20, &broken);
+    assert_eq!((verdict.lost, verdict.duplicated, verdict.ghosts), (1, 1, 1));
+}

@@ -1,0 +1,61 @@
+//! What a child process is told, by environment variables.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+/// Which database a cell runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Database {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// A PostgreSQL database of its own.
+    Postgres(String),
+}
+
+/// What one child does: place transfers up to `transfers`, run the host until all are settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) database: Database,
+    pub(crate) transfers: i64,
+    /// Where the child is to kill itself: a point's name and which hit.
+    pub(crate) fault: Option<(&'static str, u64)>,
+    /// How long the child may take.
+    pub(crate) patience: Duration,
+}
+
+const DATABASE: &str = "SAGABUS_KILL_DATABASE";
+const TRANSFERS: &str = "SAGABUS_KILL_TRANSFERS";
+const FAULT: &str = "SAGABUS_FAULT";
+
+impl Plan {
+    /// Prepares the child: this binary, running the one test that is no test.
+    pub(crate) fn command(&self) -> Command {
+        let this = std::env::current_exe().expect("a test binary knows its own path");
+        let mut command = Command::new(this);
+        command.args(["--exact", "killed::child::runs_only_as_a_child", "--nocapture"]);
+        let database = match &self.database {
+            Database::Sqlite(path) => path.display().to_string(),
+            Database::Postgres(url) => url.clone(),
+        };
+        command.env(DATABASE, database).env(TRANSFERS, self.transfers.to_string());
+        command.env_remove(FAULT);
+        if let Some((point, hit)) = self.fault {
+            command.env(FAULT, format!("{point}:{hit}:kill"));
+        }
+        command
+    }
+
+    /// Reads what the parent asked for; `None` in the parent itself.
+    pub(crate) fn from_environment() -> Option<(Database, i64)> {
+        let database = std::env::var(DATABASE).ok()?;
+        let transfers = std::env::var(TRANSFERS).ok()?.parse().ok()?;
+        let is_postgres = database.starts_with("postgres");
+        let database = if is_postgres {
+            Database::Postgres(database)
+        } else {
+            Database::Sqlite(database.into())
+        };
+        Some((database, transfers))
+    }
+}
