@@ -1,1 +1,45 @@
-//! sagabus.
+#![cfg_attr(feature = "sqlite", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "A service bus with sagas for Rust, over a database alone. Its guide needs the feature `sqlite`."
+)]
+
+pub mod prelude;
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+// What travels.
+pub use sagabus_core::{
+    CodecError, Command, CorrelationId, Destination, Due, EndpointName, Envelope, Event, Headers,
+    HostId, InstanceId, Kind, Message, MessageId, Order, Outgoing, StoreId, Timestamp,
+};
+pub use sagabus_core::{codec, endpoint, envelope, headers, id, message};
+// What a handler is made of.
+pub use sagabus_core::{
+    Ctx, Extract, Handler, HandlerError, IdempotencyKey, IntoOutgoing, Result, ResultExt, Retry,
+    State,
+};
+pub use sagabus_core::{context, error, handler, retry};
+pub use sagabus_macros::{Command, Event, Message, State, debug_handler};
+// Sagas and state machines.
+pub use sagabus_macros::Saga;
+pub use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine, machine};
+// What runs it.
+pub use sagabus_core::{
+    BuildError, Bus, BusError, DurationExt, EndpointBuilder, History, Host, HostBuilder, Lifecycle,
+    RunError, RunningHost, bus, counters, faults, host, lifecycle, pipeline,
+};
+// What a backend implements.
+pub use sagabus_core::{
+    Capabilities, Delivery, Outcome, Reason, Source, Store, StoreError, Transport, TransportError,
+    UnitOfWork, store, transport, unit_of_work,
+};
+// Backends.
+pub use sagabus_core::memory;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use sagabus_outbox::{BusExt, BusTransaction, CtxExt, Engine, Outbox, Tx, UserTransaction};
+#[cfg(feature = "postgres")]
+pub use sagabus_outbox::{PgConfig, PgStore, Postgres};
+#[cfg(feature = "sqlite")]
+pub use sagabus_outbox::{Sqlite, SqliteConfig, SqliteStore};

@@ -27,7 +27,10 @@ use crate::store::{Store, Subscription};
     note = "the first argument is a message; the others are extractors: `State<T>`, `Ctx`, \
             `IdempotencyKey`, `Tx<Postgres>` or `Tx<Sqlite>`",
     note = "the return value is `()`, a message, an `Option`, `Vec` or tuple of messages, or a \
-            `Result` of these; put `#[debug_handler]` on the function to see which part is wrong"
+            `Result` of these",
+    note = "the future is `Send`: nothing that must stay on its thread, such as an `Rc` or the \
+            guard of a lock, lives across an `.await`",
+    note = "put `#[debug_handler]` on the function to see which part is wrong"
 )]
 pub trait Handler<Args>: Clone + Send + Sync + 'static {
     /// What it subscribes to.

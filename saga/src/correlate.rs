@@ -8,8 +8,9 @@ use crate::saga::Saga;
 #[diagnostic::on_unimplemented(
     message = "the saga `{S}` does not know how to find its instance from `{Self}`",
     label = "no correlation from this message",
-    note = "add `impl Correlate<{S}> for {Self} {{ fn key(&self) -> .. {{ .. }} }}`, or derive the \
-            message with `#[message(key = field)]`"
+    note = "name the field that holds the key where the message is derived: \
+            `#[message(.., correlate({S} = field))]`",
+    note = "or write `impl Correlate<{S}> for {Self} {{ fn key(&self) -> .. {{ .. }} }}`"
 )]
 pub trait Correlate<S: Saga>: Message {
     /// Returns the key of the instance.

@@ -301,13 +301,13 @@ pub trait During<S: Saga>: sealed::Sealed {
     fn into_transition(self) -> Transition<S>;
 }
 
-impl<S: Saga, M: Message + Correlate<S>> Initial<S> for When<S, M, Started, Closed> {
+impl<S: Saga, M> Initial<S> for When<S, M, Started, Closed> {
     fn into_transition(self) -> Transition<S> {
         self.transition
     }
 }
 
-impl<S: Saga, M: Message + Correlate<S>> During<S> for When<S, M, NotStarted, Closed> {
+impl<S: Saga, M> During<S> for When<S, M, NotStarted, Closed> {
     fn into_transition(self) -> Transition<S> {
         self.transition
     }

@@ -1,0 +1,26 @@
+//! A first message does not say how the instance begins.
+
+use sagabus::prelude::*;
+use serde::{Deserialize, Serialize};
+
+#[derive(State, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Paying,
+}
+
+#[derive(Saga, Serialize, Deserialize)]
+#[saga(key = u64, state = Stage)]
+struct Order {
+    id: u64,
+}
+
+#[derive(Event, Serialize, Deserialize)]
+#[message("orders.order-placed", correlate(Order = order_id))]
+struct OrderPlaced {
+    order_id: u64,
+}
+
+fn main() {
+    let _ = StateMachine::<Order>::named("order")
+        .initially(Order::when::<OrderPlaced>().transition_to(Stage::Paying));
+}

@@ -1,0 +1,21 @@
+//! What a service needs: `use sagabus::prelude::*;`.
+//!
+//! A name of your own takes precedence over one from here: a `struct Order` beside this import is
+//! your order, and the bus's is `sagabus::Order`.
+
+// Messages and handlers.
+pub use crate::{
+    Command, Ctx, Event, HandlerError, IdempotencyKey, Message, Result, ResultExt, State,
+    debug_handler,
+};
+// Sagas and state machines.
+pub use crate::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+// The host.
+pub use crate::{Bus, DurationExt, Host, Order, Retry};
+// Stores, and the doors for a service's own SQL.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub use crate::{BusExt, CtxExt, Tx};
+#[cfg(feature = "postgres")]
+pub use crate::{PgStore, Postgres};
+#[cfg(feature = "sqlite")]
+pub use crate::{Sqlite, SqliteStore};
