@@ -266,17 +266,25 @@ impl Case<'_> {
                 self.postpone(pause, Start::GivenBack).await;
             }
             Decision::Later(delay) => {
-                let has_failed = self.attempts.len() > self.known_failures;
-                let start = if has_failed {
-                    Start::Counted
-                } else {
-                    Start::GivenBack
-                };
+                let start = self.start();
                 self.postpone(jittered(delay), start).await;
+            }
+            Decision::NotBefore(delay) => {
+                let start = self.start();
+                self.postpone(delay, start).await;
             }
             Decision::Dead(reason) => self.dead(reason, None).await,
         }
         None
+    }
+
+    /// Says whether this start counts: one that left no failure is given back.
+    fn start(&self) -> Start {
+        if self.attempts.len() > self.known_failures {
+            Start::Counted
+        } else {
+            Start::GivenBack
+        }
     }
 
     fn question(&self, decoded: &Decoded) -> Question {

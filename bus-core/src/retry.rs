@@ -37,8 +37,10 @@ impl Default for Retry {
 pub enum Decision {
     /// Run it again now.
     Now,
-    /// Write it down and run it when this has passed.
+    /// Write it down and run it when about this has passed.
     Later(Duration),
+    /// Write it down and run it when this has passed, no earlier: its handler said when.
+    NotBefore(Duration),
     /// Load it again and run it again; costs nothing.
     Reload,
     /// Stop trying.
@@ -62,7 +64,7 @@ impl Retry {
             Class::Terminal => Decision::Dead(Reason::Terminal),
             Class::Dead(reason) => Decision::Dead(reason),
             Class::Conflict => Decision::Reload,
-            Class::RetryAfter(delay) => Decision::Later(delay),
+            Class::RetryAfter(delay) => Decision::NotBefore(delay),
             Class::Retry => self.after(failures, Reason::AttemptsExhausted),
             Class::RetryAs(reason) => self.after(failures, reason),
         }
@@ -117,6 +119,15 @@ mod tests {
             ]
         );
         assert_eq!(retry.horizon(), second * 6);
+    }
+
+    #[test]
+    fn an_error_that_says_when_costs_no_attempt_and_is_not_tried_earlier() {
+        let delay = Duration::from_secs(7);
+        for failures in [1, 100] {
+            let decision = Retry::none().decide(Class::RetryAfter(delay), failures);
+            assert_eq!(decision, Decision::NotBefore(delay));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What fails is tried again, and then kept with everything that is known.
 #![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use sagabus_core::{
     Outgoing, Result, State,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::scene::{Do, Done, Log, Scene, quick_retry, start, stop};
 
@@ -367,4 +369,34 @@ pub async fn an_error_that_asks_for_time_costs_no_attempt(scene: Scene) {
     scene.quiet().await;
     stop(host).await;
     assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+pub async fn an_error_that_asks_for_time_gets_all_of_it(scene: Scene) {
+    const DELAY: Duration = Duration::from_millis(300);
+    type Asked = Mutex<HashMap<u32, Instant>>;
+    async fn busy_once(command: Do, asked: State<Asked>, log: State<Log>) -> Result {
+        let mut asked = asked.lock().expect("nobody panics");
+        match asked.get(&command.n) {
+            None => {
+                asked.insert(command.n, Instant::now());
+                Err(HandlerError::retry_after(DELAY, "gateway is busy"))
+            }
+            Some(at) if at.elapsed() < DELAY => {
+                log.add(format!("early, after {:?}", at.elapsed()));
+                Ok(())
+            }
+            Some(_) => {
+                log.add("in time");
+                Ok(())
+            }
+        }
+    }
+    let builder = scene.builder("patient").state(Asked::default());
+    let host = start(builder.endpoint("work", |e| e.handle(busy_once))).await;
+    for n in 0..8 {
+        host.bus().send(Do { n }).await.expect("it is stored");
+    }
+    let lines = scene.log.wait_for(8).await;
+    stop(host).await;
+    assert_eq!(lines, ["in time"; 8]);
 }

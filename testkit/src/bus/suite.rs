@@ -38,6 +38,7 @@ macro_rules! __bus_behaviours {
                 a_redriven_dead_letter_is_handled_once,
                 one_failing_message_does_not_hold_up_the_others,
                 an_error_that_asks_for_time_costs_no_attempt,
+                an_error_that_asks_for_time_gets_all_of_it,
             ]
             ordering: [
                 messages_of_one_key_are_handled_in_order,
