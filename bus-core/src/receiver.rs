@@ -11,6 +11,7 @@ use crate::faults::{self, Point};
 use crate::handling::{self, Endpoint, Job};
 use crate::intake::{Arrival, Intake, Work};
 use crate::lanes::Lanes;
+use crate::lifecycle::Lifecycle;
 use crate::transport::Delivery;
 use crate::unit_of_work::{Settle, Start};
 
@@ -51,13 +52,22 @@ pub(crate) async fn run(
     }
 }
 
-/// Lets a broker's deliveries into an endpoint, as many as it has places for.
-pub(crate) async fn receive(intake: Intake, mut deliveries: BoxStream<'static, Delivery>) {
+/// Lets a broker's deliveries into an endpoint, as many as it has places for, until it is told to
+/// drain.
+pub(crate) async fn receive(
+    intake: Intake,
+    mut deliveries: BoxStream<'static, Delivery>,
+    lifecycle: Lifecycle,
+) {
     while let Some(slot) = intake.reserve_one().await {
-        let Some(delivery) = deliveries.next().await else {
-            return;
-        };
-        slot.fill_delivery(delivery);
+        tokio::select! {
+            biased;
+            () = lifecycle.draining() => return,
+            delivery = deliveries.next() => match delivery {
+                Some(delivery) => slot.fill_delivery(delivery),
+                None => return,
+            },
+        }
     }
 }
 

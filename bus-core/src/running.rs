@@ -167,7 +167,11 @@ async fn start_receiver(
         };
         let prefetch = u32::try_from(intake.capacity()).unwrap_or(u32::MAX);
         let deliveries = transport.subscribe(&spec, prefetch).await?;
-        lifecycle.spawn(receiver::receive(intake.clone(), deliveries));
+        lifecycle.spawn(receiver::receive(
+            intake.clone(),
+            deliveries,
+            lifecycle.clone(),
+        ));
     }
     lifecycle.spawn(receiver::run(Arc::new(endpoint), intake, works));
     Ok(())

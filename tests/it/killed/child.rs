@@ -4,32 +4,38 @@ use std::time::Duration;
 
 use sagabus::prelude::*;
 use sagabus::store::{Counts, Retention, StoreAdmin};
-use sagabus::{Postgres, PgStore, Sqlite, SqliteStore, Tx};
+use sagabus::{PgStore, Postgres, Sqlite, SqliteStore, Tx};
+use sagabus_testkit::fault_broker::FaultTransport;
 
+use super::ledger::ledger_rows;
 use super::messages::{
     Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, StartTransfer, bounces,
     cannot_be_noted, cents, stumbles, transfer_machine,
 };
-use super::plan::{Database, Plan};
+use super::plan::{Assignment, Database, Plan};
 
 /// Runs the workload when this binary was started as a child; else there is nothing to do.
 #[test]
 fn runs_only_as_a_child() {
-    let Some((database, transfers)) = Plan::from_environment() else { return };
+    let Some(assignment) = Plan::from_environment() else {
+        return;
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime needs threads and a timer");
     runtime.block_on(async {
-        match database {
+        match &assignment.database {
             Database::Sqlite(path) => {
-                let store = SqliteStore::open(path).await.expect("the file can be opened");
-                sqlite::run(store, transfers).await;
+                let store = SqliteStore::open(path)
+                    .await
+                    .expect("the file can be opened");
+                sqlite::run(store, &assignment).await;
             }
             Database::Postgres(url) => {
-                let store = PgStore::connect(&url).await.expect("the server answers");
-                postgres::run(store, transfers).await;
+                let store = PgStore::connect(url).await.expect("the server answers");
+                postgres::run(store, &assignment).await;
             }
         }
     });
@@ -43,14 +49,29 @@ macro_rules! workload {
 
             const LEDGER: &str = concat!(
                 "insert into ledger (transfer, leg, cents) values (",
-                $p1, ", ", $p2, ", ", $p3, ")"
+                $p1,
+                ", ",
+                $p2,
+                ", ",
+                $p3,
+                ")"
             );
-            const TRANSFER: &str =
-                concat!("insert into transfer (id, cents) values (", $p1, ", ", $p2, ")");
+            const TRANSFER: &str = concat!(
+                "insert into transfer (id, cents) values (",
+                $p1,
+                ", ",
+                $p2,
+                ")"
+            );
 
             async fn note(tx: &mut Tx<$engine>, id: i64, leg: &'static str, cents: i64) -> Result {
                 let connection = tx.conn().await?;
-                sqlx::query(LEDGER).bind(id).bind(leg).bind(cents).execute(connection).await?;
+                sqlx::query(LEDGER)
+                    .bind(id)
+                    .bind(leg)
+                    .bind(cents)
+                    .execute(connection)
+                    .await?;
                 Ok(())
             }
 
@@ -87,14 +108,19 @@ macro_rules! workload {
             }
 
             /// Places what is missing, then runs until nothing is left to do.
-            pub(super) async fn run(store: $store, transfers: i64) {
+            pub(super) async fn run(store: $store, assignment: &Assignment) {
+                let transfers = assignment.transfers;
                 let retry = Retry {
                     immediate: 0,
                     delayed: 3,
                     delay: Duration::from_millis(20),
                     delay_max: Duration::from_millis(50),
                 };
-                let host = Host::builder("child")
+                let builder = match assignment.broker {
+                    Some(broker) => Host::builder("child").transport(FaultTransport::new(broker)),
+                    None => Host::builder("child"),
+                };
+                let host = builder
                     .store(store.clone())
                     .lease(Duration::from_millis(900))
                     .retention(Retention {
@@ -102,7 +128,9 @@ macro_rules! workload {
                         ..Retention::default()
                     })
                     .endpoint("transfers", |e| e.machine(transfer_machine()))
-                    .endpoint("debits", |e| e.handle(debit).handle(refund).retry(retry.clone()))
+                    .endpoint("debits", |e| {
+                        e.handle(debit).handle(refund).retry(retry.clone())
+                    })
                     .endpoint("credits", |e| e.handle(credit).retry(retry.clone()))
                     .endpoint("audit", |e| e.handle(note_settled).retry(retry))
                     .build()
@@ -110,8 +138,11 @@ macro_rules! workload {
                 let bus = host.bus();
                 let host = host.start().await.expect("the host starts");
                 place(&store, &bus, transfers).await;
-                wait_until_quiet(&store, transfers).await;
-                assert!(host.stop(Duration::from_secs(20)).await, "nothing was in hand");
+                wait_until_quiet(&store, assignment).await;
+                assert!(
+                    host.stop(Duration::from_secs(20)).await,
+                    "nothing was in hand"
+                );
                 println!("child done");
             }
 
@@ -128,7 +159,10 @@ macro_rules! workload {
                     let mut tx = store.begin(bus).await.expect("a transaction begins");
                     let connection = tx.conn().await.expect("it has a connection");
                     let insert = sqlx::query(TRANSFER).bind(id).bind(cents(id));
-                    insert.execute(connection).await.expect("a transfer can be placed");
+                    insert
+                        .execute(connection)
+                        .await
+                        .expect("a transfer can be placed");
                     tx.send(StartTransfer { id }).expect("it can be encoded");
                     tx.commit().await.expect("it commits");
                 }
@@ -140,22 +174,31 @@ macro_rules! workload {
 workload!(sqlite, Sqlite, SqliteStore, "?", "?", "?");
 workload!(postgres, Postgres, PgStore, "$1", "$2", "$3");
 
-/// Waits until every transfer is over and nothing waits but what is dead.
-async fn wait_until_quiet(store: &dyn StoreAdmin, transfers: i64) {
-    let expected_dead = (0..transfers).filter(|id| cannot_be_noted(*id)).count() as u64;
+/// Waits until every transfer is over, every settlement that can be noted is, and nothing waits.
+async fn wait_until_quiet(store: &dyn StoreAdmin, assignment: &Assignment) {
+    let transfers = assignment.transfers;
+    let expected_dead = (0..transfers).filter(|id| cannot_be_noted(*id)).count();
+    let expected_settled = usize::try_from(transfers).expect("it is positive") - expected_dead;
     let is_quiet = |counts: &Counts| {
         counts.outbox == 0
             && counts.running == 0
             && counts.completed == u64::try_from(transfers).expect("it is positive")
-            && counts.dead_letters == expected_dead
+            && counts.dead_letters == expected_dead as u64
     };
     let started = tokio::time::Instant::now();
     loop {
         let counts = store.counts().await.expect("rows can be counted");
         if is_quiet(&counts) {
-            return;
+            let rows = ledger_rows(&assignment.database).await;
+            let settled = rows.iter().filter(|(_, leg, _)| leg == "settled").count();
+            if settled >= expected_settled {
+                return;
+            }
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "never quiet: {counts:?}");
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "never quiet: {counts:?}"
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

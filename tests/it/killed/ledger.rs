@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::messages::{bounces, cannot_be_noted, cents};
+use super::plan::Database;
 
 /// The tables that the workload writes. No constraint that could hide a duplicate.
 pub(crate) const TABLES: [&str; 2] = [
@@ -45,17 +46,50 @@ pub(crate) fn judge(transfers: i64, rows: &[(i64, String, i64)]) -> Verdict {
 
 fn expected(id: i64) -> Vec<(&'static str, i64)> {
     let mut legs = vec![("debit", -cents(id))];
-    legs.push(if bounces(id) { ("refund", cents(id)) } else { ("credit", cents(id)) });
+    legs.push(if bounces(id) {
+        ("refund", cents(id))
+    } else {
+        ("credit", cents(id))
+    });
     if !cannot_be_noted(id) {
         legs.push(("settled", 0));
     }
     legs
 }
 
+/// Reads the ledger with a connection of its own.
+pub(crate) async fn ledger_rows(database: &Database) -> Vec<(i64, String, i64)> {
+    use sqlx::Connection;
+    const ROWS: &str = "select transfer, leg, cents from ledger";
+    match database {
+        Database::Sqlite(path) => {
+            let url = format!("sqlite://{}", path.display());
+            let mut connection = sqlx::SqliteConnection::connect(&url)
+                .await
+                .expect("it opens");
+            sqlx::query_as(ROWS)
+                .fetch_all(&mut connection)
+                .await
+                .expect("it can be read")
+        }
+        Database::Postgres(url) => {
+            let mut connection = sqlx::PgConnection::connect(url).await.expect("it answers");
+            sqlx::query_as(ROWS)
+                .fetch_all(&mut connection)
+                .await
+                .expect("it can be read")
+        }
+    }
+}
+
 #[test]
 fn the_judge_sees_what_is_lost_doubled_and_invented() {
     let whole: Vec<_> = (0..20)
-        .flat_map(|id| expected(id).into_iter().map(move |(leg, cents)| (id, leg.to_owned(), cents)))
+        .flat_map(|id| {
+            expected(id)
+                .into_iter()
+                .map(move |(leg, cents)| (id, leg.to_owned(), cents))
+        })
         .collect();
     let clean = judge(20, &whole);
     assert_eq!((clean.lost, clean.duplicated, clean.ghosts), (0, 0, 0));
@@ -64,5 +98,8 @@ fn the_judge_sees_what_is_lost_doubled_and_invented() {
     broken.push(whole[5].clone());
     broken.push((3, "credit".to_owned(), cents(3)));
     let verdict = judge(20, &broken);
-    assert_eq!((verdict.lost, verdict.duplicated, verdict.ghosts), (1, 1, 1));
+    assert_eq!(
+        (verdict.lost, verdict.duplicated, verdict.ghosts),
+        (1, 1, 1)
+    );
 }

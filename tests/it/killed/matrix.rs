@@ -2,19 +2,22 @@
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sagabus::faults::Point;
+use sagabus_testkit::fault_broker::FaultBroker;
 
-use super::ledger::{TABLES, Verdict, judge};
+use super::ledger::{TABLES, Verdict, judge, ledger_rows};
 use super::plan::{Database, Plan};
 
 /// Transfers per cell: enough that every kind of way is taken at least once.
 const TRANSFERS: i64 = 40;
 
-/// Points that need a broker, which these cells do not have.
-const BROKER_POINTS: [Point; 3] = [Point::BeforePublish, Point::AfterPublish, Point::AfterSettle];
+/// Cells that run at the same time: each child waits more than it works.
+const AT_ONCE: usize = 4;
 
 /// What happened in one cell.
 struct Cell {
@@ -22,41 +25,111 @@ struct Cell {
     /// How many processes died at the point.
     kills: u32,
     verdict: Verdict,
+    /// Messages that were published again with other headers or bytes.
+    changed: usize,
 }
 
 #[test]
-fn a_process_killed_at_any_point_of_sqlite_loses_and_doubles_nothing() {
-    let folder = std::env::temp_dir().join(format!("sagabus-killed-{}", std::process::id()));
+fn a_process_killed_anywhere_on_sqlite_loses_and_doubles_nothing() {
+    run_matrix("sqlite", false, None);
+}
+
+#[test]
+fn a_process_killed_anywhere_on_sqlite_with_a_broker_loses_and_doubles_nothing() {
+    run_matrix("sqlite", true, None);
+}
+
+#[test]
+fn a_process_killed_anywhere_on_postgres_loses_and_doubles_nothing() {
+    let Some(server) = server() else { return };
+    run_matrix("postgres", false, Some(&server));
+}
+
+#[test]
+fn a_process_killed_anywhere_on_postgres_with_a_broker_loses_and_doubles_nothing() {
+    let Some(server) = server() else { return };
+    run_matrix("postgres", true, Some(&server));
+}
+
+/// Runs every cell of one set-up, a few at a time, and judges them together.
+fn run_matrix(database: &str, has_broker: bool, server: Option<&str>) {
+    let folder = std::env::temp_dir();
+    let folder = folder.join(format!(
+        "sagabus-killed-{}-{has_broker}",
+        std::process::id()
+    ));
     std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
-    let mut cells = Vec::new();
-    for (point, hit) in cells_of() {
-        let path = folder.join(format!("{}-{hit}.db", point.as_str()));
-        let name = format!("sqlite/{}/{hit}", point.as_str());
-        cells.push(block_on(run_cell(name, Database::Sqlite(path), point, hit)));
-    }
-    report(&cells);
+    let set_up = if has_broker {
+        format!("{database}+broker")
+    } else {
+        database.to_owned()
+    };
+    let waiting = Mutex::new(cells_of(has_broker));
+    let cells = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((point, hit)) = next(&waiting) {
+                    let name = format!("{set_up}/{}/{hit}", point.as_str());
+                    let place = match server {
+                        Some(server) => {
+                            Place::Server(server, format!("kill_{}_{hit}", point.as_str()))
+                        }
+                        None => Place::File(folder.join(format!("{}-{hit}.db", point.as_str()))),
+                    };
+                    let cell = block_on(run_cell(name, place, has_broker, point, hit));
+                    cells
+                        .lock()
+                        .expect("no cell panics while it reports")
+                        .push(cell);
+                }
+            });
+        }
+    });
+    let mut cells = cells.into_inner().expect("no cell panics while it reports");
+    cells.sort_by(|a, b| a.name.cmp(&b.name));
+    report(&set_up, &cells);
     std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
 }
 
-#[test]
-fn a_process_killed_at_any_point_of_postgres_loses_and_doubles_nothing() {
-    let Some(server) = server() else { return };
-    let mut cells = Vec::new();
-    for (point, hit) in cells_of() {
-        let name = format!("postgres/{}/{hit}", point.as_str());
-        let cell = block_on(async {
-            let url = create_database(&server, &format!("kill_{}_{hit}", point.as_str())).await;
-            run_cell(name, Database::Postgres(url), point, hit).await
-        });
-        cells.push(cell);
-    }
-    report(&cells);
+fn next(waiting: &Mutex<Vec<(Point, u64)>>) -> Option<(Point, u64)> {
+    waiting.lock().expect("taking a cell does not panic").pop()
 }
 
-/// Lists the cells: every point, its first hit and a later one.
-fn cells_of() -> Vec<(Point, u64)> {
-    let points = Point::ALL.iter().filter(|point| !BROKER_POINTS.contains(point));
-    points.flat_map(|point| [(*point, 1), (*point, later_hit(*point))]).collect()
+/// Where a cell's database is.
+enum Place<'a> {
+    File(PathBuf),
+    Server(&'a str, String),
+}
+
+/// Lists the cells: every point, with its first hit and with a later one. Points of the relay need
+/// a broker.
+///
+/// With `SAGABUS_KILL_SAMPLE=<seed>`, one of the two hits per point, chosen by the seed.
+fn cells_of(has_broker: bool) -> Vec<(Point, u64)> {
+    let needs_broker = [
+        Point::BeforePublish,
+        Point::AfterPublish,
+        Point::AfterSettle,
+    ];
+    // With a broker, rows are handed to the publisher or claimed by it; commands never are local.
+    let points = Point::ALL
+        .iter()
+        .filter(|point| has_broker || !needs_broker.contains(point));
+    let all = points.flat_map(|point| [(*point, 1), (*point, later_hit(*point))]);
+    let seed = std::env::var("SAGABUS_KILL_SAMPLE")
+        .ok()
+        .and_then(|seed| seed.parse::<usize>().ok());
+    match seed {
+        None => all.collect(),
+        Some(seed) => {
+            let is_chosen = |n: usize| ((n / 2) * 7 + seed + usize::from(has_broker)) % 2 == n % 2;
+            all.enumerate()
+                .filter(|(n, _)| is_chosen(*n))
+                .map(|(_, cell)| cell)
+                .collect()
+        }
+    }
 }
 
 /// A hit in the middle of the run, for points that are passed rarely the second.
@@ -73,16 +146,60 @@ fn later_hit(point: Point) -> u64 {
     }
 }
 
-async fn run_cell(name: String, database: Database, point: Point, hit: u64) -> Cell {
+async fn run_cell(
+    name: String,
+    place: Place<'_>,
+    has_broker: bool,
+    point: Point,
+    hit: u64,
+) -> Cell {
+    let database = match place {
+        Place::File(path) => Database::Sqlite(path),
+        Place::Server(server, database) => {
+            Database::Postgres(create_database(server, &database, has_broker).await)
+        }
+    };
     prepare(&database).await;
-    let patience = Duration::from_secs(90);
-    let fault = Some((point.as_str(), hit));
-    let plan = Plan { database: database.clone(), transfers: TRANSFERS, fault, patience };
-    let kills = u32::from(run_child(&plan) == Ended::KilledAtPoint);
-    let heir = Plan { fault: None, ..plan };
-    assert_eq!(run_child(&heir), Ended::Done, "{name}: the restarted process finishes");
-    let rows = ledger_rows(&database).await;
-    Cell { name, kills, verdict: judge(TRANSFERS, &rows) }
+    // In this process, so that it outlives the children that are killed.
+    let broker = match has_broker {
+        true => Some(
+            FaultBroker::start()
+                .await
+                .expect("a port can be listened on"),
+        ),
+        false => None,
+    };
+    let plan = Plan {
+        database: database.clone(),
+        broker: broker.as_ref().map(FaultBroker::address),
+        transfers: TRANSFERS,
+        fault: Some((point.as_str(), hit)),
+        patience: Duration::from_secs(90),
+    };
+    let killed = run_child_apart(plan.clone()).await;
+    let heir = run_child_apart(Plan {
+        fault: None,
+        ..plan
+    })
+    .await;
+    assert_eq!(heir, Ended::Done, "{name}: the restarted process finishes");
+    let changed = match &broker {
+        Some(broker) => broker.control().log().await.changed_ids().len(),
+        None => 0,
+    };
+    let verdict = judge(TRANSFERS, &ledger_rows(&database).await);
+    Cell {
+        name,
+        kills: u32::from(killed == Ended::KilledAtPoint),
+        verdict,
+        changed,
+    }
+}
+
+/// Waits for a child on a thread of its own, so that the broker goes on meanwhile.
+async fn run_child_apart(plan: Plan) -> Ended {
+    let waiting = tokio::task::spawn_blocking(move || run_child(&plan));
+    waiting.await.expect("the child ended as it may")
 }
 
 /// How a child ended.
@@ -105,7 +222,10 @@ fn run_child(plan: &Plan) -> Ended {
     let watchdog = child.id();
     let errors = child.stderr.take().expect("it is piped");
     let reader = std::thread::spawn(move || {
-        BufReader::new(errors).lines().map_while(Result::ok).collect::<Vec<_>>()
+        BufReader::new(errors)
+            .lines()
+            .map_while(Result::ok)
+            .collect::<Vec<_>>()
     });
     let deadline = std::time::Instant::now() + plan.patience;
     let status = loop {
@@ -116,14 +236,22 @@ fn run_child(plan: &Plan) -> Ended {
             child.kill().expect("our own child can be killed");
             let _ = child.wait(); // It was killed in the line above.
             let lines = reader.join().expect("the reader only reads");
-            panic!("child {watchdog} took longer than {:?}: {lines:#?}", plan.patience);
+            panic!(
+                "child {watchdog} took longer than {:?}: {lines:#?}",
+                plan.patience
+            );
         }
         std::thread::sleep(Duration::from_millis(5));
     };
     let lines = reader.join().expect("the reader only reads");
     if status.signal() == Some(9) {
-        let said_so = lines.iter().any(|line| line.starts_with("fault ") && line.ends_with("kill"));
-        assert!(said_so, "a killed child has said at which point: {lines:#?}");
+        let said_so = lines
+            .iter()
+            .any(|line| line.starts_with("fault ") && line.ends_with("kill"));
+        assert!(
+            said_so,
+            "a killed child has said at which point: {lines:#?}"
+        );
         return Ended::KilledAtPoint;
     }
     assert!(status.success(), "child failed with {status}: {lines:#?}");
@@ -131,38 +259,54 @@ fn run_child(plan: &Plan) -> Ended {
 }
 
 /// Prints the table, and fails if anything was lost, doubled or invented, or a point not reached.
-fn report(cells: &[Cell]) {
+fn report(set_up: &str, cells: &[Cell]) {
     let mut total = Verdict::default();
-    let mut not_reached = Vec::new();
+    let mut changed = 0;
     for cell in cells {
-        let Verdict { expected, lost, duplicated, ghosts } = cell.verdict;
+        let Verdict {
+            expected,
+            lost,
+            duplicated,
+            ghosts,
+        } = cell.verdict;
         println!(
-            "{:40} kills {} effects {expected} lost {lost} duplicated {duplicated} ghosts {ghosts}",
+            "{:44} kills {} effects {expected} lost {lost} duplicated {duplicated} ghosts {ghosts}",
             cell.name, cell.kills
         );
         total.expected += expected;
         total.lost += lost;
         total.duplicated += duplicated;
         total.ghosts += ghosts;
-        if cell.kills == 0 {
-            not_reached.push(cell.name.as_str());
-        }
+        changed += cell.changed;
     }
+    let Verdict {
+        expected,
+        lost,
+        duplicated,
+        ghosts,
+    } = total;
+    let hit = cells.iter().filter(|cell| cell.kills > 0).count();
+    let n = cells.len();
     println!(
-        "kill matrix: {} cells, {} points hit, effects {}, lost {}, duplicated {}, ghosts {}",
-        cells.len(),
-        cells.iter().filter(|cell| cell.kills > 0).count(),
-        total.expected,
-        total.lost,
-        total.duplicated,
-        total.ghosts
+        "kill matrix {set_up}: {n} cells, {hit} points hit, effects {expected}, lost {lost}, \
+         duplicated {duplicated}, ghosts {ghosts}, changed {changed}"
     );
-    assert_eq!((total.lost, total.duplicated, total.ghosts), (0, 0, 0));
-    assert!(not_reached.is_empty(), "points that were never reached: {not_reached:?}");
+    assert_eq!((lost, duplicated, ghosts, changed), (0, 0, 0, 0));
+    let not_reached = cells
+        .iter()
+        .filter(|cell| cell.kills == 0)
+        .map(|cell| cell.name.as_str());
+    let not_reached: Vec<_> = not_reached.collect();
+    assert!(
+        not_reached.is_empty(),
+        "points that were never reached: {not_reached:?}"
+    );
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.expect("a runtime needs a timer").block_on(future)
 }
 
@@ -177,13 +321,20 @@ fn server() -> Option<String> {
 }
 
 /// Makes a database of its own on the server, replacing one of that name, and returns its address.
-async fn create_database(server: &str, name: &str) -> String {
+async fn create_database(server: &str, name: &str, has_broker: bool) -> String {
     use sqlx::{Connection, Executor};
-    let name = format!("{name}_{}", std::process::id());
-    let mut admin = sqlx::PgConnection::connect(server).await.expect("the server answers");
+    let name = format!("{name}_{has_broker}_{}", std::process::id());
+    let mut admin = sqlx::PgConnection::connect(server)
+        .await
+        .expect("the server answers");
     let create = format!("create database {name}");
-    admin.execute(sqlx::AssertSqlSafe(create)).await.expect("a database can be made");
-    let (base, _) = server.rsplit_once('/').expect("an address names a database");
+    admin
+        .execute(sqlx::AssertSqlSafe(create))
+        .await
+        .expect("a database can be made");
+    let (base, _) = server
+        .rsplit_once('/')
+        .expect("an address names a database");
     format!("{base}/{name}")
 }
 
@@ -191,37 +342,33 @@ async fn prepare(database: &Database) {
     use sqlx::{Connection, Executor};
     match database {
         Database::Sqlite(path) => {
-            let store = sagabus::SqliteStore::open(path).await.expect("the file can be made");
+            let store = sagabus::SqliteStore::open(path)
+                .await
+                .expect("the file can be made");
             store.migrate().await.expect("it can be migrated");
             let url = format!("sqlite://{}", path.display());
-            let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("it opens");
+            let mut connection = sqlx::SqliteConnection::connect(&url)
+                .await
+                .expect("it opens");
             for table in TABLES {
-                connection.execute(table).await.expect("a table can be made");
+                connection
+                    .execute(table)
+                    .await
+                    .expect("a table can be made");
             }
         }
         Database::Postgres(url) => {
-            let store = sagabus::PgStore::connect(url).await.expect("the server answers");
+            let store = sagabus::PgStore::connect(url)
+                .await
+                .expect("the server answers");
             store.migrate().await.expect("it can be migrated");
             let mut connection = sqlx::PgConnection::connect(url).await.expect("it answers");
             for table in TABLES {
-                connection.execute(table).await.expect("a table can be made");
+                connection
+                    .execute(table)
+                    .await
+                    .expect("a table can be made");
             }
-        }
-    }
-}
-
-async fn ledger_rows(database: &Database) -> Vec<(i64, String, i64)> {
-    use sqlx::Connection;
-    const ROWS: &str = "select transfer, leg, cents from ledger";
-    match database {
-        Database::Sqlite(path) => {
-            let url = format!("sqlite://{}", path.display());
-            let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("it opens");
-            sqlx::query_as(ROWS).fetch_all(&mut connection).await.expect("it can be read")
-        }
-        Database::Postgres(url) => {
-            let mut connection = sqlx::PgConnection::connect(url).await.expect("it answers");
-            sqlx::query_as(ROWS).fetch_all(&mut connection).await.expect("it can be read")
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a child process is told, by environment variables.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -17,6 +18,8 @@ pub(crate) enum Database {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) database: Database,
+    /// Where the broker listens, if one carries the messages.
+    pub(crate) broker: Option<SocketAddr>,
     pub(crate) transfers: i64,
     /// Where the child is to kill itself: a point's name and which hit.
     pub(crate) fault: Option<(&'static str, u64)>,
@@ -25,6 +28,7 @@ pub(crate) struct Plan {
 }
 
 const DATABASE: &str = "SAGABUS_KILL_DATABASE";
+const BROKER: &str = "SAGABUS_KILL_BROKER";
 const TRANSFERS: &str = "SAGABUS_KILL_TRANSFERS";
 const FAULT: &str = "SAGABUS_FAULT";
 
@@ -33,13 +37,22 @@ impl Plan {
     pub(crate) fn command(&self) -> Command {
         let this = std::env::current_exe().expect("a test binary knows its own path");
         let mut command = Command::new(this);
-        command.args(["--exact", "killed::child::runs_only_as_a_child", "--nocapture"]);
+        command.args([
+            "--exact",
+            "killed::child::runs_only_as_a_child",
+            "--nocapture",
+        ]);
         let database = match &self.database {
             Database::Sqlite(path) => path.display().to_string(),
             Database::Postgres(url) => url.clone(),
         };
-        command.env(DATABASE, database).env(TRANSFERS, self.transfers.to_string());
-        command.env_remove(FAULT);
+        command
+            .env(DATABASE, database)
+            .env(TRANSFERS, self.transfers.to_string());
+        command.env_remove(FAULT).env_remove(BROKER);
+        if let Some(broker) = self.broker {
+            command.env(BROKER, broker.to_string());
+        }
         if let Some((point, hit)) = self.fault {
             command.env(FAULT, format!("{point}:{hit}:kill"));
         }
@@ -47,15 +60,30 @@ impl Plan {
     }
 
     /// Reads what the parent asked for; `None` in the parent itself.
-    pub(crate) fn from_environment() -> Option<(Database, i64)> {
+    pub(crate) fn from_environment() -> Option<Assignment> {
         let database = std::env::var(DATABASE).ok()?;
         let transfers = std::env::var(TRANSFERS).ok()?.parse().ok()?;
+        let broker = std::env::var(BROKER)
+            .ok()
+            .and_then(|address| address.parse().ok());
         let is_postgres = database.starts_with("postgres");
         let database = if is_postgres {
             Database::Postgres(database)
         } else {
             Database::Sqlite(database.into())
         };
-        Some((database, transfers))
+        Some(Assignment {
+            database,
+            broker,
+            transfers,
+        })
     }
+}
+
+/// What a child has to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Assignment {
+    pub(crate) database: Database,
+    pub(crate) broker: Option<SocketAddr>,
+    pub(crate) transfers: i64,
 }
