@@ -1,0 +1,205 @@
+//! The shop's HTTP API and its page, on loopback.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::demo::{Demo, kill_this_process};
+use crate::gateway::{Answer, Ask};
+use crate::ledger::{Ledger, Verdict};
+use crate::shop;
+
+const PAGE: &str = include_str!("page.html");
+
+/// The port that the page has when it is free, so that an open page finds a restarted shop.
+const PORT: u16 = 8080;
+
+/// Orders of one request: the page asks for 200.
+const ORDERS_MAX: usize = 1000;
+
+/// How old the books may be that a page gets: several pages share one look.
+const STATE_AGE_MAX: Duration = Duration::from_millis(400);
+
+struct Api {
+    demo: Demo,
+    address: SocketAddr,
+    last: Mutex<Option<(Instant, Value)>>,
+}
+
+/// Serves the page until Ctrl-C, then stops in order.
+///
+/// # Errors
+/// When the port cannot be had.
+pub(crate) async fn run(demo: Demo, port: Option<u16>) -> Result<()> {
+    let sockets = bind(port).await?;
+    let address = sockets.local_addr()?;
+    let console = demo.console.clone();
+    let api = Arc::new(Api {
+        demo,
+        address,
+        last: Mutex::default(),
+    });
+    let router = Router::new()
+        .route("/", get(async || Html(PAGE)))
+        .route("/state", get(state))
+        .route("/orders", post(place))
+        .route(
+            "/gateway/break",
+            post(async |api| set_broken(api, true).await),
+        )
+        .route(
+            "/gateway/mend",
+            post(async |api| set_broken(api, false).await),
+        )
+        .route("/kill", post(kill))
+        .layer(from_fn_with_state(address, refuse_strangers))
+        .with_state(Arc::clone(&api));
+    console.note(&format!(
+        "ready. Ctrl-C ends it. The shop's page: http://{address}/"
+    ));
+    let stopped = tokio::signal::ctrl_c();
+    tokio::select! {
+        served = axum::serve(sockets, router).into_future() => served?,
+        signal = stopped => signal?,
+    }
+    console.note("stopping");
+    // A request that is still answered keeps its hold; then the process ends without an orderly
+    // stop, which is as good as any other end.
+    if let Some(api) = Arc::into_inner(api) {
+        api.demo.stop().await;
+    }
+    Ok(())
+}
+
+async fn bind(port: Option<u16>) -> Result<TcpListener> {
+    let at = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    match port {
+        Some(port) => at(port)
+            .await
+            .with_context(|| format!("cannot listen on port {port}")),
+        None => match at(PORT).await {
+            Ok(sockets) => Ok(sockets),
+            Err(_) => at(0).await.context("cannot listen on any port"),
+        },
+    }
+}
+
+/// Refuses requests that other web sites make a browser send: they have no business here.
+async fn refuse_strangers(
+    State(address): State<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let ours = [address.to_string(), format!("localhost:{}", address.port())];
+    let is_ours = |text: &str| ours.iter().any(|one| one == text);
+    let headers = request.headers();
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let is_host = text(header::HOST).is_some_and(is_ours);
+    let is_origin = text(header::ORIGIN)
+        .is_none_or(|origin| origin.strip_prefix("http://").is_some_and(is_ours));
+    if is_host && is_origin {
+        next.run(request).await
+    } else {
+        (
+            StatusCode::FORBIDDEN,
+            "this page belongs to this machine only\n",
+        )
+            .into_response()
+    }
+}
+
+#[derive(Deserialize)]
+struct Place {
+    n: Option<usize>,
+}
+
+async fn place(State(api): State<Arc<Api>>, Query(query): Query<Place>) -> Result<String, Failure> {
+    let count = query.n.unwrap_or(1).min(ORDERS_MAX);
+    api.demo.shop.place_next(count).await?;
+    Ok(format!("placed {count}\n"))
+}
+
+async fn set_broken(State(api): State<Arc<Api>>, is_broken: bool) -> Result<String, Failure> {
+    api.demo.gateway.ask(Ask::Break(is_broken)).await?;
+    let what = if is_broken { "broken" } else { "mended" };
+    api.demo
+        .console
+        .note(&format!("the payment gateway is {what}"));
+    Ok(format!("{what}\n"))
+}
+
+async fn kill(State(api): State<Arc<Api>>) -> String {
+    let console = api.demo.console.clone();
+    api.demo.lifecycle.spawn(async move {
+        // Long enough for the answer to leave.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        kill_this_process(&console);
+    });
+    "goodbye\n".to_owned()
+}
+
+async fn state(State(api): State<Arc<Api>>) -> Result<(HeaderMap, Json<Value>), Failure> {
+    let mut last = api.last.lock().await;
+    let value = match last.take() {
+        Some((at, value)) if at.elapsed() < STATE_AGE_MAX => (at, value),
+        _ => (Instant::now(), look(&api).await?),
+    };
+    let answer = value.1.clone();
+    *last = Some(value);
+    let no_store = [(header::CACHE_CONTROL, "no-store".parse()?)];
+    Ok((HeaderMap::from_iter(no_store), Json(answer)))
+}
+
+async fn look(api: &Api) -> Result<Value> {
+    let demo = &api.demo;
+    let stages = shop::stages(demo.shop.reader()).await?;
+    let stages: serde_json::Map<_, _> = stages
+        .into_iter()
+        .map(|(stage, n)| (stage, json!(n)))
+        .collect();
+    let ledger = Ledger::read(&demo.folder, demo.shop.reader()).await?;
+    let verdict = match ledger.verdict() {
+        Verdict::Balanced => "balanced",
+        Verdict::Off => "off",
+        Verdict::UnderWay => "under way",
+    };
+    let is_up = matches!(demo.gateway.ask(Ask::Look).await, Ok(Answer::Up));
+    Ok(json!({
+        "address": api.address.to_string(),
+        "pid": std::process::id(),
+        "uptime_seconds": demo.console.uptime().as_secs_f64(),
+        "gateway": if is_up { "up" } else { "down" },
+        "stages": stages,
+        "ledger": ledger,
+        "verdict": verdict,
+        "dead_letters": demo.dead_letters().await?,
+    }))
+}
+
+/// Anything that went wrong, as the page shows it.
+struct Failure(anyhow::Error);
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("{:#}\n", self.0)).into_response()
+    }
+}
