@@ -21,9 +21,9 @@ mod sqlite;
 pub use postgres::{PgConfig, PgStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteStore};
-#[cfg(feature = "sqlite")]
-pub use sqlx::Sqlite;
 #[cfg(feature = "postgres")]
 pub use sqlx::Postgres;
+#[cfg(feature = "sqlite")]
+pub use sqlx::Sqlite;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use tx::{BusExt, BusTransaction, CtxExt, Engine, Outbox, Tx, UserTransaction};

@@ -171,7 +171,7 @@ impl Taken {
             None => {
                 self.home.lock().clear();
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                Err(sort(sqlx::Error::Io(late)))
+                Err(sort(late.into()))
             }
         }
     }

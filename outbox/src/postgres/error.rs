@@ -1,5 +1,7 @@
 //! What PostgreSQL's error codes mean to the engine.
 
+use std::borrow::Cow;
+
 use sagabus_core::StoreError;
 use sqlx::error::DatabaseError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -24,17 +26,22 @@ pub(crate) fn store_error(error: sqlx::Error) -> StoreError {
 /// Sorts an error of a call that may have committed: where the connection is lost, only asking
 /// again tells.
 pub(crate) fn commit_error(error: sqlx::Error) -> StoreError {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    if let Some(code) = code.map(Cow::into_owned) {
+        return by_code(&code, error);
+    }
     match &error {
-        sqlx::Error::Database(database) => match database.code() {
-            Some(code) => by_code(&code.into_owned(), error),
-            None => StoreError::Other(error.into()),
-        },
         sqlx::Error::Encode(_) => StoreError::Refused(error.into()),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             StoreError::Unknown(error.into())
         }
         _ => StoreError::Other(error.into()),
     }
+}
+
+/// Says that the server did not answer a call in time that may have committed.
+pub(super) fn late() -> StoreError {
+    StoreError::Unknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
 }
 
 /// Sorts an error of connecting: nothing was sent.

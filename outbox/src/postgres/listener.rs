@@ -48,6 +48,7 @@ pub(super) async fn run(store: PgStore, lifecycle: Lifecycle) {
 async fn connect(store: &PgStore) -> Result<PgListener, sqlx::Error> {
     let config = store.config();
     let options = config.direct.as_ref().unwrap_or(&config.options).clone();
+    let options = options.application_name("sagabus listener");
     // The driver's listener wants a pool; this one holds its one connection.
     let pool = PgPoolOptions::new()
         .max_connections(1)

@@ -14,7 +14,7 @@ use sqlx_core::transaction::TransactionManager;
 use super::attach;
 use super::commit::{Door, announce, judge, write};
 use super::connections::Taken;
-use super::error::{commit_error, store_error};
+use super::error::{commit_error, late, store_error};
 use super::store::PgStore;
 use crate::nudge::Nudger;
 use crate::tx::{BusTransaction, sealed};
@@ -59,8 +59,12 @@ impl PgTransaction {
             return Ok(report);
         }
         let Self { store, mut taken } = self;
-        let answer = store.answer(commit_all(&mut taken)).await;
-        taken.finish(answer, commit_error)?;
+        // A connection whose `COMMIT` failed is closed: the driver still counts a transaction on it.
+        match store.answer(commit_all(&mut taken)).await {
+            Some(Ok(())) => taken.give_back(),
+            Some(Err(error)) => return Err(commit_error(error)),
+            None => return Err(late()),
+        }
         announce(&store, group, &written);
         Ok(report)
     }

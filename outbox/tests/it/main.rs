@@ -20,4 +20,18 @@ mod sqlite_cancel;
 mod sqlite_tx;
 #[cfg(feature = "postgres")]
 mod postgres_support;
+#[cfg(feature = "postgres")]
+mod postgres_units;
+#[cfg(feature = "postgres")]
+mod postgres_races;
+#[cfg(feature = "postgres")]
+mod postgres_cancel;
+#[cfg(feature = "postgres")]
+mod postgres_values;
+#[cfg(feature = "postgres")]
+mod postgres_listen;
+#[cfg(feature = "postgres")]
+mod postgres_setup;
+#[cfg(feature = "postgres")]
+mod postgres_tx;
 mod conformance;
