@@ -1,9 +1,7 @@
 //! Every point, first and later hit, on every database: killed, restarted, judged.
 
-use std::io::{BufRead, BufReader};
-use std::os::unix::process::ExitStatusExt;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -12,6 +10,7 @@ use sagabus_testkit::fault_broker::FaultBroker;
 
 use super::ledger::{TABLES, Verdict, judge, ledger_rows};
 use super::plan::{Database, Plan};
+use super::process::{Ended, run_child};
 
 /// Transfers per cell: enough that every kind of way is taken at least once.
 const TRANSFERS: i64 = 40;
@@ -104,8 +103,6 @@ enum Place<'a> {
 
 /// Lists the cells: every point, with its first hit and with a later one. Points of the relay need
 /// a broker.
-///
-/// With `SAGABUS_KILL_SAMPLE=<seed>`, one of the two hits per point, chosen by the seed.
 fn cells_of(has_broker: bool) -> Vec<(Point, u64)> {
     let needs_broker = [
         Point::BeforePublish,
@@ -117,19 +114,7 @@ fn cells_of(has_broker: bool) -> Vec<(Point, u64)> {
         .iter()
         .filter(|point| has_broker || !needs_broker.contains(point));
     let all = points.flat_map(|point| [(*point, 1), (*point, later_hit(*point))]);
-    let seed = std::env::var("SAGABUS_KILL_SAMPLE")
-        .ok()
-        .and_then(|seed| seed.parse::<usize>().ok());
-    match seed {
-        None => all.collect(),
-        Some(seed) => {
-            let is_chosen = |n: usize| ((n / 2) * 7 + seed + usize::from(has_broker)) % 2 == n % 2;
-            all.enumerate()
-                .filter(|(n, _)| is_chosen(*n))
-                .map(|(_, cell)| cell)
-                .collect()
-        }
-    }
+    all.collect()
 }
 
 /// A hit in the middle of the run, for points that are passed rarely the second.
@@ -176,12 +161,12 @@ async fn run_cell(
         fault: Some((point.as_str(), hit)),
         patience: Duration::from_secs(90),
     };
-    let killed = run_child_apart(plan.clone()).await;
-    let heir = run_child_apart(Plan {
+    let killed = run_child(plan.child(), plan.patience).await;
+    let heir = Plan {
         fault: None,
         ..plan
-    })
-    .await;
+    };
+    let heir = run_child(heir.child(), heir.patience).await;
     assert_eq!(heir, Ended::Done, "{name}: the restarted process finishes");
     let changed = match &broker {
         Some(broker) => broker.control().log().await.changed_ids().len(),
@@ -194,68 +179,6 @@ async fn run_cell(
         verdict,
         changed,
     }
-}
-
-/// Waits for a child on a thread of its own, so that the broker goes on meanwhile.
-async fn run_child_apart(plan: Plan) -> Ended {
-    let waiting = tokio::task::spawn_blocking(move || run_child(&plan));
-    waiting.await.expect("the child ended as it may")
-}
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ended {
-    /// It reported the point and was killed by SIGKILL.
-    KilledAtPoint,
-    /// It finished its work without reaching the point.
-    Done,
-}
-
-fn run_child(plan: &Plan) -> Ended {
-    let mut child = plan
-        .command()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the test binary can be started again");
-    let watchdog = child.id();
-    let errors = child.stderr.take().expect("it is piped");
-    let reader = std::thread::spawn(move || {
-        BufReader::new(errors)
-            .lines()
-            .map_while(Result::ok)
-            .collect::<Vec<_>>()
-    });
-    let deadline = std::time::Instant::now() + plan.patience;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("a child can be waited for") {
-            break status;
-        }
-        if std::time::Instant::now() > deadline {
-            child.kill().expect("our own child can be killed");
-            let _ = child.wait(); // It was killed in the line above.
-            let lines = reader.join().expect("the reader only reads");
-            panic!(
-                "child {watchdog} took longer than {:?}: {lines:#?}",
-                plan.patience
-            );
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let lines = reader.join().expect("the reader only reads");
-    if status.signal() == Some(9) {
-        let said_so = lines
-            .iter()
-            .any(|line| line.starts_with("fault ") && line.ends_with("kill"));
-        assert!(
-            said_so,
-            "a killed child has said at which point: {lines:#?}"
-        );
-        return Ended::KilledAtPoint;
-    }
-    assert!(status.success(), "child failed with {status}: {lines:#?}");
-    Ended::Done
 }
 
 /// Prints the table, and fails if anything was lost, doubled or invented, or a point not reached.
@@ -287,10 +210,10 @@ fn report(set_up: &str, cells: &[Cell]) {
     } = total;
     let hit = cells.iter().filter(|cell| cell.kills > 0).count();
     let n = cells.len();
-    println!(
+    say(&format!(
         "kill matrix {set_up}: {n} cells, {hit} points hit, effects {expected}, lost {lost}, \
-         duplicated {duplicated}, ghosts {ghosts}, changed {changed}"
-    );
+         duplicated {duplicated}, ghosts {ghosts}, changed {changed}\n"
+    ));
     assert_eq!((lost, duplicated, ghosts, changed), (0, 0, 0, 0));
     let not_reached = cells
         .iter()
@@ -301,6 +224,12 @@ fn report(set_up: &str, cells: &[Cell]) {
         not_reached.is_empty(),
         "points that were never reached: {not_reached:?}"
     );
+}
+
+/// Says the result also where the test harness keeps the output of passing tests to itself.
+fn say(line: &str) {
+    let said = std::io::stdout().write_all(line.as_bytes());
+    said.expect("the standard output can be written");
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -10,3 +10,5 @@ mod ledger;
 mod matrix;
 mod messages;
 mod plan;
+mod process;
+mod regressions;

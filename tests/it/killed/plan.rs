@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
+
+use super::process::Child;
 
 /// Which database a cell runs on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,33 +31,24 @@ pub(crate) struct Plan {
 const DATABASE: &str = "SAGABUS_KILL_DATABASE";
 const BROKER: &str = "SAGABUS_KILL_BROKER";
 const TRANSFERS: &str = "SAGABUS_KILL_TRANSFERS";
-const FAULT: &str = "SAGABUS_FAULT";
 
 impl Plan {
-    /// Prepares the child: this binary, running the one test that is no test.
-    pub(crate) fn command(&self) -> Command {
-        let this = std::env::current_exe().expect("a test binary knows its own path");
-        let mut command = Command::new(this);
-        command.args([
-            "--exact",
-            "killed::child::runs_only_as_a_child",
-            "--nocapture",
-        ]);
+    /// Describes the child: this binary, running the one test that is no test.
+    pub(crate) fn child(&self) -> Child {
         let database = match &self.database {
             Database::Sqlite(path) => path.display().to_string(),
             Database::Postgres(url) => url.clone(),
         };
-        command
-            .env(DATABASE, database)
-            .env(TRANSFERS, self.transfers.to_string());
-        command.env_remove(FAULT).env_remove(BROKER);
+        let mut child = Child::new("killed::child::runs_only_as_a_child")
+            .with(DATABASE, database)
+            .with(TRANSFERS, self.transfers.to_string());
         if let Some(broker) = self.broker {
-            command.env(BROKER, broker.to_string());
+            child = child.with(BROKER, broker.to_string());
         }
-        if let Some((point, hit)) = self.fault {
-            command.env(FAULT, format!("{point}:{hit}:kill"));
+        match self.fault {
+            Some((point, hit)) => child.killed_at(point, hit),
+            None => child,
         }
-        command
     }
 
     /// Reads what the parent asked for; `None` in the parent itself.
