@@ -22,7 +22,9 @@ impl Database {
         if is_placed && group.routes_version != self.routes.version {
             return Err(StoreError::StaleRoutes(Box::new(self.routes.clone())));
         }
-        check(group).map_err(|fact| StoreError::Refused(fact.into()))?;
+        check(group)
+            .and_then(|()| self.check_timers(group))
+            .map_err(|fact| StoreError::Refused(fact.into()))?;
 
         for settle in &group.settles {
             self.outbox.settle(settle, now);
@@ -59,28 +61,41 @@ impl Database {
         Ok(CommitReport { outcomes, leased })
     }
 
+    /// Refuses a second row of a timer, as a unique index does: what is armed anew is disarmed by
+    /// the same unit.
+    fn check_timers(&self, group: &Group) -> Result<(), String> {
+        for placement in &group.placements {
+            let outgoing = outgoing_of(group, placement);
+            let timer = outgoing.and_then(|outgoing| outgoing.timer.as_ref());
+            let (Some(timer), Some(unit)) = (timer, group.units.get(placement.unit)) else {
+                continue;
+            };
+            let Some(armed) = self.outbox.timer(&timer.owner, &timer.name) else {
+                continue;
+            };
+            let is_disarmed = unit.instance.as_ref().is_some_and(|change| {
+                change.id == timer.owner && change.disarmed.contains(&timer.name)
+            });
+            let is_answered = unit
+                .sources
+                .iter()
+                .any(|source| matches!(source, Source::Row(key) if key.id == armed));
+            if !is_disarmed && !is_answered && self.decide(unit) == Outcome::Committed {
+                let (owner, name) = (&timer.owner, &timer.name);
+                return Err(format!("timer `{name}` of {owner} is armed already"));
+            }
+        }
+        Ok(())
+    }
+
     /// Accepts a unit's sources and moves its instance, or writes nothing of it.
     ///
     /// Looking first and writing then is what a database does by taking back the inbox rows of
     /// those that did not move.
     fn accept(&mut self, unit: &UnitOfWork, now: Timestamp) -> Outcome {
-        let known = unit
-            .sources
-            .iter()
-            .filter(|source| self.is_known(source))
-            .count();
-        // A merged unit is all or none: where only a part was taken over, the rest is run again.
-        if known > 0 {
-            return if known == unit.sources.len() {
-                Outcome::Duplicate
-            } else {
-                Outcome::Conflict
-            };
-        }
-        if let Some(change) = &unit.instance
-            && self.version(&change.id) != change.expected
-        {
-            return Outcome::Conflict;
+        let outcome = self.decide(unit);
+        if outcome != Outcome::Committed {
+            return outcome;
         }
         for source in &unit.sources {
             if let Source::Broker {
@@ -94,7 +109,25 @@ impl Database {
         if let Some(change) = &unit.instance {
             self.put_instance(moved(change, unit.sources.len()), now);
         }
-        Outcome::Committed
+        outcome
+    }
+
+    /// Says what becomes of a unit. Duplicate is decided before Conflict.
+    fn decide(&self, unit: &UnitOfWork) -> Outcome {
+        let known = unit
+            .sources
+            .iter()
+            .filter(|source| self.is_known(source))
+            .count();
+        let is_stale = |change: &InstanceChange| self.version(&change.id) != change.expected;
+        match known {
+            0 if unit.instance.as_ref().is_some_and(is_stale) => Outcome::Conflict,
+            0 => Outcome::Committed,
+            // A merged unit is all or none: where only a part was taken over, the rest is run
+            // again.
+            _ if known < unit.sources.len() => Outcome::Conflict,
+            _ => Outcome::Duplicate,
+        }
     }
 
     /// Says whether a source was taken over before.

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::outbox::{NewRow, Outbox};
 use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName, Order};
+use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId, StoreId};
 use crate::message::Kind;
 use crate::store::{
@@ -56,7 +57,8 @@ impl Database {
         &mut self,
         registration: &Registration,
         wakeups: watch::Receiver<u64>,
-    ) -> Attached {
+    ) -> Result<Attached, StoreError> {
+        self.refuse_second_owner(&registration.endpoints)?;
         let mut is_changed = false;
         for spec in &registration.endpoints {
             is_changed |= self.register(spec);
@@ -71,12 +73,40 @@ impl Database {
             .filter_map(|spec| self.routes.endpoints.get(&spec.name))
             .map(|target| (target.name.clone(), target.id))
             .collect();
-        Attached {
+        Ok(Attached {
             store: self.store,
             endpoints: ids,
             routes: self.routes.clone(),
             wakeups,
+        })
+    }
+
+    /// A command has one owner; a second one must not even be registered, or every sender would
+    /// see two.
+    fn refuse_second_owner(&self, specs: &[EndpointSpec]) -> Result<(), StoreError> {
+        let known = self
+            .subscriptions
+            .iter()
+            .map(|((message_type, endpoint), kind)| (message_type.as_str(), endpoint, *kind));
+        let new = specs.iter().flat_map(|spec| {
+            let taken = spec.subscriptions.iter();
+            taken.map(|one| (one.message_type.as_ref(), &spec.name, one.kind))
+        });
+        let mut owners = BTreeMap::new();
+        for (command, endpoint, kind) in known.chain(new) {
+            if kind != Kind::Command {
+                continue;
+            }
+            let owner = *owners.entry(command).or_insert(endpoint);
+            if owner != endpoint {
+                return Err(StoreError::Setup(format!(
+                    "command `{command}` belongs to endpoint `{owner}` in this database, and \
+                     endpoint `{endpoint}` takes it too; a command has one owner: remove one \
+                     handler, or make it an event"
+                )));
+            }
         }
+        Ok(())
     }
 
     /// Registers one endpoint and says whether that changed anything.

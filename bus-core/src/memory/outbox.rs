@@ -117,9 +117,6 @@ impl Outbox {
         now: Timestamp,
         lease_end: Timestamp,
     ) -> Option<RowKey> {
-        if let Some(timer) = &new.timer {
-            self.disarm(&timer.owner, &timer.name, now);
-        }
         self.last_id += 1;
         let id = self.last_id;
         let failures = failure_count(&new.attempts);
@@ -162,10 +159,15 @@ impl Outbox {
         is_leased.then_some(RowKey { id, epoch: 1 })
     }
 
+    /// Returns the row of a timer that is armed.
+    pub(super) fn timer(&self, owner: &InstanceId, name: &str) -> Option<i64> {
+        let key = (owner.clone(), name.to_owned());
+        self.timers.get(&key).copied()
+    }
+
     /// Removes the row of a timer, if it is still there.
     pub(super) fn disarm(&mut self, owner: &InstanceId, name: &str, now: Timestamp) {
-        let key = (owner.clone(), name.to_owned());
-        if let Some(id) = self.timers.get(&key).copied() {
+        if let Some(id) = self.timer(owner, name) {
             self.remove(id, now);
         }
     }

@@ -103,9 +103,7 @@ impl Store for MemoryStore {
         _lifecycle: &'a Lifecycle,
     ) -> BoxFuture<'a, Result<Attached, StoreError>> {
         let wakeups = self.shared.wakeups.subscribe();
-        ready(Ok(
-            self.with(|database, _| database.attach(registration, wakeups))
-        ))
+        ready(self.with(|database, _| database.attach(registration, wakeups)))
     }
 
     fn load<'a>(

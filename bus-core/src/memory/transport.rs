@@ -106,7 +106,11 @@ impl Exchange {
                 bound.push(spec.name.clone());
             }
         }
-        self.queues.entry(spec.name.clone()).or_default().order = spec.order;
+        let queue = self.queues.entry(spec.name.clone()).or_default();
+        // Never loosened: another replica may rely on the order.
+        if spec.order == Order::PerKey {
+            queue.order = Order::PerKey;
+        }
         Ok(())
     }
 

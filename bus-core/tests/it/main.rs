@@ -1,3 +1,4 @@
 //! Integration tests of the contracts and the in-memory backends.
 
 mod conformance;
+mod memory_store;

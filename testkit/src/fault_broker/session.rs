@@ -13,7 +13,7 @@ use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Delivery, Transport};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinSet;
 
 use super::server::{Next, State};
@@ -32,6 +32,7 @@ pub(super) async fn serve(state: Arc<State>, stream: TcpStream) {
         writer: Arc::new(AsyncMutex::new(writer)),
         held: Held::default(),
         pump: JoinSet::new(),
+        is_leaving: watch::Sender::new(false),
     };
     loop {
         let step = tokio::select! {
@@ -51,6 +52,7 @@ struct Session {
     writer: Arc<AsyncMutex<OwnedWriteHalf>>,
     held: Held,
     pump: JoinSet<()>,
+    is_leaving: watch::Sender<bool>,
 }
 
 impl Session {
@@ -83,12 +85,18 @@ impl Session {
                 let answer = subscribed.as_ref().map(|_| ()).map_err(Clone::clone);
                 self.say(&done(answer)).await?;
                 if let Ok(deliveries) = subscribed {
-                    let (held, writer) = (Arc::clone(&self.held), Arc::clone(&self.writer));
-                    self.pump.spawn(pump(deliveries, held, writer));
+                    self.pump.spawn(pump(
+                        deliveries,
+                        Arc::clone(&self.held),
+                        Arc::clone(&self.writer),
+                        self.is_leaving.subscribe(),
+                    ));
                 }
             }
             Request::Unsubscribe => {
-                self.pump.shutdown().await;
+                // Waits for it: a frame cut in the middle would take the client's acks with it.
+                self.is_leaving.send_replace(true);
+                while self.pump.join_next().await.is_some() {}
                 self.say(&Response::Unsubscribed).await?;
             }
             Request::Ack { tag } => {
@@ -157,14 +165,22 @@ fn done(result: Result<(), String>) -> Response {
     }
 }
 
-/// Hands deliveries to the client until it goes.
+/// Hands deliveries to the client until it goes or wants no more.
 async fn pump(
     mut deliveries: BoxStream<'static, Delivery>,
     held: Held,
     writer: Arc<AsyncMutex<OwnedWriteHalf>>,
+    mut is_leaving: watch::Receiver<bool>,
 ) {
     let mut tag = 0;
-    while let Some(delivery) = deliveries.next().await {
+    loop {
+        let delivery = tokio::select! {
+            _ = is_leaving.wait_for(|is_leaving| *is_leaving) => return,
+            delivery = deliveries.next() => delivery,
+        };
+        let Some(delivery) = delivery else {
+            return;
+        };
         tag += 1;
         let frame = Response::Delivery {
             tag,

@@ -55,7 +55,10 @@ impl fmt::Debug for Harness {
 
 impl Harness {
     /// Attaches a host with the three endpoints.
-    pub(super) async fn attach(name: &str, test: StoreUnderTest, allowed: Allowed) -> Arc<Self> {
+    ///
+    /// # Panics
+    /// When the store refuses.
+    pub async fn attach(name: &str, test: StoreUnderTest, allowed: Allowed) -> Arc<Self> {
         let lifecycle = Lifecycle::new();
         let registration = registration(
             "first",

@@ -121,6 +121,62 @@ pub async fn a_change_of_order_is_a_change_of_routes(at: Arc<Harness>) {
     assert_eq!(taker, orders);
 }
 
+/// A host that takes one command.
+fn owner_of(command: &'static str, endpoint_name: &str) -> Registration {
+    let mut owner = endpoint(endpoint_name, Order::Unordered, &["shop.order-placed"]);
+    owner.subscriptions.push(Subscription {
+        message_type: command.into(),
+        kind: Kind::Command,
+    });
+    registration(endpoint_name, [owner])
+}
+
+/// Every sender would see two owners: the second one is told, and nothing of it is registered.
+pub async fn a_second_owner_of_a_command_is_refused(at: Arc<Harness>) {
+    let owner = owner_of("billing.charge", "billing");
+    let known = attach(&at, &at.store, &owner).await;
+    let rival = owner_of("billing.charge", "rival");
+    match at.peer.attach(&rival, &at.lifecycle).await {
+        Err(StoreError::Setup(text)) => {
+            for word in ["`billing.charge`", "`billing`", "`rival`"] {
+                assert!(text.contains(word), "{word} is not in: {text}");
+            }
+        }
+        Err(other) => panic!("a second owner was answered {other:?}"),
+        Ok(_) => panic!("a command has two owners"),
+    }
+    let again = attach(&at, &at.peer, &owner).await;
+    assert_eq!(again.routes, known.routes);
+}
+
+/// Also when both come at the same moment.
+pub async fn of_hosts_that_claim_one_command_at_once_one_is_taken(at: Arc<Harness>) {
+    let commands = ["a", "b", "c", "d", "e", "f"];
+    for command in commands {
+        let hosts = [1, 2, 3, 4].map(|n| owner_of(command, &format!("{command}-{n}")));
+        let attaching = hosts.iter().enumerate().map(|(n, host)| {
+            let store = if n % 2 == 0 { &at.store } else { &at.peer };
+            async {
+                loop {
+                    match store.attach(host, &at.lifecycle).await {
+                        Err(StoreError::Busy(_)) => tokio::task::yield_now().await,
+                        answer => return answer,
+                    }
+                }
+            }
+        });
+        let answers = futures_util::future::join_all(attaching).await;
+        let taken_count = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert_eq!(taken_count, 1, "command {command}: {answers:?}");
+        let refused = |answer: &Result<_, _>| matches!(answer, Err(StoreError::Setup(_)));
+        assert_eq!(answers.iter().filter(|answer| refused(answer)).count(), 3);
+    }
+    let known = attach(&at, &at.store, &registration("reader", [])).await;
+    for command in commands {
+        assert_eq!(takers(&known, command).len(), 1, "command {command}");
+    }
+}
+
 /// A database may be new: no endpoint, no subscription, and nothing to take.
 pub async fn a_host_without_endpoints_is_taken(at: Arc<Harness>) {
     let host = registration("sender", []);

@@ -80,6 +80,7 @@ macro_rules! __store_behaviours {
                 extending_keeps_rows_ours,
                 extending_counts_only_what_is_still_ours,
                 expired_rows_are_marked,
+                a_message_that_was_not_due_has_not_expired,
                 transports_get_addresses_and_endpoints_get_rows,
                 a_claim_for_transports_keeps_its_bounds,
             ]
@@ -149,6 +150,8 @@ macro_rules! __store_behaviours {
                 two_endpoints_of_two_hosts_share_routes,
                 subscriptions_stay_when_a_host_attaches_with_less,
                 a_change_of_order_is_a_change_of_routes,
+                a_second_owner_of_a_command_is_refused,
+                of_hosts_that_claim_one_command_at_once_one_is_taken,
                 a_host_without_endpoints_is_taken,
                 wakeups_tell_another_host_about_available_rows,
             ]

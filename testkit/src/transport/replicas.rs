@@ -111,6 +111,47 @@ pub async fn a_retried_message_holds_back_its_own_key_only(at: Arc<Harness>) {
     assert_eq!(place, Some(8), "the other keys went on meanwhile");
 }
 
+/// Where order is promised: while a message is in one replica's hands, no other replica gets a later
+/// one of its key.
+pub async fn a_key_is_in_the_hands_of_one_replica_at_a_time(at: Arc<Harness>) {
+    if !at.can(Skippable::OrdersByKey) {
+        return;
+    }
+    let endpoint = at.endpoint_taking("parcels", Order::PerKey, [(Kind::Event, "placed")]);
+    at.declare(&[&endpoint]).await;
+    let mut first = subscribe(&*at.transport, &endpoint, 10).await;
+    let mut second = subscribe(&*at.peer, &endpoint, 10).await;
+    let (mut window, ids) = at.events("placed", 24);
+    // A later message of another key says that those before it have been offered.
+    for (n, event) in window.iter_mut().enumerate() {
+        event.key = Some(if n < 20 { "a" } else { "b" }.to_owned());
+    }
+    at.publish(&window).await;
+
+    let is_a = |id: &MessageId| ids[..20].contains(id);
+    let (mut holder, mut held, mut got) = (None, Vec::new(), Vec::new());
+    while got.iter().filter(|id| !is_a(id)).count() < 4 {
+        let (replica, delivery) = either(&mut first, &mut second).await;
+        got.push(delivery.envelope.id);
+        if is_a(&delivery.envelope.id) {
+            assert_eq!(*holder.get_or_insert(replica), replica, "two hold one key");
+            held.push(delivery);
+        } else {
+            delivery.ack().await;
+        }
+    }
+    for delivery in held {
+        delivery.ack().await;
+    }
+    while got.len() < ids.len() {
+        let (_, delivery) = either(&mut first, &mut second).await;
+        got.push(delivery.envelope.id);
+        delivery.ack().await;
+    }
+    got.retain(is_a);
+    assert_eq!(got, ids[..20]);
+}
+
 /// A replica that goes in the middle of much work leaves nothing undone.
 pub async fn a_replica_that_goes_in_the_middle_loses_nothing(at: Arc<Harness>) {
     let endpoint = at.endpoint("orders", &["placed"]);

@@ -43,6 +43,7 @@ macro_rules! __transport_behaviours {
                 replicas_share_the_messages,
                 what_a_lost_replica_held_goes_to_another,
                 a_retried_message_holds_back_its_own_key_only,
+                a_key_is_in_the_hands_of_one_replica_at_a_time,
                 a_replica_that_goes_in_the_middle_loses_nothing,
             ]
             faults: [
