@@ -35,7 +35,8 @@ const STATE_AGE_MAX: Duration = Duration::from_millis(400);
 
 struct Api {
     demo: Demo,
-    address: SocketAddr,
+    /// How to start this shop again.
+    again: String,
     last: Mutex<Option<(Instant, Value)>>,
 }
 
@@ -49,7 +50,7 @@ pub(crate) async fn run(demo: Demo, port: Option<u16>) -> Result<()> {
     let console = demo.console.clone();
     let api = Arc::new(Api {
         demo,
-        address,
+        again: again(port.is_none() && address.port() != PORT, address.port()),
         last: Mutex::default(),
     });
     let router = Router::new()
@@ -94,6 +95,19 @@ async fn bind(port: Option<u16>) -> Result<TcpListener> {
             Ok(sockets) => Ok(sockets),
             Err(_) => at(0).await.context("cannot listen on any port"),
         },
+    }
+}
+
+/// Returns the command that starts this shop again, on the page's port.
+fn again(must_name_port: bool, port: u16) -> String {
+    let mut options: Vec<String> = std::env::args().skip(1).collect();
+    options.retain(|option| option != "--fresh");
+    if must_name_port {
+        options.push(format!("--port {port}"));
+    }
+    match options.join(" ") {
+        options if options.is_empty() => "cargo run --example orders".to_owned(),
+        options => format!("cargo run --example orders -- {options}"),
     }
 }
 
@@ -178,7 +192,7 @@ async fn look(api: &Api) -> Result<Value> {
     };
     let is_up = matches!(demo.gateway.ask(Ask::Look).await, Ok(Answer::Up));
     Ok(json!({
-        "address": api.address.to_string(),
+        "again": api.again,
         "pid": std::process::id(),
         "uptime_seconds": demo.console.uptime().as_secs_f64(),
         "gateway": if is_up { "up" } else { "down" },

@@ -71,14 +71,7 @@ impl Console {
     ///
     /// A handler that is run again says it again: this is what happens, not what is committed.
     pub(crate) fn say(&self, fact: Fact, order_id: i64, text: impl FnOnce() -> String) {
-        if fact != Fact::Placed {
-            let elapsed = self.started.elapsed();
-            self.first.send_if_modified(|first| {
-                let is_first = first.is_none();
-                first.get_or_insert(elapsed);
-                is_first
-            });
-        }
+        self.notice(fact);
         let mut second = self.lock();
         if second.lines < LINES_MAX {
             second.lines += 1;
@@ -86,6 +79,12 @@ impl Console {
         } else {
             *second.summed.entry(fact).or_default() += 1;
         }
+    }
+
+    /// Counts a fact about an order that is not worth a line of its own.
+    pub(crate) fn count(&self, fact: Fact) {
+        self.notice(fact);
+        *self.lock().summed.entry(fact).or_default() += 1;
     }
 
     /// Prints a line about the shop as a whole.
@@ -117,7 +116,17 @@ impl Console {
 
     /// Prints what was only counted so far.
     pub(crate) fn flush(&self) {
-        let second = std::mem::take(&mut *self.lock());
+        let second = {
+            let mut now = self.lock();
+            // After a second with more than one can read, the next one is summed up as a whole.
+            let is_busy = now.lines >= LINES_MAX && !now.summed.is_empty();
+            let lines = if is_busy { LINES_MAX } else { 0 };
+            let next = Second {
+                lines,
+                ..Second::default()
+            };
+            std::mem::replace(&mut *now, next)
+        };
         if second.summed.is_empty() {
             return;
         }
@@ -126,7 +135,19 @@ impl Console {
             .iter()
             .map(|(fact, n)| format!("{n} {}", fact.name()));
         let facts = facts.collect::<Vec<_>>().join(", ");
-        println!("{} .. and {facts}", self.time());
+        println!("{} .. {facts}", self.time());
+    }
+
+    /// Remembers when a handler first had something to say.
+    fn notice(&self, fact: Fact) {
+        if fact != Fact::Placed {
+            let elapsed = self.started.elapsed();
+            self.first.send_if_modified(|first| {
+                let is_first = first.is_none();
+                first.get_or_insert(elapsed);
+                is_first
+            });
+        }
     }
 
     fn time(&self) -> String {

@@ -149,9 +149,8 @@ fn try_later(answer: Answer, order_id: i64, console: &Console) -> HandlerError {
             HandlerError::retry_after(wait, anyhow!("gateway has not decided yet"))
         }
         _ => {
-            console.say(Fact::Waiting, order_id, || {
-                "the payment gateway is down".to_owned()
-            });
+            // Once per second and order: only a number of it can be read.
+            console.count(Fact::Waiting);
             HandlerError::retry_after(GATEWAY_PAUSE, anyhow!("gateway is down"))
         }
     }
