@@ -5,6 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
 use crate::endpoint::{Destination, EndpointName};
 use crate::envelope::{Due, Envelope, Identity, Outgoing, Timer};
 use crate::error::{BusError, HandlerError};
@@ -39,6 +42,7 @@ struct Inner {
     timer: Option<Timer>,
     staged: Mutex<Staged>,
     transaction: TransactionSlot,
+    limit_changed: Notify,
 }
 
 /// What every context of a host shares.
@@ -72,6 +76,8 @@ pub struct Staged {
     pub state_from: Option<Cow<'static, str>>,
     /// What was decided where nothing ran.
     pub note: Option<Cow<'static, str>>,
+    /// When the handler has to be done, if something that it holds says so.
+    pub(crate) limit: Option<Instant>,
     pub(crate) is_closed: bool,
 }
 
@@ -115,6 +121,7 @@ impl Ctx {
             timer,
             staged,
             transaction,
+            limit_changed: Notify::new(),
         };
         Self {
             inner: Arc::new(inner),
@@ -274,6 +281,34 @@ impl Ctx {
     /// Returns where the handler's own transaction is kept, for extractors.
     pub fn transaction(&self) -> &TransactionSlot {
         &self.inner.transaction
+    }
+
+    /// Lets the handler take at most `time` more, because it now holds something that others wait
+    /// for. A handler that takes longer has failed, and what it held is taken from it.
+    ///
+    /// # Errors
+    /// When the handler has returned.
+    pub fn limit(&self, time: Duration) -> Result<(), HandlerError> {
+        let until = Instant::now() + time;
+        let mut staged = self.staged()?;
+        staged.limit = Some(staged.limit.map_or(until, |earlier| earlier.min(until)));
+        drop(staged);
+        self.inner.limit_changed.notify_one();
+        Ok(())
+    }
+
+    /// Resolves when the handler has to be done; never where nothing says so.
+    pub(crate) async fn limit_reached(&self) {
+        loop {
+            let limit = self.lock().limit;
+            match limit {
+                None => self.inner.limit_changed.notified().await,
+                Some(until) => tokio::select! {
+                    () = tokio::time::sleep_until(until) => return,
+                    () = self.inner.limit_changed.notified() => {}
+                },
+            }
+        }
     }
 
     /// Stages a change of the instance. The last one counts.

@@ -124,14 +124,15 @@ impl Middleware for Deadline {
 
     fn run<'a>(&'a self, cx: &'a Ctx, next: Next<'a>) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
-            match tokio::time::timeout(self.0, next.run(cx)).await {
-                Ok(result) => result,
-                Err(_) => {
-                    let deadline = self.0;
-                    Err(HandlerError::new(format!(
-                        "handler took longer than its deadline of {deadline:?}"
-                    )))
-                }
+            let deadline = self.0;
+            tokio::select! {
+                result = tokio::time::timeout(deadline, next.run(cx)) => result.unwrap_or_else(|_| {
+                    let error = format!("handler took longer than its deadline of {deadline:?}");
+                    Err(HandlerError::new(error))
+                }),
+                () = cx.limit_reached() => Err(HandlerError::new(
+                    "handler held what others wait for (its `Tx` is the only writer) for too long",
+                )),
             }
         })
     }

@@ -27,7 +27,7 @@ pub trait Engine: sealed::Engine {}
 impl<Db: sealed::Engine> Engine for Db {}
 
 pub(crate) mod sealed {
-    use super::{Future, Group, Nudger, OpenTransaction, Routes, Store, StoreError};
+    use super::{Duration, Future, Group, Nudger, OpenTransaction, Routes, Store, StoreError};
 
     /// What this crate needs of an engine.
     pub trait Engine: sqlx::Database {
@@ -56,6 +56,10 @@ pub(crate) mod sealed {
             group: &Group,
         ) -> impl Future<Output = Result<Option<Routes>, StoreError>> + Send;
 
+        /// Returns how long a handler may hold a transaction from its first use on, where others
+        /// wait for it.
+        fn limit(store: &Self::Store) -> Option<Duration>;
+
         /// Returns what wakes the hosts of a store after a stranger's commit.
         fn nudger(store: &Self::Store) -> &Nudger;
     }
@@ -77,7 +81,8 @@ pub(crate) mod sealed {
 /// commits nor rolls back; SQL that does is detected, and the message fails for good.
 ///
 /// On SQLite there is one writer: whoever holds it holds up all others. Keep it short, and await
-/// nothing else in between.
+/// nothing else in between: a handler that holds it for longer than `SqliteConfig::tx_limit`, 1 s
+/// unless configured, has failed and is rolled back.
 ///
 /// # Examples
 /// ```
@@ -104,6 +109,7 @@ pub(crate) mod sealed {
 pub struct Tx<Db: Engine> {
     store: Db::Store,
     slot: OwnedMutexGuard<Option<Box<dyn OpenTransaction>>>,
+    cx: Ctx,
 }
 
 impl<Db: Engine> Tx<Db> {
@@ -119,6 +125,10 @@ impl<Db: Engine> Tx<Db> {
         if self.slot.is_none() {
             let open = Db::begin(&self.store).await?;
             *self.slot = Some(Box::new(open));
+            if let Some(limit) = Db::limit(&self.store) {
+                // Refused only after the handler has returned, when nobody waits for it any more.
+                let _ = self.cx.limit(limit);
+            }
         }
         let open = self.slot.as_mut().map(|open| &mut **open as &mut dyn Any);
         match open.and_then(|open| open.downcast_mut::<Db::Open>()) {
@@ -155,7 +165,11 @@ impl<Db: Engine> Extract for Tx<Db> {
         let slot = cx.transaction().clone().try_lock_owned().map_err(|_| {
             HandlerError::new("a handler has one transaction; take one `Tx`").terminal()
         })?;
-        Ok(Self { store, slot })
+        Ok(Self {
+            store,
+            slot,
+            cx: cx.clone(),
+        })
     }
 }
 

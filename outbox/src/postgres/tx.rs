@@ -1,5 +1,7 @@
 //! A transaction with the user's SQL in it, on a connection beside the engine's own.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::StoreError;
@@ -130,6 +132,10 @@ impl sealed::Engine for Postgres {
         }
         let (_, routes) = attach::read_routes(connection).await.map_err(store_error)?;
         Ok(Some(routes))
+    }
+
+    fn limit(_: &PgStore) -> Option<Duration> {
+        None
     }
 
     fn nudger(store: &PgStore) -> &Nudger {

@@ -40,6 +40,9 @@ pub struct SqliteConfig {
     /// How often other processes' commits are looked for. Default 10 ms, half of the 20 ms within
     /// which a message written by another process is to be seen.
     pub wakeup_interval: Duration,
+    /// How long a handler may hold the one writer through its `Tx`, from its first statement on.
+    /// Default 1 s; then the handler has failed and is rolled back.
+    pub tx_limit: Duration,
 }
 
 impl SqliteConfig {
@@ -50,6 +53,7 @@ impl SqliteConfig {
             busy_timeout: Duration::from_secs(5),
             readers_max: 3,
             wakeup_interval: Duration::from_millis(10),
+            tx_limit: Duration::from_secs(1),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A transaction with the user's SQL in it, on the connection that writes.
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::StoreError;
@@ -93,6 +95,10 @@ impl sealed::Engine for Sqlite {
             Err(StoreError::StaleRoutes(routes)) => Ok(Some(*routes)),
             Err(error) => Err(error),
         }
+    }
+
+    fn limit(store: &SqliteStore) -> Option<Duration> {
+        Some(store.config().tx_limit)
     }
 
     fn nudger(store: &SqliteStore) -> &Nudger {

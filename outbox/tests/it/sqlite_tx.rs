@@ -31,6 +31,7 @@ enum Then {
     Commit,
     RollBackAndBegin,
     Nest,
+    Hang,
 }
 
 impl Message for Pay {
@@ -60,6 +61,7 @@ async fn pay(pay: Pay, mut tx: Tx<Sqlite>) -> Result<Receipt, HandlerError> {
         .await?;
     match pay.then {
         Then::Return => {}
+        Then::Hang => std::future::pending().await,
         Then::Fail => return Err(HandlerError::new("declined").terminal()),
         Then::Commit => connection.execute("commit").await.map(|_| ())?,
         Then::RollBackAndBegin => {
@@ -93,6 +95,7 @@ impl Shop {
         let folder = Folder::new();
         let config = SqliteConfig {
             busy_timeout: Duration::from_millis(300),
+            tx_limit: Duration::from_millis(100),
             ..SqliteConfig::new(folder.file())
         };
         let store = SqliteStore::open_with(config).await.unwrap();
@@ -177,6 +180,28 @@ async fn a_handler_that_fails_leaves_no_rows() {
     assert_eq!(shop.payments().await, 0);
     assert_eq!(shop.receipts.load(Ordering::SeqCst), 0);
     shop.stop().await;
+}
+
+/// There is one writer: whoever holds it for ever would hold up everybody.
+#[tokio::test]
+async fn a_handler_that_holds_the_writer_too_long_has_failed_and_lets_go() {
+    let shop = Shop::open().await;
+    let (hang, fine) = (Then::Hang, Then::Return);
+    let cents = 5;
+    shop.host
+        .bus()
+        .send(Pay { cents, then: hang })
+        .await
+        .unwrap();
+    shop.host
+        .bus()
+        .send(Pay { cents, then: fine })
+        .await
+        .unwrap();
+    shop.until_receipts(1).await;
+    assert_eq!(shop.payments().await, 1);
+    assert!(shop.host.counters().failed_attempts.get() >= 1);
+    assert!(shop.host.stop(Duration::from_secs(10)).await);
 }
 
 /// A statement of the user's that ends our transaction must not pass for a commit.
