@@ -162,7 +162,7 @@ pub async fn a_body_that_cannot_be_decoded_is_a_dead_letter(scene: Scene) {
 pub async fn a_type_without_handler_is_a_dead_letter(scene: Scene) {
     let host = scene.host("work", |e| e.handle(note)).await;
     send_raw(&host.bus(), |envelope| {
-        envelope.message_type = "test.unheard-of".into()
+        envelope.message_type = "test.unheard-of".into();
     })
     .await;
     let dead = scene.dead_letters(1).await;
