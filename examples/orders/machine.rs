@@ -46,7 +46,7 @@ pub(crate) enum Stage {
 
 /// Declares what every message does in every state.
 pub(crate) fn order_machine() -> StateMachine<Order> {
-    StateMachine::named("order")
+    let machine = StateMachine::named("order")
         .initially(
             Order::when::<PlaceOrder>()
                 .init(|m| Order {
@@ -91,6 +91,20 @@ pub(crate) fn order_machine() -> StateMachine<Order> {
                 .transition_to(Stage::Overdue),
         )
         .during(
+            Stage::Shipping,
+            Order::when::<OrderShipped>()
+                .publish(|o, _| OrderFinished {
+                    order_id: o.order_id,
+                })
+                .finalize(),
+        );
+    with_late_payments(machine)
+}
+
+/// Adds what happens after the payment deadline has passed.
+fn with_late_payments(machine: StateMachine<Order>) -> StateMachine<Order> {
+    machine
+        .during(
             Stage::Overdue,
             Order::when::<PaymentDeclined>()
                 .publish(declined)
@@ -112,14 +126,6 @@ pub(crate) fn order_machine() -> StateMachine<Order> {
                 .publish(|o, _| OrderCancelled {
                     order_id: o.order_id,
                     reason: "paid too late, refunded".to_owned(),
-                })
-                .finalize(),
-        )
-        .during(
-            Stage::Shipping,
-            Order::when::<OrderShipped>()
-                .publish(|o, _| OrderFinished {
-                    order_id: o.order_id,
                 })
                 .finalize(),
         )
