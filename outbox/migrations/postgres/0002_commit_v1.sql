@@ -390,7 +390,10 @@ begin
             select o.message, o.type, o.destination, o.key, coalesce(o.in_line, false), o.headers,
                 o.body,
                 case when c.is_leased then v_now + p_lease
-                    when o.behind = 1 then greatest(c.due_at, v_now + 60000000)
+                    -- Five to ten minutes: the pull is sure, this only bounds the harm of a
+                    -- defect; spread, so that a burst does not come back as one.
+                    when o.behind = 1
+                    then greatest(c.due_at, v_now + (300000000 * (1 + random()))::bigint)
                     else c.due_at end,
                 nullif(c.due_at, v_now), c.due_at + o.wanted, c.is_leased::int,
                 -- Each failure that it brings along was a start whose end is known.

@@ -26,8 +26,9 @@ begin
 end $$;
 
 -- Claims rows of destinations, each up to its limit. Rows that are not the oldest of their line
--- are deferred instead, at most about 500 in one call, so that a long line behind one blocked key
--- costs each claim little.
+-- are deferred instead, for at most about 8 ms of one call, so that a long line behind one blocked
+-- key costs each claim little. They are pulled forward when their turn comes; the longer they have
+-- waited, the longer they are deferred, so that a stuck key costs less with time.
 create function sagabus.claim_v1(
     c_destinations text[], c_limits int[], c_total int, c_hot boolean, c_lease bigint
 ) returns table (
@@ -47,7 +48,6 @@ declare
     v_at int[];
     v_in_line bigint[];
     v_held bigint[];
-    v_held_count int := 0;
 begin
     loop
         -- A lock that lets others refer to the row: whoever writes a follower need not wait.
@@ -77,7 +77,11 @@ begin
                             and p.parked is null and p.id < o.id);
         end if;
         if v_held is not null then
-            update sagabus.outbox o set available_at = v_now + 60000000
+            update sagabus.outbox o set available_at = v_now + case
+                when o.epoch = 0
+                then (greatest(300000000, v_now - o.created_at) * (1 + random()))::bigint
+                -- One that was claimed before is not pulled.
+                else 60000000 end
             from unnest(v_held) as h(id) where o.id = h.id;
             for v_n in 1 .. cardinality(v_ids) loop
                 if not v_ids[v_n] = any (v_held) then
@@ -94,9 +98,7 @@ begin
         returning o.id, o.epoch, o.destination, o.message_id, o.message_type, o.key, o.headers,
             o.body, o.starts, o.failures, o.solo_starts, o.attempts, o.timer_kind, o.timer_key,
             o.timer_name, o.timer_generation, coalesce(o.expires_at <= v_now, false);
-        exit when v_held is null;
-        v_held_count := v_held_count + cardinality(v_held);
-        exit when v_held_count >= 500 or v_total <= 0;
+        exit when v_held is null or v_total <= 0 or sagabus.now_micros() > v_now + 8000;
     end loop;
 end $$;
 
