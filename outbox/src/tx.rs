@@ -325,11 +325,22 @@ pub trait BusExt {
     /// where the commit comes later, they leave with the next poll.
     ///
     /// # Examples
-    /// ```ignore
-    /// let mut tx = pool.begin().await?;
-    /// orders::insert(&mut tx, &order).await?;
-    /// bus.outbox(&mut tx).publish(OrderPlaced { .. }).await?;
-    /// tx.commit().await?;
+    /// ```
+    /// # #[cfg(feature = "postgres")]
+    /// # mod example {
+    /// # use sagabus_core::{Bus, Event};
+    /// # use sagabus_outbox::BusExt;
+    /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+    /// async fn place(pool: sqlx::PgPool, bus: Bus, placed: impl Event) -> Result {
+    ///     let mut tx = pool.begin().await?;
+    ///     sqlx::query("insert into orders default values")
+    ///         .execute(&mut *tx)
+    ///         .await?;
+    ///     bus.outbox(&mut tx).publish(placed).await?;
+    ///     tx.commit().await?;
+    ///     Ok(())
+    /// }
+    /// # }
     /// ```
     fn outbox<'a, T: UserTransaction>(&self, transaction: &'a mut T) -> Outbox<'a, T>;
 }

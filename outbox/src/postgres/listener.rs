@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sagabus_core::Lifecycle;
 use sagabus_core::backoff::Backoff;
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::postgres::{PgListener, PgNotification, PgPoolOptions};
 use tokio::time::{Instant, sleep_until};
 
 use super::store::PgStore;
@@ -74,6 +74,12 @@ enum Event {
     Due,
 }
 
+impl Event {
+    fn of(told: Option<PgNotification>) -> Self {
+        told.map_or(Self::Lost, |told| Self::Told(told.process_id()))
+    }
+}
+
 /// Passes notifications on in both directions; `Ok` when the connection was lost without a word.
 async fn listen(store: &PgStore, listener: &mut PgListener) -> Result<(), sqlx::Error> {
     let own: i32 = sqlx::query_scalar(OWN_PROCESS)
@@ -83,7 +89,7 @@ async fn listen(store: &PgStore, listener: &mut PgListener) -> Result<(), sqlx::
     let mut is_asked = false;
     loop {
         let event = tokio::select! {
-            told = listener.try_recv() => told?.map_or(Event::Lost, |told| Event::Told(told.process_id())),
+            told = listener.try_recv() => Event::of(told?),
             () = store.outbound().notified(), if !is_asked => Event::Asked,
             () = sleep_until(quiet_until), if is_asked => Event::Due,
         };

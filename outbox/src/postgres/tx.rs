@@ -61,7 +61,8 @@ impl PgTransaction {
             return Ok(report);
         }
         let Self { store, mut taken } = self;
-        // A connection whose `COMMIT` failed is closed: the driver still counts a transaction on it.
+        // A connection whose `COMMIT` failed is closed: the driver still counts a transaction on
+        // it.
         match store.answer(commit_all(&mut taken)).await {
             Some(Ok(())) => taken.give_back(),
             Some(Err(error)) => return Err(commit_error(error)),
@@ -162,11 +163,18 @@ impl PgStore {
     /// A cancelled call leaves no transaction behind.
     ///
     /// # Examples
-    /// ```ignore
-    /// let mut tx = store.begin(&bus).await?;
-    /// orders::insert(tx.conn().await?, &order).await?;
-    /// tx.publish(OrderPlaced { .. })?;
-    /// tx.commit().await?;
+    /// ```
+    /// # use sagabus_core::{Bus, BusError, Event};
+    /// # use sagabus_outbox::PgStore;
+    /// async fn place(store: PgStore, bus: Bus, placed: impl Event) -> Result<(), BusError> {
+    ///     let mut tx = store.begin(&bus).await?;
+    ///     sqlx::query("insert into orders default values")
+    ///         .execute(tx.conn().await?)
+    ///         .await
+    ///         .expect("the table is there");
+    ///     tx.publish(placed)?;
+    ///     tx.commit().await
+    /// }
     /// ```
     pub async fn begin(&self, bus: &Bus) -> Result<BusTransaction<Postgres>, BusError> {
         BusTransaction::begin(self, bus).await

@@ -12,12 +12,12 @@ type Spoil = fn(&mut UnitOfWork);
 
 /// One bad unit among a hundred, however it is bad.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_poisoned_value_refuses_its_group_and_writes_nothing() {
+async fn a_value_that_is_refused_refuses_its_group_and_writes_nothing() {
     let Some((database, store)) = Database::migrated().await else {
         return;
     };
     let site = Site::new(store).await;
-    let poison: [(&str, Spoil); 5] = [
+    let cases: [(&str, Spoil); 5] = [
         ("NUL in a key", |unit| {
             unit.instance = Some(change("a\0b", 0));
         }),
@@ -39,7 +39,7 @@ async fn a_poisoned_value_refuses_its_group_and_writes_nothing() {
             unit.instance = Some(bad);
         }),
     ];
-    for (what, spoil) in poison {
+    for (what, spoil) in cases {
         let mut units: Vec<_> = (0..100).map(|_| site.unit(MessageId::new())).collect();
         units[0].instance = Some(change("twice", 0));
         spoil(&mut units[57]);
