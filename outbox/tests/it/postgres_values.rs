@@ -152,3 +152,36 @@ async fn a_follower_written_beside_its_head_is_not_stranded() {
     site.stop().await;
     other.stop().await;
 }
+
+/// Whatever brought it about, a strange door or a time-out: what is due but not first stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_that_are_due_are_put_off_by_the_claim() {
+    let Some((database, store)) = Database::migrated().await else {
+        return;
+    };
+    let site = Site::new(store).await;
+    let ordered = |key: &str| {
+        let mut one = outgoing(key);
+        one.key = Some(key.to_owned());
+        one
+    };
+    let unit = UnitOfWork {
+        outgoing: ["a", "a", "b", "a"].map(ordered).into(),
+        ..UnitOfWork::default()
+    };
+    let group = site.group_to("parcels", vec![unit]);
+    site.store.commit(&group).await.unwrap();
+    database
+        .run("update sagabus.outbox set available_at = sagabus.now_micros() - id")
+        .await;
+    let rows = site.claim("parcels", 10).await;
+    let mut keys: Vec<_> = rows.iter().map(|one| one.key.clone().unwrap()).collect();
+    keys.sort();
+    assert_eq!(keys, ["a", "b"]);
+    let first = rows.iter().map(|one| one.row.id).min();
+    let oldest = database.number("select min(id) from sagabus.outbox").await;
+    assert_eq!(first, Some(oldest));
+    let due = "select count(*) from sagabus.outbox where available_at <= sagabus.now_micros()";
+    assert_eq!(database.number(due).await, 0);
+    site.stop().await;
+}
