@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
-use crate::endpoint::{EndpointId, EndpointName, MessageType};
-use crate::envelope::{Envelope, Outgoing};
+use crate::endpoint::{EndpointId, EndpointName, MessageType, Order};
+use crate::envelope::{Due, Envelope, Outgoing};
 use crate::id::{CorrelationId, InstanceId, MessageId};
 
 /// Everything that one handler run produced. Nothing of it exists until the committer has written
@@ -30,6 +30,23 @@ pub struct UnitOfWork {
 }
 
 impl UnitOfWork {
+    /// Returns the order in which the store keeps a row of this unit, given what its destination
+    /// promises.
+    ///
+    /// A message for later (a timer, a reminder) takes no place in line: it would hold back its
+    /// key until it is due. One that comes back for another try keeps its key waiting, which is
+    /// the promise.
+    pub fn order_of(&self, outgoing: &Outgoing, promised: Order) -> Order {
+        let is_itself = |source: &Source| matches!(source, Source::Broker { message_id, .. } if *message_id == outgoing.envelope.id);
+        let comes_back = || !outgoing.attempts.is_empty() || self.sources.iter().any(is_itself);
+        let is_in_line = outgoing.key.is_some() && (outgoing.due == Due::Now || comes_back());
+        if is_in_line {
+            promised
+        } else {
+            Order::Unordered
+        }
+    }
+
     /// Returns roughly how many bytes this unit writes, which bounds a group.
     pub fn size(&self) -> usize {
         /// Columns, ids and index entries of one row, rounded up.

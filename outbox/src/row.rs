@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use sagabus_core::endpoint::{EndpointName, Order};
-use sagabus_core::envelope::{Due, Outgoing};
+use sagabus_core::envelope::Outgoing;
 use sagabus_core::headers::Headers;
 use sagabus_core::store::Place;
-use sagabus_core::unit_of_work::{Attempt, Origin, Reason, Source, UnitOfWork};
+use sagabus_core::unit_of_work::{Attempt, Origin, Reason, UnitOfWork};
 
 /// Says an endpoint of this database, as the outbox stores it: `@orders`.
 pub(crate) fn endpoint_text(name: &EndpointName) -> String {
@@ -18,16 +18,8 @@ pub(crate) fn endpoint_text(name: &EndpointName) -> String {
 }
 
 /// Says whether a row stands in the line of its key, where only the oldest moves.
-///
-/// A message for later (a timer, a reminder) takes no place in line: it would hold back its key
-/// until it is due. One that comes back for another try keeps its key waiting, which is the
-/// promise.
 pub(crate) fn is_in_line(unit: &UnitOfWork, outgoing: &Outgoing, place: &Place) -> bool {
-    let is_itself = |source: &Source| matches!(source, Source::Broker { message_id, .. } if *message_id == outgoing.envelope.id);
-    let comes_back = || !outgoing.attempts.is_empty() || unit.sources.iter().any(is_itself);
-    place.order() == Order::PerKey
-        && outgoing.key.is_some()
-        && (outgoing.due == Due::Now || comes_back())
+    unit.order_of(outgoing, place.order()) == Order::PerKey
 }
 
 /// Encodes failed tries; none are stored as null.

@@ -24,10 +24,6 @@ pub(crate) enum Call {
     /// `--` is handed to the tests.
     Tests(&'static [&'static str]),
     /// `cargo <these>`, for programs that are not test harnesses: `&["run", "--example", ..]`.
-    #[allow(
-        dead_code,
-        reason = "the first such stage comes with the programs that it runs"
-    )]
     Program(&'static [&'static str]),
 }
 
@@ -47,6 +43,22 @@ pub(crate) const STAGES: &[Stage] = &[
         name: "examples",
         command: Call::Tests(&["--examples"]),
         what: "examples compile and their tests pass",
+    },
+    Stage {
+        name: "hello",
+        command: Call::Program(&["run", "--quiet", "--all-features", "--example", "01_hello"]),
+        what: "the first example runs to its assertion",
+    },
+    Stage {
+        name: "machine",
+        command: Call::Program(&[
+            "run",
+            "--quiet",
+            "--all-features",
+            "--example",
+            "02_state_machine",
+        ]),
+        what: "the state machine's example runs to its assertion",
     },
     Stage {
         name: "docs",

@@ -3,7 +3,6 @@
 use super::database::Database;
 use super::outbox::NewRow;
 use crate::clock::Timestamp;
-use crate::endpoint::Order;
 use crate::envelope::{Due, Identity, Outgoing};
 use crate::error::StoreError;
 use crate::id::InstanceId;
@@ -159,14 +158,8 @@ impl Database {
     /// Writes one row of a winner and returns its key if it was born leased.
     fn place(&mut self, group: &Group, placement: &Placement, now: Timestamp) -> Option<RowKey> {
         let outgoing = outgoing_of(group, placement)?;
-        let (destination, order) = match &placement.place {
-            Place::Endpoint(target) => (format!("@{}", target.name), target.order),
-            Place::Address { address, order } => (address.clone(), *order),
-            Place::Nowhere => (
-                format!("?{}", outgoing.envelope.message_type),
-                Order::Unordered,
-            ),
-        };
+        let destination = placement.place.as_stored(&outgoing.envelope.message_type);
+        let order = group.units[placement.unit].order_of(outgoing, placement.place.order());
         if let (Identity::Given, Place::Endpoint(target)) = (outgoing.identity, &placement.place) {
             let key = (outgoing.envelope.id, target.id);
             if self.inbox.contains_key(&key) {

@@ -65,3 +65,26 @@ pub async fn a_failing_message_holds_back_its_own_key_only(scene: Scene) {
     scene.quiet().await;
     stop(host).await;
 }
+
+pub async fn a_message_for_later_holds_back_nobody(scene: Scene) {
+    async fn note(command: Do, log: State<Log>) {
+        log.add(format!("do {}", command.n));
+    }
+    let host = scene
+        .host("work", |e| e.handle(note).order(Order::PerKey))
+        .await;
+    let bus = host.bus();
+    let later = bus.send(Do { n: 1 }).key("same");
+    later
+        .after(Duration::from_millis(400))
+        .await
+        .expect("it is stored");
+    host.bus()
+        .send(Do { n: 2 })
+        .key("same")
+        .await
+        .expect("it is stored");
+    assert_eq!(scene.log.wait_for(2).await, ["do 2", "do 1"]);
+    scene.quiet().await;
+    stop(host).await;
+}

@@ -43,6 +43,7 @@ macro_rules! __bus_behaviours {
             ordering: [
                 messages_of_one_key_are_handled_in_order,
                 a_failing_message_holds_back_its_own_key_only,
+                a_message_for_later_holds_back_nobody,
             ]
             hosting: [
                 two_hosts_share_the_work_and_handle_each_message_once,
