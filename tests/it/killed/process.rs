@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The variable that arms a crash point.
 const FAULT: &str = "SAGABUS_FAULT";
