@@ -30,7 +30,8 @@ pub(crate) fn inside_handler<F: Future>(handler: F) -> impl Future<Output = F::O
 
 /// Sends and publishes from outside of handlers. Cheap to clone; shared by all of a process.
 ///
-/// Each call is durable when it returns `Ok`. To commit a message together with your own rows, use
+/// Each call is durable when it returns `Ok`, and waits for as long as the database cannot be
+/// reached. To commit a message together with your own rows, use
 /// `store.begin(&bus)` or `bus.outbox(&mut your_transaction)`.
 #[derive(Clone, Default)]
 pub struct Bus {
@@ -70,7 +71,8 @@ impl Bus {
         .after(after)
     }
 
-    /// Stores messages in one unit of their own: all or none.
+    /// Stores messages in one unit of their own: all or none. Waits for as long as the database
+    /// cannot be reached.
     ///
     /// # Errors
     /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Store`] when the

@@ -36,7 +36,7 @@ const SETTLES_MAX: usize = 1000;
 const CALLS_MAX: usize = 2;
 /// Units that must wait before a second call starts beside the first; fewer would only split a
 /// group in two.
-const SECOND_CALL_UNITS_MIN: usize = 32;
+const SECOND_CALL_UNITS_MIN: usize = 64;
 /// Entries that may wait. Every unit's message holds a place of its endpoint, so this is a
 /// back-stop.
 const WAITING_MAX: usize = 4096;
@@ -422,8 +422,10 @@ impl Shared {
             } else if !settles.is_empty() {
                 self.commit(Vec::new(), Vec::new(), settles).await;
                 self.commit(units, answers, Vec::new()).await;
-            } else if let (1, Some(answer)) = (units.len(), answers.pop()) {
-                let _ = answer.send(Answer::Refused(error)); // Its message is redelivered.
+            } else if units.len() == 1 {
+                if let Some(answer) = answers.pop() {
+                    let _ = answer.send(Answer::Refused(error)); // Its message is redelivered.
+                }
             } else {
                 let half = units.len() / 2;
                 let (more_units, more_answers) = (units.split_off(half), answers.split_off(half));

@@ -186,6 +186,20 @@ impl HandlerError {
     pub fn chain(&self) -> String {
         chain(&*self.source)
     }
+
+    /// Says whether the message is not to blame: the store could not be reached or was busy, or
+    /// `excuses` knows a cause. An error that says itself what to do has no excuse.
+    pub(crate) fn is_excused(&self, excuses: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
+        let is_transient = |cause: &(dyn Error + 'static)| {
+            cause
+                .downcast_ref::<StoreError>()
+                .is_some_and(StoreError::is_transient)
+        };
+        let first: &(dyn Error + 'static) = &*self.source;
+        self.class == Class::Retry
+            && std::iter::successors(Some(first), |&cause| cause.source())
+                .any(|cause| is_transient(cause) || excuses(cause))
+    }
 }
 
 impl<E: Into<BoxError>> From<E> for HandlerError {

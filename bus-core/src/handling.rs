@@ -357,11 +357,26 @@ impl Case<'_> {
                     .terminal(),
             ),
             (Err(error), Ok(Some(transaction))) => {
+                let is_excused = error.is_excused(|cause| transaction.excuses(cause));
                 transaction.rollback().await;
-                End::Failed(error)
+                self.end_of(error, is_excused)
             }
-            (Err(error), _) => End::Failed(error),
+            (Err(error), _) => {
+                let is_excused = error.is_excused(|_| false);
+                self.end_of(error, is_excused)
+            }
         }
+    }
+
+    /// Says how a try ended that left an error.
+    fn end_of(&self, error: HandlerError, is_excused: bool) -> End {
+        if is_excused {
+            // The outage is in the log once, by those who talk to the database all the time.
+            let id = self.arrival.envelope().id;
+            tracing::debug!(%id, error = error.chain(), "try ended by the database; costs nothing");
+            return End::Reload;
+        }
+        End::Failed(error)
     }
 
     /// Records a failed try and says what follows.

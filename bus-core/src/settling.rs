@@ -175,8 +175,11 @@ impl Case<'_> {
         faults::at(Point::BeforeTakeOver);
         let end = self.commit_grouped(unit).await;
         faults::at(Point::AfterTakeOver);
-        if let End::Settled = end {
-            self.ack().await;
+        match end {
+            End::Settled => self.ack().await,
+            // It can never be written down: coming again and again would not help it.
+            End::Failed(error) => self.dead(Reason::RefusedByStore, Some(error.chain())).await,
+            End::Reload | End::Abandoned => {}
         }
     }
 
@@ -187,14 +190,21 @@ impl Case<'_> {
         }
         let excess = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         self.attempts.drain(..excess);
-        let envelope = self.arrival.envelope().clone();
+        let mut envelope = self.arrival.envelope().clone();
+        // What a broker delivers may have a type or key that no store keeps as text; nothing may
+        // keep a message from becoming a dead letter. The key is in the headers, which are bytes.
+        if envelope.message_type.contains('\0') {
+            envelope.message_type = envelope.message_type.replace('\0', "\u{fffd}").into();
+        }
+        let key = self.arrival.key().filter(|key| !key.contains('\0'));
+        let key = key.map(str::to_owned);
         let (id, message_type) = (envelope.id, envelope.message_type.clone());
         let dead = DeadLetter {
             endpoint: self.endpoint.name.clone(),
             envelope,
             reason,
             attempts: self.attempts.clone(),
-            key: self.arrival.key().map(str::to_owned),
+            key,
             instance: None,
         };
         let unit = UnitOfWork {

@@ -63,8 +63,7 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
     /// `Ok` promises that every unit with [`Outcome::Committed`] is durable and whole, and that of
     /// every other unit nothing is written. The order of steps is fixed: settles; sources in the
     /// order of their keys; instances; losers' sources taken back; outgoing, history and dead
-    /// letters of winners. Duplicate is decided before Conflict. The caller puts at most one unit
-    /// per source and per instance into a group.
+    /// letters of winners. Duplicate is decided before Conflict. Units share no source or instance.
     ///
     /// # Errors
     /// [`StoreError::Unknown`] when the outcome is not known (call again with the same group: its
@@ -84,8 +83,7 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
     /// Rows claimed by a dropped call come back when their lease ends.
     fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Vec<ClaimedRow>, StoreError>>;
 
-    /// Extends the leases of everything this host has in hand, and its own heartbeat, in one
-    /// statement.
+    /// Extends the leases of all that this host has in hand, and its heartbeat, in one statement.
     ///
     /// `Ok` has the number of rows that were still ours.
     ///
@@ -123,6 +121,11 @@ pub trait OpenTransaction: Any + Send + Sync {
 
     /// Rolls back, so that nothing of the handler's SQL is left.
     fn rollback(self: Box<Self>) -> BoxFuture<'static, ()>;
+
+    /// Says whether an error of the handler's SQL (lost connection, deadlock) costs no attempt.
+    fn excuses(&self, _error: &(dyn std::error::Error + 'static)) -> bool {
+        false
+    }
 }
 
 /// A host as it introduces itself to its store.

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backoff::jittered;
+use crate::backoff::{Backoff, jittered};
 use crate::counters::Counters;
-use crate::error::chain;
 use crate::faults::{self, Point};
 use crate::id::HostId;
 use crate::intake::InHand;
@@ -26,9 +25,11 @@ pub(crate) async fn extend_leases(
     lease: Duration,
     lifecycle: Lifecycle,
 ) {
+    let mut backoff = Backoff::new("extend leases");
+    let mut pause = lease / 3;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(lease / 3) => {}
+            () = tokio::time::sleep(pause) => {}
             () = lifecycle.draining() => {
                 if in_hand.rows().is_empty() {
                     return;
@@ -42,8 +43,15 @@ pub(crate) async fn extend_leases(
             lease,
         };
         match store.extend(&extension).await {
-            Ok(_) => faults::at(Point::AfterExtend),
-            Err(error) => tracing::warn!(error = chain(&error), "leases were not extended"),
+            Ok(_) => {
+                faults::at(Point::AfterExtend);
+                backoff.ended();
+                pause = lease / 3;
+            }
+            Err(error) => {
+                backoff.failed(&error).await;
+                pause = Duration::ZERO;
+            }
         }
     }
 }
@@ -57,6 +65,7 @@ pub(crate) async fn sweep(
 ) {
     // Hosts that start together do not sweep together.
     let mut pause = jittered(retention.interval / 6);
+    let mut backoff = Backoff::new("sweep");
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
@@ -65,6 +74,7 @@ pub(crate) async fn sweep(
         pause = match store.sweep(&retention).await {
             Ok(swept) => {
                 faults::at(Point::AfterSweep);
+                backoff.ended();
                 counters
                     .swept
                     .add(swept.inbox + swept.history + swept.tombstones);
@@ -75,7 +85,7 @@ pub(crate) async fn sweep(
                 }
             }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "sweep failed; trying again later");
+                backoff.failed(&error).await;
                 jittered(retention.interval)
             }
         };
