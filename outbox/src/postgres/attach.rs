@@ -7,10 +7,12 @@ use std::time::Duration;
 use sagabus_core::endpoint::{EndpointId, EndpointName, Order};
 use sagabus_core::store::{Attached, EndpointSpec, Registration, Routes, Target};
 use sagabus_core::{Lifecycle, StoreError, StoreId};
-use sqlx::Row;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Row};
+use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::connections::Taken;
 use super::error::{commit_error, store_error};
 use super::store::PgStore;
 use super::{listener, migrate};
@@ -44,12 +46,19 @@ pub(super) async fn attach(
     registration: &Registration,
     lifecycle: &Lifecycle,
 ) -> Result<Attached, StoreError> {
-    let mut taken = store.take().await?;
-    migrate::check(store, &mut taken).await?;
-    if register(&mut taken, registration).await? {
-        await_older_calls(&mut taken).await?;
-    }
-    let (id, routes) = read_routes(&mut taken).await.map_err(store_error)?;
+    let mut taken = sound_connection(store).await?;
+    let introducing = async {
+        migrate::check(store, &mut taken).await?;
+        if register(&mut taken, registration).await? {
+            await_older_calls(&mut taken).await?;
+        }
+        read_routes(&mut taken).await.map_err(store_error)
+    };
+    let limit = store.config().call_timeout;
+    let (id, routes) = timeout(limit, introducing).await.unwrap_or_else(|_| {
+        let late = format!("{}: no answer within {limit:?}", store.place());
+        Err(StoreError::Unavailable(late.into()))
+    })?;
     taken.give_back();
     lifecycle.spawn(listener::run(store.clone(), lifecycle.clone()));
     // Hosts that know older routes learn of the new ones with their next commit.
@@ -65,6 +74,17 @@ pub(super) async fn attach(
         routes,
         wakeups: store.wakeups().subscribe(),
     })
+}
+
+/// Takes a connection that answers. Those that rest since the store was made may have lost their
+/// server, and a host that starts is told so by nobody else.
+async fn sound_connection(store: &PgStore) -> Result<Taken, StoreError> {
+    let mut taken = store.take().await?;
+    if let Some(Ok(())) = store.answer(taken.ping()).await {
+        return Ok(taken);
+    }
+    taken.give_up();
+    store.take().await
 }
 
 /// Reads the routes as they are now.

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::error::{connect_error, is_harmless};
+use super::store::Place;
 
 /// After so long a rest a connection is tried out before it is used: something on the way may have
 /// dropped it without a word. Below the shortest idle time-outs that proxies are given.
@@ -108,8 +109,12 @@ impl Connections {
             Ok(connection)
         };
         match timeout(self.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(connect_error),
-            Err(late) => Err(StoreError::Unavailable(late.into())),
+            Ok(connected) => connected.map_err(|error| connect_error(error, Place(&self.options))),
+            Err(_) => {
+                let (place, limit) = (Place(&self.options), self.connect_timeout);
+                let late = format!("{place}: no connection within {limit:?}");
+                Err(StoreError::Unavailable(late.into()))
+            }
         }
     }
 
@@ -146,6 +151,12 @@ impl Taken {
         }
     }
 
+    /// Closes the connection because its server was lost, and those that rest: what cut this one
+    /// probably cut the others, too.
+    pub(super) fn give_up(self) {
+        self.home.lock().clear();
+    }
+
     /// Ends a call: keeps the connection where it is sound, and sorts the error.
     ///
     /// `answer` is `None` where the server did not answer in time.
@@ -163,13 +174,12 @@ impl Taken {
                 if is_harmless(&error) {
                     self.give_back();
                 } else {
-                    // What cut this one probably cut the others, too.
-                    self.home.lock().clear();
+                    self.give_up();
                 }
                 Err(sort(error))
             }
             None => {
-                self.home.lock().clear();
+                self.give_up();
                 let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
                 Err(sort(late.into()))
             }

@@ -1,6 +1,7 @@
 //! What PostgreSQL's error codes mean to the engine.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
 use sagabus_core::StoreError;
 use sqlx::error::DatabaseError;
@@ -44,8 +45,8 @@ pub(super) fn late() -> StoreError {
     StoreError::Unknown(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
 }
 
-/// Sorts an error of connecting: nothing was sent.
-pub(super) fn connect_error(error: sqlx::Error) -> StoreError {
+/// Sorts an error of connecting to `place`: nothing was sent.
+pub(super) fn connect_error(error: sqlx::Error, place: impl Display) -> StoreError {
     match &error {
         sqlx::Error::Configuration(_) | sqlx::Error::Tls(_) => StoreError::Setup(format!(
             "cannot connect to PostgreSQL: {}",
@@ -63,7 +64,7 @@ pub(super) fn connect_error(error: sqlx::Error) -> StoreError {
                 database.message()
             ))
         }
-        _ => StoreError::Unavailable(error.into()),
+        _ => StoreError::Unavailable(format!("{place}: {error}").into()),
     }
 }
 
@@ -76,6 +77,20 @@ pub(super) fn is_harmless(error: &sqlx::Error) -> bool {
         .try_downcast_ref::<PgDatabaseError>()
         .map(PgDatabaseError::severity);
     severity == Some(PgSeverity::Error) && database.code().as_deref() != Some(READ_ONLY)
+}
+
+/// Says whether an error of a user's SQL is no fault of the statement: the server or the way to it
+/// was lost, or somebody else was faster. Where the user's own time-out ended it, it is.
+pub(super) fn is_excuse(error: &sqlx::Error) -> bool {
+    /// A statement time-out, or somebody's `pg_cancel_backend`.
+    const QUERY_CANCELED: &str = "57014";
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    match code.as_deref() {
+        Some(QUERY_CANCELED) => false,
+        Some(READ_ONLY) => true,
+        Some(code) => matches!(code.get(..2), Some("08" | "40" | "53" | "57")),
+        None => matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed),
+    }
 }
 
 fn by_code(code: &str, error: sqlx::Error) -> StoreError {

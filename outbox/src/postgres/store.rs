@@ -92,7 +92,7 @@ impl fmt::Debug for PgConfig {
 }
 
 /// Says where a database is, without its password.
-struct Place<'a>(&'a PgConnectOptions);
+pub(super) struct Place<'a>(pub(super) &'a PgConnectOptions);
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

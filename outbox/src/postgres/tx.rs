@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use std::error::Error;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::StoreError;
@@ -12,11 +14,12 @@ use sagabus_core::unit_of_work::Outcome;
 use sqlx::postgres::{PgConnection, PgTransactionManager};
 use sqlx::{Postgres, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
+use tokio::time::timeout;
 
 use super::attach;
 use super::commit::{Door, announce, judge, write};
 use super::connections::Taken;
-use super::error::{commit_error, late, store_error};
+use super::error::{commit_error, is_excuse, late, store_error};
 use super::store::PgStore;
 use crate::nudge::Nudger;
 use crate::tx::{BusTransaction, sealed};
@@ -39,18 +42,27 @@ impl PgTransaction {
     /// the driver's own pool would let happen.
     async fn begin(store: &PgStore) -> Result<Self, StoreError> {
         let mut taken = store.tx().take().await?;
-        PgTransactionManager::begin(&mut taken, Some(BEGIN.into_sql_str()))
-            .await
-            .map_err(store_error)?;
-        Ok(Self {
-            store: store.clone(),
-            taken,
-        })
+        let begin = PgTransactionManager::begin(&mut taken, Some(BEGIN.into_sql_str()));
+        let error = match store.answer(begin).await {
+            Some(Ok(())) => {
+                let store = store.clone();
+                return Ok(Self { store, taken });
+            }
+            Some(Err(error)) => store_error(error),
+            None => not_written(late()),
+        };
+        taken.give_up();
+        Err(error)
     }
 
     async fn commit(mut self, group: &Group) -> Result<CommitReport, StoreError> {
         let (report, written) = match self.write(group).await {
             Ok(done) => done,
+            // Whom to ask for a rollback is gone, and the transaction with it.
+            Err(error @ StoreError::Unavailable(_)) => {
+                self.taken.give_up();
+                return Err(error);
+            }
             Err(error) => {
                 self.end().await;
                 return Err(error);
@@ -77,12 +89,10 @@ impl PgTransaction {
         &mut self,
         group: &Group,
     ) -> Result<(CommitReport, super::commit::Written), StoreError> {
-        let written = write(&mut self.taken, group, Door::Handler).await;
-        let written = written.map_err(|error| match error {
-            // Nothing is committed before `COMMIT` is sent.
-            StoreError::Unknown(source) => StoreError::Unavailable(source),
-            other => other,
-        })?;
+        let call = write(&mut self.taken, group, Door::Handler);
+        let limit = self.store.config().call_timeout;
+        let written = timeout(limit, call).await.unwrap_or_else(|_| Err(late()));
+        let written = written.map_err(not_written)?;
         let report = judge(&self.store, group, &written).await?;
         Ok((report, written))
     }
@@ -106,6 +116,10 @@ impl OpenTransaction for PgTransaction {
 
     fn rollback(self: Box<Self>) -> BoxFuture<'static, ()> {
         self.end().boxed()
+    }
+
+    fn excuses(&self, error: &(dyn Error + 'static)) -> bool {
+        error.downcast_ref::<sqlx::Error>().is_some_and(is_excuse)
     }
 }
 
@@ -178,6 +192,14 @@ impl PgStore {
     /// ```
     pub async fn begin(&self, bus: &Bus) -> Result<BusTransaction<Postgres>, BusError> {
         BusTransaction::begin(self, bus).await
+    }
+}
+
+/// Nothing is committed before `COMMIT` is sent.
+fn not_written(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Unknown(source) => StoreError::Unavailable(source),
+        other => other,
     }
 }
 
