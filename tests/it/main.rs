@@ -1,7 +1,12 @@
 //! Cross-crate tests, through the facade as a user sees it.
 
+// What tests share.
+#[cfg(feature = "postgres")]
+mod databases;
 #[cfg(all(unix, feature = "sqlite"))]
 mod demo;
 // Runs on both stores.
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod killed;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod outage;

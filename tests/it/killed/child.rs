@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sagabus::HostBuilder;
 use sagabus::prelude::*;
 use sagabus::store::{Counts, Retention, StoreAdmin};
 use sagabus::{PgStore, Postgres, Sqlite, SqliteStore, Tx};
@@ -44,7 +45,7 @@ fn runs_only_as_a_child() {
 /// Handlers and API for one engine: they differ by their `Tx` and by how parameters are written.
 macro_rules! workload {
     ($module:ident, $engine:ident, $store:ident, $p1:literal, $p2:literal, $p3:literal) => {
-        mod $module {
+        pub(crate) mod $module {
             use super::*;
 
             const LEDGER: &str = concat!(
@@ -107,20 +108,15 @@ macro_rules! workload {
                 note(&mut tx, m.id, "settled", 0).await
             }
 
-            /// Places what is missing, then runs until nothing is left to do.
-            pub(super) async fn run(store: $store, assignment: &Assignment) {
-                let transfers = assignment.transfers;
+            /// Gives a host the endpoints of the workload.
+            pub(crate) fn equip(builder: HostBuilder, store: &$store) -> HostBuilder {
                 let retry = Retry {
                     immediate: 0,
                     delayed: 3,
                     delay: Duration::from_millis(20),
                     delay_max: Duration::from_millis(50),
                 };
-                let builder = match assignment.broker {
-                    Some(broker) => Host::builder("child").transport(FaultTransport::new(broker)),
-                    None => Host::builder("child"),
-                };
-                let host = builder
+                builder
                     .store(store.clone())
                     .lease(Duration::from_millis(900))
                     .retention(Retention {
@@ -133,6 +129,16 @@ macro_rules! workload {
                     })
                     .endpoint("credits", |e| e.handle(credit).retry(retry.clone()))
                     .endpoint("audit", |e| e.handle(note_settled).retry(retry))
+            }
+
+            /// Places what is missing, then runs until nothing is left to do.
+            pub(super) async fn run(store: $store, assignment: &Assignment) {
+                let transfers = assignment.transfers;
+                let builder = match assignment.broker {
+                    Some(broker) => Host::builder("child").transport(FaultTransport::new(broker)),
+                    None => Host::builder("child"),
+                };
+                let host = equip(builder, &store)
                     .build()
                     .expect("the workload is put together well");
                 let bus = host.bus();
@@ -175,7 +181,7 @@ workload!(sqlite, Sqlite, SqliteStore, "?", "?", "?");
 workload!(postgres, Postgres, PgStore, "$1", "$2", "$3");
 
 /// Waits until every transfer is over, every settlement that can be noted is, and nothing waits.
-async fn wait_until_quiet(store: &dyn StoreAdmin, assignment: &Assignment) {
+pub(crate) async fn wait_until_quiet(store: &dyn StoreAdmin, assignment: &Assignment) {
     let transfers = assignment.transfers;
     let expected_dead = (0..transfers).filter(|id| cannot_be_noted(*id)).count();
     let expected_settled = usize::try_from(transfers).expect("it is positive") - expected_dead;

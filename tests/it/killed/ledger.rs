@@ -6,7 +6,7 @@ use super::messages::{bounces, cannot_be_noted, cents};
 use super::plan::Database;
 
 /// The tables that the workload writes. No constraint that could hide a duplicate.
-pub(crate) const TABLES: [&str; 2] = [
+const TABLES: [&str; 2] = [
     "create table transfer (id bigint not null, cents bigint not null)",
     "create table ledger (transfer bigint not null, leg text not null, cents bigint not null)",
 ];
@@ -78,6 +78,42 @@ pub(crate) async fn ledger_rows(database: &Database) -> Vec<(i64, String, i64)> 
                 .fetch_all(&mut connection)
                 .await
                 .expect("it can be read")
+        }
+    }
+}
+
+/// Makes our schema and the workload's tables.
+pub(crate) async fn prepare(database: &Database) {
+    use sqlx::{Connection, Executor};
+    match database {
+        Database::Sqlite(path) => {
+            let store = sagabus::SqliteStore::open(path)
+                .await
+                .expect("the file can be made");
+            store.migrate().await.expect("it can be migrated");
+            let url = format!("sqlite://{}", path.display());
+            let mut connection = sqlx::SqliteConnection::connect(&url)
+                .await
+                .expect("it opens");
+            for table in TABLES {
+                connection
+                    .execute(table)
+                    .await
+                    .expect("a table can be made");
+            }
+        }
+        Database::Postgres(url) => {
+            let store = sagabus::PgStore::connect(url)
+                .await
+                .expect("the server answers");
+            store.migrate().await.expect("it can be migrated");
+            let mut connection = sqlx::PgConnection::connect(url).await.expect("it answers");
+            for table in TABLES {
+                connection
+                    .execute(table)
+                    .await
+                    .expect("a table can be made");
+            }
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Every point, first and later hit, on every database: killed, restarted, judged.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -8,7 +7,9 @@ use std::time::Duration;
 use sagabus::faults::Point;
 use sagabus_testkit::fault_broker::FaultBroker;
 
-use super::ledger::{TABLES, Verdict, judge, ledger_rows};
+use crate::databases::{block_on, create_database, say, server};
+
+use super::ledger::{Verdict, judge, ledger_rows, prepare};
 use super::plan::{Database, Plan};
 use super::process::{Ended, run_child};
 
@@ -141,7 +142,8 @@ async fn run_cell(
     let database = match place {
         Place::File(path) => Database::Sqlite(path),
         Place::Server(server, database) => {
-            Database::Postgres(create_database(server, &database, has_broker).await)
+            let database = format!("{database}_{has_broker}_{}", std::process::id());
+            Database::Postgres(create_database(server, &database).await)
         }
     };
     prepare(&database).await;
@@ -224,80 +226,4 @@ fn report(set_up: &str, cells: &[Cell]) {
         not_reached.is_empty(),
         "points that were never reached: {not_reached:?}"
     );
-}
-
-/// Says the result also where the test harness keeps the output of passing tests to itself.
-fn say(line: &str) {
-    let said = std::io::stdout().write_all(line.as_bytes());
-    said.expect("the standard output can be written");
-}
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    runtime.expect("a runtime needs a timer").block_on(future)
-}
-
-fn server() -> Option<String> {
-    match std::env::var("SAGABUS_POSTGRES_URL") {
-        Ok(url) => Some(url),
-        Err(_) => {
-            println!("SKIPPED: SAGABUS_POSTGRES_URL is not set");
-            None
-        }
-    }
-}
-
-/// Makes a database of its own on the server, replacing one of that name, and returns its address.
-async fn create_database(server: &str, name: &str, has_broker: bool) -> String {
-    use sqlx::{Connection, Executor};
-    let name = format!("{name}_{has_broker}_{}", std::process::id());
-    let mut admin = sqlx::PgConnection::connect(server)
-        .await
-        .expect("the server answers");
-    let create = format!("create database {name}");
-    admin
-        .execute(sqlx::AssertSqlSafe(create))
-        .await
-        .expect("a database can be made");
-    let (base, _) = server
-        .rsplit_once('/')
-        .expect("an address names a database");
-    format!("{base}/{name}")
-}
-
-async fn prepare(database: &Database) {
-    use sqlx::{Connection, Executor};
-    match database {
-        Database::Sqlite(path) => {
-            let store = sagabus::SqliteStore::open(path)
-                .await
-                .expect("the file can be made");
-            store.migrate().await.expect("it can be migrated");
-            let url = format!("sqlite://{}", path.display());
-            let mut connection = sqlx::SqliteConnection::connect(&url)
-                .await
-                .expect("it opens");
-            for table in TABLES {
-                connection
-                    .execute(table)
-                    .await
-                    .expect("a table can be made");
-            }
-        }
-        Database::Postgres(url) => {
-            let store = sagabus::PgStore::connect(url)
-                .await
-                .expect("the server answers");
-            store.migrate().await.expect("it can be migrated");
-            let mut connection = sqlx::PgConnection::connect(url).await.expect("it answers");
-            for table in TABLES {
-                connection
-                    .execute(table)
-                    .await
-                    .expect("a table can be made");
-            }
-        }
-    }
 }

@@ -5,10 +5,10 @@
 //! standard error which point it reached before it dies, so that a cell counts only if the fault
 //! really happened with messages in flight.
 
-mod child;
-mod ledger;
+pub(crate) mod child;
+pub(crate) mod ledger;
 mod matrix;
-mod messages;
-mod plan;
+pub(crate) mod messages;
+pub(crate) mod plan;
 mod process;
 mod regressions;

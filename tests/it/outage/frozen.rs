@@ -1,0 +1,116 @@
+//! A server's process that is stopped with a commit call in its hands, and goes on when the call
+//! has been made again by another one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use rustix::process::{Pid, test_kill_process};
+use sagabus::PgStore;
+use sagabus_testkit::wait::grow_older;
+
+use crate::databases::say;
+
+use super::proxy::{Cut, Director};
+use super::site::{Dice, History, Site, run, send};
+use super::wire::Call;
+
+/// How many calls are frozen.
+const FROZEN: usize = 30;
+/// How long one that another call waits for stays so: its locks hold up every other call.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// How often the database is asked.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Freezes one call after the other.
+struct Freezer {
+    history: History,
+    dice: Mutex<Dice>,
+    started: AtomicUsize,
+    ended: AtomicUsize,
+    /// Calls whose message had been answered by another process when theirs went on.
+    overtaken: AtomicUsize,
+}
+
+impl Director for Freezer {
+    fn decide(&self, _: &Call) -> Option<Cut> {
+        let (started, ended) = (&self.started, &self.ended);
+        let so_far = started.load(Ordering::SeqCst);
+        if so_far >= FROZEN || ended.load(Ordering::SeqCst) < so_far {
+            return None;
+        }
+        let mut dice = self.dice.lock().expect("nobody panics with it");
+        if dice.below(3) > 0 {
+            return None;
+        }
+        let taken =
+            started.compare_exchange(so_far, so_far + 1, Ordering::SeqCst, Ordering::SeqCst);
+        taken.ok()?;
+        Some(match dice.below(2) {
+            0 => Cut::FrozenBefore,
+            _ => Cut::FrozenMeanwhile,
+        })
+    }
+
+    fn while_frozen(&self, call: Call) -> BoxFuture<'_, ()> {
+        async move {
+            let mut waited = Duration::ZERO;
+            while waited < PATIENCE {
+                if self.history.has_any(call.handled.iter().copied()).await {
+                    self.overtaken.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+                grow_older(PACE).await;
+                waited += PACE;
+            }
+        }
+        .boxed()
+    }
+
+    fn look(&self, _: Call, _: Cut) -> BoxFuture<'_, ()> {
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(()).boxed()
+    }
+}
+
+#[test]
+fn a_call_that_a_stopped_server_makes_late_changes_nothing() {
+    const TRANSFERS: i64 = 150;
+    run(async {
+        let Some(site) = Site::open("frozen").await else {
+            return;
+        };
+        let process = site.number("select pg_backend_pid()").await;
+        let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+        if test_kill_process(process.expect("a process has a number")).is_err() {
+            println!(
+                "SKIPPED: the server's processes are not ours to stop, or not on this machine"
+            );
+            return;
+        }
+        let freezer = Arc::new(Freezer {
+            history: site.history(),
+            dice: Mutex::new(Dice::new(19)),
+            started: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            overtaken: AtomicUsize::new(0),
+        });
+        let proxy = site.proxy(Some(freezer.clone())).await;
+        let store = PgStore::connect(&site.behind(&proxy)).await;
+        let store = store.expect("the proxy passes on");
+        let host = site.start(&store).await;
+        send(&host.bus(), 0..TRANSFERS).await;
+        let effects = site.judge(&host, TRANSFERS).await;
+        let frozen = freezer.ended.load(Ordering::SeqCst);
+        let overtaken = freezer.overtaken.load(Ordering::SeqCst);
+        let resubmitted = host.counters().resubmitted.get();
+        say(&format!(
+            "frozen servers: {frozen} calls went on late, {overtaken} of them after another had \
+             committed; resubmitted {resubmitted}; effects {effects}, lost 0, duplicated 0\n"
+        ));
+        assert!(frozen >= 20, "{frozen} calls were frozen");
+        assert!(overtaken >= 5, "{overtaken} were made again meanwhile");
+    });
+}

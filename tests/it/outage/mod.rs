@@ -1,0 +1,13 @@
+//! The database goes away, does not answer, or answers when nobody listens any more: what was
+//! promised is kept, and nothing happens twice.
+
+mod wire;
+mod proxy;
+mod site;
+mod doubt;
+mod frozen;
+mod terminated;
+mod absent;
+mod silent;
+mod poison;
+mod idle;
