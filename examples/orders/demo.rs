@@ -17,7 +17,7 @@ use crate::{payments, shipping};
 
 /// How long what a killed process had in hand stays with it. Short, so that a restart goes on
 /// quickly; a living process extends it.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for what is in hand.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
