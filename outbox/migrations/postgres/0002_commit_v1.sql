@@ -7,7 +7,9 @@
 -- Units are numbered from 1.
 --
 -- The settings on each function keep plans that were made for empty tables from becoming scans of
--- full ones; `jit` would answer the guards' costs with a compilation.
+-- full ones; `jit` would answer the guards' costs with a compilation. A plan is made once per
+-- connection: left to itself, the server finds plans for short arrays cheaper than the one for any
+-- array, and makes one in every call, which costs several times the work itself.
 
 -- The database's clock in microseconds since 1970-01-01 UTC.
 create function sagabus.now_micros() returns bigint language sql volatile
@@ -18,6 +20,7 @@ return (extract(epoch from clock_timestamp()) * 1000000)::bigint;
 create function sagabus.pull_v1(p_destinations text[], p_keys text[]) returns boolean
 language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now bigint := sagabus.now_micros();
@@ -46,6 +49,7 @@ create function sagabus.behind_v1(
     p_in_line boolean[], p_previous int[]
 ) returns smallint[] language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_states smallint[] := array_fill(0::smallint, array[cardinality(p_in_line)]);
@@ -114,6 +118,7 @@ create function sagabus.commit_v1(
     out has_woken boolean      -- rows became available that were not
 ) language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 set lock_timeout = '250ms'
 as $$
 #variable_conflict use_column

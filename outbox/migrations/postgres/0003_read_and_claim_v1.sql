@@ -9,19 +9,28 @@ create function sagabus.load_v1(
     timers bytea, origin bytea, blocked boolean
 ) language plpgsql stable
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 begin
+    -- Each a look-up of one row: `exists` may become a hash of the whole table, which a plan that
+    -- was made while the table was empty goes on to build in every call.
     return query
-    select exists (select 1 from sagabus.inbox b
-                   where b.message_id = q.message and b.endpoint_id = q.endpoint),
+    select coalesce(k.is_there, false),
         i.version, i.completed, i.state, i.schema_version, i.data, i.timers, i.origin,
-        exists (select 1 from sagabus.outbox o
-                where o.destination = q.destination and o.key = q.line and o.per_key
-                  and o.parked is null)
+        coalesce(l.is_there, false)
     from unnest(q_endpoint, q_message, q_kind, q_key, q_destination, q_line) with ordinality
         as q(endpoint, message, kind, key, destination, line, at)
+    left join lateral (
+        select true as is_there from sagabus.inbox b
+        where b.message_id = q.message and b.endpoint_id = q.endpoint limit 1
+    ) k on true
     left join sagabus.instance i on i.kind = q.kind and i.key = q.key
+    left join lateral (
+        select true as is_there from sagabus.outbox o
+        where o.destination = q.destination and o.key = q.line and o.per_key
+          and o.parked is null limit 1
+    ) l on true
     order by q.at;
 end $$;
 
@@ -37,6 +46,7 @@ create function sagabus.claim_v1(
     timer_kind text, timer_key text, timer_name text, timer_generation bigint, expired boolean
 ) language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -112,6 +122,7 @@ create function sagabus.claim_transport_v1(
     timer_kind text, timer_key text, timer_name text, timer_generation bigint, expired boolean
 ) language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
@@ -145,6 +156,7 @@ end $$;
 create function sagabus.extend_v1(p_host uuid, p_ids bigint[], p_epochs int[], p_lease bigint)
 returns bigint language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now bigint := sagabus.now_micros();
@@ -167,6 +179,7 @@ create function sagabus.sweep_inbox_v1(
     out seen bigint, out removed bigint, out last_message uuid, out last_endpoint int
 ) language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_before bigint := sagabus.now_micros() - p_kept;
@@ -195,6 +208,7 @@ create function sagabus.sweep_instances_v1(
     out seen bigint, out removed bigint, out last_kind text, out last_key text
 ) language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_before bigint := sagabus.now_micros() - p_kept;
@@ -221,6 +235,7 @@ end $$;
 create function sagabus.sweep_history_v1(p_page int, p_kept bigint) returns bigint
 language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_before bigint := sagabus.now_micros() - p_kept;

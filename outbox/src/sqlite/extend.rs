@@ -18,7 +18,8 @@ const EXTEND: &str = concat!(
     " where id = $1; update sagabus_outbox set available_at = ",
     now!(),
     " + $2 where id in (select o.id from json_each($3) e cross join sagabus_outbox o ",
-    "on o.id = e.value ->> 0 and o.epoch = e.value ->> 1 and o.parked is null); commit"
+    // As in the commit call's sections.
+    "not indexed on o.id = e.value ->> 0 and o.epoch = e.value ->> 1 and o.parked is null); commit"
 );
 
 /// The place in [`EXTEND`] of the statement that counts.

@@ -60,7 +60,7 @@ pub(super) const GUARD_ROUTES: &str =
 /// Pulls forward the next row of each ordered key whose oldest row is about to go, but never before
 /// its own time. One that was claimed before is leased or backs off: its time is its own.
 macro_rules! pull {
-    ($rows:literal, $is_going:literal) => {
+    ($rows:literal, $path:literal, $is_going:literal) => {
         concat!(
             "update sagabus_outbox set available_at = max(",
             now!(),
@@ -71,24 +71,33 @@ macro_rules! pull {
             $rows,
             "))) from json_each(",
             $rows,
-            ") e cross join sagabus_outbox o on ",
+            ") e cross join sagabus_outbox o ",
+            $path,
+            " on ",
             $is_going,
             " and o.per_key = 1 and o.parked is null);"
         )
     };
     ($rows:literal) => {
-        pull!($rows, "o.id = e.value ->> 0 and o.epoch = e.value ->> 1")
+        pull!(
+            $rows,
+            "not indexed",
+            "o.id = e.value ->> 0 and o.epoch = e.value ->> 1"
+        )
     };
 }
 
 /// Finds the rows that are still of their epoch, and not an operator's.
+///
+/// `not indexed` leaves the way by id only: statistics that were taken while the outbox was empty,
+/// which is its usual state, make a scan of a partial index look cheaper.
 macro_rules! still_ours {
     ($rows:literal) => {
         concat!(
             "(select o.id from json_each(",
             $rows,
-            ") e cross join sagabus_outbox o on o.id = e.value ->> 0 and o.epoch = e.value ->> 1 ",
-            "and o.parked is null)"
+            ") e cross join sagabus_outbox o not indexed on o.id = e.value ->> 0 ",
+            "and o.epoch = e.value ->> 1 and o.parked is null)"
         )
     };
 }
@@ -198,11 +207,13 @@ pub(super) const CREATE_INSTANCES: &[&str] = &[
 pub(super) const DISARM_TIMERS: &[&str] = &[
     pull!(
         "$16",
+        "indexed by sagabus_outbox_timer",
         "o.timer_kind = e.value ->> 0 and o.timer_key = e.value ->> 1 \
         and o.timer_name = e.value ->> 2 and o.timer_name is not null"
     ),
     "delete from sagabus_outbox where id in (select o.id from json_each($16) e \
-    cross join sagabus_outbox o on o.timer_kind = e.value ->> 0 and o.timer_key = e.value ->> 1 \
+    cross join sagabus_outbox o indexed by sagabus_outbox_timer \
+    on o.timer_kind = e.value ->> 0 and o.timer_key = e.value ->> 1 \
     and o.timer_name = e.value ->> 2 and o.timer_name is not null);",
 ];
 
@@ -292,7 +303,7 @@ pub(super) const PROBE: &[&str] = &[
     "select e.key from json_each($8) e cross join sagabus_inbox i \
     on i.message_id = substr($1, e.value ->> 0, 16) and i.endpoint_id = e.value ->> 1;",
     "select e.key from json_each($10) e where not exists (select 1 from sagabus_outbox o \
-    where o.id = e.value ->> 0 and o.epoch = e.value ->> 1 and o.parked is null);",
+    not indexed where o.id = e.value ->> 0 and o.epoch = e.value ->> 1 and o.parked is null);",
     "select e.key, i.version from json_each($21) e cross join sagabus_instance i \
     on i.kind = e.value ->> 0 and i.key = e.value ->> 1;",
 ];
@@ -343,9 +354,14 @@ mod tests {
             GIVE_UP,
             PROBE,
         ];
-        for statement in sections.concat() {
-            let scans = scans(&mut connection, statement).await;
-            assert_eq!(scans, Vec::<String>::new(), "{statement}");
+        // Statistics of an empty outbox, its usual state, must mislead nobody.
+        for statistics in ["", "analyze"] {
+            let script = sqlx::raw_sql(statistics);
+            script.execute(&mut connection).await.unwrap();
+            for statement in sections.concat() {
+                let scans = scans(&mut connection, statement).await;
+                assert_eq!(scans, Vec::<String>::new(), "{statistics}: {statement}");
+            }
         }
         let whole = scans(&mut connection, "select * from sagabus_outbox").await;
         assert_eq!(whole.len(), 1, "a scan is recognised");
