@@ -1,2 +1,218 @@
-//! Placeholder.
-fn main() {}
+//! Measured claims: reference programs beside ours in one binary, interleaved, as ratios.
+//!
+//! `cargo xtask bench quick` prints the table; `list` says what is in it.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the bench measures real time and its reference programs are no part of the engine"
+)]
+#![allow(clippy::cast_precision_loss, reason = "figures are rounded for people")]
+
+// What is measured with.
+mod machine;
+mod services;
+mod row;
+mod measure;
+mod report;
+// What is measured.
+mod source;
+mod workload;
+mod filling;
+mod stopwatch;
+mod bare;
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::machine::Facts;
+use crate::report::{Line, Report};
+use crate::row::{Alone, Bench, FULL, Profile, QUICK, Row};
+use crate::services::Services;
+
+/// Where results go, below the current folder; git ignores it.
+const RESULTS: &str = "bench-results";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask bench",
+    bin_name = "cargo xtask bench",
+    about = "Measured claims"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every row in about a minute.
+    Quick(Options),
+    /// Run every row for figures that are published.
+    Full(Options),
+    /// Say what rows there are.
+    List,
+    /// Run the named rows.
+    Run {
+        /// Names, as `list` shows them; one row on both databases, or `H2@SQLite`.
+        #[arg(required = true)]
+        rows: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Run a host that has nothing to do, and print its memory.
+    #[command(hide = true)]
+    IdleHost { backend: String, at: String },
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// Repetitions of each comparison.
+    #[arg(long)]
+    reps: Option<usize>,
+    /// About how long one subject runs in one repetition.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Run one subject of each comparison, without ratios, to look into it with other tools.
+    #[arg(long)]
+    alone: Option<Alone>,
+    /// Where the figures go as JSON, instead of below `bench-results`.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where the table goes as Markdown, beside the standard output.
+    #[arg(long)]
+    md: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli.command)),
+        Err(error) => Err(error.into()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::List => {
+            for row in rows::all() {
+                println!("{:12} {:10} {}", row.name, row.backend.name(), row.about);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Quick(options) => measure(QUICK, rows::all(), options).await,
+        Command::Full(options) => measure(FULL, rows::all(), options).await,
+        Command::IdleHost { backend, at } => {
+            rows::m1::run_idle_host(&backend, &at).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run { rows, options } => measure(QUICK, chosen(&rows)?, options).await,
+    }
+}
+
+/// Finds the named rows.
+fn chosen(names: &[String]) -> Result<Vec<Row>> {
+    let is_meant = |row: &Row, name: &str| match name.split_once('@') {
+        Some((name, backend)) => {
+            row.name.eq_ignore_ascii_case(name) && row.backend.name().eq_ignore_ascii_case(backend)
+        }
+        None => row.name.eq_ignore_ascii_case(name),
+    };
+    let mut found = Vec::new();
+    for name in names {
+        let meant: Vec<Row> = rows::all()
+            .into_iter()
+            .filter(|row| is_meant(row, name))
+            .collect();
+        if meant.is_empty() {
+            bail!("no row is named `{name}`; `list` says which there are");
+        }
+        found.extend(meant);
+    }
+    Ok(found)
+}
+
+async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Result<ExitCode> {
+    profile.reps = options.reps.unwrap_or(profile.reps).max(1);
+    profile.seconds = options.seconds.unwrap_or(profile.seconds);
+    profile.alone = options.alone;
+    let results = Path::new(RESULTS);
+    let bench = Bench {
+        profile,
+        services: Services::open(results)?,
+    };
+    let started = Instant::now();
+    let report = run_rows(&bench, rows).await;
+    bench.services.close().await?;
+    let mut report = report?;
+    report.seconds = started.elapsed().as_secs_f64();
+
+    let table = report.markdown();
+    print!("{table}");
+    let json = options.json.unwrap_or_else(|| {
+        let name = format!("{}.json", profile.name);
+        results.join(name)
+    });
+    let text = serde_json::to_string_pretty(&report)?;
+    std::fs::write(&json, text).with_context(|| format!("cannot write `{}`", json.display()))?;
+    if let Some(path) = options.md {
+        std::fs::write(&path, table)
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    eprintln!("figures: {}", json.display());
+    Ok(if report.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn run_rows(bench: &Bench, rows: Vec<Row>) -> Result<Report> {
+    let mut machine = Facts::read(bench.services.folder())?;
+    machine.postgres = bench.services.postgres_version().await?;
+    let mut lines = Vec::new();
+    for row in rows {
+        if !bench.services.has(row.backend) {
+            eprintln!(
+                "not run: {} on PostgreSQL ({} is not set)",
+                row.name,
+                services::URL
+            );
+            continue;
+        }
+        let started = Instant::now();
+        let found = (row.run)(bench, row.backend).await;
+        let found = found.with_context(|| format!("{} on {}", row.name, row.backend.name()))?;
+        let seconds = started.elapsed().as_secs_f64();
+        eprintln!("{} on {}: {seconds:.1} s", row.name, row.backend.name());
+        lines.push(Line {
+            row: row.name,
+            backend: row.backend.name(),
+            about: row.about,
+            found,
+            seconds,
+        });
+    }
+    machine.load_after = machine::load();
+    Ok(Report {
+        profile: bench.profile,
+        machine,
+        promises: rows::promises(&lines),
+        rows: lines,
+        seconds: 0.0,
+    })
+}

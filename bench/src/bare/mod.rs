@@ -1,0 +1,322 @@
+//! Reference programs: what a careful programmer writes by hand for one service. They know the
+//! tables and nothing of our types; the same rows, the same bytes, the same durability.
+
+pub(crate) mod fast_path;
+pub(crate) mod postgres;
+pub(crate) mod postgres_single;
+pub(crate) mod sqlite;
+pub(crate) mod sqlite_single;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use crate::source::{Raw, Source, Ticket};
+
+/// Messages in one transaction.
+pub(crate) const GROUP_MAX: usize = 100;
+/// When a message is due that is not for now, in microseconds from now.
+const LATER: i64 = 3_600_000_000;
+/// How long a row belongs to its writer, in microseconds.
+pub(crate) const LEASE: i64 = 15_000_000;
+
+/// Where the messages that are written go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Towards {
+    /// To a broker, at once after the commit; then the rows go.
+    Broker,
+    /// To an endpoint of another process; the rows stay.
+    Endpoint,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    account: String,
+    cents: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Account {
+    account: String,
+    balance: i64,
+    changes: i64,
+    note: String,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    account: &'a str,
+    cents: i64,
+    note: &'a str,
+}
+
+#[derive(Serialize)]
+struct Headers<'a> {
+    #[serde(rename = "content-type")]
+    content_type: &'a str,
+    #[serde(rename = "sagabus-kind")]
+    kind: &'a str,
+    #[serde(rename = "sagabus-sent-at")]
+    sent_at: &'a str,
+    #[serde(rename = "sagabus-correlation-id")]
+    correlation: String,
+    #[serde(rename = "sagabus-causation-id")]
+    causation: String,
+}
+
+#[derive(Serialize)]
+struct Detail<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_to: Option<&'a str>,
+    sent: Vec<(Uuid, &'a str)>,
+    attempt: u32,
+    micros: u64,
+}
+
+#[derive(Serialize)]
+struct Origin {
+    reply_to: Option<String>,
+    correlation_id: Uuid,
+    message_id: Uuid,
+}
+
+/// A message with its account, and what acks it.
+pub(crate) struct Incoming {
+    pub(crate) id: Uuid,
+    pub(crate) message_type: String,
+    pub(crate) correlation: Uuid,
+    pub(crate) account: String,
+    pub(crate) cents: i64,
+    pub(crate) ticket: Option<Ticket>,
+    /// The row that it is, where it is one: id and epoch.
+    pub(crate) row: Option<(i64, i32)>,
+}
+
+impl Incoming {
+    pub(crate) fn decode(raw: &Raw, ticket: Ticket) -> Result<Self> {
+        let named = |name| raw.headers.iter().find(|(known, _)| *known == name);
+        let correlation = named("sagabus-correlation-id").context("no conversation")?;
+        let correlation = Uuid::parse_str(&correlation.1)?;
+        let body: Body = serde_json::from_slice(&raw.body)?;
+        Ok(Self {
+            id: raw.id,
+            message_type: raw.message_type.to_owned(),
+            correlation,
+            account: body.account,
+            cents: body.cents,
+            ticket: Some(ticket),
+            row: None,
+        })
+    }
+
+    pub(crate) fn from_row(
+        row: (i64, i32),
+        id: Uuid,
+        message_type: String,
+        headers: &[u8],
+        body: &[u8],
+    ) -> Result<Self> {
+        let headers: HashMap<String, String> = serde_json::from_slice(headers)?;
+        let correlation = headers.get("sagabus-correlation-id");
+        let correlation = correlation.map(|text| Uuid::parse_str(text));
+        let body: Body = serde_json::from_slice(body)?;
+        Ok(Self {
+            id,
+            message_type,
+            correlation: correlation.transpose()?.unwrap_or(id),
+            account: body.account,
+            cents: body.cents,
+            ticket: None,
+            row: Some(row),
+        })
+    }
+}
+
+/// What a message does to its account.
+pub(crate) struct Change {
+    pub(crate) account: String,
+    /// The version that it had; 0 for a new one.
+    pub(crate) version: i64,
+    pub(crate) data: Vec<u8>,
+    pub(crate) origin: Vec<u8>,
+    pub(crate) sent: Vec<Sent>,
+    pub(crate) detail: Vec<u8>,
+}
+
+/// A message to send.
+pub(crate) struct Sent {
+    pub(crate) id: Uuid,
+    pub(crate) message_type: &'static str,
+    pub(crate) destination: String,
+    pub(crate) headers: Vec<u8>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// An account as it was read: version, data, and the request that opened it.
+pub(crate) type Loaded = (i64, Vec<u8>);
+
+/// Applies a message to its account.
+pub(crate) fn apply(
+    message: &Incoming,
+    loaded: Option<&Loaded>,
+    towards: Towards,
+) -> Result<Change> {
+    let note = crate::workload::NOTE;
+    let (version, mut account) = match loaded {
+        Some((version, data)) => (*version, serde_json::from_slice(data)?),
+        None => (
+            0,
+            Account {
+                account: message.account.clone(),
+                balance: 0,
+                changes: 0,
+                note: note.to_owned(),
+            },
+        ),
+    };
+    let is_credit = message.message_type == "bench.credit";
+    account.balance += if is_credit {
+        message.cents
+    } else {
+        -message.cents
+    };
+    account.changes += 1;
+    let told = Told {
+        account: &account.account,
+        cents: account.balance,
+        note,
+    };
+    let mut sent = vec![send(
+        message,
+        "event",
+        "bench.balance-changed",
+        &told,
+        towards,
+    )?];
+    if is_credit {
+        let command = send(message, "command", "bench.send-statement", &told, towards)?;
+        sent.push(command);
+    }
+    let origin = Origin {
+        reply_to: None,
+        correlation_id: message.correlation,
+        message_id: message.id,
+    };
+    Ok(Change {
+        account: account.account.clone(),
+        version,
+        data: serde_json::to_vec(&account)?,
+        origin: serde_json::to_vec(&origin)?,
+        detail: detail(&sent, Some("open"), (version > 0).then_some("open"))?,
+        sent,
+    })
+}
+
+/// Makes one message to send.
+pub(crate) fn send(
+    cause: &Incoming,
+    kind: &str,
+    message_type: &'static str,
+    body: &impl Serialize,
+    towards: Towards,
+) -> Result<Sent> {
+    let headers = Headers {
+        content_type: "application/json",
+        kind,
+        sent_at: "1700000000000000",
+        correlation: cause.correlation.to_string(),
+        causation: cause.id.to_string(),
+    };
+    let destination = match towards {
+        Towards::Broker => format!("{kind}/{message_type}"),
+        Towards::Endpoint => format!("@{}", crate::workload::SINK),
+    };
+    Ok(Sent {
+        id: Uuid::now_v7(),
+        message_type,
+        destination,
+        headers: serde_json::to_vec(&headers)?,
+        body: serde_json::to_vec(body)?,
+    })
+}
+
+/// Makes the message that a charge without an instance sends.
+pub(crate) fn statement(cause: &Incoming) -> Result<Sent> {
+    let told = Told {
+        account: &cause.account,
+        cents: cause.cents,
+        note: crate::workload::NOTE,
+    };
+    send(
+        cause,
+        "command",
+        "bench.send-statement",
+        &told,
+        Towards::Broker,
+    )
+}
+
+/// Describes what was done, for people.
+pub(crate) fn detail(sent: &[Sent], to: Option<&str>, from: Option<&str>) -> Result<Vec<u8>> {
+    let detail = Detail {
+        state_from: from,
+        state_to: to,
+        sent: sent.iter().map(|one| (one.id, one.message_type)).collect(),
+        attempt: 1,
+        micros: 12,
+    };
+    Ok(serde_json::to_vec(&detail)?)
+}
+
+/// Gives each message to the lane of its account, until the source is closed.
+pub(crate) async fn deal(source: &Arc<Source>, lanes: Vec<mpsc::Sender<Incoming>>) -> Result<()> {
+    while let Some((raw, ticket)) = source.next().await {
+        let message = Incoming::decode(&raw, ticket)?;
+        let sum: usize = message.account.bytes().map(usize::from).sum();
+        let lane = &lanes[sum % lanes.len()];
+        lane.send(message).await.context("a lane has ended")?;
+    }
+    Ok(())
+}
+
+/// Waits for messages and takes up to a group of them, at most one per account; the others wait
+/// for the next group. Empty at the end.
+pub(crate) async fn take_group(
+    lane: &mut mpsc::Receiver<Incoming>,
+    held_back: &mut Vec<Incoming>,
+) -> Vec<Incoming> {
+    let mut arrived = std::mem::take(held_back);
+    if arrived.is_empty() {
+        lane.recv_many(&mut arrived, GROUP_MAX).await;
+    }
+    while arrived.len() < GROUP_MAX {
+        match lane.try_recv() {
+            Ok(one) => arrived.push(one),
+            Err(_) => break,
+        }
+    }
+    one_per_account(arrived, held_back)
+}
+
+/// Keeps the first message of each account.
+pub(crate) fn one_per_account(
+    arrived: Vec<Incoming>,
+    held_back: &mut Vec<Incoming>,
+) -> Vec<Incoming> {
+    let mut seen = std::collections::HashSet::new();
+    let mut group = Vec::with_capacity(arrived.len());
+    for one in arrived {
+        if seen.insert(one.account.clone()) {
+            group.push(one);
+        } else {
+            held_back.push(one);
+        }
+    }
+    group
+}

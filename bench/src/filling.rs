@@ -1,0 +1,170 @@
+//! What databases hold before a run.
+
+use anyhow::Result;
+use sqlx::{QueryBuilder, Sqlite};
+use uuid::Uuid;
+
+use crate::bare;
+use crate::services::{Filling, Place};
+use crate::source::{Raw, envelope};
+use crate::workload::{ACCOUNTS, NOTE};
+
+/// Rows in one statement.
+const PART: u64 = 1_000;
+
+/// Accounts that exist, as the machine stores them.
+pub(crate) fn accounts() -> Filling {
+    let data = format!(
+        "'{{\"account\":\"account-' || NUMBER || '\",\"balance\":0,\"changes\":0,\"note\":\"{NOTE}\"}}'"
+    );
+    let origin = "'{\"reply_to\":null,\
+        \"correlation_id\":\"018bcfe5-6800-7000-8000-000000000000\",\
+        \"message_id\":\"018bcfe5-6800-7000-8000-000000000000\"}'";
+    let number = "lpad(i::text, 9, '0')";
+    let postgres = format!(
+        "insert into sagabus.instance (kind, key, version, completed, state, schema_version, data, \
+         timers, origin, created_at, updated_at) \
+         select 'account', 'account-' || {number}, 1, false, 'open', 1, \
+         convert_to({}, 'UTF8'), '{{}}', convert_to({origin}, 'UTF8'), 1, 1 \
+         from generate_series(0, {ACCOUNTS} - 1) i; {}",
+        data.replace("NUMBER", number),
+        bare::postgres::SETUP
+    );
+    let number = "printf('%09d', i)";
+    let sqlite = format!(
+        "with recursive n(i) as (select 0 union all select i + 1 from n where i + 1 < {ACCOUNTS}) \
+         insert into sagabus_instance (kind, key, version, completed, state, schema_version, data, \
+         timers, origin, created_at, updated_at) \
+         select 'account', 'account-' || {number}, 1, 0, 'open', 1, cast({} as blob), x'7b7d', \
+         cast({origin} as blob), 1, 1 from n",
+        data.replace("NUMBER", number)
+    );
+    Filling {
+        name: "accounts",
+        postgres,
+        sqlite,
+    }
+}
+
+/// The user's own table, empty, and what the programs without groups need.
+pub(crate) fn payments() -> Filling {
+    Filling {
+        name: "payments",
+        postgres: bare::postgres_single::SETUP.to_owned(),
+        sqlite: bare::sqlite_single::SETUP.to_owned(),
+    }
+}
+
+/// An inbox that knows messages, with identities in the order of time as ours are.
+pub(crate) fn inbox(count: u64) -> Filling {
+    let postgres = format!(
+        "insert into sagabus.inbox (message_id, endpoint_id, accepted_at) \
+         select (lpad(to_hex(1700000000000 + i / 10), 12, '0') || '7' || substr(md5(i::text), 1, 3) \
+         || '8' || substr(md5(i::text), 4, 15))::uuid, 1, \
+         (extract(epoch from clock_timestamp()) * 1000000)::bigint \
+         from generate_series(1, {count}) i"
+    );
+    let sqlite = format!(
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < {count}) \
+         insert into sagabus_inbox (message_id, endpoint_id, accepted_at) \
+         select unhex(printf('%012x', 1700000000000 + i / 10) || '7' \
+         || substr(hex(randomblob(2)), 1, 3) || '8' || substr(hex(randomblob(8)), 1, 15)), 1, \
+         unixepoch() * 1000000 from n"
+    );
+    Filling {
+        name: "inbox",
+        postgres,
+        sqlite,
+    }
+}
+
+/// One key whose first row is in somebody's hands and whose others are due, older than what other
+/// keys have.
+pub(crate) fn long_line(followers: u64, others: u64) -> Filling {
+    let columns = "message_id, message_type, destination, key, per_key, headers, body, \
+        available_at, created_at";
+    let postgres = format!(
+        "insert into sagabus.outbox ({columns}) \
+         select gen_random_uuid(), 'bench.charge', '@accounts', \
+         case when i <= {followers} then 'blocked' else 'key-' || i end, true, '{{}}', '{{}}', \
+         case when i = 0 then 9000000000000000 else 1 + i end, 1 \
+         from generate_series(0, {followers} + {others}) i"
+    );
+    let sqlite = format!(
+        "with recursive n(i) as (select 0 union all select i + 1 from n \
+         where i < {followers} + {others}) insert into sagabus_outbox ({columns}) \
+         select randomblob(16), 'bench.charge', '@accounts', \
+         iif(i <= {followers}, 'blocked', 'key-' || i), 1, x'7b7d', x'7b7d', \
+         iif(i = 0, 9000000000000000, 1 + i), 1 from n"
+    );
+    Filling {
+        name: "line",
+        postgres,
+        sqlite,
+    }
+}
+
+/// Messages for an endpoint, as rows that wait.
+pub(crate) async fn own_rows(
+    place: &Place,
+    endpoint: &str,
+    count: u64,
+    make: fn(u64) -> Raw,
+) -> Result<()> {
+    let destination = format!("@{endpoint}");
+    let mut at = 0;
+    while at < count {
+        let end = count.min(at + PART);
+        let raws: Vec<Raw> = (at..end).map(make).collect();
+        match place {
+            Place::Postgres { .. } => insert_postgres(place, &destination, raws).await?,
+            Place::Sqlite { .. } => insert_sqlite(place, &destination, raws).await?,
+        }
+        at = end;
+    }
+    place.settle().await
+}
+
+async fn insert_postgres(place: &Place, destination: &str, raws: Vec<Raw>) -> Result<()> {
+    const INSERT: &str = "insert into sagabus.outbox (message_id, message_type, destination, \
+        headers, body, available_at, created_at) \
+        select m.id, m.type, $1, m.headers, m.body, \
+        (extract(epoch from clock_timestamp()) * 1000000)::bigint, 1 \
+        from unnest($2, $3, $4, $5) as m(id, type, headers, body)";
+    let ids: Vec<Uuid> = raws.iter().map(|raw| raw.id).collect();
+    let types: Vec<&str> = raws.iter().map(|raw| raw.message_type).collect();
+    let bodies: Vec<Vec<u8>> = raws.iter().map(|raw| raw.body.to_vec()).collect();
+    let headers = raws.into_iter().map(|raw| envelope(raw).headers.to_json());
+    let headers: Vec<Vec<u8>> = headers.collect();
+    let mut connection = place.postgres().await?;
+    sqlx::query(INSERT)
+        .bind(destination)
+        .bind(ids)
+        .bind(types)
+        .bind(headers)
+        .bind(bodies)
+        .execute(&mut connection)
+        .await?;
+    Ok(())
+}
+
+async fn insert_sqlite(place: &Place, destination: &str, raws: Vec<Raw>) -> Result<()> {
+    let now = sagabus_core::clock::now().as_micros();
+    let mut connection = place.sqlite().await?;
+    let mut insert = QueryBuilder::<Sqlite>::new(
+        "insert into sagabus_outbox (message_id, message_type, destination, headers, body, \
+        available_at, created_at) ",
+    );
+    insert.push_values(raws, |mut row, raw| {
+        let (id, message_type, body) = (raw.id, raw.message_type, raw.body.to_vec());
+        row.push_bind(id)
+            .push_bind(message_type)
+            .push_bind(destination)
+            .push_bind(envelope(raw).headers.to_json())
+            .push_bind(body)
+            .push_bind(now)
+            .push_bind(1);
+    });
+    insert.build().execute(&mut connection).await?;
+    Ok(())
+}

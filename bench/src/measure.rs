@@ -1,0 +1,204 @@
+//! Compares subjects: interleaved repetitions in rotated order, a ratio per repetition.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+
+use crate::machine;
+use crate::row::{Alone, Found, Must, Profile, Promise, Ratio, Run};
+use crate::services::Place;
+
+/// How far the bytes of two subjects that do the same work may lie apart.
+const BYTES_APART_MAX: f64 = 0.10;
+/// A run that takes longer than this is stuck.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One of those that are compared.
+pub(crate) struct Subject<'a> {
+    pub(crate) name: &'static str,
+    pub(crate) run: Box<dyn Fn(u64) -> BoxFuture<'a, Result<Run>> + Send + Sync + 'a>,
+}
+
+impl<'a> Subject<'a> {
+    pub(crate) fn new<F>(name: &'static str, run: F) -> Self
+    where
+        F: Fn(u64) -> BoxFuture<'a, Result<Run>> + Send + Sync + 'a,
+    {
+        let run = Box::new(run);
+        Self { name, run }
+    }
+}
+
+/// What is compared, and how.
+pub(crate) struct Plan<'a> {
+    pub(crate) profile: Profile,
+    /// The first is divided by the second.
+    pub(crate) subjects: [Subject<'a>; 2],
+    pub(crate) count: Count,
+    /// What is divided; the promise is about the first.
+    pub(crate) figures: &'static [Figure],
+    pub(crate) must: Option<Must>,
+    /// Whether both must write the same rows, and about the same bytes.
+    pub(crate) sameness: Sameness,
+}
+
+/// How many messages a run has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Count {
+    /// As many as keep the second subject busy for as long as the profile says, found by a run of
+    /// `pilot` messages and rounded up to a `multiple`.
+    Pilot { pilot: u64, multiple: u64 },
+    /// So many.
+    Fixed(u64),
+}
+
+/// A figure of a run, by name.
+pub(crate) type Figure = (&'static str, fn(&Run) -> f64);
+
+/// Messages per second.
+pub(crate) const RATE: &[Figure] = &[("rate", Run::rate)];
+
+/// What two subjects must have in common for their ratio to mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sameness {
+    /// Rows at the end, and bytes of write-ahead log within a tenth.
+    RowsAndBytes,
+    /// Rows at the end.
+    Rows,
+    /// Nothing: one subject has more to do.
+    None,
+}
+
+/// Runs a comparison.
+pub(crate) async fn compare(plan: Plan<'_>) -> Result<Found> {
+    let messages = messages(&plan).await?;
+    let [numerator, denominator] = &plan.subjects;
+    let mut found = Found::default();
+    if let Some(alone) = plan.profile.alone {
+        let subject = match alone {
+            Alone::Ours => numerator,
+            Alone::Bare => denominator,
+        };
+        for _ in 0..plan.profile.reps {
+            run_one(&mut found, subject, messages).await?;
+        }
+        return Ok(found);
+    }
+    for rep in 0..plan.profile.reps {
+        let order = match rep % 2 {
+            0 => [denominator, numerator],
+            _ => [numerator, denominator],
+        };
+        for subject in order {
+            run_one(&mut found, subject, messages).await?;
+        }
+    }
+    let faults = differences(
+        &found.runs[numerator.name],
+        &found.runs[denominator.name],
+        plan.sameness,
+    );
+    found.faults.extend(faults);
+    for (name, figure) in plan.figures {
+        let what = format!("{name}: {} / {}", numerator.name, denominator.name);
+        let each = |subject| found.runs[subject].iter().map(figure);
+        let values = each(numerator.name).zip(each(denominator.name));
+        let ratio = Ratio::of(&what, values.map(|(a, b)| a / b).collect());
+        if let (Some(ratio), Some(must), true) = (&ratio, plan.must, found.ratios.is_empty()) {
+            let is = ratio.median;
+            found.promises.push(Promise { what, is, must });
+        }
+        found.ratios.extend(ratio);
+    }
+    Ok(found)
+}
+
+/// Finds out how many messages keep the reference busy for as long as the profile says.
+async fn messages(plan: &Plan<'_>) -> Result<u64> {
+    let (pilot, multiple) = match plan.count {
+        Count::Fixed(messages) => return Ok(messages),
+        Count::Pilot { pilot, multiple } => (pilot, multiple),
+    };
+    let run = (plan.subjects[1].run)(pilot).await?;
+    let wanted = (run.rate() * plan.profile.seconds) as u64;
+    Ok(wanted.max(pilot / 4).div_ceil(multiple) * multiple)
+}
+
+async fn run_one(found: &mut Found, subject: &Subject<'_>, messages: u64) -> Result<()> {
+    let run = (subject.run)(messages).await?;
+    let faults = run.faults.iter();
+    let faults = faults.map(|fault| format!("{}: {fault}", subject.name));
+    found.faults.extend(faults);
+    found.runs.entry(subject.name).or_default().push(run);
+    Ok(())
+}
+
+/// Says where two subjects did not do the same work. Bytes are those of all repetitions: which
+/// pages are written whole after a checkpoint is chance.
+fn differences(one: &[Run], other: &[Run], sameness: Sameness) -> Vec<String> {
+    let mut found = Vec::new();
+    if sameness == Sameness::None {
+        return found;
+    }
+    for (one, other) in one.iter().zip(other) {
+        if one.rows != other.rows {
+            let (one, other) = (&one.rows, &other.rows);
+            found.push(format!("rows differ: {one:?} and {other:?}"));
+        }
+    }
+    let bytes = |runs: &[Run]| runs.iter().map(|run| run.bytes).sum::<Option<u64>>();
+    if let (Sameness::RowsAndBytes, Some(one), Some(other)) = (sameness, bytes(one), bytes(other)) {
+        let apart = (one as f64 / other as f64 - 1.0).abs();
+        if apart > BYTES_APART_MAX {
+            found.push(format!(
+                "bytes written differ by {:.0} %: {one} and {other}",
+                apart * 100.0
+            ));
+        }
+    }
+    found
+}
+
+/// A stretch of time in which something is measured.
+pub(crate) struct Window {
+    started: Instant,
+    cpu: Duration,
+    server_cpu: Option<Duration>,
+    bytes: Option<u64>,
+}
+
+impl Window {
+    pub(crate) async fn open(place: &Place) -> Result<Self> {
+        let bytes = place.bytes().await?;
+        let server_cpu = place.server_cpu().await?;
+        Ok(Self {
+            bytes,
+            server_cpu,
+            cpu: machine::cpu(),
+            started: Instant::now(),
+        })
+    }
+
+    /// Ends the stretch; `took` where somebody knows better how long it was.
+    pub(crate) async fn close(
+        self,
+        place: &Place,
+        messages: u64,
+        took: Option<Duration>,
+    ) -> Result<Run> {
+        let seconds = took.unwrap_or_else(|| self.started.elapsed()).as_secs_f64();
+        let cpu_seconds = machine::cpu().saturating_sub(self.cpu).as_secs_f64();
+        let server_cpu = place.server_cpu().await?.zip(self.server_cpu);
+        let bytes = place.bytes().await?.zip(self.bytes);
+        Ok(Run {
+            messages,
+            seconds,
+            cpu_seconds,
+            server_cpu_seconds: server_cpu
+                .map(|(after, before)| after.saturating_sub(before).as_secs_f64()),
+            bytes: bytes.map(|(after, before)| after - before),
+            ..Run::default()
+        })
+    }
+}

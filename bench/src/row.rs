@@ -1,0 +1,204 @@
+//! What a row of the table is: how it is run, what it found, and what it promised.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use futures_util::future::BoxFuture;
+use serde::Serialize;
+
+use crate::services::{Backend, Services};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Profile {
+    pub(crate) name: &'static str,
+    /// Repetitions of a comparison.
+    pub(crate) reps: usize,
+    /// About how long one subject runs in one repetition.
+    pub(crate) seconds: f64,
+    /// Rows that a growth row grows to.
+    pub(crate) grown: u64,
+    /// Run this subject of comparisons alone: to look into it with other tools.
+    pub(crate) alone: Option<Alone>,
+}
+
+/// The subject that runs alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+pub(crate) enum Alone {
+    /// The first of a comparison: ours.
+    Ours,
+    /// The other one.
+    Bare,
+}
+
+/// Ends in 90 s on two cores.
+pub(crate) const QUICK: Profile = Profile {
+    name: "quick",
+    reps: 3,
+    seconds: 0.5,
+    grown: 1_000_000,
+    alone: None,
+};
+
+/// For figures that are published.
+pub(crate) const FULL: Profile = Profile {
+    name: "full",
+    reps: 7,
+    seconds: 5.0,
+    grown: 1_000_000,
+    alone: None,
+};
+
+/// What every row is given.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) profile: Profile,
+    pub(crate) services: Services,
+}
+
+/// One line of the table.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) backend: Backend,
+    pub(crate) run: for<'a> fn(&'a Bench, Backend) -> BoxFuture<'a, Result<Found>>,
+}
+
+/// What a row found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Found {
+    /// Runs by subject, in the order of the repetitions.
+    pub(crate) runs: BTreeMap<&'static str, Vec<Run>>,
+    /// What is divided by what, and the result.
+    pub(crate) ratios: Vec<Ratio>,
+    /// What was promised.
+    pub(crate) promises: Vec<Promise>,
+    /// Why there is no figure.
+    pub(crate) faults: Vec<String>,
+}
+
+/// One run of one subject.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Run {
+    pub(crate) messages: u64,
+    pub(crate) seconds: f64,
+    /// Processor time of this process.
+    pub(crate) cpu_seconds: f64,
+    /// Processor time of the database's processes, where they can be seen.
+    pub(crate) server_cpu_seconds: Option<f64>,
+    /// Bytes of write-ahead log (PostgreSQL) or written by this process (SQLite).
+    pub(crate) bytes: Option<u64>,
+    /// Rows per table at the end.
+    pub(crate) rows: BTreeMap<String, i64>,
+    pub(crate) latency: Option<Latency>,
+    /// Other things worth knowing: groups, round trips.
+    pub(crate) notes: BTreeMap<&'static str, f64>,
+    /// What was wrong.
+    pub(crate) faults: Vec<String>,
+}
+
+impl Run {
+    pub(crate) fn rate(&self) -> f64 {
+        self.messages as f64 / self.seconds
+    }
+
+    pub(crate) fn cpu_micros(&self) -> f64 {
+        self.cpu_seconds * 1e6 / self.messages as f64
+    }
+
+    pub(crate) fn server_cpu_micros(&self) -> Option<f64> {
+        Some(self.server_cpu_seconds? * 1e6 / self.messages as f64)
+    }
+
+    pub(crate) fn p50(&self) -> f64 {
+        self.latency.map_or(f64::NAN, |latency| latency.p50)
+    }
+
+    pub(crate) fn p99(&self) -> f64 {
+        self.latency.map_or(f64::NAN, |latency| latency.p99)
+    }
+
+    /// Notes a fault when something is not as it must be.
+    pub(crate) fn expect(&mut self, what: &str, is: i64, must_be: i64) {
+        if is != must_be {
+            self.faults
+                .push(format!("{what}: {is} where {must_be} must be"));
+        }
+    }
+}
+
+/// A distribution, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) count: usize,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Latency {
+    pub(crate) fn of(mut samples: Vec<Duration>) -> Option<Self> {
+        samples.sort_unstable();
+        let last = samples.len().checked_sub(1)?;
+        let at = |part: f64| samples[(last as f64 * part).round() as usize].as_secs_f64() * 1e3;
+        Some(Self {
+            count: samples.len(),
+            p50: at(0.5),
+            p99: at(0.99),
+            max: at(1.0),
+        })
+    }
+}
+
+/// One division, once per repetition.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Ratio {
+    pub(crate) what: String,
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Ratio {
+    pub(crate) fn of(what: impl Into<String>, mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let last = values.len().checked_sub(1)?;
+        Some(Self {
+            what: what.into(),
+            median: (values[last / 2] + values[last.div_ceil(2)]) / 2.0,
+            min: values[0],
+            max: values[last],
+        })
+    }
+}
+
+/// A figure that has to be reached.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Promise {
+    pub(crate) what: String,
+    pub(crate) is: f64,
+    pub(crate) must: Must,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) enum Must {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Promise {
+    pub(crate) fn new(what: impl Into<String>, is: f64, must: Must) -> Self {
+        let what = what.into();
+        Self { what, is, must }
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        match self.must {
+            Must::AtLeast(limit) => self.is >= limit,
+            Must::AtMost(limit) => self.is <= limit,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The rows of the table, and what several of them use.
+
+pub(crate) mod h1;
+pub(crate) mod h2;
+pub(crate) mod h4;
+pub(crate) mod l1;
+pub(crate) mod latency;
+pub(crate) mod m1;
+pub(crate) mod run;
+pub(crate) mod sleeper;
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+
+use crate::report::{Line, median};
+use crate::row::{Bench, Found, Must, Promise, Row, Run};
+use crate::services::Backend;
+
+type Measure = for<'a> fn(&'a Bench, Backend) -> BoxFuture<'a, Result<Found>>;
+
+/// Name, what it is about, and how it is measured; on both databases, in this order.
+const ROWS: &[(&str, &str, Measure)] = &[
+    (
+        "H1",
+        "a handler with one statement of its own, eight at once",
+        h1::with_user_sql,
+    ),
+    (
+        "H1'",
+        "a handler without SQL, one message after the other",
+        h1::one_in_hand,
+    ),
+    (
+        "H1'-8",
+        "a handler without SQL, eight at once",
+        h1::eight_in_hand,
+    ),
+    (
+        "H2",
+        "a state machine in groups, from a broker to a broker",
+        h2::from_broker,
+    ),
+    (
+        "H2-own",
+        "a state machine in groups, over rows of this database",
+        h2::over_own_rows,
+    ),
+    (
+        "H4",
+        "an inbox that knows a million messages, beside an empty one",
+        h4::growth,
+    ),
+    (
+        "L1-100",
+        "from send to handler at 100 messages/s, commit included",
+        l1::at_100,
+    ),
+    (
+        "L1-1000",
+        "from send to handler at 1,000 messages/s, commit included",
+        l1::at_1000,
+    ),
+    (
+        "W1",
+        "from another host's send to the handler",
+        latency::between_hosts,
+    ),
+    (
+        "W2",
+        "from a stranger's transaction to the handler",
+        latency::strangers,
+    ),
+    (
+        "C1",
+        "claims beside a long line behind one blocked key",
+        latency::long_line,
+    ),
+    ("M1", "memory of an idle host", m1::idle_host),
+];
+
+/// Returns every row, in the order in which they run.
+pub(crate) fn all() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for backend in [Backend::Postgres, Backend::Sqlite] {
+        rows.extend(ROWS.iter().map(|&(name, about, run)| Row {
+            name,
+            about,
+            backend,
+            run,
+        }));
+    }
+    // A handler's transaction holds SQLite's only writer: nobody else writes there meanwhile.
+    rows.push(Row {
+        name: "T1",
+        about: "everybody else while a handler sleeps in its transaction",
+        backend: Backend::Postgres,
+        run: sleeper::others,
+    });
+    rows
+}
+
+/// What rows promise together: groups are worth their while.
+pub(crate) fn promises(lines: &[Line]) -> Vec<Promise> {
+    let rate = |row: &str| {
+        let is_meant = |line: &&Line| line.row == row && line.backend == Backend::Postgres.name();
+        let line = lines.iter().find(is_meant)?;
+        let is_correct = line.found.faults.is_empty();
+        let runs = line.found.runs.get("ours").filter(|_| is_correct)?;
+        median(runs, |run: &Run| Some(run.rate()))
+    };
+    let both = rate("H2").zip(rate("H1"));
+    let promise = both.map(|(grouped, single)| {
+        Promise::new("our H2 / our H1", grouped / single, Must::AtLeast(4.0))
+    });
+    promise.into_iter().collect()
+}
