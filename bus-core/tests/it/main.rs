@@ -1,4 +1,5 @@
 //! Integration tests of the contracts and the in-memory backends.
 
+mod build;
 mod conformance;
 mod memory_store;
