@@ -33,6 +33,7 @@ enum Then {
     SwallowAnError,
     Nest,
     BreakADeferredRule,
+    LoseADeadlockTwice,
 }
 
 impl Message for Pay {
@@ -88,6 +89,14 @@ async fn pay(pay: Pay, mut tx: Tx<Postgres>) -> Result<Receipt, HandlerError> {
             .execute("insert into rule values (1), (1)")
             .await
             .map(|_| ())?,
+        // What a sequence counts no rollback takes back.
+        Then::LoseADeadlockTwice => connection
+            .execute(
+                "do $$ begin if nextval('tries') < 3 then \
+                 raise exception using errcode = '40P01'; end if; end $$",
+            )
+            .await
+            .map(|_| ())?,
     }
     Ok(Receipt { cents: pay.cents })
 }
@@ -110,7 +119,8 @@ impl Shop {
         database
             .run(
                 "create table payment (cents bigint); \
-                 create table rule (n int unique deferrable initially deferred)",
+                 create table rule (n int unique deferrable initially deferred); \
+                 create sequence tries",
             )
             .await;
         let receipts = Arc::new(AtomicUsize::new(0));
@@ -218,6 +228,70 @@ async fn a_handler_that_ends_the_transaction_itself_is_found_out() {
         shop.until_receipts(1).await;
         shop.stop().await;
     }
+}
+
+/// Somebody else was faster: that is no failure, of which this handler may have none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadlock_in_a_handlers_sql_costs_no_attempt() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    shop.send(Then::LoseADeadlockTwice).await;
+    shop.until_receipts(1).await;
+    let tries = "select last_value from tries";
+    assert_eq!(shop.database.number(tries).await, 3);
+    assert_eq!(shop.payments().await, 1);
+    assert_eq!(shop.host.counters().failed_attempts.get(), 0);
+    shop.stop().await;
+}
+
+/// PostgreSQL answers a `COMMIT` of a failed transaction by rolling it back, without an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_whose_transaction_failed_or_ended_is_not_told_that_it_committed() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let bus = shop.host.bus();
+    for (sql, why, payments) in [
+        ("select 1 / 0", "current transaction is aborted", 0),
+        ("rollback; begin", "ended its transaction", 0),
+        // What the user commits is the user's; no message leaves with it.
+        ("commit", "ended its transaction", 1),
+    ] {
+        let mut tx = shop.store.begin(&bus).await.unwrap();
+        let connection = tx.conn().await.unwrap();
+        connection
+            .execute("insert into payment values (1)")
+            .await
+            .unwrap();
+        // An error here is what the user overlooks.
+        let _ = connection.execute(sql).await;
+        tx.send(Receipt { cents: 1 }).unwrap();
+        let error = tx.commit().await.unwrap_err();
+        let text = sagabus_core::error::chain(&error);
+        assert!(text.contains(why), "{sql}: {text}");
+        assert_eq!(shop.payments().await, payments, "{sql}");
+    }
+    let mut connection = shop.database.connection().await;
+    let mut tx = connection.begin().await.unwrap();
+    assert!(tx.execute("select 1 / 0").await.is_err());
+    let sent = bus.outbox(&mut tx).send(Receipt { cents: 1 }).await;
+    assert!(
+        sent.is_err(),
+        "a stranger's failed transaction takes nothing"
+    );
+    drop(tx);
+    // A good one leaves, and nothing had left before it.
+    let mut tx = shop.store.begin(&bus).await.unwrap();
+    tx.send(Receipt { cents: 1 }).unwrap();
+    tx.commit().await.unwrap();
+    let rows = "select count(*) from sagabus.outbox";
+    eventually("an empty outbox", || async {
+        (shop.database.number(rows).await == 0).then_some(())
+    })
+    .await;
+    assert_eq!(shop.receipts.load(Ordering::SeqCst), 1);
+    shop.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

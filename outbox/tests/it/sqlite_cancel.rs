@@ -10,7 +10,7 @@ use sagabus_core::{MessageId, Outcome};
 use crate::sqlite_support::{Bench, message, moves, received};
 
 /// Polls a future at most `polls` times, yielding in between, and drops it.
-async fn poll_for<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+pub(crate) async fn poll_for<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
     std::future::poll_fn(|cx| {

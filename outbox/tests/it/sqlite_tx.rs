@@ -246,6 +246,74 @@ async fn an_apis_rows_and_messages_commit_together_or_not_at_all() {
     shop.stop().await;
 }
 
+/// A statement that rolls its transaction back leaves nothing to commit.
+#[tokio::test]
+async fn an_api_whose_transaction_ended_is_not_told_that_it_committed() {
+    let shop = Shop::open().await;
+    let bus = shop.host.bus();
+    for (sql, payments) in [
+        ("insert or rollback into payment values (1)", 0),
+        ("rollback; begin immediate", 0),
+        // What the user commits is the user's; no message leaves with it.
+        ("commit", 1),
+    ] {
+        let mut tx = shop.store.begin(&bus).await.unwrap();
+        let connection = tx.conn().await.unwrap();
+        connection
+            .execute("create unique index if not exists one on payment (cents)")
+            .await
+            .unwrap();
+        connection
+            .execute("insert into payment values (1)")
+            .await
+            .unwrap();
+        // An error here is what the user overlooks.
+        let _ = connection.execute(sql).await;
+        tx.send(Receipt { cents: 1 }).unwrap();
+        let committed = tx.commit().await;
+        assert!(committed.is_err(), "{sql}: {committed:?}");
+        assert_eq!(shop.payments().await, payments, "{sql}");
+    }
+    // A good one leaves, and nothing had left before it.
+    let mut tx = shop.store.begin(&bus).await.unwrap();
+    tx.send(Receipt { cents: 1 }).unwrap();
+    tx.commit().await.unwrap();
+    eventually("an empty outbox", || async {
+        (shop.store.counts().await.unwrap().outbox == 0).then_some(())
+    })
+    .await;
+    assert_eq!(shop.receipts.load(Ordering::SeqCst), 1);
+    shop.stop().await;
+}
+
+/// The writer is one: whoever comes after a `begin` that was dropped must not inherit its
+/// transaction.
+#[tokio::test]
+async fn a_cancelled_begin_swallows_nobodys_rows() {
+    let shop = Shop::open().await;
+    let bus = shop.host.bus();
+    let (mut cancelled, mut kept) = (0, 0);
+    for _ in 0..150 {
+        {
+            let begin = shop.store.begin(&bus);
+            let begun = crate::sqlite_cancel::poll_for(kept % 6, begin).await;
+            cancelled += u32::from(begun.is_none());
+        }
+        let mut tx = shop.store.begin(&bus).await.unwrap();
+        let connection = tx.conn().await.unwrap();
+        connection
+            .execute("insert into payment values (1)")
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        kept += 1;
+    }
+    println!("{cancelled} of 150 begins were cancelled");
+    assert!(cancelled > 20, "some must have been cancelled: {cancelled}");
+    assert_eq!(shop.payments().await, i64::try_from(kept).unwrap());
+    shop.stop().await;
+}
+
 #[tokio::test]
 async fn whoever_waits_for_the_writer_too_long_is_told() {
     let shop = Shop::open().await;
