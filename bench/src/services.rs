@@ -165,11 +165,10 @@ impl Services {
                 path: self.folder.join(format!("{}.db", template(filling.name))),
             },
         };
-        if !templates.contains_key(&key) {
+        if templates.insert(key, ()).is_none() {
             if let Place::Postgres { name, .. } = &place {
                 self.on_server(&format!("create database {name}")).await?;
             }
-            templates.insert(key, ());
             place.fill(filling).await?;
         }
         Ok(match place {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::filling;
 use crate::measure::Window;
-use crate::row::{Bench, Found, Latency, Must, Promise};
+use crate::row::{Bench, Found, Latency, Must, Promise, Run};
 use crate::services::{Backend, Place};
 use crate::source::{Raw, Source, Synthetic};
 use crate::workload::{Charge, ENDPOINT, nth_charge};
@@ -82,16 +82,11 @@ pub(crate) fn others(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Fo
             all,
             i64::try_from(1 + 2 * (WARM_UP + OTHERS))?,
         );
-        let mut took = sleeping.took().split_off(before[0]);
-        // The longest on the first host is the sleeper itself.
-        took.sort_unstable();
-        let slept = took.pop().context("nothing was acked")?;
-        if slept < SLEEPS {
-            run.faults
-                .push(format!("the handler slept for {slept:?} only"));
-        }
-        took.extend(other.took().split_off(before[1]));
-        run.latency = Latency::of(took);
+        latency_of_others(
+            &mut run,
+            sleeping.took().split_off(before[0]),
+            other.took().split_off(before[1]),
+        )?;
         bench.services.remove(place).await?;
         let p99 = run.p99();
         let mut found = Found {
@@ -106,6 +101,19 @@ pub(crate) fn others(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Fo
         Ok(found)
     }
     .boxed()
+}
+
+/// Notes how long everybody took but the sleeper, who is the longest on its host.
+fn latency_of_others(run: &mut Run, mut took: Vec<Duration>, other: Vec<Duration>) -> Result<()> {
+    took.sort_unstable();
+    let slept = took.pop().context("nothing was acked")?;
+    if slept < SLEEPS {
+        run.faults
+            .push(format!("the handler slept for {slept:?} only"));
+    }
+    took.extend(other);
+    run.latency = Latency::of(took);
+    Ok(())
 }
 
 /// Messages before the sleeper.

@@ -9,5 +9,5 @@ mod frozen;
 mod terminated;
 mod absent;
 mod silent;
-mod poison;
+mod bad_input;
 mod idle;

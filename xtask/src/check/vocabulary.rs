@@ -90,7 +90,14 @@ const WORDS: &[Word] = &[
         ],
     },
     word("forwarder", "relay"),
-    word("dispatcher", "relay, or dispatch for incoming messages"),
+    Word {
+        not: "dispatcher",
+        say: "relay, or dispatch for incoming messages",
+        allowed: &[Under(
+            "tests/it/outage/",
+            "a module of `tracing` that sets where events go",
+        )],
+    },
     Word {
         not: "dedup",
         say: "accept, or inbox",
