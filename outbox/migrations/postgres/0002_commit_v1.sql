@@ -4,7 +4,8 @@
 -- key under which the rows are locked, so that two calls never wait for each other in a circle.
 -- Absent sets are null. Arguments are prefixed by their set: d deletes, s other settles, b inbox
 -- rows, r source rows, i instances, t timers that go, o outgoing, h history, f dead letters.
--- Units are numbered from 1.
+-- Units are numbered from 1. Where a set has one row, its statement takes values instead of arrays:
+-- most calls of a service with little to do, and all that end a handler's own transaction.
 --
 -- The settings on each function keep plans that were made for empty tables from becoming scans of
 -- full ones; `jit` would answer the guards' costs with a compilation. A plan is made once per
@@ -141,6 +142,10 @@ declare
     v_lost boolean[];          -- per outgoing row; null: none
     v_behind smallint[];
     v_ids bigint[];
+    v_due bigint;
+    v_id bigint;
+    v_is_leased boolean;
+    v_is_in_line boolean;
     v_gone_destinations text[];
     v_gone_keys text[];
     v_more_destinations text[];
@@ -217,7 +222,14 @@ begin
     -- 2. Sources: rows are held under their epoch, inbox rows are written.
     v_got := 0;
     v_asked := coalesce(cardinality(r_id), 0) + coalesce(cardinality(b_message), 0);
-    if cardinality(r_id) > 0 then
+    if cardinality(r_id) = 1 then
+        perform 1 from sagabus.outbox o
+        where o.id = r_id[1] and o.epoch = r_epoch[1] and o.parked is null for update;
+        if found then
+            v_got := 1;
+            v_rows := r_id;
+        end if;
+    elsif cardinality(r_id) > 1 then
         select array_agg(l.id) into v_rows from (
             select o.id from unnest(r_id, r_epoch) as r(id, epoch)
             join sagabus.outbox o on o.id = r.id and o.epoch = r.epoch and o.parked is null
@@ -362,7 +374,17 @@ begin
     end if;
 
     -- 5. Of winners only: timers and source rows go, so that neither holds back what is sent.
-    if cardinality(t_unit) > 0 or cardinality(r_id) > 0 then
+    if cardinality(r_id) = 1 and t_unit is null then
+        if v_out is null or v_out[r_unit[1]] = 0 then
+            delete from sagabus.outbox o where o.id = r_id[1]
+            returning array[o.destination], array[o.key], o.per_key and o.parked is null
+            into v_more_destinations, v_more_keys, v_is_in_line;
+            if v_is_in_line then
+                v_gone_destinations := v_gone_destinations || v_more_destinations;
+                v_gone_keys := v_gone_keys || v_more_keys;
+            end if;
+        end if;
+    elsif cardinality(t_unit) > 0 or cardinality(r_id) > 0 then
         with timers as (
             select o.id from unnest(t_unit, t_kind, t_key, t_name) as t(unit, kind, key, name)
             join sagabus.outbox o on o.timer_kind = t.kind and o.timer_key = t.key
@@ -383,7 +405,22 @@ begin
     end if;
 
     -- 6. Outgoing rows get their ids in the order in which they were placed.
-    if cardinality(o_unit) > 0 then
+    if cardinality(o_unit) = 1 and o_in_line is null and v_lost is null then
+        v_due := greatest(v_now, coalesce(o_at[1], v_now + o_after[1], v_now));
+        v_is_leased := coalesce(o_leased[1] and o_at[1] is null and o_after[1] is null, false);
+        insert into sagabus.outbox (message_id, message_type, destination, key, per_key,
+            headers, body, available_at, due_at, expires_at, epoch, starts, failures, attempts,
+            parked, timer_kind, timer_key, timer_name, timer_generation, created_at)
+        values (o_message[1], o_type[1], o_destination[1], o_key[1], false, o_headers[1], o_body[1],
+            case when v_is_leased then v_now + p_lease else v_due end, nullif(v_due, v_now),
+            v_due + o_wanted[1], v_is_leased::int, coalesce(o_failures[1], 0) + v_is_leased::int,
+            coalesce(o_failures[1], 0), o_attempts[1], o_parked[1], o_timer_kind[1],
+            o_timer_key[1], o_timer_name[1], o_timer_generation[1], v_now)
+        returning id into v_id;
+        if o_leased is not null then
+            leased := array[case when v_is_leased then v_id end];
+        end if;
+    elsif cardinality(o_unit) > 0 then
         if o_in_line is not null then
             v_behind := sagabus.behind_v1(p_door, v_lost, o_destination, o_key, o_in_line,
                 o_previous);
@@ -433,7 +470,14 @@ begin
     end if;
 
     -- 7. For people.
-    if cardinality(h_unit) > 0 then
+    if cardinality(h_unit) = 1 then
+        if v_out is null or v_out[h_unit[1]] = 0 then
+            insert into sagabus.history (at, endpoint_id, message_id, message_type, correlation_id,
+                kind, key, version, detail)
+            values (v_now, h_endpoint[1], h_message[1], h_type[1], h_correlation[1], h_kind[1],
+                h_key[1], h_version[1], h_detail[1]);
+        end if;
+    elsif cardinality(h_unit) > 1 then
         insert into sagabus.history (at, endpoint_id, message_id, message_type, correlation_id,
             kind, key, version, detail)
         select v_now, h.endpoint, h.message, h.type, h.correlation, h.kind, h.key, h.version,

@@ -35,7 +35,7 @@ begin
 end $$;
 
 -- Claims rows of destinations, each up to its limit. Rows that are not the oldest of their line
--- are deferred instead, for at most about 8 ms of one call, so that a long line behind one blocked
+-- are deferred instead, for at most about 4 ms of one call, so that a long line behind one blocked
 -- key costs each claim little. They are pulled forward when their turn comes; the longer they have
 -- waited, the longer they are deferred, so that a stuck key costs less with time.
 create function sagabus.claim_v1(
@@ -108,7 +108,7 @@ begin
         returning o.id, o.epoch, o.destination, o.message_id, o.message_type, o.key, o.headers,
             o.body, o.starts, o.failures, o.solo_starts, o.attempts, o.timer_kind, o.timer_key,
             o.timer_name, o.timer_generation, coalesce(o.expires_at <= v_now, false);
-        exit when v_held is null or v_total <= 0 or sagabus.now_micros() > v_now + 8000;
+        exit when v_held is null or v_total <= 0 or sagabus.now_micros() > v_now + 4000;
     end loop;
 end $$;
 

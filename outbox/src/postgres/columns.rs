@@ -98,7 +98,9 @@ impl Columns {
             ));
         }
         self.one(count(group.units.len()))?;
-        self.one((!group.units.is_empty()).then_some(group.routes_version))?;
+        // Also where nothing was placed: a subscriber may have come since.
+        let is_placed = group.units.iter().any(|unit| !unit.outgoing.is_empty());
+        self.one(is_placed.then_some(group.routes_version))?;
         self.one(micros(group.lease))?;
         self.one(match door {
             Door::Engine => 0_i16,
