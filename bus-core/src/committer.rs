@@ -461,6 +461,7 @@ impl Shared {
     /// Lets the rows that were born leased go on in this process.
     fn hand_over(&self, prepared: Prepared, report: &CommitReport) {
         let Prepared { mut group, slots } = prepared;
+        self.tell_parked(&group, report);
         let leased = slots.into_iter().zip(&report.leased).zip(&group.placements);
         for ((slot, row), placement) in leased {
             let (Some(slot), Some(row)) = (slot, row) else {
@@ -470,6 +471,21 @@ impl Shared {
             let outgoing = &mut group.units[placement.unit].outgoing[placement.outgoing];
             self.counters.handed_over.increment();
             slot.fill(born(*row, &placement.place, outgoing), &self.in_hand);
+        }
+    }
+}
+
+impl Shared {
+    /// Says which messages were stored for an operator, because nobody takes them.
+    fn tell_parked(&self, group: &Group, report: &CommitReport) {
+        for placement in &group.placements {
+            let is_stored = report.outcomes.get(placement.unit) == Some(&Outcome::Committed);
+            if let (Birth::Parked(reason), true) = (placement.birth, is_stored) {
+                self.counters.parked.increment();
+                let envelope = &group.units[placement.unit].outgoing[placement.outgoing].envelope;
+                let (id, message_type) = (envelope.id, &envelope.message_type);
+                tracing::warn!(%id, %message_type, reason = reason.as_str(), "message is parked");
+            }
         }
     }
 }

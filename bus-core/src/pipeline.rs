@@ -131,7 +131,7 @@ impl Middleware for Deadline {
                     Err(HandlerError::new(error))
                 }),
                 () = cx.limit_reached() => Err(HandlerError::new(
-                    "handler held what others wait for (its `Tx` is the only writer) for too long",
+                    "handler held the only writer through its `Tx` for longer than the store's `tx_limit`",
                 )),
             }
         })

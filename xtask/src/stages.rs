@@ -35,6 +35,11 @@ pub(crate) const STAGES: &[Stage] = &[
         what: "unit tests of every crate",
     },
     Stage {
+        name: "programs",
+        command: Call::Program(&["build", "--package", "sagabus", "--all-features", "--examples"]),
+        what: "the examples are built: tests start them as processes",
+    },
+    Stage {
         name: "integration",
         command: Call::Tests(&["--test", "*"]),
         what: "conformance suites, crash and cross-crate tests on SQLite and PostgreSQL",

@@ -138,6 +138,7 @@ pub async fn a_command_without_owner_is_parked(scene: Scene) {
     host.bus().send(Do { n: 1 }).await.expect("it is stored");
     let counts = scene.counts().await;
     assert_eq!((counts.parked, counts.outbox), (1, 0));
+    assert_eq!(host.counters().parked.get(), 1);
     stop(host).await;
 }
 
