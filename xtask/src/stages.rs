@@ -36,7 +36,13 @@ pub(crate) const STAGES: &[Stage] = &[
     },
     Stage {
         name: "programs",
-        command: Call::Program(&["build", "--package", "sagabus", "--all-features", "--examples"]),
+        command: Call::Program(&[
+            "build",
+            "--package",
+            "sagabus",
+            "--all-features",
+            "--examples",
+        ]),
         what: "the examples are built: tests start them as processes",
     },
     Stage {
