@@ -36,6 +36,17 @@ pub(crate) async fn create_database(server: &str, name: &str) -> String {
     format!("{base}/{name}")
 }
 
+/// Removes a database that was made, and everyone who is connected to it.
+pub(crate) async fn drop_database(server: &str, url: &str) {
+    let (_, name) = url.rsplit_once('/').expect("an address names a database");
+    let mut admin = PgConnection::connect(server)
+        .await
+        .expect("the server answers");
+    let drop = format!("drop database if exists {name} with (force)");
+    let dropped = admin.execute(AssertSqlSafe(drop)).await;
+    dropped.expect("our own database can be removed");
+}
+
 /// Says a result also where the test harness keeps the output of passing tests to itself.
 pub(crate) fn say(line: &str) {
     let said = std::io::stdout().write_all(line.as_bytes());

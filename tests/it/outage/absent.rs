@@ -55,8 +55,8 @@ fn work_goes_on_by_itself_after_an_outage_and_each_part_says_so_once() {
     const TRANSFERS: i64 = 120;
     let lines = Lines::default();
     // Two: of a single one, `tracing` thinks that all threads have it or none.
-    let dispatch = [lines.clone(), lines.clone()].map(tracing::Dispatch::new);
-    let _guard = tracing::dispatcher::set_default(&dispatch[0]);
+    let _other = tracing::Dispatch::new(lines.clone());
+    let _guard = tracing::subscriber::set_default(lines.clone());
     block_on(async {
         let Some(site) = Site::open("outage").await else {
             return;
@@ -99,8 +99,13 @@ fn work_goes_on_by_itself_after_an_outage_and_each_part_says_so_once() {
         ));
         assert!(attempts.iter().all(|one| one.len() == 4), "{attempts:?}");
         assert!(!during.is_empty(), "an outage is said");
-        // Two commit calls may be under way, each of which is a part.
-        let allowed = |what: &str| if what.contains("commit") { 2 } else { 1 };
+        // Two commit calls may be under way, each of which is a part. A `Tx` in doubt is said of its
+        // message, not of the outage: at most one for each of the ten connections.
+        let allowed = |what: &str| match what {
+            "commit: failed; trying again" => 2,
+            what if what.contains("in doubt") => 10,
+            _ => 1,
+        };
         let too_often = during.iter().filter(|(what, n)| **n > allowed(what));
         assert_eq!(too_often.count(), 0, "{during:?}");
     });

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sagabus::codec::BODY_BYTES_MAX;
 use sagabus::prelude::*;
 use sagabus::store::StoreAdmin;
@@ -16,11 +17,9 @@ use sagabus_testkit::fault_broker::FaultBroker;
 use sagabus_testkit::wait::eventually;
 use serde::{Deserialize, Serialize};
 
-use crate::databases::{create_database, say, server};
-use crate::killed::ledger::prepare;
-use crate::killed::plan::Database;
+use crate::databases::{block_on, say};
 
-use super::site::run;
+use super::site::{Site, run};
 
 const GOOD: usize = 1000;
 
@@ -41,7 +40,7 @@ struct Work {
 }
 
 impl Message for Work {
-    const TYPE: &'static str = "poison.work";
+    const TYPE: &'static str = "bad-input.work";
     const KIND: Kind = Kind::Command;
 }
 impl Command for Work {}
@@ -170,7 +169,7 @@ impl Sender<'_> {
     /// Lets the broker deliver what no host sent.
     async fn publish_raw(&mut self) {
         let mut no_type = Envelope::new(&Work::new(0)).expect("it can be encoded");
-        no_type.message_type = "poison.\0work".into();
+        no_type.message_type = "bad-input.\0work".into();
         let bad = [
             (hostile(0, "note"), "out_of_bounds"),
             (hostile(0, headers::KEY), "out_of_bounds"),
@@ -193,7 +192,7 @@ impl Sender<'_> {
 async fn check<S: Store + StoreAdmin + Clone>(name: &str, store: S) {
     let broker = FaultBroker::start().await;
     let broker = broker.expect("a port can be listened on");
-    let host = Host::builder("poison")
+    let host = Host::builder("bad-input")
         .store(store.clone())
         .transport(broker.transport())
         .state(Seen::default())
@@ -228,7 +227,7 @@ async fn check<S: Store + StoreAdmin + Clone>(name: &str, store: S) {
     });
     let seen = seen.lock().expect("nobody panics with it");
     say(&format!(
-        "poison on {name}: {} good ones handled, {} more than once; {} bad ones are dead letters, \
+        "bad input on {name}: {} good ones handled, {} more than once; {} bad ones are dead letters, \
          {refused} were refused where they were sent\n",
         seen.len(),
         seen.values().filter(|times| **times > 1).count(),
@@ -244,10 +243,51 @@ async fn check<S: Store + StoreAdmin + Clone>(name: &str, store: S) {
     assert_eq!(*seen, expected);
 }
 
+/// On one thread all of them wait for the committer before it runs, so that they share a call.
+#[test]
+fn a_message_that_the_store_refuses_is_the_only_one_of_its_call() {
+    const TOGETHER: usize = 40;
+    block_on(async {
+        let folder = std::env::temp_dir().join(format!("sagabus-refused-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
+        let store = sagabus::SqliteStore::open(folder.join("bus.db")).await;
+        let store = store.expect("the file can be made");
+        store.migrate().await.expect("it can be migrated");
+        let host = Host::builder("refused")
+            .store(store)
+            .state(Seen::default())
+            .endpoint("work", |e| e.handle(work));
+        let host = host.build().expect("it can be built");
+        let host = host.start().await.expect("it starts");
+        for bad in [0, TOGETHER / 2, TOGETHER - 1] {
+            let before = host.counters().groups.get();
+            let bus = host.bus();
+            let sending = (0..TOGETHER).map(|n| {
+                let message = Outgoing::new(&Work::new(n)).expect("it can be encoded");
+                let key = (n == bad).then(|| "a\0key".to_owned());
+                let bus = bus.clone();
+                async move { bus.send_all(vec![Outgoing { key, ..message }]).await }
+            });
+            let answers = join_all(sending).await;
+            for (n, answer) in answers.into_iter().enumerate() {
+                match answer {
+                    Ok(()) => assert_ne!(n, bad),
+                    Err(BusError::Store(StoreError::Refused(_))) => assert_eq!(n, bad),
+                    other => panic!("{n} of {TOGETHER}, {bad} being bad: {other:?}"),
+                }
+            }
+            let calls = host.counters().groups.get() - before;
+            assert!(calls < TOGETHER as u64, "they shared calls: {calls}");
+        }
+        assert!(host.stop(Duration::from_secs(10)).await);
+        std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
+    });
+}
+
 #[test]
 fn among_a_thousand_messages_on_sqlite_exactly_the_bad_ones_fail() {
     run(async {
-        let folder = std::env::temp_dir().join(format!("sagabus-poison-{}", std::process::id()));
+        let folder = std::env::temp_dir().join(format!("sagabus-bad-input-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
         let store = sagabus::SqliteStore::open(folder.join("bus.db")).await;
         let store = store.expect("the file can be made");
@@ -259,12 +299,11 @@ fn among_a_thousand_messages_on_sqlite_exactly_the_bad_ones_fail() {
 
 #[test]
 fn among_a_thousand_messages_on_postgres_exactly_the_bad_ones_fail() {
-    let Some(server) = server() else { return };
     run(async {
-        let name = format!("outage_poison_{}", std::process::id());
-        let url = create_database(&server, &name).await;
-        prepare(&Database::Postgres(url.clone())).await;
-        let store = sagabus::PgStore::connect(&url).await;
+        let Some(site) = Site::open("bad_input").await else {
+            return;
+        };
+        let store = sagabus::PgStore::connect(&site.url).await;
         check("postgres", store.expect("the server answers")).await;
     });
 }

@@ -11,7 +11,7 @@ use sqlx::types::Uuid;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::Mutex;
 
-use crate::databases::{create_database, server};
+use crate::databases::{block_on, create_database, drop_database, server};
 use crate::killed::child::{postgres, wait_until_quiet};
 use crate::killed::ledger::{judge, ledger_rows, prepare};
 use crate::killed::messages::StartTransfer;
@@ -23,6 +23,7 @@ use super::wire::Places;
 /// A database on the server.
 pub(crate) struct Site {
     pub(crate) url: String,
+    server: String,
     /// For the test's own questions, past every proxy.
     direct: Arc<Mutex<PgConnection>>,
 }
@@ -37,6 +38,7 @@ impl Site {
         let direct = PgConnection::connect(&url).await;
         Some(Self {
             url,
+            server,
             direct: Arc::new(Mutex::new(direct.expect("the server answers"))),
         })
     }
@@ -113,6 +115,15 @@ impl Site {
         let each = dead.into_iter();
         each.map(|one| one.attempts.into_iter().map(|one| one.error).collect())
             .collect()
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let (server, url) = (self.server.clone(), self.url.clone());
+        // A thread of its own: the test's runtime may be about to end, or in a panic.
+        let dropped = std::thread::spawn(move || block_on(drop_database(&server, &url)));
+        let _ = dropped.join(); // A database too many harms nobody.
     }
 }
 
