@@ -55,7 +55,7 @@ fn a_process_killed_anywhere_on_postgres_with_a_broker_loses_and_doubles_nothing
 fn run_matrix(database: &str, has_broker: bool, server: Option<&str>) {
     let folder = std::env::temp_dir();
     let folder = folder.join(format!(
-        "sagabus-killed-{}-{has_broker}",
+        "sagabus-killed-{database}-{has_broker}-{}",
         std::process::id()
     ));
     std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
