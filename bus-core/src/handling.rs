@@ -161,21 +161,23 @@ pub(crate) enum End {
     Abandoned,
 }
 
+// What rarely happens is boxed where it is awaited: every message allocates a task that is as large
+// as the largest way through here.
 impl Case<'_> {
     async fn run(self, decoded: Result<(Arc<dyn Subscriber>, Decoded), Undispatchable>) {
         if let Arrival::Row(row) = &self.arrival {
             if row.is_expired {
                 self.endpoint.counters.expired.increment();
-                return self.dead(Reason::Expired, None).await;
+                return Box::pin(self.dead(Reason::Expired, None)).await;
             }
             if row.starts - 1 - row.failures >= LOST_STARTS_SUSPECT {
-                return self.run_alone(decoded).await;
+                return Box::pin(self.run_alone(decoded)).await;
             }
         }
         if let Arrival::Delivery(delivery) = &self.arrival
             && delivery.redeliveries >= REDELIVERIES_SUSPECT
         {
-            return self.postpone(Duration::ZERO, Start::Counted).await;
+            return Box::pin(self.postpone(Duration::ZERO, Start::Counted)).await;
         }
         let _shared = self.endpoint.solo.read().await;
         self.run_decoded(decoded).await;
@@ -203,7 +205,9 @@ impl Case<'_> {
     ) {
         let (subscriber, decoded) = match decoded {
             Ok(decoded) => decoded,
-            Err(refused) => return self.dead(refused.reason, Some(refused.error)).await,
+            Err(refused) => {
+                return Box::pin(self.dead(refused.reason, Some(refused.error))).await;
+            }
         };
         let question = self.question(&decoded);
         let mut message = Some(decoded.message);
@@ -213,7 +217,10 @@ impl Case<'_> {
                 Some(message) => message,
                 None => match subscriber.decode(self.arrival.envelope()) {
                     Ok(again) => again.message,
-                    Err(error) => return self.dead(Reason::Undecodable, Some(chain(&error))).await,
+                    Err(error) => {
+                        let error = Some(chain(&error));
+                        return Box::pin(self.dead(Reason::Undecodable, error)).await;
+                    }
                 },
             };
             let Some(answer) = self.endpoint.loader.ask(question.clone()).await else {
@@ -225,10 +232,10 @@ impl Case<'_> {
                 return self.ack().await;
             }
             if answer.is_blocked {
-                return self.postpone(Duration::ZERO, Start::Counted).await;
+                return Box::pin(self.postpone(Duration::ZERO, Start::Counted)).await;
             }
             let end = if self.is_stale_timer(answer.instance.as_ref()) {
-                self.commit_nothing("stale_timer").await
+                Box::pin(self.commit_nothing("stale_timer")).await
             } else {
                 self.attempt(
                     &*subscriber,
@@ -240,11 +247,11 @@ impl Case<'_> {
             };
             let decision = match end {
                 End::Settled => return self.ack().await,
-                End::Abandoned => return self.abandon().await,
+                End::Abandoned => return Box::pin(self.abandon()).await,
                 End::Reload => Decision::Reload,
                 End::Failed(error) => self.failed(&error),
             };
-            match self.follow(decision).await {
+            match Box::pin(self.follow(decision)).await {
                 Some(again) => self = again,
                 None => return,
             }

@@ -31,6 +31,8 @@ impl Lifecycle {
         F: Future<Output = ()> + Send + 'static,
     {
         let force = self.force.clone();
+        // Held by the wrapper itself, it would take its room twice.
+        let task = Box::pin(task);
         self.tracker.spawn(async move {
             tokio::select! {
                 biased;
