@@ -122,6 +122,7 @@ pub(crate) async fn own_rows(
         }
         at = end;
     }
+    place.run("analyze").await?;
     place.settle().await
 }
 

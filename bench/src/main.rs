@@ -120,7 +120,13 @@ async fn run(command: Command) -> Result<ExitCode> {
             rows::m1::run_idle_host(&backend, &at).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { rows, options } => measure(QUICK, chosen(&rows)?, options).await,
+        Command::Run { rows, options } => {
+            let profile = Profile {
+                is_short: false,
+                ..QUICK
+            };
+            measure(profile, chosen(&rows)?, options).await
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Profile {
     pub(crate) reps: usize,
     /// About how long one subject runs in one repetition.
     pub(crate) seconds: f64,
+    /// Whether all rows together have to end soon.
+    pub(crate) is_short: bool,
     /// Rows that a growth row grows to.
     pub(crate) grown: u64,
     /// Run this subject of comparisons alone: to look into it with other tools.
@@ -38,6 +40,7 @@ pub(crate) const QUICK: Profile = Profile {
     name: "quick",
     reps: 3,
     seconds: 0.5,
+    is_short: true,
     grown: 1_000_000,
     alone: None,
 };
@@ -47,6 +50,7 @@ pub(crate) const FULL: Profile = Profile {
     name: "full",
     reps: 7,
     seconds: 5.0,
+    is_short: false,
     grown: 1_000_000,
     alone: None,
 };

@@ -374,10 +374,8 @@ impl Place {
     /// Lets nothing of what was before cost anything later.
     pub(crate) async fn settle(&self) -> Result<()> {
         match self {
-            Self::Postgres { .. } => {
-                self.run("analyze").await?;
-                self.run("checkpoint").await
-            }
+            // Statistics came with the template.
+            Self::Postgres { .. } => self.run("checkpoint").await,
             Self::Sqlite { .. } => self.run("pragma wal_checkpoint(truncate)").await,
         }
     }

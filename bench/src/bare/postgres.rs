@@ -146,8 +146,10 @@ async fn run_lane(
 }
 
 /// Claims the rows of an endpoint and handles them, until there are none.
-pub(crate) async fn own_rows(place: Place, destination: &'static str) -> Result<(u64, Duration)> {
-    let mut connection = place.postgres().await?;
+pub(crate) async fn own_rows(
+    connection: &mut PgConnection,
+    destination: &'static str,
+) -> Result<(u64, Duration)> {
     let started = Instant::now();
     let mut handled = 0;
     let mut held_back = Vec::new();
@@ -158,7 +160,7 @@ pub(crate) async fn own_rows(place: Place, destination: &'static str) -> Result<
             .bind(destination)
             .bind(LEASE)
             .bind(wanted)
-            .fetch_all(&mut connection)
+            .fetch_all(&mut *connection)
             .await?;
         for row in &rows {
             let key = (row.try_get(0)?, row.try_get(1)?);
@@ -170,7 +172,7 @@ pub(crate) async fn own_rows(place: Place, destination: &'static str) -> Result<
         if group.is_empty() {
             return Ok((handled, started.elapsed()));
         }
-        handle(&mut connection, &group, Vec::new(), Towards::Endpoint).await?;
+        handle(connection, &group, Vec::new(), Towards::Endpoint).await?;
         handled += u64::try_from(group.len())?;
     }
 }

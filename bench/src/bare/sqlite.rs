@@ -41,13 +41,15 @@ pub(crate) async fn grouped(place: Place, source: Arc<Source>) -> Result<()> {
 }
 
 /// Claims the rows of an endpoint and handles them, until there are none.
-pub(crate) async fn own_rows(place: Place, destination: &'static str) -> Result<(u64, Duration)> {
+pub(crate) async fn own_rows(
+    connection: &mut SqliteConnection,
+    destination: &'static str,
+) -> Result<(u64, Duration)> {
     const CLAIM: &str = "update sagabus_outbox set epoch = epoch + 1, starts = starts + 1, \
         available_at = $3 + $2 where id in (select id from sagabus_outbox \
         where destination = $1 and parked is null and available_at <= $3 \
         order by available_at limit $4) \
         returning id, epoch, message_id, message_type, headers, body";
-    let mut connection = place.sqlite().await?;
     let started = Instant::now();
     let mut handled = 0;
     let mut held_back = Vec::new();
@@ -58,7 +60,7 @@ pub(crate) async fn own_rows(place: Place, destination: &'static str) -> Result<
             .bind(LEASE)
             .bind(now())
             .bind(i64::try_from(GROUP_MAX - arrived.len())?)
-            .fetch_all(&mut connection)
+            .fetch_all(&mut *connection)
             .await?;
         for row in &rows {
             let key = (row.try_get(0)?, row.try_get(1)?);
@@ -70,7 +72,7 @@ pub(crate) async fn own_rows(place: Place, destination: &'static str) -> Result<
         if group.is_empty() {
             return Ok((handled, started.elapsed()));
         }
-        handle(&mut connection, &group, &[], Towards::Endpoint).await?;
+        handle(connection, &group, &[], Towards::Endpoint).await?;
         handled += u64::try_from(group.len())?;
     }
 }

@@ -182,11 +182,21 @@ async fn own_rows_run(
         }
         Who::Bare => {
             let destination = "@accounts";
-            let (handled, took) = match backend {
-                Backend::Postgres => bare::postgres::own_rows(place.clone(), destination).await?,
-                Backend::Sqlite => bare::sqlite::own_rows(place.clone(), destination).await?,
+            let run = match backend {
+                Backend::Postgres => {
+                    let mut connection = place.postgres().await?;
+                    let own_rows = bare::postgres::own_rows(&mut connection, destination);
+                    let (handled, took) = own_rows.await?;
+                    window.close(&place, handled, Some(took)).await?
+                }
+                Backend::Sqlite => {
+                    let mut connection = place.sqlite().await?;
+                    let own_rows = bare::sqlite::own_rows(&mut connection, destination);
+                    let (handled, took) = own_rows.await?;
+                    window.close(&place, handled, Some(took)).await?
+                }
             };
-            (window.close(&place, handled, Some(took)).await?, None)
+            (run, None)
         }
     };
     if let Some(groups) = groups {

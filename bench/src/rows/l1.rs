@@ -19,8 +19,8 @@ use crate::workload::{ENDPOINT, NOTE, Ping};
 
 /// What is compared: lower is better.
 const LATENCIES: &[Figure] = &[("p50", Run::p50), ("p99", Run::p99)];
-/// How many times longer than a throughput run: a percentile needs samples.
-const LONGER: f64 = 2.0;
+/// The least time that a run takes, in seconds: a percentile needs samples.
+const SECONDS_MIN: f64 = 0.7;
 
 /// At 100 messages a second.
 pub(crate) fn at_100(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
@@ -33,7 +33,7 @@ pub(crate) fn at_1000(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<F
 }
 
 async fn row(bench: &Bench, backend: Backend, pace: u32) -> Result<Found> {
-    let messages = f64::from(pace) * bench.profile.seconds * LONGER;
+    let messages = f64::from(pace) * bench.profile.seconds.max(SECONDS_MIN);
     compare(Plan {
         profile: bench.profile,
         subjects: [
