@@ -124,6 +124,9 @@ fn env(records: &Records, wanted: Option<Kind>) -> Result<()> {
             service.variable(),
             quoted(&running_url(service, records)?)
         ));
+        for (name, value) in service.more_variables() {
+            say::result(format_args!("export {name}={}", quoted(&value)));
+        }
     }
     Ok(())
 }

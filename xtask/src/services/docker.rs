@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::record::{Origin, Record};
-use super::service::{Request, Service};
+use super::service::{Request, Service, free_port};
 use crate::fail::{Result, fail};
 use crate::{interrupt, process, say};
 
@@ -21,9 +21,17 @@ pub(crate) struct Image {
     pub(crate) version: &'static str,
     /// The port inside.
     pub(crate) port: u16,
+    /// `{port}` in a value is the port outside, for servers that tell clients where they are.
     pub(crate) environment: &'static [(&'static str, &'static str)],
     /// Arguments for the program in the container.
     pub(crate) arguments: Vec<String>,
+}
+
+impl Image {
+    fn tells_its_port(&self) -> bool {
+        let mut values = self.environment.iter().map(|(_, value)| value);
+        values.any(|value| value.contains("{port}"))
+    }
 }
 
 /// The version of the engine, when one answers.
@@ -53,7 +61,13 @@ pub(crate) fn start(service: &dyn Service, request: &Request<'_>) -> Result<Reco
         kept: false,
     };
     (request.announce)(&record)?;
-    let arguments = run_arguments(&image, request.name);
+    // 0 leaves the choice to the engine.
+    let port = if image.tells_its_port() {
+        free_port()?
+    } else {
+        0
+    };
+    let arguments = run_arguments(&image, request.name, port);
     process::logged(Command::new("docker").args(&arguments), request.log)?;
     let inside = format!("{}/tcp", image.port);
     let shown = process::capture(Command::new("docker").args(["port", request.name, &inside]))?;
@@ -82,8 +96,8 @@ pub(crate) fn stop(container: &str) -> Result<()> {
     process::capture(Command::new("docker").args(["stop", "--time", "10", container])).map(drop)
 }
 
-fn run_arguments(image: &Image, name: &str) -> Vec<String> {
-    let publish = format!("127.0.0.1:0:{}", image.port);
+fn run_arguments(image: &Image, name: &str, port: u16) -> Vec<String> {
+    let publish = format!("127.0.0.1:{port}:{}", image.port);
     let fixed = [
         "run",
         "-d",
@@ -97,6 +111,7 @@ fn run_arguments(image: &Image, name: &str) -> Vec<String> {
     ];
     let mut arguments: Vec<String> = fixed.iter().map(|word| (*word).to_owned()).collect();
     for (variable, value) in image.environment {
+        let value = value.replace("{port}", &port.to_string());
         arguments.extend(["-e".to_owned(), format!("{variable}={value}")]);
     }
     arguments.push(image.name.to_owned());
@@ -141,7 +156,22 @@ mod tests {
         };
         let expected = "run -d --rm --name sagabus-1 --shm-size 512m -p 127.0.0.1:0:5432 -e A=b \
                         postgres:17 -c x=1";
-        assert_eq!(run_arguments(&image, "sagabus-1").join(" "), expected);
+        assert_eq!(run_arguments(&image, "sagabus-1", 0).join(" "), expected);
+    }
+
+    #[test]
+    fn a_server_that_tells_where_it_is_gets_a_port_that_we_chose() {
+        let image = Image {
+            name: "kafka",
+            version: "Kafka",
+            port: 9092,
+            environment: &[("AT", "127.0.0.1:{port}")],
+            arguments: Vec::new(),
+        };
+        assert!(image.tells_its_port());
+        let shown = run_arguments(&image, "k", 4000).join(" ");
+        let expected = "-p 127.0.0.1:4000:9092 -e AT=127.0.0.1:4000 kafka";
+        assert!(shown.ends_with(expected), "{shown}");
     }
 
     #[test]

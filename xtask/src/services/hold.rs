@@ -51,6 +51,7 @@ pub(crate) fn set_variables(command: &mut Command, held: Option<&Held>) {
     }
     for ready in held.iter().flat_map(|held| &held.ready) {
         command.env(ready.service.variable(), &ready.url);
+        command.envs(ready.service.more_variables());
     }
 }
 

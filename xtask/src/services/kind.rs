@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use super::kafka::Kafka;
 use super::postgres::Postgres;
 use super::service::Service;
 
@@ -35,7 +36,8 @@ impl Kind {
     pub(crate) fn membership(self) -> Membership {
         match self {
             Self::Postgres => Membership::InTestSet(&Postgres),
-            Self::Rabbitmq | Self::Kafka => Membership::NotYet,
+            Self::Rabbitmq => Membership::NotYet,
+            Self::Kafka => Membership::InTestSet(&Kafka),
         }
     }
 
@@ -56,11 +58,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_postgres_is_in_the_test_set() {
+    fn these_are_in_the_test_set() {
         let names: Vec<_> = Kind::test_set()
             .iter()
             .map(|service| service.kind().name())
             .collect();
-        assert_eq!(names, ["postgres"]);
+        assert_eq!(names, ["postgres", "kafka"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The services that tests use: found or started, one file per service.
 //!
 //! For each service the first of these that can be had is used:
-//! 1. the URL in the environment (`SAGABUS_POSTGRES_URL`): used as it is, never stopped;
+//! 1. the address in the environment (`SAGABUS_POSTGRES_URL`, `SAGABUS_KAFKA_BROKERS`): used as it is, never stopped;
 //! 2. the server that an earlier `services up` of this work tree started;
 //! 3. a Docker engine, when it answers;
 //! 4. local packages, as the file of the service describes.
@@ -21,6 +21,7 @@ mod owned;
 mod record;
 // The services of the test set.
 mod postgres;
+mod kafka;
 // What a person or another command does with them.
 mod command;
 mod hold;

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use super::docker::Image;
 use super::kind::Kind;
 use super::owned::Owned;
 use super::record::{Origin, Record};
-use super::service::{Request, Service, Source};
+use super::service::{Request, Service, Source, free_port};
 use crate::fail::{Doing, Error, Result, fail};
 use crate::{interrupt, process, say};
 
@@ -286,11 +286,6 @@ fn configure(data: &Path, port: u16) -> Result<()> {
     file.write_all(lines.as_bytes()).doing(&what)
 }
 
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing("find a free port")?;
-    Ok(listener.local_addr().doing("find a free port")?.port())
-}
-
 fn postmaster(data: &Path, mark: &str) -> Option<Owned> {
     let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     Owned::marked(text.lines().next()?.trim().parse().ok()?, mark)
@@ -341,6 +336,8 @@ fn major_of(shown: &str) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a service tells about itself, and how it is started from local packages.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use super::docker::Image;
 use super::kind::Kind;
 use super::record::Record;
-use crate::fail::Result;
+use crate::fail::{Doing, Result};
 
 /// Where a server should come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -54,11 +54,27 @@ pub(crate) trait Service: Sync {
     /// Whether a server at this address speaks the service's protocol; at most a second long.
     fn answers(&self, address: SocketAddr) -> bool;
 
+    /// The hosts and ports that a URL names.
+    fn addresses(&self, url: &str) -> Vec<(String, u16)> {
+        host_and_port(url, self.image().port).into_iter().collect()
+    }
+
+    /// What else tests are told, beside the URL.
+    fn more_variables(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Starts a server from local packages and returns once it takes connections.
     ///
     /// # Errors
     /// Says what is missing and the one command that helps. Nothing is left running.
     fn start_locally(&self, request: &Request<'_>) -> Result<Record>;
+}
+
+/// A port of 127.0.0.1 that nobody listens on now.
+pub(crate) fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing("find a free port")?;
+    Ok(listener.local_addr().doing("find a free port")?.port())
 }
 
 /// Host and port of a URL, with the service's default port where it has none.

@@ -12,7 +12,7 @@ use super::docker;
 use super::kind::Kind;
 use super::owned::Owned;
 use super::record::{Origin, Record, Records};
-use super::service::{Request, Service, Source, host_and_port};
+use super::service::{Request, Service, Source};
 use crate::fail::{Doing, Result, fail};
 use crate::say;
 use crate::workspace::Workspace;
@@ -265,11 +265,10 @@ fn port_answers(service: &dyn Service, port: u16) -> bool {
 }
 
 fn url_answers(service: &dyn Service, url: &str) -> bool {
-    let Some((host, port)) = host_and_port(url, service.image().port) else {
-        return false;
-    };
-    let addresses = (host.as_str(), port).to_socket_addrs();
-    addresses.is_ok_and(|mut found| found.any(|address| service.answers(address)))
+    service.addresses(url).iter().any(|(host, port)| {
+        let addresses = (host.as_str(), *port).to_socket_addrs();
+        addresses.is_ok_and(|mut found| found.any(|address| service.answers(address)))
+    })
 }
 
 /// Deletes a data folder, if it is one of ours: named by its mark.
