@@ -12,7 +12,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Publication, Settler, Verdict};
-use sagabus_core::{Capabilities, Delivery, Envelope, MessageId, Order, Transport, TransportError};
+use sagabus_core::{
+    Capabilities, Delivery, Envelope, Health, MessageId, Order, StoreId, Transport, TransportError,
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
@@ -239,7 +241,11 @@ impl Transport for Synthetic {
         format!("{}/{message_type}", kind.as_str())
     }
 
-    fn declare<'a>(&'a self, _: &'a [EndpointSpec]) -> BoxFuture<'a, Result<(), TransportError>> {
+    fn declare<'a>(
+        &'a self,
+        _: StoreId,
+        _: &'a [EndpointSpec],
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
         future::ready(Ok(())).boxed()
     }
 
@@ -263,6 +269,10 @@ impl Transport for Synthetic {
             Some((delivery, (source, name)))
         });
         future::ready(Ok(deliveries.boxed())).boxed()
+    }
+
+    fn health(&self) -> Health {
+        Health::Connected
     }
 }
 

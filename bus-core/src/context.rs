@@ -40,6 +40,7 @@ struct Inner {
     instance_id: Option<InstanceId>,
     instance: Option<Instance>,
     timer: Option<Timer>,
+    given_up: Option<String>,
     staged: Mutex<Staged>,
     transaction: TransactionSlot,
     limit_changed: Notify,
@@ -96,6 +97,8 @@ pub struct Handling {
     pub instance: Option<Instance>,
     /// The timer that the message is, if it is one.
     pub timer: Option<Timer>,
+    /// Why the message would be given up, where this run is the answer to that.
+    pub given_up: Option<String>,
 }
 
 impl Ctx {
@@ -108,6 +111,7 @@ impl Ctx {
             instance_id,
             instance,
             timer,
+            given_up,
         } = handling;
         let staged = Mutex::new(Staged::default());
         let transaction = TransactionSlot::default();
@@ -119,6 +123,7 @@ impl Ctx {
             instance_id,
             instance,
             timer,
+            given_up,
             staged,
             transaction,
             limit_changed: Notify::new(),
@@ -271,6 +276,11 @@ impl Ctx {
     /// Returns the timer that the message is, if it is one.
     pub fn timer(&self) -> Option<&Timer> {
         self.inner.timer.as_ref()
+    }
+
+    /// Returns why the message would be given up, where this run is the answer to that.
+    pub fn given_up(&self) -> Option<&str> {
+        self.inner.given_up.as_deref()
     }
 
     /// Returns the host's store, for extractors.

@@ -122,6 +122,9 @@ pub enum Class {
     RetryAs(crate::unit_of_work::Reason),
     /// Never try again, for a reason that the engine knows.
     Dead(crate::unit_of_work::Reason),
+    /// Not yet: try again with growing pauses until this time is used up; then a dead letter with
+    /// this reason. Holds back no other message of its key meanwhile.
+    Defer(crate::unit_of_work::Reason, Duration),
 }
 
 impl HandlerError {
@@ -164,6 +167,21 @@ impl HandlerError {
     pub fn dead(reason: crate::unit_of_work::Reason, source: impl Into<BoxError>) -> Self {
         Self {
             class: Class::Dead(reason),
+            source: source.into(),
+        }
+    }
+
+    /// Makes an error that means *not yet*: the message is tried again, with growing pauses, for
+    /// about `budget`; then it is a dead letter with this reason.
+    ///
+    /// What it waits for may stand behind it, so it leaves its place in line.
+    pub fn defer(
+        reason: crate::unit_of_work::Reason,
+        budget: Duration,
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self {
+            class: Class::Defer(reason, budget),
             source: source.into(),
         }
     }

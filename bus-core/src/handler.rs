@@ -309,6 +309,12 @@ pub trait Subscriber: Send + Sync {
     /// When the bytes are not a body of this type: the message becomes a dead letter.
     fn decode(&self, envelope: &Envelope) -> Result<Decoded, CodecError>;
 
+    /// Says whether it has an answer to its own failure: then, where the message would be given up,
+    /// it is handled once more, with [`Ctx::given_up`] saying why.
+    fn compensates(&self) -> bool {
+        false
+    }
+
     /// Handles a decoded message. What is wanted is staged in `cx`.
     fn handle<'a>(
         &'a self,

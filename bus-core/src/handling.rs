@@ -131,6 +131,7 @@ pub(crate) async fn run(endpoint: &Endpoint, job: Job) {
         attempts,
         known_failures,
         conflicts: 0,
+        given_up: None,
     };
     case.run(decoded).await;
     if let Some(row) = row {
@@ -147,6 +148,8 @@ pub(crate) struct Case<'a> {
     pub(crate) attempts: Vec<Attempt>,
     pub(crate) known_failures: usize,
     conflicts: u32,
+    /// Why the message is given up, once its handler may still answer that.
+    given_up: Option<String>,
 }
 
 /// How one try ended.
@@ -249,7 +252,7 @@ impl Case<'_> {
                 End::Settled => return self.ack().await,
                 End::Abandoned => return Box::pin(self.abandon()).await,
                 End::Reload => Decision::Reload,
-                End::Failed(error) => self.failed(&error),
+                End::Failed(error) => self.failed(&error, &*subscriber),
             };
             match Box::pin(self.follow(decision)).await {
                 Some(again) => self = again,
@@ -279,6 +282,10 @@ impl Case<'_> {
             Decision::NotBefore(delay) => {
                 let start = self.start();
                 self.postpone(delay, start).await;
+            }
+            Decision::Aside(delay) => {
+                let start = self.start();
+                self.set_aside(jittered(delay), start).await;
             }
             Decision::Dead(reason) => self.dead(reason, None).await,
         }
@@ -347,6 +354,7 @@ impl Case<'_> {
             instance_id,
             instance,
             timer,
+            given_up: self.given_up.clone(),
         };
         let cx = Ctx::new(handling, Arc::clone(&self.endpoint.host));
         let started = Instant::now();
@@ -387,7 +395,7 @@ impl Case<'_> {
     }
 
     /// Records a failed try and says what follows.
-    fn failed(&mut self, error: &HandlerError) -> Decision {
+    fn failed(&mut self, error: &HandlerError, subscriber: &dyn Subscriber) -> Decision {
         self.endpoint.counters.failed_attempts.increment();
         let class = error.class();
         let costs_nothing = matches!(
@@ -397,7 +405,16 @@ impl Case<'_> {
         if !costs_nothing {
             self.note_attempt(error.chain());
         }
-        self.endpoint.retry.decide(class, self.failures())
+        let decision = self.endpoint.retry.decide(class, self.failures());
+        let gives_up = matches!(
+            decision,
+            Decision::Dead(Reason::AttemptsExhausted | Reason::Terminal)
+        );
+        if gives_up && self.given_up.is_none() && subscriber.compensates() {
+            self.given_up = Some(error.chain());
+            return Decision::Now;
+        }
+        decision
     }
 
     fn failures(&self) -> u32 {

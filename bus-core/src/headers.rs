@@ -185,7 +185,7 @@ impl<'de> Deserialize<'de> for Headers {
 }
 
 /// Replaces a name that we know by its constant, so that reading a row allocates less.
-fn known_name(name: String) -> Cow<'static, str> {
+pub(crate) fn known_name(name: String) -> Cow<'static, str> {
     const KNOWN: [&str; 13] = [
         CONTENT_TYPE,
         VERSION,

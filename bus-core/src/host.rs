@@ -17,7 +17,7 @@ use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
 use crate::running;
 use crate::store::{EndpointSpec, Retention, Store};
-use crate::transport::Transport;
+use crate::transport::{Health, Transport};
 
 /// How long a stop waits for what is in hand before it lets go.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -102,6 +102,7 @@ impl Host {
 pub struct RunningHost {
     pub(crate) bus: Bus,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -114,6 +115,11 @@ impl RunningHost {
     /// Returns what has been counted since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Says how the broker is doing; `None` where the database is the bus.
+    pub fn transport_health(&self) -> Option<Health> {
+        self.transport.as_ref().map(|transport| transport.health())
     }
 
     /// Stops: takes nothing new, finishes what is in hand for at most `deadline`, then lets go.

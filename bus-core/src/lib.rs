@@ -13,6 +13,8 @@ pub mod unit_of_work;
 // What a backend implements.
 pub mod endpoint;
 pub mod transport;
+pub mod wire;
+mod wire_time;
 pub mod store;
 pub mod clock;
 pub mod duration;
@@ -62,7 +64,7 @@ pub use lifecycle::Lifecycle;
 pub use message::{Command, Event, Kind, Message};
 pub use retry::Retry;
 pub use store::Store;
-pub use transport::{Capabilities, Delivery, Transport};
+pub use transport::{Capabilities, Delivery, Health, Transport};
 pub use unit_of_work::{Outcome, Reason, Source, UnitOfWork};
 
 // Backends that need nothing.

@@ -41,6 +41,9 @@ pub enum Decision {
     Later(Duration),
     /// Write it down and run it when this has passed, no earlier: its handler said when.
     NotBefore(Duration),
+    /// Write it down outside its line and run it when about this has passed: what it waits for may
+    /// stand behind it.
+    Aside(Duration),
     /// Load it again and run it again; costs nothing.
     Reload,
     /// Stop trying.
@@ -67,6 +70,7 @@ impl Retry {
             Class::RetryAfter(delay) => Decision::NotBefore(delay),
             Class::Retry => self.after(failures, Reason::AttemptsExhausted),
             Class::RetryAs(reason) => self.after(failures, reason),
+            Class::Defer(reason, budget) => defer(reason, budget, failures),
         }
     }
 
@@ -92,6 +96,30 @@ impl Retry {
             .saturating_mul(2u32.saturating_pow(n))
             .min(self.delay_max)
     }
+}
+
+/// The first pause of a message that came too early; each later one is twice as long.
+const DEFER_DELAY: Duration = Duration::from_millis(50);
+/// The longest pause where the budget is short: who waits for a person's doing minds no 5 s.
+const DEFER_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Longest pauses that fit into a long budget, which bounds the attempts that a row carries.
+const DEFERS_MAX: u32 = 16;
+
+/// Decides on a message that came too early. Its budget is the sum of the pauses that it was given,
+/// so no clock has to be compared with another.
+fn defer(reason: Reason, budget: Duration, failures: u32) -> Decision {
+    let longest = DEFER_DELAY_MAX.max(budget / DEFERS_MAX);
+    let delay = |n: u32| {
+        DEFER_DELAY
+            .saturating_mul(2u32.saturating_pow(n))
+            .min(longest)
+    };
+    let passed: Duration = (0..failures.saturating_sub(1)).map(delay).sum();
+    if passed >= budget {
+        return Decision::Dead(reason);
+    }
+    let next = delay(failures.saturating_sub(1));
+    Decision::Aside(next.min(budget - passed))
 }
 
 #[cfg(test)]
@@ -128,6 +156,28 @@ mod tests {
             let decision = Retry::none().decide(Class::RetryAfter(delay), failures);
             assert_eq!(decision, Decision::NotBefore(delay));
         }
+    }
+
+    #[test]
+    fn what_comes_too_early_is_tried_until_its_budget_is_used_up() {
+        let millis = Duration::from_millis;
+        let class = Class::Defer(Reason::NoInstance, millis(300));
+        let decisions: Vec<_> = (1..=4).map(|n| Retry::none().decide(class, n)).collect();
+        assert_eq!(
+            decisions,
+            [
+                Decision::Aside(millis(50)),
+                Decision::Aside(millis(100)),
+                Decision::Aside(millis(150)),
+                Decision::Dead(Reason::NoInstance),
+            ]
+        );
+        let day = Class::Defer(Reason::NoInstance, Duration::from_secs(24 * 3600));
+        let is_waiting = |n: &u32| matches!(Retry::none().decide(day, *n), Decision::Aside(_));
+        assert!((1..1000).take_while(is_waiting).count() < 40);
+        let nothing = Class::Defer(Reason::NoInstance, Duration::ZERO);
+        let decision = Retry::default().decide(nothing, 1);
+        assert_eq!(decision, Decision::Dead(Reason::NoInstance));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::endpoint::EndpointName;
 use crate::error::{RunError, StoreError};
 use crate::handling::Endpoint;
 use crate::host::{EndpointPlan, History, Host, RunningHost};
-use crate::id::HostId;
+use crate::id::{HostId, StoreId};
 use crate::intake::{InHand, Intake, Intakes, Work};
 use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
@@ -52,7 +52,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     parts.shared.intakes.open(intakes.clone());
     if let Some(transport) = &host.transport {
         let specs: Vec<_> = registration.endpoints.clone();
-        transport.declare(&specs).await?;
+        transport.declare(parts.store, &specs).await?;
         relay::start(&parts.shared, &parts.committer, transport, &parts.wakeups);
     }
     for (endpoint, intake, works) in receivers {
@@ -65,6 +65,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     Ok(RunningHost {
         bus: host.bus,
         counters,
+        transport: host.transport,
         lifecycle: lifecycle.clone(),
     })
 }
@@ -78,6 +79,7 @@ struct Parts {
     solo: Arc<RwLock<()>>,
     endpoint_ids: HashMap<EndpointName, crate::endpoint::EndpointId>,
     wakeups: tokio::sync::watch::Receiver<u64>,
+    store: StoreId,
 }
 
 impl Parts {
@@ -104,6 +106,7 @@ impl Parts {
             solo: Arc::default(),
             endpoint_ids: attached.endpoints,
             wakeups: attached.wakeups,
+            store: attached.store,
         }
     }
 

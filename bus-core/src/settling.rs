@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::committer::Answer;
 use crate::context::Staged;
-use crate::endpoint::Destination;
+use crate::endpoint::{Destination, Order};
 use crate::envelope::{Due, Outgoing};
 use crate::error::{HandlerError, StoreError, chain};
 use crate::faults::{self, Point};
@@ -161,12 +161,35 @@ impl Case<'_> {
             faults::at(Point::AfterTakeOver);
             return;
         }
+        let copy = self.copy(after);
+        self.write_down(copy).await;
+    }
+
+    /// Writes the message down for later outside its line, so that what it waits for may pass it.
+    pub(crate) async fn set_aside(self, after: Duration, start: Start) {
+        let stands_in_line = self.endpoint.order == Order::PerKey && self.arrival.key().is_some();
+        if !stands_in_line {
+            return self.postpone(after, start).await;
+        }
+        self.endpoint.counters.postponed.increment();
+        let mut copy = self.copy(after);
+        copy.key = None;
+        self.write_down(copy).await;
+    }
+
+    /// Copies the message for later, with its attempts.
+    fn copy(&self, after: Duration) -> Outgoing {
         let destination = Destination::Endpoint(self.endpoint.name.clone());
         let mut copy = Outgoing::from_envelope(self.arrival.envelope().clone(), destination);
         copy.attempts.clone_from(&self.attempts);
         if !after.is_zero() {
             copy.due = Due::After(after);
         }
+        copy
+    }
+
+    /// Commits a copy of the message in its place, and acks the original.
+    async fn write_down(self, copy: Outgoing) {
         let unit = UnitOfWork {
             sources: vec![self.source()],
             outgoing: vec![copy],

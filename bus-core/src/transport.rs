@@ -6,9 +6,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+use crate::clock::Timestamp;
 use crate::endpoint::{EndpointName, Order};
 use crate::envelope::Envelope;
 use crate::error::TransportError;
+use crate::id::StoreId;
 use crate::message::Kind;
 use crate::store::EndpointSpec;
 
@@ -21,12 +23,20 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// this type is published.
     fn address(&self, kind: Kind, message_type: &str) -> String;
 
-    /// Creates or verifies what the endpoints need. Idempotent; never loosens what exists.
+    /// Creates or verifies what the endpoints of `store` need. Idempotent; never loosens what
+    /// exists.
+    ///
+    /// `Ok` promises that each endpoint is marked as owned by that store: two stores that share an
+    /// endpoint would each recognise only the half of its messages that they have seen.
+    ///
+    /// # Errors
+    /// [`TransportError::Setup`] with what to do, also where an endpoint is owned by another store.
     ///
     /// # Cancel safety
     /// Declaring again is harmless.
     fn declare<'a>(
         &'a self,
+        store: StoreId,
         endpoints: &'a [EndpointSpec],
     ) -> BoxFuture<'a, Result<(), TransportError>>;
 
@@ -52,6 +62,9 @@ pub trait Transport: Send + Sync + fmt::Debug {
         endpoint: &'a EndpointSpec,
         prefetch: u32,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>>;
+
+    /// Says how the broker is doing, as far as this process knows. Asks nobody, so it never waits.
+    fn health(&self) -> Health;
 }
 
 /// Fails to compile if `Transport` cannot be used as `dyn Transport`.
@@ -70,6 +83,28 @@ pub struct Capabilities {
     pub order: Order,
     /// The largest body in bytes.
     pub body_bytes_max: usize,
+}
+
+/// How a broker is doing, as a process that uses it sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing is known to be wrong.
+    Connected,
+    /// The broker takes no messages for now, for example because it runs out of disk; deliveries
+    /// go on.
+    Blocked {
+        /// Since when, by this machine's clock.
+        since: Timestamp,
+        /// The broker's word, for people.
+        reason: String,
+    },
+    /// The connection is lost or was never made; the transport keeps trying.
+    Reconnecting {
+        /// Since when, by this machine's clock.
+        since: Timestamp,
+        /// The last error, for people. Never contains a password.
+        error: String,
+    },
 }
 
 /// One message on its way to a broker.

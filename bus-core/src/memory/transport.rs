@@ -15,9 +15,10 @@ use super::queue::{Next, Queue};
 use crate::codec::BODY_BYTES_MAX;
 use crate::endpoint::{EndpointName, Order};
 use crate::error::TransportError;
+use crate::id::StoreId;
 use crate::message::Kind;
 use crate::store::EndpointSpec;
-use crate::transport::{Capabilities, Delivery, Publication, Settler, Transport, Verdict};
+use crate::transport::{Capabilities, Delivery, Health, Publication, Settler, Transport, Verdict};
 
 /// A broker in this process's memory. Clones share it, so that several replicas compete.
 ///
@@ -39,6 +40,7 @@ struct Shared {
 #[derive(Default)]
 struct Exchange {
     bindings: BTreeMap<String, Vec<EndpointName>>,
+    owners: BTreeMap<EndpointName, StoreId>,
     queues: BTreeMap<EndpointName, Queue>,
 }
 
@@ -91,7 +93,11 @@ impl Shared {
 }
 
 impl Exchange {
-    fn declare(&mut self, spec: &EndpointSpec) -> Result<(), TransportError> {
+    fn declare(&mut self, store: StoreId, spec: &EndpointSpec) -> Result<(), TransportError> {
+        let owner = self.owners.get(&spec.name);
+        if let Some(owner) = owner.filter(|owner| **owner != store) {
+            return Err(owned_by_another(&spec.name, *owner, store));
+        }
         for subscription in &spec.subscriptions {
             let address = address(subscription.kind, &subscription.message_type);
             let bound = self.bindings.entry(address).or_default();
@@ -106,6 +112,7 @@ impl Exchange {
                 bound.push(spec.name.clone());
             }
         }
+        self.owners.insert(spec.name.clone(), store);
         let queue = self.queues.entry(spec.name.clone()).or_default();
         // Never loosened: another replica may rely on the order.
         if spec.order == Order::PerKey {
@@ -146,6 +153,13 @@ impl Exchange {
     }
 }
 
+fn owned_by_another(endpoint: &EndpointName, owner: StoreId, store: StoreId) -> TransportError {
+    TransportError::Setup(format!(
+        "endpoint `{endpoint}` is owned by store {owner}, and this host's store is {store}; give \
+         the endpoint another name, or connect the host to the store that owns it"
+    ))
+}
+
 fn address(kind: Kind, message_type: &str) -> String {
     format!("{}/{message_type}", kind.as_str())
 }
@@ -167,10 +181,12 @@ impl Transport for MemoryTransport {
 
     fn declare<'a>(
         &'a self,
+        store: StoreId,
         endpoints: &'a [EndpointSpec],
     ) -> BoxFuture<'a, Result<(), TransportError>> {
         let mut exchange = self.shared.lock();
-        let declared = endpoints.iter().try_for_each(|spec| exchange.declare(spec));
+        let mut each = endpoints.iter();
+        let declared = each.try_for_each(|spec| exchange.declare(store, spec));
         future::ready(declared).boxed()
     }
 
@@ -207,6 +223,10 @@ impl Transport for MemoryTransport {
             Some((delivery, subscription))
         });
         future::ready(Ok(deliveries.boxed())).boxed()
+    }
+
+    fn health(&self) -> Health {
+        Health::Connected
     }
 }
 

@@ -8,16 +8,18 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use sagabus_core::clock;
 use sagabus_core::error::TransportError;
+use sagabus_core::id::StoreId;
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::{Capabilities, Delivery, Publication, Transport};
+use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::receiving;
 use super::wire::{self, FrameReader, Request, Response, Verdict, WireMessage};
@@ -30,6 +32,8 @@ const CONFIRM_MAX: Duration = Duration::from_secs(2);
 pub struct FaultTransport {
     address: SocketAddr,
     publishing: Arc<Mutex<Option<Connection>>>,
+    /// As the last window found it.
+    health: Arc<watch::Sender<Health>>,
     /// Owns the tasks that receive.
     lifecycle: Lifecycle,
     /// Says what the broker behind the socket can do.
@@ -76,6 +80,7 @@ impl FaultTransport {
         Self {
             address,
             publishing: Arc::default(),
+            health: Arc::new(watch::Sender::new(Health::Connected)),
             lifecycle: Lifecycle::new(),
             broker: MemoryTransport::new(),
         }
@@ -93,7 +98,10 @@ impl FaultTransport {
             Some(connection) => connection,
             None => match Connection::open(self.address).await {
                 Ok(connection) => connection,
-                Err(error) => return window.iter().map(|_| Err(unavailable(&error))).collect(),
+                Err(error) => {
+                    self.note(Some(error.to_string()));
+                    return window.iter().map(|_| Err(unavailable(&error))).collect();
+                }
             },
         };
         let mut answers = self.refuse_too_large(window);
@@ -107,14 +115,33 @@ impl FaultTransport {
             written.and(read)
         };
         let exchanged = tokio::time::timeout(CONFIRM_MAX, exchange).await;
-        if matches!(exchanged, Ok(Ok(()))) {
-            *slot = Some(connection);
-        }
+        self.note(match exchanged {
+            Ok(Ok(())) => {
+                *slot = Some(connection);
+                None
+            }
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("no confirm came".to_owned()),
+        });
         let unknown = || Err(TransportError::Unknown("no confirm came".into()));
         let answers = answers.into_iter();
         answers
             .map(|answer| answer.unwrap_or_else(unknown))
             .collect()
+    }
+
+    /// Keeps the beginning of an outage, and its last error.
+    fn note(&self, error: Option<String>) {
+        self.health.send_modify(|health| {
+            let since = match health {
+                Health::Reconnecting { since, .. } => *since,
+                Health::Connected | Health::Blocked { .. } => clock::now(),
+            };
+            *health = error.map_or(Health::Connected, |error| Health::Reconnecting {
+                since,
+                error,
+            });
+        });
     }
 
     /// Answers for what is never sent.
@@ -181,6 +208,7 @@ impl Transport for FaultTransport {
 
     fn declare<'a>(
         &'a self,
+        store: StoreId,
         endpoints: &'a [EndpointSpec],
     ) -> BoxFuture<'a, Result<(), TransportError>> {
         async move {
@@ -188,7 +216,7 @@ impl Transport for FaultTransport {
                 .await
                 .map_err(|error| unavailable(&error))?;
             let endpoints = endpoints.iter().map(Into::into).collect();
-            connection.ask(&Request::Declare { endpoints }).await
+            connection.ask(&Request::Declare { store, endpoints }).await
         }
         .boxed()
     }
@@ -209,5 +237,9 @@ impl Transport for FaultTransport {
         prefetch: u32,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>> {
         receiving::subscribe(self.address, &self.lifecycle, endpoint, prefetch).boxed()
+    }
+
+    fn health(&self) -> Health {
+        self.health.borrow().clone()
     }
 }

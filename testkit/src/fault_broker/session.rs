@@ -73,9 +73,9 @@ impl Session {
 
     async fn answer(&mut self, request: Request) -> io::Result<ControlFlow<()>> {
         match request {
-            Request::Declare { endpoints } => {
+            Request::Declare { store, endpoints } => {
                 let specs: Vec<EndpointSpec> = endpoints.into_iter().map(Into::into).collect();
-                let declared = self.state.broker.declare(&specs).await;
+                let declared = self.state.broker.declare(store, &specs).await;
                 self.say(&done(declared.map_err(|error| error.to_string())))
                     .await?;
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::envelope::Envelope;
 use sagabus_core::headers::Headers;
-use sagabus_core::id::MessageId;
+use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::Publication;
@@ -24,6 +24,7 @@ use super::log::Published;
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(super) enum Request {
     Declare {
+        store: StoreId,
         endpoints: Vec<DeclaredEndpoint>,
     },
     Publish {

@@ -13,7 +13,7 @@ use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::TransportError;
 use sagabus_core::headers::Headers;
-use sagabus_core::id::MessageId;
+use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Delivery, Publication, Transport};
@@ -30,6 +30,8 @@ pub struct Harness {
     pub transport: Arc<dyn Transport>,
     /// The same broker, as another process reaches it.
     pub peer: Arc<dyn Transport>,
+    /// The store that owns the endpoints.
+    pub store: StoreId,
     breakable: Option<Arc<dyn Breakable>>,
     allowed: Allowed,
     name: String,
@@ -55,6 +57,7 @@ impl Harness {
         Arc::new(Self {
             transport: test.transport,
             peer: test.peer,
+            store: StoreId::new(),
             breakable: test.breakable,
             allowed,
             name: name.to_owned(),
@@ -131,7 +134,7 @@ impl Harness {
     /// Declares endpoints.
     pub async fn declare(&self, endpoints: &[&EndpointSpec]) {
         let endpoints: Vec<_> = endpoints.iter().copied().cloned().collect();
-        let declared = self.transport.declare(&endpoints).await;
+        let declared = self.transport.declare(self.store, &endpoints).await;
         declared.expect("endpoints are declared");
     }
 

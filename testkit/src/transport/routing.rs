@@ -102,7 +102,10 @@ pub async fn declaring_again_loses_nothing(at: Arc<Harness>) {
     let (window, ids) = at.events("placed", 3);
     at.publish(&window).await;
     at.declare(&[&endpoint]).await;
-    let again = at.peer.declare(std::slice::from_ref(&endpoint)).await;
+    let again = at
+        .peer
+        .declare(at.store, std::slice::from_ref(&endpoint))
+        .await;
     again.expect("another replica declares the same");
     let mut deliveries = at.receive(&endpoint).await;
     assert_eq!(sorted(ack(&mut deliveries, 3).await), sorted(ids));
