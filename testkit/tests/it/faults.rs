@@ -9,7 +9,7 @@ use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::TransportError;
 use sagabus_core::headers::Headers;
-use sagabus_core::id::MessageId;
+use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Delivery, Publication, Transport};
@@ -36,7 +36,8 @@ async fn scene() -> Scene {
         }],
     };
     let transport = broker.transport();
-    let declared = transport.declare(std::slice::from_ref(&endpoint)).await;
+    let endpoints = std::slice::from_ref(&endpoint);
+    let declared = transport.declare(StoreId::new(), endpoints).await;
     declared.expect("the endpoint is declared");
     Scene {
         transport,
