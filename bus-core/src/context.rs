@@ -15,6 +15,7 @@ use crate::handler::States;
 use crate::headers::{self, Headers};
 use crate::id::{CorrelationId, InstanceId, MessageId};
 use crate::message::{Command, Event, Kind, Message};
+use crate::request;
 use crate::store::{Instance, OpenTransaction, Store};
 use crate::unit_of_work::{InstanceChange, Reason};
 
@@ -164,7 +165,9 @@ impl Ctx {
     /// As [`reply`](Self::reply).
     pub fn push_reply(&self, answer: Outgoing) -> Result<MessageId, HandlerError> {
         let destination = self.reply_destination()?;
-        self.push(answer.to(destination))
+        let mut answer = answer.to(destination);
+        request::carry_over(self.headers(), &mut answer.envelope.headers);
+        self.push(answer)
     }
 
     /// Sends or publishes a message, by its kind, when `after` has passed.
@@ -354,11 +357,14 @@ impl Ctx {
     }
 
     fn outgoing<M: Message>(&self, message: &M) -> Result<Outgoing, HandlerError> {
-        let outgoing =
+        let mut outgoing =
             Outgoing::new(message).map_err(|error| HandlerError::from(error).terminal())?;
         match M::KIND {
             Kind::Command | Kind::Event => Ok(outgoing),
-            Kind::Reply => Ok(outgoing.to(self.reply_destination()?)),
+            Kind::Reply => {
+                request::carry_over(self.headers(), &mut outgoing.envelope.headers);
+                Ok(outgoing.to(self.reply_destination()?))
+            }
         }
     }
 
@@ -376,7 +382,10 @@ impl Ctx {
     /// Copies the conversation, names the cause, and asks for answers to this endpoint.
     fn inherit(&self, headers: &mut Headers) {
         let from = &self.inner.envelope;
-        headers.set(headers::CORRELATION_ID, from.correlation_id().to_string());
+        // An answer to the request that started an instance belongs to that conversation.
+        if headers.get(headers::CORRELATION_ID).is_none() {
+            headers.set(headers::CORRELATION_ID, from.correlation_id().to_string());
+        }
         headers.set(headers::CAUSATION_ID, from.id.to_string());
         for name in [headers::TRACEPARENT, headers::TRACESTATE] {
             if let Some(value) = from.headers.get(name) {

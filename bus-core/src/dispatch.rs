@@ -9,6 +9,9 @@ use crate::error::{BuildError, chain};
 use crate::handler::{Decoded, Subscriber};
 use crate::unit_of_work::Reason;
 
+/// The longest key of an instance: databases refuse longer entries of an index.
+pub const KEY_BYTES_MAX: usize = 2048;
+
 /// The subscribers of one endpoint.
 #[derive(Default)]
 pub struct Dispatch {
@@ -86,7 +89,19 @@ impl Dispatch {
         let decoded =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| subscriber.decode(envelope)));
         match decoded {
-            Ok(Ok(decoded)) => Ok((subscriber, decoded)),
+            Ok(Ok(decoded)) => {
+                let key = decoded.instance.as_ref().map(|id| id.key.len());
+                match key {
+                    Some(0) => refuse(Reason::UnusableKey, "key of the instance is empty".into()),
+                    Some(bytes) if bytes > KEY_BYTES_MAX => {
+                        let error = format!(
+                            "key of the instance has {bytes} bytes, at most {KEY_BYTES_MAX} may be"
+                        );
+                        refuse(Reason::UnusableKey, error)
+                    }
+                    _ => Ok((subscriber, decoded)),
+                }
+            }
             Ok(Err(error)) => refuse(Reason::Undecodable, chain(&error)),
             Err(_) => refuse(Reason::Undecodable, "decoding panicked".to_owned()),
         }

@@ -28,6 +28,10 @@ pub const KEY: &str = "sagabus-key";
 pub const TIMER: &str = "sagabus-timer";
 /// The generation of the timer that sent it, a decimal number.
 pub const TIMER_GENERATION: &str = "sagabus-timer-generation";
+/// The question of an instance that a message asks or answers: kind, name and generation.
+pub const REQUEST: &str = "sagabus-request";
+/// The key of the instance that asked.
+pub const REQUEST_KEY: &str = "sagabus-request-key";
 /// W3C trace context: the span that sent the message.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context: vendor state.
@@ -186,7 +190,7 @@ impl<'de> Deserialize<'de> for Headers {
 
 /// Replaces a name that we know by its constant, so that reading a row allocates less.
 pub(crate) fn known_name(name: String) -> Cow<'static, str> {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 15] = [
         CONTENT_TYPE,
         VERSION,
         KIND,
@@ -198,6 +202,8 @@ pub(crate) fn known_name(name: String) -> Cow<'static, str> {
         KEY,
         TIMER,
         TIMER_GENERATION,
+        REQUEST,
+        REQUEST_KEY,
         TRACEPARENT,
         TRACESTATE,
     ];

@@ -7,6 +7,7 @@ pub mod message;
 pub mod id;
 pub mod headers;
 pub mod envelope;
+pub mod request;
 pub mod codec;
 // What a handler run produces.
 pub mod unit_of_work;

@@ -13,6 +13,7 @@ use crate::faults::{self, Point};
 use crate::handling::{Case, End};
 use crate::headers;
 use crate::intake::Arrival;
+use crate::request;
 use crate::store::OpenTransaction;
 use crate::unit_of_work::{
     DeadLetter, HistoryDetail, HistoryEntry, Outcome, Reason, Settle, Source, Start, UnitOfWork,
@@ -222,6 +223,8 @@ impl Case<'_> {
         let key = self.arrival.key().filter(|key| !key.contains('\0'));
         let key = key.map(str::to_owned);
         let (id, message_type) = (envelope.id, envelope.message_type.clone());
+        let last = self.attempts.last().map_or("", |one| one.error.as_str());
+        let news = request::failure_of(&envelope, reason, last);
         let dead = DeadLetter {
             endpoint: self.endpoint.name.clone(),
             envelope,
@@ -232,6 +235,7 @@ impl Case<'_> {
         };
         let unit = UnitOfWork {
             sources: vec![self.source()],
+            outgoing: news.into_iter().collect(),
             failed: Some(Box::new(dead)),
             ..UnitOfWork::default()
         };

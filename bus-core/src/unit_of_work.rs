@@ -144,6 +144,9 @@ pub struct Origin {
     pub correlation_id: CorrelationId,
     /// Its identity.
     pub message_id: MessageId,
+    /// The question that it asked, as its headers have it, so that a late answer finds its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<(String, String)>,
 }
 
 /// What one unit did with one message, for people.
@@ -237,6 +240,10 @@ pub enum Reason {
     KilledHost,
     /// The machine takes no such event in its state.
     EventNotAcceptedInState,
+    /// It was kept for a later state, and none came that takes it.
+    DeferredTooOften,
+    /// The key that finds its instance is empty or longer than 2048 bytes.
+    UnusableKey,
     /// No instance exists for it, and none came within the budget.
     NoInstance,
     /// Its instance is over.
@@ -268,6 +275,8 @@ impl Reason {
             Self::Expired => "expired",
             Self::KilledHost => "killed_host",
             Self::EventNotAcceptedInState => "event_not_accepted_in_state",
+            Self::DeferredTooOften => "deferred_too_often",
+            Self::UnusableKey => "unusable_key",
             Self::NoInstance => "no_instance",
             Self::TooLate => "too_late",
             Self::StateUndecodable => "state_undecodable",

@@ -27,6 +27,7 @@ async fn a_unit_is_written_whole_and_reads_back_as_it_was() {
         reply_to: Some("@plain".into()),
         correlation_id: id.into(),
         message_id: id,
+        request: None,
     };
     unit.instance.as_mut().unwrap().origin = Some(origin.clone());
     unit.outgoing.push(message("one"));

@@ -249,6 +249,7 @@ fn origin(cx: &Ctx) -> Origin {
         reply_to: cx.headers().get(headers::REPLY_TO).map(str::to_owned),
         correlation_id: cx.correlation_id(),
         message_id: cx.message_id(),
+        request: None,
     }
 }
 

@@ -61,6 +61,7 @@ pub async fn an_instance_reads_back_as_it_was_written(at: Arc<Harness>) {
         reply_to: Some("@shop".to_owned()),
         correlation_id: CorrelationId::new(),
         message_id: MessageId::new(),
+        request: Some(("order:paid:1".to_owned(), "1".to_owned())),
     };
     let created = InstanceChange {
         state: None,
