@@ -21,6 +21,11 @@ use crate::transport::{Health, Transport};
 
 /// How long a stop waits for what is in hand before it lets go.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+/// How long leaving the broker may take at least: a host that is told to let go at once has its
+/// answers to write all the same.
+const CLOSE_MIN: Duration = Duration::from_secs(1);
+/// How long leaving the broker may take at most: a broker that is away would never answer.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// One service's endpoints, checked and ready to run.
 #[derive(Debug)]
@@ -131,7 +136,15 @@ impl RunningHost {
         self.lifecycle.drain();
         // The committer ends when the last handle is gone, and the bus has one.
         self.bus.close();
-        self.lifecycle.stop(deadline).await
+        let is_clean = self.lifecycle.stop(deadline).await;
+        if let Some(transport) = &self.transport {
+            let patience = deadline.clamp(CLOSE_MIN, CLOSE_MAX);
+            let left = tokio::time::timeout(patience, transport.close()).await;
+            if left.is_err() {
+                tracing::warn!("the broker was not left in order; what was handled may come again");
+            }
+        }
+        is_clean
     }
 }
 

@@ -1,6 +1,7 @@
 //! Every task has an owner: the only place that spawns.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,25 @@ impl Lifecycle {
         F: Future<Output = ()> + Send + 'static,
     {
         self.tracker.spawn(task);
+    }
+
+    /// Starts a thread of its own for calls that block, as drivers without an asynchronous interface
+    /// make them. It counts as a task until it ends; neither *drain* nor *force* touches it, and a
+    /// runtime that ends does not wait for it.
+    ///
+    /// # Errors
+    /// When the system has no room for another thread.
+    pub fn spawn_thread<F>(&self, name: &str, run: F) -> io::Result<()>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let token = self.tracker.token();
+        let run = move || {
+            run();
+            drop(token);
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn(run).map(drop)
     }
 
     /// Resolves when nothing new is to be taken.

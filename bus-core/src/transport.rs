@@ -65,6 +65,16 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
     /// Says how the broker is doing, as far as this process knows. Asks nobody, so it never waits.
     fn health(&self) -> Health;
+
+    /// Waits until the broker has every answer to a delivery, and leaves it. Called when the host
+    /// has stopped and its streams are dropped; what a host leaves in order, another one takes over
+    /// at once.
+    ///
+    /// # Cancel safety
+    /// What was not told is a redelivery.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Fails to compile if `Transport` cannot be used as `dyn Transport`.
