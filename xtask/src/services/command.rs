@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::debian;
 use super::docker;
-use super::kind::{Kind, Membership};
+use super::kind::Kind;
 use super::record::Records;
 use super::service::Service;
 use super::up::{self, Choice, Lock, State};
@@ -111,12 +111,9 @@ fn status(records: &Records) -> Result<()> {
 }
 
 fn env(records: &Records, wanted: Option<Kind>) -> Result<()> {
-    let services = match wanted.map(|kind| (kind, kind.membership())) {
+    let services = match wanted {
         None => Kind::test_set(),
-        Some((_, Membership::InTestSet(service))) => vec![service],
-        Some((kind, Membership::NotYet)) => {
-            return fail(format!("{} is not part of the test set yet", kind.name()));
-        }
+        Some(kind) => vec![kind.service()],
     };
     for service in services {
         say::result(format_args!(

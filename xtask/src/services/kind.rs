@@ -4,6 +4,7 @@ use clap::ValueEnum;
 
 use super::kafka::Kafka;
 use super::postgres::Postgres;
+use super::rabbitmq::Rabbitmq;
 use super::service::Service;
 
 /// Every service that the project knows by name.
@@ -12,14 +13,6 @@ pub(crate) enum Kind {
     Postgres,
     Rabbitmq,
     Kafka,
-}
-
-/// Whether tests use a service.
-pub(crate) enum Membership {
-    /// Started by `services up`, shown by `services status`.
-    InTestSet(&'static dyn Service),
-    /// No test needs it yet, so nothing here starts it.
-    NotYet,
 }
 
 impl Kind {
@@ -33,23 +26,18 @@ impl Kind {
     }
 
     /// To add a service: a file beside `postgres.rs` with its `Service`, and its arm here.
-    pub(crate) fn membership(self) -> Membership {
+    pub(crate) fn service(self) -> &'static dyn Service {
         match self {
-            Self::Postgres => Membership::InTestSet(&Postgres),
-            Self::Rabbitmq => Membership::NotYet,
-            Self::Kafka => Membership::InTestSet(&Kafka),
+            Self::Postgres => &Postgres,
+            Self::Rabbitmq => &Rabbitmq,
+            Self::Kafka => &Kafka,
         }
     }
 
     /// The services of the test set, in the order in which they are started.
     pub(crate) fn test_set() -> Vec<&'static dyn Service> {
         let kinds = Self::value_variants().iter();
-        kinds
-            .filter_map(|kind| match kind.membership() {
-                Membership::InTestSet(service) => Some(service),
-                Membership::NotYet => None,
-            })
-            .collect()
+        kinds.map(|kind| kind.service()).collect()
     }
 }
 
@@ -63,6 +51,6 @@ mod tests {
             .iter()
             .map(|service| service.kind().name())
             .collect();
-        assert_eq!(names, ["postgres", "kafka"]);
+        assert_eq!(names, ["postgres", "rabbitmq", "kafka"]);
     }
 }

@@ -21,6 +21,7 @@ mod owned;
 mod record;
 // The services of the test set.
 mod postgres;
+mod rabbitmq;
 mod kafka;
 // What a person or another command does with them.
 mod command;

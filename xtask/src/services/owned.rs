@@ -44,6 +44,25 @@ impl Owned {
         pids.filter_map(|pid| Self::marked(pid, mark)).collect()
     }
 
+    /// Every running process that is marked so, or was started by one: its environment names the
+    /// mark.
+    pub(crate) fn all_left_by(mark: &str) -> Vec<Self> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let left = pids.filter(|pid| {
+            ["cmdline", "environ"].iter().any(|file| {
+                let words = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                let mut words = words.split(|byte| *byte == 0);
+                words.any(|word| word.ends_with(mark.as_bytes()))
+            })
+        });
+        left.filter_map(|pid: i32| {
+            let started = start_time(pid)?;
+            Some(Self { pid, started })
+        })
+        .collect()
+    }
+
     /// Whether it still runs; a zombie does not.
     pub(crate) fn is_running(&self) -> bool {
         start_time(self.pid) == Some(self.started)

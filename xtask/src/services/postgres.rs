@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::apt;
 use super::debian::{self, RootFolder};
 use super::docker::Image;
@@ -71,6 +73,16 @@ impl Service for Postgres {
             Ok(answer[0])
         };
         matches!(ask(), Ok(b'S' | b'N'))
+    }
+
+    /// The first is "at once, but orderly", the second "now".
+    fn ending(&self) -> &'static [(Signal, Duration)] {
+        const STEPS: &[(Signal, Duration)] = &[
+            (Signal::INT, Duration::from_secs(20)),
+            (Signal::QUIT, Duration::from_secs(5)),
+            (Signal::KILL, Duration::from_secs(5)),
+        ];
+        STEPS
     }
 
     fn start_locally(&self, request: &Request<'_>) -> Result<Record> {

@@ -2,8 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::time::Duration;
 
 use clap::ValueEnum;
+use rustix::process::Signal;
 
 use super::docker::Image;
 use super::kind::Kind;
@@ -62,6 +64,15 @@ pub(crate) trait Service: Sync {
     /// What else tests are told, beside the URL.
     fn more_variables(&self) -> Vec<(&'static str, String)> {
         Vec::new()
+    }
+
+    /// How a server of ours is told to end: each signal, and the time that it may take.
+    fn ending(&self) -> &'static [(Signal, Duration)] {
+        const STEPS: &[(Signal, Duration)] = &[
+            (Signal::TERM, Duration::from_secs(20)),
+            (Signal::KILL, Duration::from_secs(5)),
+        ];
+        STEPS
     }
 
     /// Starts a server from local packages and returns once it takes connections.

@@ -17,13 +17,8 @@ use crate::fail::{Doing, Result, fail};
 use crate::say;
 use crate::workspace::Workspace;
 
-/// How a server of ours is told to end: PostgreSQL takes the first as "at once, but orderly" and
-/// the second as "now"; what is left then is killed.
-const ENDING: &[(Signal, Duration)] = &[
-    (Signal::INT, Duration::from_secs(20)),
-    (Signal::QUIT, Duration::from_secs(5)),
-    (Signal::KILL, Duration::from_secs(5)),
-];
+/// For what has nothing to put in order.
+const KILL: &[(Signal, Duration)] = &[(Signal::KILL, Duration::from_secs(5))];
 
 /// Where a service may come from.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -126,13 +121,18 @@ pub(crate) fn end(kind: Kind, records: &Records, record: &Record) -> Result<()> 
     match &record.origin {
         Origin::Docker { container } => docker::stop(container)?,
         Origin::Debian13 { process } | Origin::Host { process } => {
+            let ending = kind.service().ending();
             match process {
-                Some(process) => process.end(ENDING)?,
+                Some(process) => process.end(ending)?,
                 None => {
                     for process in Owned::all_marked(&record.mark) {
-                        process.end(ENDING)?;
+                        process.end(ending)?;
                     }
                 }
+            }
+            // Helpers that a server leaves behind, such as RabbitMQ's `epmd`.
+            for left in Owned::all_left_by(&record.mark) {
+                left.end(KILL)?;
             }
             if let Some(data) = &record.data {
                 delete_data(data, &record.mark)?;
