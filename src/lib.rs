@@ -24,7 +24,10 @@ pub use sagabus_core::{context, error, handler, retry};
 pub use sagabus_macros::{Command, Event, Message, State, debug_handler};
 // Sagas and state machines.
 pub use sagabus_macros::Saga;
-pub use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine, machine};
+pub use sagabus_saga::{
+    Correlate, HandlerSaga, Handles, MachineEndpoint, Missing, NamedSaga, RequestFailed,
+    RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine, machine, saga,
+};
 // What runs it.
 pub use sagabus_core::{
     BuildError, Bus, BusError, DurationExt, EndpointBuilder, History, Host, HostBuilder, Lifecycle,

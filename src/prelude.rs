@@ -9,7 +9,10 @@ pub use crate::{
     debug_handler,
 };
 // Sagas and state machines.
-pub use crate::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+pub use crate::{
+    Correlate, Handles, MachineEndpoint, Missing, NamedSaga, RequestFailed, RequestTimedOut, Saga,
+    SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine, saga,
+};
 // The host.
 pub use crate::{Bus, DurationExt, Host, Order, Retry};
 // Stores, and the doors for a service's own SQL.

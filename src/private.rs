@@ -2,9 +2,10 @@
 
 use std::future::Future;
 
-pub use sagabus_core::{Command, Event, Kind, Message};
+pub use sagabus_core::{Command, Event, Kind, Message, Result};
 use sagabus_core::{Extract, IntoOutgoing};
-pub use sagabus_saga::{Correlate, Saga, SagaState};
+pub use sagabus_saga::{Correlate, NamedSaga, Saga, SagaState};
+pub use serde_json::Value;
 
 /// The first argument of a handler.
 #[diagnostic::on_unimplemented(

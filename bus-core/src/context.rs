@@ -222,6 +222,18 @@ impl Ctx {
         Ok(id)
     }
 
+    /// Puts a message back into this endpoint as it came, with its identity: for one that was kept
+    /// aside and may now be handled.
+    ///
+    /// # Errors
+    /// When the handler has returned.
+    pub fn give_back(&self, envelope: Envelope) -> Result<(), HandlerError> {
+        let destination = Destination::Endpoint(self.inner.endpoint.clone());
+        let outgoing = Outgoing::from_envelope(envelope, destination);
+        self.staged()?.outgoing.push(outgoing);
+        Ok(())
+    }
+
     /// Returns the shared value of this type.
     ///
     /// # Errors

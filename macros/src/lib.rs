@@ -114,9 +114,13 @@ pub fn derive_state(input: TokenStream) -> TokenStream {
 ///
 /// `#[saga(..)]` takes these settings, in any order:
 ///
+/// - `"shipping-policy"`: the name under which a handler-per-message saga is stored. A machine is
+///   named where it is declared.
 /// - `key = Uuid`: the type of the business key that finds an instance. Required.
 /// - `state = Stage`: the named states of a machine. Default `()`.
 /// - `version = 2`: the version of the data's shape. Default 1.
+/// - `upcast = function`: brings stored data of an older version to this shape:
+///   `fn(from: i32, data: serde_json::Value) -> sagabus::Result<serde_json::Value>`.
 /// - `crate = path`: where the facade is. Default `::sagabus`.
 ///
 /// ```

@@ -3,18 +3,21 @@
 use proc_macro2::TokenStream;
 use quote::quote;
 use syn::parse::ParseStream;
-use syn::{Data, DeriveInput, Error, LitInt, Path, Result, Type};
+use syn::{Data, DeriveInput, Error, LitInt, LitStr, Path, Result, Type};
 
 use crate::attribute::{self, Key};
 
-const KNOWN: &str = "`key = Uuid`, `state = Stage`, `version = 1` and `crate = path`";
+const KNOWN: &str = "the name (`\"shipping-policy\"`), `key = Uuid`, `state = Stage`, `version = 1`, \
+                     `upcast = function` and `crate = path`";
 
 /// What `#[saga(..)]` says.
 #[derive(Default)]
 struct Settings {
+    name: Option<LitStr>,
     key: Option<Type>,
     state: Option<Type>,
     version: Option<LitInt>,
+    upcast: Option<Path>,
     facade: Option<Path>,
 }
 
@@ -45,22 +48,40 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         .version
         .as_ref()
         .map(|version| quote!(const SCHEMA_VERSION: i32 = #version;));
+    let upcast = settings.upcast.as_ref().map(|upcast| {
+        quote! {
+            fn upcast(from: i32, data: #root::Value) -> #root::Result<#root::Value> {
+                #upcast(from, data)
+            }
+        }
+    });
+    let name = settings.name.as_ref().map(|name| {
+        quote! {
+            #[automatically_derived]
+            impl #root::NamedSaga for #ident {
+                const NAME: &'static str = #name;
+            }
+        }
+    });
     Ok(quote! {
         #[automatically_derived]
         impl #root::Saga for #ident {
             type Key = #key;
             type State = #state;
             #version
+            #upcast
         }
+        #name
     })
 }
 
 impl Settings {
     fn read(&mut self, key: Key, input: ParseStream<'_>) -> Result<()> {
         let word = match key {
-            Key::Text(text) => {
-                let fact = "a machine is named where it is declared: `StateMachine::named(..)`";
-                return Err(Error::new(text.span(), fact));
+            Key::Text(name) => {
+                attribute::check_name(&name, 100)?;
+                let span = name.span();
+                return attribute::keep(&mut self.name, name, "the name", span);
             }
             Key::Word(word) => word,
         };
@@ -71,6 +92,9 @@ impl Settings {
             "version" => {
                 let version = attribute::version(input)?;
                 attribute::keep(&mut self.version, version, "`version`", span)
+            }
+            "upcast" => {
+                attribute::keep(&mut self.upcast, attribute::value(input)?, "`upcast`", span)
             }
             "crate" => attribute::keep(&mut self.facade, attribute::value(input)?, "`crate`", span),
             _ => Err(attribute::unknown(&word, KNOWN)),

@@ -1,15 +1,24 @@
 //! Sagas and state machines over the contracts of `sagabus-core`. Knows no broker and no SQL.
 //!
-//! A state machine keeps one instance per business key, moves it from state to state as messages
-//! come, and sends messages as it moves. Message handled, state changed and messages sent commit
-//! together.
+//! Both keep one instance per business key and commit together: message handled, state changed and
+//! messages sent.
 
-// What an instance is.
+// What an instance is, and how a message finds it.
 pub mod saga;
 pub mod correlate;
-// State machines.
+mod message;
+mod standing;
+mod stored;
+mod effects;
+mod check;
+// Two ways to write one.
+pub mod handlers;
 pub mod machine;
 
 pub use correlate::Correlate;
+pub use handlers::{HandlerSaga, Handles, NamedSaga, SagaCtx, SagaEndpoint, Starts, saga};
 pub use machine::{MachineEndpoint, StateMachine};
+pub use message::RequestTimedOut;
 pub use saga::{Saga, SagaState};
+pub use sagabus_core::request::RequestFailed;
+pub use standing::Missing;

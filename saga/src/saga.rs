@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 
-use sagabus_core::Message;
+use sagabus_core::{HandlerError, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -52,6 +52,17 @@ pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The version of the data's shape. Stored data of a higher version is not touched: its
     /// message waits as a dead letter for the newer release.
     const SCHEMA_VERSION: i32 = 1;
+
+    /// Brings stored data of an older version to the shape of this release: it is called where the
+    /// stored version is lower than [`SCHEMA_VERSION`](Self::SCHEMA_VERSION).
+    ///
+    /// # Errors
+    /// When the data is of no known shape: the message becomes a dead letter with the reason
+    /// `state_undecodable`, and the instance stays as it is.
+    fn upcast(from: i32, data: serde_json::Value) -> Result<serde_json::Value, HandlerError> {
+        let _ = from; // Without changes of its own, only fields with defaults were added.
+        Ok(data)
+    }
 
     /// Starts the description of what happens when a message comes:
     /// `Order::when::<OrderPlaced>()`.

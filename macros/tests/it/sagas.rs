@@ -1,4 +1,4 @@
-use sagabus::{Saga, SagaState, State};
+use sagabus::{NamedSaga, Saga, SagaState, State};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,9 +18,21 @@ struct Order {
 }
 
 #[derive(Saga, Serialize, Deserialize)]
-#[saga(key = String)]
+#[saga("shipping-policy", key = String, version = 2, upcast = pay)]
 struct Policy {
     paid: bool,
+}
+
+fn pay(from: i32, mut data: serde_json::Value) -> sagabus::Result<serde_json::Value> {
+    data["paid"] = (from == 1).into();
+    Ok(data)
+}
+
+#[test]
+fn a_saga_may_have_a_name_and_an_upcaster() {
+    assert_eq!(Policy::NAME, "shipping-policy");
+    let data = Policy::upcast(1, serde_json::json!({})).unwrap();
+    assert_eq!(data, serde_json::json!({ "paid": true }));
 }
 
 #[test]
@@ -43,5 +55,5 @@ fn a_saga_has_the_key_states_and_version_that_it_names() {
         S::SCHEMA_VERSION
     }
     assert_eq!(check::<Order, Uuid, Stage>(), 4);
-    assert_eq!(check::<Policy, String, ()>(), 1);
+    assert_eq!(check::<Policy, String, ()>(), 2);
 }

@@ -11,8 +11,8 @@ struct WithoutKey;
 struct UnknownSetting;
 
 #[derive(Saga, Serialize, Deserialize)]
-#[saga("order", key = u64)]
-struct Named;
+#[saga("my order", key = u64)]
+struct WronglyNamed;
 
 #[derive(Saga, Serialize, Deserialize)]
 #[saga(key = u64, state = String)]

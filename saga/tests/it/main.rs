@@ -1,5 +1,14 @@
-//! State machines at work on the in-memory store.
+//! Sagas and state machines at work, on every store.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a step that fails is a test that fails, also in what tests share"
+)]
 
+#[macro_use]
+mod stores;
 mod declared;
 mod machine;
+mod named;
 mod order;
+mod shipping;
+mod shipping_saga;

@@ -1,0 +1,257 @@
+//! What a message does to its instance beside the data, and how that becomes part of the unit.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sagabus_core::envelope::{Due, Envelope, Outgoing, Timer};
+use sagabus_core::error::HandlerError;
+use sagabus_core::request::Request;
+use sagabus_core::store::Instance;
+use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Origin};
+use sagabus_core::{
+    BusError, Command, Ctx, Destination, InstanceId, Message, MessageId, Reason, headers,
+};
+
+use crate::message::RequestTimedOut;
+
+/// The name of a timer or a question.
+pub(crate) type Name = Cow<'static, str>;
+
+/// What is wanted beside the new data.
+#[derive(Default)]
+pub(crate) struct Effects {
+    pub(crate) outgoing: Vec<Outgoing>,
+    pub(crate) replies: Vec<Outgoing>,
+    responses: Vec<Outgoing>,
+    armed: Vec<Armed>,
+    disarmed: Vec<Name>,
+    pub(crate) given_back: Vec<Envelope>,
+}
+
+struct Armed {
+    name: Name,
+    after: Duration,
+    message: Outgoing,
+    /// The question whose time-out this is.
+    question: Option<Outgoing>,
+}
+
+impl Effects {
+    /// Answers the request that started the instance.
+    pub(crate) fn respond<M: Message>(&mut self, answer: &M) -> Result<(), HandlerError> {
+        self.responses.push(outgoing(answer)?);
+        Ok(())
+    }
+
+    /// Arms a timer; one that has the name is replaced.
+    pub(crate) fn arm<M: Message>(
+        &mut self,
+        name: impl Into<Name>,
+        after: Duration,
+        message: &M,
+    ) -> Result<(), HandlerError> {
+        let message = outgoing(message)?;
+        self.put(name.into(), after, message, None);
+        Ok(())
+    }
+
+    /// Asks a question, with a time-out.
+    pub(crate) fn ask<C: Command>(
+        &mut self,
+        kind: &str,
+        name: impl Into<Name>,
+        timeout: Duration,
+        question: &C,
+    ) -> Result<(), HandlerError> {
+        let name = name.into();
+        let timed_out = RequestTimedOut {
+            request: name.clone().into_owned(),
+        };
+        let mut message = outgoing(&timed_out)?;
+        message.envelope.message_type = RequestTimedOut::type_for(kind).into();
+        let question = outgoing(question)?;
+        self.put(name, timeout, message, Some(question));
+        Ok(())
+    }
+
+    fn put(&mut self, name: Name, after: Duration, message: Outgoing, question: Option<Outgoing>) {
+        self.armed.retain(|armed| armed.name != name);
+        self.armed.push(Armed {
+            name,
+            after,
+            message,
+            question,
+        });
+    }
+
+    /// Cancels a timer.
+    pub(crate) fn disarm(&mut self, name: impl Into<Name>) {
+        let name = name.into();
+        self.armed.retain(|armed| armed.name != name);
+        self.disarmed.push(name);
+    }
+}
+
+/// Where an instance goes.
+pub(crate) struct Move {
+    pub(crate) id: InstanceId,
+    /// Nothing of a former life is taken over but its version.
+    pub(crate) is_new: bool,
+    pub(crate) status: InstanceStatus,
+    pub(crate) state_from: Option<&'static str>,
+    pub(crate) state: Option<&'static str>,
+    pub(crate) schema_version: i32,
+    pub(crate) data: Bytes,
+    pub(crate) note: Option<&'static str>,
+}
+
+/// Stages a move with its effects.
+pub(crate) fn stage(cx: &Ctx, to: Move, effects: Effects) -> Result<(), HandlerError> {
+    let before = cx.instance();
+    let running = before.filter(|_| !to.is_new);
+    let expected = before.map_or(0, |instance| instance.version);
+    let mut timers = Timers {
+        id: &to.id,
+        // Versions never restart, so neither do generations.
+        generation: u64::try_from(expected).unwrap_or(0) + 1,
+        held: running.map_or_else(BTreeMap::new, |instance| instance.timers.clone()),
+        removed: Vec::new(),
+    };
+    if let Some(fired) = cx.timer() {
+        timers.held.remove(&fired.name);
+    }
+    for name in &effects.disarmed {
+        timers.disarm(name);
+    }
+    let origin = match running {
+        Some(instance) => instance.origin.clone(),
+        None => Some(origin(cx)),
+    };
+    for one in effects.outgoing {
+        cx.push(one)?;
+    }
+    for one in effects.replies {
+        cx.push_reply(one)?;
+    }
+    for one in effects.responses {
+        cx.push(response(one, origin.as_ref())?)?;
+    }
+    let is_over = to.status == InstanceStatus::Completed;
+    for armed in effects.armed {
+        timers.arm(cx, armed, is_over)?;
+    }
+    if is_over {
+        let held = std::mem::take(&mut timers.held);
+        timers.removed.extend(held.into_keys());
+    }
+    for envelope in effects.given_back {
+        cx.give_back(envelope)?;
+    }
+    cx.note(to.state_from.map(Into::into), to.note.map(Into::into))?;
+    let Timers { held, removed, .. } = timers;
+    cx.change_instance(InstanceChange {
+        id: to.id,
+        expected,
+        status: to.status,
+        state: to.state.map(Into::into),
+        schema_version: to.schema_version,
+        data: to.data,
+        timers: held,
+        disarmed: removed,
+        origin,
+    })
+}
+
+/// The timers of an instance while it moves.
+struct Timers<'a> {
+    id: &'a InstanceId,
+    generation: u64,
+    held: BTreeMap<String, u64>,
+    removed: Vec<String>,
+}
+
+impl Timers<'_> {
+    fn disarm(&mut self, name: &str) {
+        if self.held.remove(name).is_some() {
+            self.removed.push(name.to_owned());
+        }
+    }
+
+    /// Sends a timer to this endpoint, under the generation that the instance holds, and the
+    /// question that it limits. Of an instance that is over only the question leaves.
+    fn arm(&mut self, cx: &Ctx, armed: Armed, is_over: bool) -> Result<(), HandlerError> {
+        let (name, generation) = (armed.name.into_owned(), self.generation);
+        let mut message = armed.message;
+        if let Some(mut question) = armed.question {
+            let request = Request {
+                instance: self.id.clone(),
+                name: name.clone(),
+                generation,
+            };
+            request.write(&mut question.envelope.headers);
+            request.write(&mut message.envelope.headers);
+            cx.push(question)?;
+        }
+        self.disarm(&name);
+        if is_over {
+            return Ok(());
+        }
+        self.held.insert(name.clone(), generation);
+        let text = generation.to_string();
+        message.envelope.id = MessageId::derived(&[&self.id.kind, &self.id.key, &name, &text]);
+        let to = &mut message.envelope.headers;
+        to.set(headers::TIMER, name.clone());
+        to.set(headers::TIMER_GENERATION, text);
+        message.destination = Destination::Endpoint(cx.endpoint().clone());
+        message.due = Due::After(armed.after);
+        message.timer = Some(Timer {
+            owner: self.id.clone(),
+            name,
+            generation,
+        });
+        cx.push(message).map(drop)
+    }
+}
+
+/// Notes who started an instance, so that it can answer later.
+fn origin(cx: &Ctx) -> Origin {
+    let header = |name| cx.headers().get(name).map(str::to_owned);
+    Origin {
+        reply_to: header(headers::REPLY_TO),
+        correlation_id: cx.correlation_id(),
+        message_id: cx.message_id(),
+        request: header(headers::REQUEST).zip(header(headers::REQUEST_KEY)),
+    }
+}
+
+/// Addresses an answer to the request that started the instance.
+fn response(answer: Outgoing, origin: Option<&Origin>) -> Result<Outgoing, HandlerError> {
+    let no_address = || HandlerError::dead(Reason::NoReplyAddress, BusError::NoReplyAddress);
+    let origin = origin.ok_or_else(no_address)?;
+    let address = origin.reply_to.as_ref().ok_or_else(no_address)?;
+    let destination = Destination::parse(address)
+        .map_err(|error| HandlerError::dead(Reason::NoReplyAddress, error))?;
+    let mut answer = answer.to(destination);
+    let to = &mut answer.envelope.headers;
+    to.set(headers::CORRELATION_ID, origin.correlation_id.to_string());
+    if let Some((request, key)) = &origin.request {
+        to.set(headers::REQUEST, request.clone());
+        to.set(headers::REQUEST_KEY, key.clone());
+    }
+    Ok(answer)
+}
+
+/// Prepares a message.
+pub(crate) fn outgoing<M: Message>(message: &M) -> Result<Outgoing, HandlerError> {
+    // A message that has no encoded form will have none the next time either.
+    Outgoing::new(message).map_err(|error| HandlerError::from(error).terminal())
+}
+
+/// Says whether a message answers a question, or is news about one, that its instance no longer
+/// asks.
+pub(crate) fn is_stale(request: &Request, instance: Option<&Instance>) -> bool {
+    let held = instance.and_then(|instance| instance.timers.get(&request.name));
+    held != Some(&request.generation)
+}

@@ -1,0 +1,102 @@
+//! A handler-per-message saga at work: one message, one instance change.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use sagabus_core::envelope::Envelope;
+use sagabus_core::error::{CodecError, HandlerError};
+use sagabus_core::handler::{Decoded, Need, Subscriber};
+use sagabus_core::store::Subscription;
+use sagabus_core::unit_of_work::InstanceStatus;
+use sagabus_core::{Ctx, Result};
+
+use super::builder::{Entry, HandlerSaga};
+use super::context::SagaCtx;
+use crate::effects::{Move, stage};
+use crate::message::answered;
+use crate::saga::Saga;
+use crate::standing::{Standing, look};
+use crate::stored::{Book, read, write};
+
+/// One message type of a saga, as the engine sees it.
+pub(super) struct HandlerSubscriber<S> {
+    saga: Arc<HandlerSaga<S>>,
+    index: usize,
+}
+
+impl<S: Saga> HandlerSubscriber<S> {
+    pub(super) fn new(saga: Arc<HandlerSaga<S>>, index: usize) -> Self {
+        Self { saga, index }
+    }
+
+    fn entry(&self) -> &Entry<S> {
+        &self.saga.entries[self.index]
+    }
+
+    async fn run(&self, message: Box<dyn Any + Send + Sync>, cx: &Ctx) -> Result {
+        let (saga, entry) = (&*self.saga, self.entry());
+        let starts = entry.start.is_some();
+        let standing = look(cx, saga.name, starts, saga.lives, saga.missing)?;
+        let (mut data, is_new) = match (standing, entry.start) {
+            (Standing::Nothing(note), _) => return cx.note(None, Some(note.into())),
+            (Standing::Running(instance), _) => (read::<S>(instance)?.0, false),
+            (Standing::Free, Some(start)) => (start(&*message), true),
+            (Standing::Free, None) => {
+                return Err(HandlerError::new("message starts nothing").terminal());
+            }
+        };
+        let mut saga_cx = SagaCtx::new(cx.clone(), saga.name);
+        if let Some(request) = answered(cx.envelope(), saga.name) {
+            saga_cx.effects.disarm(request.name);
+        }
+        (entry.handle)(&mut data, message, &mut saga_cx).await?;
+        let id = cx.instance_id().cloned();
+        let status = if saga_cx.is_complete {
+            InstanceStatus::Completed
+        } else {
+            InstanceStatus::Running
+        };
+        let to = Move {
+            id: id.ok_or_else(|| HandlerError::new("message has lost its key").terminal())?,
+            is_new,
+            status,
+            state_from: None,
+            state: None,
+            schema_version: S::SCHEMA_VERSION,
+            data: write(&data, &Book::default())?,
+            note: None,
+        };
+        stage(cx, to, saga_cx.effects)
+    }
+}
+
+impl<S: Saga> Subscriber for HandlerSubscriber<S> {
+    fn subscription(&self) -> Subscription {
+        self.entry().message.subscription.clone()
+    }
+
+    fn name(&self) -> &str {
+        self.saga.name
+    }
+
+    fn version(&self) -> u32 {
+        self.entry().message.version
+    }
+
+    fn needs(&self) -> Vec<Need> {
+        self.saga.needs.clone()
+    }
+
+    fn decode(&self, envelope: &Envelope) -> std::result::Result<Decoded, CodecError> {
+        (self.entry().message.decode)(envelope, self.saga.name)
+    }
+
+    fn handle<'a>(
+        &'a self,
+        message: Box<dyn Any + Send + Sync>,
+        cx: &'a Ctx,
+    ) -> BoxFuture<'a, Result> {
+        Box::pin(self.run(message, cx))
+    }
+}
