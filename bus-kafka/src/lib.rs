@@ -1,1 +1,27 @@
-//! Kafka as a transport.
+//! Kafka as the broker of a sagabus host.
+//!
+//! A topic per message type, a group per endpoint, the key of a record is the key of its message.
+//! What is sent is confirmed by all replicas in sync, by an idempotent producer; what is received
+//! is committed only after the database has taken it over, up to the first record that it has not.
+
+// What a user sets.
+mod config;
+// The way to a cluster, and what is on it.
+mod connection;
+mod error;
+mod topology;
+mod owners;
+// What travels.
+mod headers;
+// The way out.
+mod publisher;
+// The way in.
+mod consumer;
+mod member;
+mod queue;
+mod offsets;
+// All of it together.
+mod kafka;
+
+pub use config::{Creation, KafkaConfig, Kept, Mechanism, Secret, Security, Start, Tls, Topics};
+pub use kafka::Kafka;

@@ -1,0 +1,388 @@
+//! What a user may set, with the reason for each default.
+
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use sagabus_core::codec::BODY_BYTES_MAX;
+use sagabus_core::error::TransportError;
+
+/// How to reach a cluster, and what is expected of it.
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// Brokers to begin with: `kafka-1:9092,kafka-2:9092`.
+    pub brokers: String,
+    /// How to log in. Default: not at all.
+    pub security: Security,
+    /// Put before every name of a topic and a group, so that several environments can share a
+    /// cluster: `staging.`. Default: empty.
+    pub prefix: String,
+    /// Topics that are created or checked.
+    pub topics: Topics,
+    /// Where an endpoint begins that has never received before. Default: at the oldest record, so
+    /// that what was published before its first start is handled.
+    pub start: Start,
+    /// The name of this replica, the same after each restart, for static membership: a replica
+    /// that is back within the session keeps its partitions and nobody rebalances. Default: none.
+    pub instance: Option<String>,
+    /// After this long without a sign of life a replica has lost its partitions. Default 15 s: as
+    /// long as the lease on a row.
+    pub session: Duration,
+    /// How often a replica gives a sign of life, and so how soon it learns of a rebalance. Default
+    /// 1 s, well under a third of the session.
+    pub heartbeat: Duration,
+    /// After this long without polling a replica has lost its partitions. Polling does not wait for
+    /// handlers, so this notices a process that hangs as a whole. Default 60 s.
+    pub poll_interval_max: Duration,
+    /// How long partitions that go to another replica wait for deliveries in hand. Default 5 s,
+    /// enough for handlers that are under way; what takes longer comes again elsewhere and is
+    /// recognised.
+    pub hand_over: Duration,
+    /// After this long an unconfirmed publication is unknown. Default 30 s: longer than a broker
+    /// needs to come back or to hand over its partitions.
+    pub delivery_timeout: Duration,
+    /// How long a question about topics and offsets may take. Default 10 s.
+    pub request_timeout: Duration,
+    /// The largest body in bytes. Default 1 MiB. Topics must take 64 KiB more, for key and headers.
+    pub body_bytes_max: usize,
+    /// Further options of librdkafka, by name; they go last and so win. Their values are never
+    /// shown, because they may be secrets. Default: none.
+    pub options: Vec<(String, Secret)>,
+}
+
+impl KafkaConfig {
+    /// Starts from the defaults.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            security: Security::Plain,
+            prefix: String::new(),
+            topics: Topics::default(),
+            start: Start::Oldest,
+            instance: None,
+            session: Duration::from_secs(15),
+            heartbeat: Duration::from_secs(1),
+            poll_interval_max: Duration::from_secs(60),
+            hand_over: Duration::from_secs(5),
+            delivery_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(10),
+            body_bytes_max: BODY_BYTES_MAX,
+            options: Vec::new(),
+        }
+    }
+
+    /// Checks what can be known without the cluster.
+    ///
+    /// # Errors
+    /// [`TransportError::Setup`], which names the setting and what to do.
+    pub fn check(&self) -> Result<(), TransportError> {
+        let refuse = |text: String| Err(TransportError::Setup(text));
+        let brokers: Vec<_> = self.brokers.split(',').map(str::trim).collect();
+        if let Some(wrong) = brokers.iter().find(|broker| !is_broker(broker)) {
+            // What is wrong may be a URL with a password in it.
+            let shown = if wrong.contains('@') { "***" } else { wrong };
+            return refuse(format!(
+                "`{shown}` is no Kafka broker; write `host:port`, several with commas between \
+                 them, without scheme, user or password"
+            ));
+        }
+        if self.heartbeat * 3 > self.session {
+            return refuse(format!(
+                "a heartbeat every {:?} is too slow for a session of {:?}; make it a third or less",
+                self.heartbeat, self.session
+            ));
+        }
+        if self.session > self.poll_interval_max {
+            return refuse(format!(
+                "a session of {:?} is longer than the {:?} within which a replica must poll; raise \
+                 `poll_interval_max` or shorten `session`",
+                self.session, self.poll_interval_max
+            ));
+        }
+        if self.body_bytes_max > BODY_BYTES_MAX {
+            return refuse(format!(
+                "bodies of {} bytes are more than the {BODY_BYTES_MAX} that sagabus carries; lower \
+                 `body_bytes_max`",
+                self.body_bytes_max
+            ));
+        }
+        Ok(())
+    }
+
+    /// What every client of ours is told.
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "sagabus")
+            // One line per outage is ours; the library's own go to the debug level.
+            .set("log.connection.close", "false")
+            // Between two tries to reach a broker: soon back, and gentle to one that starts.
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("socket.nagle.disable", "true")
+            .set("socket.keepalive.enable", "true");
+        self.security.apply(&mut client);
+        client
+    }
+
+    /// Adds the user's own options, which win.
+    pub(crate) fn finish(&self, mut client: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.options {
+            client.set(name, &value.0);
+        }
+        client
+    }
+}
+
+fn is_broker(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let host_fits = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    !host.is_empty() && host.chars().all(host_fits) && port.parse::<u16>().is_ok()
+}
+
+/// How to log in.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// No TLS, no log-in.
+    Plain,
+    /// TLS without a log-in. Needs the feature `kafka-ssl`.
+    Tls(Tls),
+    /// A user and a password.
+    Sasl {
+        /// How the password travels.
+        mechanism: Mechanism,
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+        /// With TLS, which every mechanism but in a closed network needs.
+        tls: Option<Tls>,
+    },
+}
+
+/// How a password travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// As it is: only over TLS, or in a closed network.
+    Plain,
+    /// As a challenge's answer. Needs the feature `kafka-ssl`.
+    ScramSha256,
+    /// As a challenge's answer. Needs the feature `kafka-ssl`.
+    ScramSha512,
+}
+
+/// Whose certificates are trusted.
+#[derive(Clone, Debug, Default)]
+pub struct Tls {
+    /// A file with the authorities' certificates. Default: those of the system.
+    pub authorities: Option<String>,
+}
+
+impl Security {
+    fn apply(&self, client: &mut ClientConfig) {
+        let tls = match self {
+            Self::Plain => None,
+            Self::Tls(tls) => Some(tls),
+            Self::Sasl { tls, .. } => tls.as_ref(),
+        };
+        let protocol = match (self, tls) {
+            (Self::Sasl { .. }, Some(_)) => "sasl_ssl",
+            (Self::Sasl { .. }, None) => "sasl_plaintext",
+            (_, Some(_)) => "ssl",
+            (_, None) => "plaintext",
+        };
+        client.set("security.protocol", protocol);
+        if let Some(authorities) = tls.and_then(|tls| tls.authorities.as_ref()) {
+            client.set("ssl.ca.location", authorities);
+        }
+        if let Self::Sasl {
+            mechanism,
+            user,
+            password,
+            ..
+        } = self
+        {
+            let mechanism = match mechanism {
+                Mechanism::Plain => "PLAIN",
+                Mechanism::ScramSha256 => "SCRAM-SHA-256",
+                Mechanism::ScramSha512 => "SCRAM-SHA-512",
+            };
+            client
+                .set("sasl.mechanisms", mechanism)
+                .set("sasl.username", user)
+                .set("sasl.password", &password.0);
+        }
+    }
+
+    /// The user, for messages.
+    pub(crate) fn user(&self) -> Option<&str> {
+        match self {
+            Self::Sasl { user, .. } => Some(user),
+            Self::Plain | Self::Tls(_) => None,
+        }
+    }
+}
+
+/// A text that is never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(crate) String);
+
+impl<T: Into<String>> From<T> for Secret {
+    fn from(text: T) -> Self {
+        Self(text.into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What is expected of topics.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    /// Whether missing topics are created. Default: yes.
+    pub creation: Creation,
+    /// Partitions of a topic that is created: how many replicas can share an endpoint's work.
+    /// Default: what the broker makes by itself.
+    pub partitions: Option<u32>,
+    /// Copies of every record; a topic with fewer is refused. Default: what the broker makes by
+    /// itself, and nothing is refused.
+    pub replication: Option<u16>,
+    /// How long records are kept, also when nobody has read them; a topic that keeps them shorter
+    /// is refused. Default 7 days: as long as the inbox recognises a message, so that a group that
+    /// begins again at the oldest record handles nothing twice.
+    pub retention: Kept,
+    /// Message types that share a topic, which keeps order between them: each type that begins
+    /// with the first word goes to the topic of the second. Default: none, every type has its own.
+    pub families: Vec<(String, String)>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            creation: Creation::WhenMissing,
+            partitions: None,
+            replication: None,
+            retention: Kept::For(Duration::from_secs(7 * 24 * 60 * 60)),
+            families: Vec::new(),
+        }
+    }
+}
+
+/// Whether missing topics are created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// By the host that needs them.
+    WhenMissing,
+    /// By an operator: a missing topic is an error.
+    Never,
+}
+
+/// How long a topic keeps its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// This long.
+    For(Duration),
+    /// Until somebody deletes them.
+    Forever,
+}
+
+impl Kept {
+    /// As Kafka writes it: milliseconds, -1 for ever.
+    pub(crate) fn millis(self) -> i64 {
+        match self {
+            Self::For(time) => i64::try_from(time.as_millis()).unwrap_or(i64::MAX),
+            Self::Forever => -1,
+        }
+    }
+
+    /// Whether a topic's setting keeps records at least as long.
+    pub(crate) fn is_met_by(self, millis: i64) -> bool {
+        millis == -1 || (self != Self::Forever && millis >= self.millis())
+    }
+}
+
+/// Where an endpoint begins that has never received before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record that the topic still has, however old it is.
+    Oldest,
+    /// At what is published after the endpoint was declared for the first time.
+    Declared,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut KafkaConfig)) -> String {
+        let mut config = KafkaConfig::new("kafka:9092");
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_usable() {
+        for brokers in [
+            "kafka:9092",
+            "10.0.0.1:9092, kafka-2.example:1",
+            "[::1]:9092",
+        ] {
+            KafkaConfig::new(brokers).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_setting_that_cannot_work_is_named() {
+        let cases = [
+            (
+                refused(|c| c.brokers = "kafka".into()),
+                "`kafka` is no Kafka broker; write",
+            ),
+            (
+                refused(|c| c.brokers = String::new()),
+                "`` is no Kafka broker",
+            ),
+            (
+                refused(|c| c.heartbeat = c.session),
+                "make it a third or less",
+            ),
+            (refused(|c| c.session *= 10), "raise `poll_interval_max`"),
+            (refused(|c| c.body_bytes_max *= 2), "lower `body_bytes_max`"),
+        ];
+        for (shown, expected) in cases {
+            assert!(shown.contains(expected), "{shown}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        const CANARY: &str = "hunter2-canary";
+        let mut config = KafkaConfig::new("kafka:9092");
+        config.security = Security::Sasl {
+            mechanism: Mechanism::Plain,
+            user: "orders".into(),
+            password: CANARY.into(),
+            tls: None,
+        };
+        config.options = vec![("ssl.key.password".into(), CANARY.into())];
+        let shown = format!("{config:?}");
+        assert!(shown.contains("orders") && shown.contains("ssl.key.password"));
+        assert!(!shown.contains(CANARY), "{shown}");
+        let url = refused(|c| c.brokers = format!("kafka://me:{CANARY}@host:9092"));
+        assert!(!url.contains(CANARY), "{url}");
+    }
+
+    #[test]
+    fn longer_and_endless_retention_meet_a_demand() {
+        let day = Kept::For(Duration::from_secs(86_400));
+        assert!(day.is_met_by(86_400_000) && day.is_met_by(-1));
+        assert!(!day.is_met_by(86_399_999));
+        assert!(Kept::Forever.is_met_by(-1) && !Kept::Forever.is_met_by(i64::MAX));
+    }
+}
