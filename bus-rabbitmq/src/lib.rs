@@ -1,0 +1,26 @@
+//! RabbitMQ as the broker of sagabus: quorum queues, publisher confirms, an own reconnect.
+//!
+//! ```no_run
+//! # use sagabus_rabbitmq::RabbitMq;
+//! let broker = RabbitMq::connect("amqp://orders:secret@localhost:5672/shop");
+//! ```
+//!
+//! What is declared on the broker, and why, is written down in `docs/rabbitmq.md`.
+
+// How it is set up.
+mod config;
+mod error;
+// What is on the broker.
+mod topology;
+// How it is reached.
+mod connection;
+// The way out and the way in.
+mod headers;
+mod publisher;
+mod in_hand;
+mod consumer;
+// All of it.
+mod transport;
+
+pub use config::{RabbitMqConfig, TopologyMode};
+pub use transport::RabbitMq;

@@ -1,0 +1,403 @@
+//! What is on the broker: exchange per message type, bound to an exchange per endpoint, bound to
+//! its queues.
+//!
+//! ```text
+//! event/orders.order-placed ──▶ payments ──▶ queue payments                 (unordered)
+//! (fanout)                      (fanout)
+//!
+//! event/orders.order-placed ──▶ parcels ──▶ queues parcels/0 .. parcels/7   (order per key)
+//! (fanout)                      (direct, by slot)      one receiver each
+//!                                  └─ else ▶ parcels/unslotted-8 ──▶ queue parcels/0
+//! ```
+//!
+//! A message of ours is published with a slot, 0 to 63, as its routing key: by its key, else by its
+//! identity. A foreign message without a slot goes to the first queue, by the alternate exchange.
+//! What a broker should compare for us is written where it does compare: the alternate exchange of
+//! an exchange. So `parcels/owner` names the store that owns the endpoint, and `command/..` the
+//! endpoint that takes the command, and another one is refused.
+
+use lapin::options::{
+    ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
+use sagabus_core::endpoint::{EndpointName, Order};
+use sagabus_core::error::TransportError;
+use sagabus_core::id::StoreId;
+use sagabus_core::message::Kind;
+use sagabus_core::store::EndpointSpec;
+use sagabus_core::transport::Publication;
+
+use crate::config::{RabbitMqConfig, TopologyMode};
+use crate::error::{Refusal, refusal, unavailable};
+
+/// Slots of an ordered endpoint. Many against the queues, so that these share them evenly; never
+/// changed, because senders and receivers of different releases must agree.
+const SLOTS: u32 = 64;
+/// The longest name that AMQP can carry.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Returns the address of a message type, which is the name of its exchange.
+pub(crate) fn address(kind: Kind, message_type: &str) -> String {
+    format!("{}/{message_type}", kind.as_str())
+}
+
+/// Returns the queues of an endpoint.
+pub(crate) fn queues(
+    endpoint: &EndpointName,
+    order: Order,
+    config: &RabbitMqConfig,
+) -> Vec<String> {
+    match order {
+        Order::Unordered => vec![endpoint.to_string()],
+        Order::PerKey => (0..config.ordered_queues)
+            .map(|number| format!("{endpoint}/{number}"))
+            .collect(),
+    }
+}
+
+/// How an address is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+    /// Somebody must get it, else it is returned.
+    pub(crate) is_mandatory: bool,
+    /// We may declare the exchange, because it belongs to the message type.
+    pub(crate) is_declared_by_us: bool,
+}
+
+impl Route {
+    /// Finds the exchange of a publication; `None` for a name that AMQP cannot carry.
+    ///
+    /// `event/<type>` is the one kind that nobody need receive. `endpoint/<name>` is an endpoint's
+    /// own exchange, `queue/<name>` a queue, such as a foreign client's for replies, and anything
+    /// else an exchange by its name.
+    pub(crate) fn of(publication: &Publication) -> Option<Self> {
+        let address = publication.address.as_str();
+        let is_event = address.starts_with("event/");
+        let (exchange, routing_key) = match address.strip_prefix("queue/") {
+            Some(queue) => ("", queue.to_owned()),
+            None => (
+                address.strip_prefix("endpoint/").unwrap_or(address),
+                slot(publication).to_string(),
+            ),
+        };
+        Some(Self {
+            exchange: name(exchange)?,
+            routing_key: name(&routing_key)?,
+            is_mandatory: !is_event,
+            is_declared_by_us: is_event,
+        })
+    }
+}
+
+/// Returns the slot of a message: equal keys have the equal slot, in every release.
+fn slot(publication: &Publication) -> u32 {
+    match &publication.key {
+        Some(key) => hash(key.as_bytes()) % SLOTS,
+        None => hash(publication.envelope.id.as_uuid().as_bytes()) % SLOTS,
+    }
+}
+
+/// FNV-1a: short, good enough for slots, and the same everywhere for ever.
+pub(crate) fn hash(bytes: &[u8]) -> u32 {
+    let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    bytes.iter().fold(0x811c_9dc5, step)
+}
+
+/// Wraps a name, if AMQP can carry it.
+fn name(text: &str) -> Option<ShortString> {
+    (text.len() <= NAME_BYTES_MAX)
+        .then(|| ShortString::try_new(text).ok())
+        .flatten()
+}
+
+/// Declares, or verifies, on one channel. A refusal closes the channel: it cannot be used again.
+pub(crate) struct Declarer<'a> {
+    pub(crate) channel: &'a Channel,
+    pub(crate) config: &'a RabbitMqConfig,
+}
+
+impl Declarer<'_> {
+    /// Declares everything that an endpoint of a store needs.
+    pub(crate) async fn endpoint(
+        &self,
+        store: StoreId,
+        spec: &EndpointSpec,
+    ) -> Result<(), TransportError> {
+        let endpoint = &spec.name;
+        self.owner(store, endpoint).await?;
+        let aside = format!("{endpoint}/set-aside");
+        self.queue(&aside, FieldTable::default()).await?;
+        let queues = queues(endpoint, spec.order, self.config);
+        for queue in &queues {
+            self.queue(queue, self.queue_arguments(&aside, spec.order))
+                .await?;
+        }
+        match spec.order {
+            Order::Unordered => {
+                self.exchange(endpoint.as_str(), ExchangeKind::Fanout, None)
+                    .await?;
+                self.bind_queue(&queues[0], endpoint.as_str(), "").await?;
+            }
+            Order::PerKey => self.slots(endpoint, &queues).await?,
+        }
+        for subscription in &spec.subscriptions {
+            let exchange = address(subscription.kind, &subscription.message_type);
+            let taker =
+                (subscription.kind == Kind::Command).then(|| format!("taken-by/{endpoint}"));
+            self.exchange(&exchange, ExchangeKind::Fanout, taker.as_deref())
+                .await?;
+            self.bind_exchange(endpoint.as_str(), &exchange).await?;
+        }
+        Ok(())
+    }
+
+    /// Declares, or finds, the exchange of an event that is to be published.
+    pub(crate) async fn published(&self, exchange: &str) -> Result<(), TransportError> {
+        self.exchange(exchange, ExchangeKind::Fanout, None).await
+    }
+
+    /// Marks the endpoint as this store's.
+    async fn owner(&self, store: StoreId, endpoint: &EndpointName) -> Result<(), TransportError> {
+        let owner = format!("store/{store}");
+        let marker = format!("{endpoint}/owner");
+        self.exchange(&marker, ExchangeKind::Fanout, Some(&owner))
+            .await
+    }
+
+    /// One direct exchange from slots to queues, and a way for what has no slot.
+    async fn slots(
+        &self,
+        endpoint: &EndpointName,
+        queues: &[String],
+    ) -> Result<(), TransportError> {
+        // With the number in its name, the broker refuses another number of queues.
+        let rest = format!("{endpoint}/unslotted-{}", queues.len());
+        self.exchange(&rest, ExchangeKind::Fanout, None).await?;
+        self.bind_queue(&queues[0], &rest, "").await?;
+        self.exchange(endpoint.as_str(), ExchangeKind::Direct, Some(&rest))
+            .await?;
+        for slot in 0..SLOTS {
+            let queue = &queues[slot as usize % queues.len()];
+            self.bind_queue(queue, endpoint.as_str(), &slot.to_string())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Quorum; out of reach of its delivery limit; and what it gives up in spite of that, by a
+    /// policy that somebody set, is set aside, not deleted.
+    fn queue_arguments(&self, aside: &str, order: Order) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        let limit = AMQPValue::LongLongInt(i64::from(self.config.delivery_limit));
+        arguments.insert("x-delivery-limit".into(), limit);
+        arguments.insert("x-dead-letter-exchange".into(), text(""));
+        arguments.insert("x-dead-letter-routing-key".into(), text(aside));
+        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+        arguments.insert("x-overflow".into(), text("reject-publish"));
+        if order == Order::PerKey {
+            let single = AMQPValue::Boolean(true);
+            arguments.insert("x-single-active-consumer".into(), single);
+        }
+        arguments
+    }
+
+    async fn queue(&self, queue: &str, mut arguments: FieldTable) -> Result<(), TransportError> {
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("quorum".into()),
+        );
+        let options = QueueDeclareOptions {
+            passive: self.config.topology == TopologyMode::Verify,
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = self
+            .channel
+            .queue_declare(self.name(queue)?, options, arguments);
+        let queue_or_error = declared.await;
+        queue_or_error
+            .map(drop)
+            .map_err(|error| self.explain("queue", queue, &error))
+    }
+
+    async fn exchange(
+        &self,
+        exchange: &str,
+        kind: ExchangeKind,
+        alternate: Option<&str>,
+    ) -> Result<(), TransportError> {
+        let mut arguments = FieldTable::default();
+        if let Some(alternate) = alternate {
+            let alternate = AMQPValue::LongString(alternate.into());
+            arguments.insert("alternate-exchange".into(), alternate);
+        }
+        let options = ExchangeDeclareOptions {
+            passive: self.config.topology == TopologyMode::Verify,
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let name = self.name(exchange)?;
+        let declared = self
+            .channel
+            .exchange_declare(name, kind, options, arguments);
+        let declared = declared.await;
+        declared.map_err(|error| self.explain("exchange", exchange, &error))
+    }
+
+    async fn bind_queue(
+        &self,
+        queue: &str,
+        exchange: &str,
+        key: &str,
+    ) -> Result<(), TransportError> {
+        if self.config.topology == TopologyMode::Verify {
+            return Ok(());
+        }
+        let (to, from, key) = (self.name(queue)?, self.name(exchange)?, self.name(key)?);
+        let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+        let bound = self.channel.queue_bind(to, from, key, options, none).await;
+        bound.map_err(|error| self.explain("binding of queue", queue, &error))
+    }
+
+    async fn bind_exchange(&self, to: &str, from: &str) -> Result<(), TransportError> {
+        if self.config.topology == TopologyMode::Verify {
+            return Ok(());
+        }
+        let (destination, source) = (self.name(to)?, self.name(from)?);
+        let (options, none) = (ExchangeBindOptions::default(), FieldTable::default());
+        let bound = self
+            .channel
+            .exchange_bind(destination, source, "".into(), options, none);
+        let bound = bound.await;
+        bound.map_err(|error| self.explain("binding of exchange", from, &error))
+    }
+
+    fn name(&self, text: &str) -> Result<ShortString, TransportError> {
+        name(text).ok_or_else(|| {
+            TransportError::Setup(format!(
+                "the name `{text}` has more than {NAME_BYTES_MAX} bytes; choose a shorter one"
+            ))
+        })
+    }
+
+    /// Turns the broker's refusal into what to do about it.
+    fn explain(&self, what: &str, name: &str, error: &lapin::Error) -> TransportError {
+        let (refusal, said) = refusal(error);
+        TransportError::Setup(match refusal {
+            Refusal::Other => return unavailable(error),
+            Refusal::Missing => format!(
+                "{what} `{name}` is missing on the broker, and this host only verifies; start it \
+                 once with `TopologyMode::Declare` and a user that may configure"
+            ),
+            Refusal::Forbidden => format!(
+                "{what} `{name}` may not be declared by this user ({said}); give it the permission \
+                 to configure, or provision with another user and use `TopologyMode::Verify`"
+            ),
+            Refusal::Different => different(what, name, &said),
+        })
+    }
+}
+
+/// Says whose an endpoint, command or queue is that exists with other properties.
+fn different(what: &str, name: &str, said: &str) -> String {
+    let current = said.split("current is '").nth(1);
+    let current = current
+        .and_then(|rest| rest.split('\'').next())
+        .unwrap_or_default();
+    if let (Some(endpoint), Some(owner)) =
+        (name.strip_suffix("/owner"), current.strip_prefix("store/"))
+    {
+        return format!(
+            "endpoint `{endpoint}` is owned by store {owner}, and this host's store is another; give \
+             the endpoint another name, or connect the host to the store that owns it (to hand the \
+             endpoint over, delete the exchange `{name}`)"
+        );
+    }
+    if let (Some(command), Some(taker)) = (
+        name.strip_prefix("command/"),
+        current.strip_prefix("taken-by/"),
+    ) {
+        return format!(
+            "command `{command}` is taken by endpoint `{taker}`; remove the handler there or here \
+             (to move the command, delete the exchange `{name}`)"
+        );
+    }
+    format!(
+        "{what} `{name}` exists with other properties ({said}); use the properties that it has, or \
+         delete it when it is empty"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use sagabus_core::Envelope;
+
+    use super::*;
+
+    fn publication(address: &str, key: Option<&str>) -> Publication {
+        Publication {
+            address: address.to_owned(),
+            envelope: Envelope {
+                id: "018f4e5a-0000-7000-8000-000000000001".parse().unwrap(),
+                message_type: "t".into(),
+                headers: sagabus_core::Headers::new(),
+                body: Bytes::new(),
+            },
+            key: key.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn only_events_may_be_heard_by_nobody() {
+        let route = |address| Route::of(&publication(address, Some("k"))).unwrap();
+        let event = route("event/shop.placed");
+        assert_eq!(event.exchange.as_str(), "event/shop.placed");
+        assert!(!event.is_mandatory && event.is_declared_by_us);
+        for (address, exchange) in [
+            ("command/shop.charge", "command/shop.charge"),
+            ("endpoint/parcels", "parcels"),
+            ("somebody's exchange", "somebody's exchange"),
+        ] {
+            let other = route(address);
+            assert_eq!(other.exchange.as_str(), exchange);
+            assert!(other.is_mandatory && !other.is_declared_by_us);
+        }
+        let queue = route("queue/amq.gen-1");
+        assert_eq!(
+            (queue.exchange.as_str(), queue.routing_key.as_str()),
+            ("", "amq.gen-1")
+        );
+        assert_eq!(Route::of(&publication(&"x".repeat(256), None)), None);
+    }
+
+    #[test]
+    fn slots_never_change() {
+        let slots = |key| slot(&publication("event/x", key));
+        assert_eq!(
+            [slots(Some("4711")), slots(Some("größe/7")), slots(None)],
+            [50, 8, 42]
+        );
+    }
+
+    #[test]
+    fn a_foreign_owner_is_named() {
+        let said = "PRECONDITION_FAILED - inequivalent arg 'alternate-exchange' for exchange \
+                    'orders/owner' in vhost '/': received 'store/2' but current is 'store/1'";
+        let shown = different("exchange", "orders/owner", said);
+        assert!(
+            shown.starts_with("endpoint `orders` is owned by store 1,"),
+            "{shown}"
+        );
+        let said = said.replace("store/", "taken-by/");
+        let shown = different("exchange", "command/charge", &said);
+        assert!(
+            shown.starts_with("command `charge` is taken by endpoint `1`"),
+            "{shown}"
+        );
+    }
+}
