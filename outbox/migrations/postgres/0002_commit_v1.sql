@@ -223,8 +223,10 @@ begin
     v_got := 0;
     v_asked := coalesce(cardinality(r_id), 0) + coalesce(cardinality(b_message), 0);
     if cardinality(r_id) = 1 then
+        -- `parked` is asked for so that no index of rows that are not parked can seem as good as
+        -- the key: of an empty table both are one page, and the plan outlives that.
         perform 1 from sagabus.outbox o
-        where o.id = r_id[1] and o.epoch = r_epoch[1] and o.parked is null for update;
+        where o.id = r_id[1] and o.epoch = r_epoch[1] and coalesce(o.parked, '') = '' for update;
         if found then
             v_got := 1;
             v_rows := r_id;
@@ -232,7 +234,8 @@ begin
     elsif cardinality(r_id) > 1 then
         select array_agg(l.id) into v_rows from (
             select o.id from unnest(r_id, r_epoch) as r(id, epoch)
-            join sagabus.outbox o on o.id = r.id and o.epoch = r.epoch and o.parked is null
+            join sagabus.outbox o on o.id = r.id and o.epoch = r.epoch
+                and coalesce(o.parked, '') = ''
             for update of o
         ) l;
         v_got := coalesce(cardinality(v_rows), 0);

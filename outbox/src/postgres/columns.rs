@@ -102,11 +102,7 @@ impl Columns {
         let is_placed = group.units.iter().any(|unit| !unit.outgoing.is_empty());
         self.one(is_placed.then_some(group.routes_version))?;
         self.one(micros(group.lease))?;
-        self.one(match door {
-            Door::Engine => 0_i16,
-            Door::Handler => 1,
-            Door::Stranger => 2,
-        })
+        self.one(door.as_number())
     }
 
     fn add_settles(&mut self, settles: &[Settle]) -> Result<(), StoreError> {

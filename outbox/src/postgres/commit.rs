@@ -10,6 +10,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use super::attach;
 use super::columns::encode;
 use super::error::commit_error;
+use super::one::One;
 use super::store::PgStore;
 
 /// The arguments are those of `columns.rs`, in its order.
@@ -20,6 +21,11 @@ const COMMIT: &str = "select outcomes, leased, is_stale, has_woken from sagabus.
     $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, \
     $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78)";
 
+/// The arguments are those of `one.rs`, in its order.
+const COMMIT_ONE: &str = "select outcome, leased, is_stale, has_woken from sagabus.commit_one_v1( \
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+    $21, $22, $23)";
+
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
@@ -29,6 +35,17 @@ pub(crate) enum Door {
     Handler,
     /// Somebody, in a transaction of their own, which may stay open for long.
     Stranger,
+}
+
+impl Door {
+    /// Returns the number by which the commit call knows it.
+    pub(super) fn as_number(self) -> i16 {
+        match self {
+            Self::Engine => 0,
+            Self::Handler => 1,
+            Self::Stranger => 2,
+        }
+    }
 }
 
 /// What the call answered.
@@ -52,9 +69,9 @@ pub(super) async fn commit(store: &PgStore, group: &Group) -> Result<CommitRepor
     if group.units.is_empty() && group.settles.is_empty() && group.placements.is_empty() {
         return Ok(CommitReport::default());
     }
-    let arguments = encode(group, Door::Engine)?;
+    let call = Call::of(group, Door::Engine)?;
     let mut taken = store.take().await?;
-    let answer = store.answer(call(&mut taken, arguments)).await;
+    let answer = store.answer(call.make(&mut taken)).await;
     let written = taken.finish(answer, commit_error)?;
     let report = judge(store, group, &written).await?;
     announce(store, group, &written);
@@ -67,23 +84,50 @@ pub(crate) async fn write(
     group: &Group,
     door: Door,
 ) -> Result<Written, StoreError> {
-    let arguments = encode(group, door)?;
-    call(connection, arguments).await.map_err(commit_error)
+    let call = Call::of(group, door)?;
+    call.make(connection).await.map_err(commit_error)
 }
 
-async fn call(
-    connection: &mut PgConnection,
-    arguments: PgArguments,
-) -> Result<Written, sqlx::Error> {
-    let row: PgRow = sqlx::query_with(COMMIT, arguments)
-        .fetch_one(connection)
-        .await?;
-    Ok(Written {
-        outcomes: row.try_get(0)?,
-        leased: row.try_get(1)?,
-        is_stale: row.try_get::<Option<bool>, _>(2)?.unwrap_or(false),
-        has_woken: row.try_get(3)?,
-    })
+/// A group in the form in which it is called for.
+enum Call {
+    One(PgArguments),
+    Many(PgArguments),
+}
+
+impl Call {
+    fn of(group: &Group, door: Door) -> Result<Self, StoreError> {
+        match One::of(group) {
+            Some(one) => one.encode(group, door).map(Self::One),
+            None => encode(group, door).map(Self::Many),
+        }
+    }
+
+    async fn make(self, connection: &mut PgConnection) -> Result<Written, sqlx::Error> {
+        match self {
+            Self::One(arguments) => {
+                let query = sqlx::query_with(COMMIT_ONE, arguments);
+                let row: PgRow = query.fetch_one(connection).await?;
+                let outcome: Option<i16> = row.try_get(0)?;
+                let leased: Option<i64> = row.try_get(1)?;
+                Ok(Written {
+                    outcomes: outcome.filter(|word| *word != 0).map(|word| vec![word]),
+                    leased: leased.map(|id| vec![Some(id)]),
+                    is_stale: row.try_get(2)?,
+                    has_woken: row.try_get(3)?,
+                })
+            }
+            Self::Many(arguments) => {
+                let query = sqlx::query_with(COMMIT, arguments);
+                let row: PgRow = query.fetch_one(connection).await?;
+                Ok(Written {
+                    outcomes: row.try_get(0)?,
+                    leased: row.try_get(1)?,
+                    is_stale: row.try_get::<Option<bool>, _>(2)?.unwrap_or(false),
+                    has_woken: row.try_get(3)?,
+                })
+            }
+        }
+    }
 }
 
 /// Turns the answer into a report, or into the routes by which the group has to be placed anew.

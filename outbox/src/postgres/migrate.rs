@@ -22,6 +22,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         4,
         include_str!("../../migrations/postgres/0004_host_v1.sql"),
     ),
+    (
+        5,
+        include_str!("../../migrations/postgres/0005_commit_one_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
@@ -30,6 +34,7 @@ const PARTS: &[&str] = &[
     "behind_v1",
     "claim_transport_v1",
     "claim_v1",
+    "commit_one_v1",
     "commit_v1",
     "dead_letter",
     "endpoint",

@@ -5,6 +5,7 @@ mod attach;
 mod commit;
 mod tx;
 mod columns;
+mod one;
 mod load;
 mod claim;
 mod extend;

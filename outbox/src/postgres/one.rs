@@ -1,0 +1,141 @@
+//! The commit call for the most frequent group of one: a unit that answers one message, moves no
+//! instance and sends at most one message in no line.
+
+use sagabus_core::StoreError;
+use sagabus_core::clock::micros;
+use sagabus_core::envelope::{Due, Identity, Outgoing};
+use sagabus_core::store::{Birth, Group, Place, Placement};
+use sagabus_core::unit_of_work::{HistoryEntry, Reason, Source, UnitOfWork};
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, Encode, Postgres, Type};
+
+use super::commit::Door;
+use crate::row;
+
+/// The one unit of a group that has no more to it.
+pub(super) struct One<'a> {
+    source: &'a Source,
+    sent: Option<(&'a Placement, &'a Outgoing)>,
+    noted: Option<&'a HistoryEntry>,
+}
+
+impl<'a> One<'a> {
+    /// Returns nothing where the call for many is needed.
+    pub(super) fn of(group: &'a Group) -> Option<Self> {
+        let [unit] = group.units.as_slice() else {
+            return None;
+        };
+        let [source] = unit.sources.as_slice() else {
+            return None;
+        };
+        let is_plain = group.settles.is_empty() && unit.instance.is_none() && unit.failed.is_none();
+        let sent = match (unit.outgoing.as_slice(), group.placements.as_slice()) {
+            ([], []) => None,
+            ([outgoing], [placement])
+                if placement.unit == 0
+                    && placement.outgoing == 0
+                    && is_simple(unit, outgoing, placement) =>
+            {
+                Some((placement, outgoing))
+            }
+            _ => return None,
+        };
+        let noted = match unit.history.as_slice() {
+            [] => None,
+            [entry] if entry.instance.is_none() => Some(entry),
+            _ => return None,
+        };
+        is_plain.then_some(Self {
+            source,
+            sent,
+            noted,
+        })
+    }
+
+    /// Encodes it in the order of the function's arguments.
+    pub(super) fn encode(&self, group: &Group, door: Door) -> Result<PgArguments, StoreError> {
+        let mut values = Values::default();
+        values.add(self.sent.map(|_| group.routes_version))?;
+        values.add(micros(group.lease))?;
+        values.add(door.as_number())?;
+        let (accepted, row) = match self.source {
+            Source::Broker {
+                endpoint,
+                message_id,
+            } => (Some((message_id.as_uuid(), endpoint.0)), None),
+            Source::Row(row) => (None, Some(row)),
+        };
+        values.add(accepted.map(|source| source.0))?;
+        values.add(accepted.map(|source| source.1))?;
+        values.add(row.map(|row| row.id))?;
+        values.add(row.map(|row| row.epoch))?;
+        values.add_sent(self.sent)?;
+        values.add_noted(self.noted)?;
+        Ok(values.0)
+    }
+}
+
+/// Says whether a message becomes a row that needs nothing but its own insert.
+fn is_simple(unit: &UnitOfWork, outgoing: &Outgoing, placement: &Placement) -> bool {
+    let is_given = outgoing.identity == Identity::Given;
+    let is_recognised = is_given && matches!(placement.place, Place::Endpoint(_));
+    outgoing.timer.is_none()
+        && outgoing.attempts.is_empty()
+        && !is_recognised
+        && !row::is_in_line(unit, outgoing, &placement.place)
+}
+
+#[derive(Default)]
+struct Values(PgArguments);
+
+impl Values {
+    fn add<'v, T>(&mut self, value: T) -> Result<(), StoreError>
+    where
+        T: Encode<'v, Postgres> + Type<Postgres>,
+    {
+        self.0.add(value).map_err(StoreError::Refused)
+    }
+
+    fn add_sent(&mut self, sent: Option<(&Placement, &Outgoing)>) -> Result<(), StoreError> {
+        let envelope = sent.map(|(_, outgoing)| &outgoing.envelope);
+        let parked = sent.and_then(|(one, _)| match (one.birth, &one.place) {
+            (Birth::Parked(reason), _) => Some(reason.as_str()),
+            (_, Place::Nowhere) => Some(Reason::NoOwner.as_str()),
+            _ => None,
+        });
+        let after = sent.and_then(|(_, outgoing)| match outgoing.due {
+            Due::After(delay) => Some(micros(delay)).filter(|delay| *delay > 0),
+            Due::Now | Due::At(_) => None,
+        });
+        let at = sent.and_then(|(_, outgoing)| match outgoing.due {
+            Due::At(time) => Some(time.as_micros()),
+            Due::Now | Due::After(_) => None,
+        });
+        let destination =
+            sent.map(|(one, outgoing)| one.place.as_stored(&outgoing.envelope.message_type));
+        let wanted = sent.and_then(|(_, outgoing)| outgoing.expires_after.map(micros));
+        let is_leased = sent.is_some_and(|(one, _)| one.birth == Birth::Leased && parked.is_none());
+        self.add(envelope.map(|one| one.id.as_uuid()))?;
+        self.add(envelope.map(|one| one.message_type.as_ref()))?;
+        self.add(destination)?;
+        self.add(sent.and_then(|(_, outgoing)| outgoing.key.as_deref()))?;
+        self.add(envelope.map(|one| one.headers.to_json()))?;
+        self.add(envelope.map(|one| one.body.as_ref()))?;
+        self.add(is_leased)?;
+        self.add(after)?;
+        self.add(at)?;
+        self.add(wanted)?;
+        self.add(parked)
+    }
+
+    fn add_noted(&mut self, noted: Option<&HistoryEntry>) -> Result<(), StoreError> {
+        let detail = noted
+            .map(|entry| serde_json::to_vec(&entry.detail))
+            .transpose();
+        self.add(noted.map(|entry| entry.endpoint.0))?;
+        self.add(noted.map(|entry| entry.message_id.as_uuid()))?;
+        self.add(noted.map(|entry| entry.message_type.as_ref()))?;
+        self.add(noted.map(|entry| entry.correlation_id.as_uuid()))?;
+        self.add(detail.map_err(|error| StoreError::Refused(error.into()))?)
+    }
+}
