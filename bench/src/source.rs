@@ -232,6 +232,7 @@ impl Transport for Synthetic {
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: true,
+            acks_each: true,
             order: Order::Unordered,
             body_bytes_max: 1024 * 1024,
         }

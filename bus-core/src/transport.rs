@@ -89,6 +89,9 @@ pub struct Capabilities {
     pub ordered_publish: bool,
     /// A delivery says how often it was delivered before.
     pub counts_redeliveries: bool,
+    /// An ack counts for its message alone. Where it does not, an acked message behind one that is
+    /// not may come again after its replica is lost.
+    pub acks_each: bool,
     /// The order that a subscription can keep.
     pub order: Order,
     /// The largest body in bytes.

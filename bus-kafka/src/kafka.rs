@@ -88,6 +88,7 @@ impl Transport for Kafka {
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: false,
+            acks_each: false,
             order: Order::PerKey,
             body_bytes_max: self.shared.connection.config().body_bytes_max,
         }

@@ -22,6 +22,8 @@ use crate::error::shown;
 
 /// What Kafka allows.
 const NAME_BYTES_MAX: usize = 249;
+/// Ends the name of an endpoint's own topic.
+const ENDPOINT: &str = ".endpoint";
 /// What a record may be larger than its body: key, headers (8 KiB) and the frame of its batch.
 pub(crate) const OVERHEAD_BYTES: usize = 64 * 1024;
 
@@ -33,7 +35,7 @@ pub(crate) fn topic(config: &KafkaConfig, kind: Kind, message_type: &str) -> Str
     let mut families = config.topics.families.iter();
     let family = families.find(|(begin, _)| message_type.starts_with(begin.as_str()));
     let (name, suffix) = match (kind, family) {
-        (Kind::Reply, _) => (message_type, ".endpoint"),
+        (Kind::Reply, _) => (message_type, ENDPOINT),
         (Kind::Command, Some((_, family))) => (family.as_str(), ".command"),
         (Kind::Command, None) => (message_type, ".command"),
         (Kind::Event, Some((_, family))) => (family.as_str(), ""),
@@ -212,19 +214,21 @@ pub(crate) async fn create(
     let record_bytes = record_bytes_max(config).to_string();
     let partitions = config.topics.partitions.map_or(-1, u32::cast_signed);
     let replication = config.topics.replication.map_or(-1, u16::cast_signed);
-    let topics: Vec<_> = names
-        .iter()
-        .map(|name| {
-            NewTopic::new(
-                name,
-                partitions,
-                TopicReplication::Fixed(replication.into()),
-            )
+    let topics = names.iter().map(|name| {
+        // A group's assignor counts partitions and not what is in them: as many idle ones as busy
+        // ones could leave a replica with nothing to do.
+        let partitions = if name.ends_with(ENDPOINT) {
+            1
+        } else {
+            partitions
+        };
+        let replication = TopicReplication::Fixed(replication.into());
+        NewTopic::new(name, partitions, replication)
             .set("cleanup.policy", "delete")
             .set("retention.ms", &retention)
             .set("max.message.bytes", &record_bytes)
-        })
-        .collect();
+    });
+    let topics: Vec<_> = topics.collect();
     submit(connection, &topics).await
 }
 

@@ -170,6 +170,7 @@ impl Transport for MemoryTransport {
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: true,
+            acks_each: true,
             order: Order::PerKey,
             body_bytes_max: BODY_BYTES_MAX,
         }
