@@ -35,8 +35,8 @@ pub use sagabus_core::{
 };
 // What a backend implements.
 pub use sagabus_core::{
-    Capabilities, Delivery, Outcome, Reason, Source, Store, StoreError, Transport, TransportError,
-    UnitOfWork, store, transport, unit_of_work,
+    Capabilities, Delivery, Health, Outcome, Reason, Source, Store, StoreError, Transport,
+    TransportError, UnitOfWork, store, transport, unit_of_work,
 };
 // Backends.
 pub use sagabus_core::memory;
@@ -46,3 +46,8 @@ pub use sagabus_outbox::{BusExt, BusTransaction, CtxExt, Engine, Outbox, Tx, Use
 pub use sagabus_outbox::{PgConfig, PgStore, Postgres};
 #[cfg(feature = "sqlite")]
 pub use sagabus_outbox::{Sqlite, SqliteConfig, SqliteStore};
+// Brokers.
+#[cfg(feature = "rabbitmq")]
+pub use sagabus_rabbitmq as rabbitmq;
+#[cfg(feature = "rabbitmq")]
+pub use sagabus_rabbitmq::{RabbitMq, RabbitMqConfig};

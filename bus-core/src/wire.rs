@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_message_with_properties_is_understood() {
+    fn a_message_of_a_plain_client_is_understood() {
         let native = Native {
             id: Some("order/4711".to_owned()),
             message_type: Some("orders.place-order".to_owned()),
