@@ -256,15 +256,19 @@ impl<T, E: Into<HandlerError>> ResultExt<T> for std::result::Result<T, E> {
     }
 }
 
-/// Joins an error and its sources by `: `, cut at 4 KiB.
+/// Joins an error and its sources by `: `, cut at 4 KiB. What an error's own text ends with is not
+/// said twice: many libraries put their source's words into theirs.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     /// Bounds what one attempt adds to a row.
     const BYTES_MAX: usize = 4096;
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let words = cause.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
         source = cause.source();
     }
     if text.len() > BYTES_MAX {
@@ -413,4 +417,25 @@ pub enum BusError {
     /// The host is not running yet, or no longer.
     #[error("the host is not running")]
     NotRunning,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("query failed{}", if *.says_cause { ": no such table" } else { "" })]
+    struct Outer {
+        says_cause: bool,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        for says_cause in [true, false] {
+            let source = std::io::Error::other("no such table");
+            let outer = Outer { says_cause, source };
+            assert_eq!(chain(&outer), "query failed: no such table");
+        }
+    }
 }

@@ -12,8 +12,8 @@ use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId, StoreId};
 use crate::message::Kind;
 use crate::store::{
-    Answer, Attached, Birth, Counts, EndpointSpec, Instance, Question, Registration, Retention,
-    Routes, StoredDeadLetter, Swept, Target,
+    Answer, Attached, Birth, Counts, EndpointSpec, Instance, Place, Question, Registration,
+    Retention, Routes, StoredDeadLetter, Swept, Target,
 };
 use crate::unit_of_work::{DeadLetter, HistoryEntry, InstanceStatus};
 
@@ -57,6 +57,7 @@ impl Database {
         &mut self,
         registration: &Registration,
         wakeups: watch::Receiver<u64>,
+        now: Timestamp,
     ) -> Result<Attached, StoreError> {
         self.refuse_second_owner(&registration.endpoints)?;
         let mut is_changed = false;
@@ -67,6 +68,7 @@ impl Database {
             self.routes.version += 1;
             self.routes.subscribers = self.subscribers();
         }
+        self.adopt(now);
         let ids = registration
             .endpoints
             .iter()
@@ -132,6 +134,17 @@ impl Database {
             is_changed |= former != Some(subscription.kind);
         }
         is_changed
+    }
+
+    /// Hands commands that nobody took to the endpoints that own them now.
+    fn adopt(&mut self, now: Timestamp) {
+        for ((message_type, endpoint), kind) in &self.subscriptions {
+            let target = self.routes.endpoints.get(endpoint);
+            if let (Kind::Command, Some(target)) = (kind, target) {
+                let parked_at = Place::Nowhere.as_stored(message_type);
+                self.outbox.adopt(&parked_at, target, now);
+            }
+        }
     }
 
     /// Lists who takes what, endpoints in the order of their names.

@@ -8,7 +8,7 @@ use crate::clock::{self, Timestamp};
 use crate::endpoint::Order;
 use crate::envelope::{Envelope, Timer};
 use crate::id::InstanceId;
-use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan};
+use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan, Target};
 use crate::unit_of_work::{Attempt, RowKey, Settle, Start};
 
 /// How long an ordered row waits behind an older one of its key before it is looked at again. The
@@ -157,6 +157,40 @@ impl Outbox {
         self.wait(&row.new.destination, row.available_at, id);
         self.rows.insert(id, row);
         is_leased.then_some(RowKey { id, epoch: 1 })
+    }
+
+    /// Hands the parked messages of one destination to an endpoint.
+    pub(super) fn adopt(&mut self, parked_at: &str, target: &Target, now: Timestamp) {
+        let is_meant = |row: &Row| row.is_parked && row.new.destination == parked_at;
+        let ids: Vec<i64> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| is_meant(row))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.change(id, |row| {
+                row.is_parked = false;
+                row.new.destination = format!("@{}", target.name);
+                // What is not due before later stands in no line, as always.
+                let is_due = row.new.due_at <= now;
+                row.new.order = if is_due {
+                    target.order
+                } else {
+                    Order::Unordered
+                };
+                row.available_at = row.new.due_at.max(now);
+            });
+            let Some(row) = self.rows.get(&id) else {
+                continue;
+            };
+            let (line, available_at) = (row.line(), row.available_at);
+            if let Some(line) = line {
+                self.lines.entry(line).or_default().insert(id);
+            }
+            self.wait(&format!("@{}", target.name), available_at, id);
+            self.has_news = true;
+        }
     }
 
     /// Returns the row of a timer that is armed.

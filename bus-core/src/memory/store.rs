@@ -103,7 +103,7 @@ impl Store for MemoryStore {
         _lifecycle: &'a Lifecycle,
     ) -> BoxFuture<'a, Result<Attached, StoreError>> {
         let wakeups = self.shared.wakeups.subscribe();
-        ready(self.with(|database, _| database.attach(registration, wakeups)))
+        ready(self.with(|database, now| database.attach(registration, wakeups, now)))
     }
 
     fn load<'a>(

@@ -20,6 +20,11 @@ use super::{listener, migrate};
 const ATTACH: &str = "select has_changed, command, owner, claimant \
     from sagabus.attach_v1($1, $2, $3, $4, $5, $6, $7, $8)";
 
+const ADOPT: &str = "select sagabus.adopt_v1($1)";
+
+/// Parked commands that go to their owner in one call.
+const ADOPTED_MAX: i32 = 1000;
+
 const HAS_SETTLED: &str = "select sagabus.has_settled_v1()";
 
 /// One statement, so that version and rows are of one moment.
@@ -52,6 +57,7 @@ pub(super) async fn attach(
         if register(&mut taken, registration).await? {
             await_older_calls(&mut taken).await?;
         }
+        adopt(&mut taken).await?;
         read_routes(&mut taken).await.map_err(store_error)
     };
     let limit = store.config().call_timeout;
@@ -143,6 +149,23 @@ async fn register(
         )));
     }
     answer.try_get(0).map_err(commit_error)
+}
+
+/// Hands commands that nobody took to the endpoints that own them now.
+async fn adopt(connection: &mut PgConnection) -> Result<(), StoreError> {
+    loop {
+        let adopting = sqlx::query_scalar(ADOPT).bind(ADOPTED_MAX);
+        let adopted: i32 = adopting
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(store_error)?;
+        if adopted > 0 {
+            tracing::info!(adopted, "commands that nobody took go to their owners");
+        }
+        if adopted < ADOPTED_MAX {
+            return Ok(());
+        }
+    }
 }
 
 /// Waits until every call that may not know of the new routes has ended.

@@ -26,10 +26,15 @@ const MIGRATIONS: &[(i32, &str)] = &[
         5,
         include_str!("../../migrations/postgres/0005_commit_one_v1.sql"),
     ),
+    (
+        6,
+        include_str!("../../migrations/postgres/0006_adopt_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
 const PARTS: &[&str] = &[
+    "adopt_v1",
     "attach_v1",
     "behind_v1",
     "claim_transport_v1",

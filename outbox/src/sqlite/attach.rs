@@ -50,6 +50,23 @@ const FIND_SUBSCRIPTIONS: &str = "select s.message_type, s.endpoint_id \
     from sagabus_subscription s join sagabus_endpoint e on e.id = s.endpoint_id \
     order by s.message_type, e.name";
 
+/// Hands commands that nobody took to the endpoints that own them now. What is not due before
+/// later stands in no line, as always.
+const ADOPT: &str = concat!(
+    "update sagabus_outbox as o set destination = '@' || a.name, parked = null, ",
+    "per_key = a.per_key = 1 and o.key is not null and coalesce(o.due_at, 0) <= ",
+    now!(),
+    ", available_at = max(",
+    now!(),
+    ", coalesce(o.due_at, 0)) from (select n.id, e.name, e.per_key ",
+    "from sagabus_subscription b join sagabus_endpoint e on e.id = b.endpoint_id ",
+    "join sagabus_outbox n on n.destination = '?' || b.message_type and n.parked = 'no_owner' ",
+    "where b.kind = 'command' order by n.id limit $1) as a where o.id = a.id"
+);
+
+/// Parked commands that go to their owner in one transaction.
+const ADOPTED_MAX: u64 = 1000;
+
 /// Changes whenever somebody else commits: another process, or another connection of this one.
 const DATA_VERSION: &str = "pragma data_version";
 
@@ -75,6 +92,7 @@ pub(super) async fn attach(
     let store_id = find_store(&mut write).await?;
     let routes = routes(write.connection().await?).await?;
     write.commit().await?;
+    adopt(&mut write).await?;
     // Before anybody learns that we are here, so that no later commit is missed.
     let seen = data_version(&mut write).await;
     drop(write);
@@ -86,6 +104,25 @@ pub(super) async fn attach(
         routes,
         wakeups,
     })
+}
+
+/// Each batch commits by itself, so that many leave the file to others in between.
+async fn adopt(write: &mut Write) -> Result<(), StoreError> {
+    loop {
+        let mut arguments = SqliteArguments::default();
+        add(
+            &mut arguments,
+            i64::try_from(ADOPTED_MAX).unwrap_or(i64::MAX),
+        )?;
+        let replies = write.step(ADOPT, arguments).await?;
+        let adopted: u64 = replies.iter().map(|reply| reply.changes).sum();
+        if adopted > 0 {
+            tracing::info!(adopted, "commands that nobody took go to their owners");
+        }
+        if adopted < ADOPTED_MAX {
+            return Ok(());
+        }
+    }
 }
 
 /// Reads who takes what, inside the open transaction.

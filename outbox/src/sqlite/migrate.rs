@@ -10,7 +10,10 @@ use super::store::SqliteStore;
 use super::writer::Write;
 
 /// Every migration, in order. Never edited once released: the next one is added.
-const MIGRATIONS: &[(i32, &str)] = &[(1, include_str!("../../migrations/sqlite/0001_tables.sql"))];
+const MIGRATIONS: &[(i32, &str)] = &[
+    (1, include_str!("../../migrations/sqlite/0001_tables.sql")),
+    (2, include_str!("../../migrations/sqlite/0002_parked.sql")),
+];
 
 /// The tables of this release.
 const TABLES: &[&str] = &[

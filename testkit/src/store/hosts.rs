@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use sagabus_core::MessageId;
 use sagabus_core::endpoint::Order;
 use sagabus_core::error::StoreError;
 use sagabus_core::message::Kind;
-use sagabus_core::store::{Attached, Registration, Store, Subscription};
-use sagabus_core::unit_of_work::{Settle, Start};
+use sagabus_core::store::{Attached, Birth, Place, Registration, Store, Subscription};
+use sagabus_core::unit_of_work::{Reason, Settle, Start};
 
-use super::build::{api, message};
+use super::build::{api, message, message_for};
 use super::harness::{Harness, endpoint, endpoint_name, registration};
 use super::under_test::Skippable;
 use crate::wait::PATIENCE;
@@ -147,6 +148,33 @@ pub async fn a_second_owner_of_a_command_is_refused(at: Arc<Harness>) {
     }
     let again = attach(&at, &at.peer, &owner).await;
     assert_eq!(again.routes, known.routes);
+}
+
+/// A command that was sent too early is not lost, nor an operator's business.
+pub async fn commands_that_nobody_took_go_to_their_owner_when_it_comes(at: Arc<Harness>) {
+    let parked = || {
+        let mut envelope = message(&at.orders()).envelope().clone();
+        (envelope.id, envelope.message_type) = (MessageId::new(), "billing.charge".into());
+        let command = message_for(Place::Nowhere).enveloped(envelope);
+        command.keyed("a").born(Birth::Parked(Reason::NoOwner))
+    };
+    let (first, second) = (parked(), parked());
+    let others = message_for(Place::Nowhere).born(Birth::Parked(Reason::NoOwner));
+    let wanted = [first.id(), second.id()];
+    at.write(api().sends(first).sends(second).sends(others))
+        .await;
+    let mut owner = owner_of("billing.charge", "billing");
+    owner.endpoints[0].order = Order::PerKey;
+    let attached = attach(&at, &at.peer, &owner).await;
+    let billing = &attached.routes.endpoints[&endpoint_name("billing")];
+    let counts = at.counts().await;
+    assert_eq!((counts.outbox, counts.parked), (2, 1));
+    for id in wanted {
+        let rows = at.claim(billing).await;
+        let claimed: Vec<_> = rows.iter().map(|row| row.envelope.id).collect();
+        assert_eq!(claimed, [id], "in their order, one of a key at a time");
+        at.settle([Settle::Delete(rows[0].row)]).await;
+    }
 }
 
 /// Also when both come at the same moment.

@@ -151,6 +151,7 @@ macro_rules! __store_behaviours {
                 subscriptions_stay_when_a_host_attaches_with_less,
                 a_change_of_order_is_a_change_of_routes,
                 a_second_owner_of_a_command_is_refused,
+                commands_that_nobody_took_go_to_their_owner_when_it_comes,
                 of_hosts_that_claim_one_command_at_once_one_is_taken,
                 a_host_without_endpoints_is_taken,
                 wakeups_tell_another_host_about_available_rows,

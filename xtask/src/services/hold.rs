@@ -49,6 +49,10 @@ pub(crate) fn set_variables(command: &mut Command, held: Option<&Held>) {
     for service in Kind::test_set() {
         command.env_remove(service.variable());
     }
+    if held.is_some() {
+        // A test that misses its service has failed: nobody reads what a passed test printed.
+        command.env("SAGABUS_SERVICES_REQUIRED", "1");
+    }
     for ready in held.iter().flat_map(|held| &held.ready) {
         command.env(ready.service.variable(), &ready.url);
         command.envs(ready.service.more_variables());
