@@ -25,8 +25,9 @@ pub use sagabus_macros::{Command, Event, Message, State, debug_handler};
 // Sagas and state machines.
 pub use sagabus_macros::Saga;
 pub use sagabus_saga::{
-    Correlate, HandlerSaga, Handles, MachineEndpoint, Missing, NamedSaga, RequestFailed,
-    RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine, machine, saga,
+    Correlate, HandlerSaga, Handles, MachineEndpoint, Missing, NamedSaga, NotAccepted,
+    RequestFailed, RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine,
+    machine, saga,
 };
 // What runs it.
 pub use sagabus_core::{
@@ -47,6 +48,10 @@ pub use sagabus_outbox::{PgConfig, PgStore, Postgres};
 #[cfg(feature = "sqlite")]
 pub use sagabus_outbox::{Sqlite, SqliteConfig, SqliteStore};
 // Brokers.
+#[cfg(feature = "kafka")]
+pub use sagabus_kafka as kafka;
+#[cfg(feature = "kafka")]
+pub use sagabus_kafka::{Kafka, KafkaConfig};
 #[cfg(feature = "rabbitmq")]
 pub use sagabus_rabbitmq as rabbitmq;
 #[cfg(feature = "rabbitmq")]

@@ -10,8 +10,8 @@ pub use crate::{
 };
 // Sagas and state machines.
 pub use crate::{
-    Correlate, Handles, MachineEndpoint, Missing, NamedSaga, RequestFailed, RequestTimedOut, Saga,
-    SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine, saga,
+    Correlate, Handles, MachineEndpoint, Missing, NamedSaga, NotAccepted, RequestFailed,
+    RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine, saga,
 };
 // The host.
 pub use crate::{Bus, DurationExt, Host, Order, Retry};

@@ -128,6 +128,7 @@ impl Account {
 /// The machine of an account.
 pub(crate) fn accounts() -> StateMachine<Account> {
     StateMachine::named(MACHINE)
+        .endless()
         .initially(
             Account::when::<Charge>()
                 .init(|m| Account::new(&m.account))

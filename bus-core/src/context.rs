@@ -17,6 +17,7 @@ use crate::id::{CorrelationId, InstanceId, MessageId};
 use crate::message::{Command, Event, Kind, Message};
 use crate::request;
 use crate::store::{Instance, OpenTransaction, Store};
+use crate::transport;
 use crate::unit_of_work::{InstanceChange, Reason};
 
 /// What a handler may do with the message that it handles. Cheap to clone.
@@ -405,9 +406,14 @@ impl Ctx {
             }
         }
         let is_command = headers.get(headers::KIND) == Some(Kind::Command.as_str());
-        if is_command && !self.inner.host.has_transport && headers.get(headers::REPLY_TO).is_none()
-        {
-            headers.set(headers::REPLY_TO, format!("@{}", self.inner.endpoint));
+        if is_command && headers.get(headers::REPLY_TO).is_none() {
+            let endpoint = &self.inner.endpoint;
+            let address = if self.inner.host.has_transport {
+                transport::endpoint_address(endpoint)
+            } else {
+                format!("@{endpoint}")
+            };
+            headers.set(headers::REPLY_TO, address);
         }
     }
 

@@ -32,6 +32,8 @@ pub const TIMER_GENERATION: &str = "sagabus-timer-generation";
 pub const REQUEST: &str = "sagabus-request";
 /// The key of the instance that asked.
 pub const REQUEST_KEY: &str = "sagabus-request-key";
+/// How often the message was kept for a later state of its instance, a decimal number.
+pub const DEFERRALS: &str = "sagabus-deferrals";
 /// W3C trace context: the span that sent the message.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context: vendor state.
@@ -190,7 +192,7 @@ impl<'de> Deserialize<'de> for Headers {
 
 /// Replaces a name that we know by its constant, so that reading a row allocates less.
 pub(crate) fn known_name(name: String) -> Cow<'static, str> {
-    const KNOWN: [&str; 15] = [
+    const KNOWN: [&str; 16] = [
         CONTENT_TYPE,
         VERSION,
         KIND,
@@ -204,6 +206,7 @@ pub(crate) fn known_name(name: String) -> Cow<'static, str> {
         TIMER_GENERATION,
         REQUEST,
         REQUEST_KEY,
+        DEFERRALS,
         TRACEPARENT,
         TRACESTATE,
     ];

@@ -20,8 +20,9 @@ use crate::message::RequestTimedOut;
 pub(crate) type Name = Cow<'static, str>;
 
 /// What is wanted beside the new data.
-#[derive(Default)]
 pub(crate) struct Effects {
+    /// The saga's name.
+    kind: Name,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) replies: Vec<Outgoing>,
     responses: Vec<Outgoing>,
@@ -39,6 +40,18 @@ struct Armed {
 }
 
 impl Effects {
+    pub(crate) fn new(kind: impl Into<Name>) -> Self {
+        Self {
+            kind: kind.into(),
+            outgoing: Vec::new(),
+            replies: Vec::new(),
+            responses: Vec::new(),
+            armed: Vec::new(),
+            disarmed: Vec::new(),
+            given_back: Vec::new(),
+        }
+    }
+
     /// Answers the request that started the instance.
     pub(crate) fn respond<M: Message>(&mut self, answer: &M) -> Result<(), HandlerError> {
         self.responses.push(outgoing(answer)?);
@@ -60,7 +73,6 @@ impl Effects {
     /// Asks a question, with a time-out.
     pub(crate) fn ask<C: Command>(
         &mut self,
-        kind: &str,
         name: impl Into<Name>,
         timeout: Duration,
         question: &C,
@@ -70,7 +82,7 @@ impl Effects {
             request: name.clone().into_owned(),
         };
         let mut message = outgoing(&timed_out)?;
-        message.envelope.message_type = RequestTimedOut::type_for(kind).into();
+        message.envelope.message_type = RequestTimedOut::type_for(&self.kind).into();
         let question = outgoing(question)?;
         self.put(name, timeout, message, Some(question));
         Ok(())

@@ -17,7 +17,7 @@ pub mod machine;
 
 pub use correlate::Correlate;
 pub use handlers::{HandlerSaga, Handles, NamedSaga, SagaCtx, SagaEndpoint, Starts, saga};
-pub use machine::{MachineEndpoint, StateMachine};
+pub use machine::{MachineEndpoint, NotAccepted, StateMachine};
 pub use message::RequestTimedOut;
 pub use saga::{Saga, SagaState};
 pub use sagabus_core::request::RequestFailed;

@@ -17,11 +17,21 @@ use crate::saga::Saga;
 pub(crate) type Decode = fn(&Envelope, &str) -> Result<Decoded, CodecError>;
 
 /// What the engine needs to know of a message type.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct MessageFacts {
     pub(crate) subscription: Subscription,
     pub(crate) version: u32,
     pub(crate) decode: Decode,
+    pub(crate) finds: Finds,
+}
+
+/// How a message finds its instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finds {
+    /// By its key, or by the question that it answers.
+    ByKey,
+    /// By the question that it answers.
+    ByRequest,
 }
 
 impl MessageFacts {
@@ -31,6 +41,7 @@ impl MessageFacts {
             subscription: subscription_of::<M>(),
             version: M::VERSION,
             decode: decode_by_key::<S, M>,
+            finds: Finds::ByKey,
         }
     }
 
@@ -40,6 +51,7 @@ impl MessageFacts {
             subscription: subscription_of::<M>(),
             version: M::VERSION,
             decode: decode_by_request::<M>,
+            finds: Finds::ByRequest,
         }
     }
 

@@ -3,12 +3,14 @@
 use std::fmt::Debug;
 use std::hash::Hash;
 
+use sagabus_core::request::RequestFailed;
 use sagabus_core::{HandlerError, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::correlate::Correlate;
-use crate::machine::{NotStarted, Open, When};
+use crate::machine::{AllOf, Closed, Ending, NotStarted, Open, Trigger, When};
+use crate::message::{MessageFacts, RequestTimedOut};
 
 /// The data of one business process, kept between messages.
 ///
@@ -66,12 +68,95 @@ pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// Starts the description of what happens when a message comes:
     /// `Order::when::<OrderPlaced>()`.
+    #[track_caller]
     fn when<M>() -> When<Self, M, NotStarted, Open>
     where
         Self: Sized,
         M: Message + Correlate<Self>,
     {
-        When::new()
+        When::new(Trigger::by_key::<Self, M>())
+    }
+
+    /// As [`when`](Self::when), for messages of which `condition` is true. Branches are tried in the
+    /// order in which they are declared.
+    #[track_caller]
+    fn when_if<M>(
+        condition: impl Fn(&Self, &M) -> bool + Send + Sync + 'static,
+    ) -> When<Self, M, NotStarted, Open>
+    where
+        Self: Sized,
+        M: Message + Correlate<Self>,
+    {
+        When::new(Trigger::by_key::<Self, M>()).only(condition)
+    }
+
+    /// As [`when`](Self::when), for messages that no [`when_if`](Self::when_if) before it took.
+    #[track_caller]
+    fn when_else<M>() -> When<Self, M, NotStarted, Open>
+    where
+        Self: Sized,
+        M: Message + Correlate<Self>,
+    {
+        When::new(Trigger::by_key::<Self, M>())
+    }
+
+    /// Starts the description of what happens when all of several messages have come, in whatever
+    /// order: `Order::when_all::<(Paid, Packed)>("ready")`. The name is stored.
+    #[track_caller]
+    fn when_all<Parts>(name: &'static str) -> When<Self, (), NotStarted, Open>
+    where
+        Self: Sized,
+        Parts: AllOf<Self>,
+    {
+        When::new(Trigger::All(name, Parts::message_types().0))
+    }
+
+    /// Starts the description of what happens when a question of this instance is answered. The
+    /// answer needs no key.
+    #[track_caller]
+    fn when_answered<M: Message>(request: &'static str) -> When<Self, M, NotStarted, Open>
+    where
+        Self: Sized,
+    {
+        When::new(Trigger::Answer(request, MessageFacts::by_request::<M>()))
+    }
+
+    /// Starts the description of what happens when a question became a dead letter.
+    #[track_caller]
+    fn when_failed(request: &'static str) -> When<Self, RequestFailed, NotStarted, Open>
+    where
+        Self: Sized,
+    {
+        When::new(Trigger::Failed(request))
+    }
+
+    /// Starts the description of what happens when a question was not answered in time.
+    #[track_caller]
+    fn when_timed_out(request: &'static str) -> When<Self, RequestTimedOut, NotStarted, Open>
+    where
+        Self: Sized,
+    {
+        When::new(Trigger::TimedOut(request))
+    }
+
+    /// Describes a message that is accepted without an effect.
+    #[track_caller]
+    fn ignore<M>() -> When<Self, M, NotStarted, Closed>
+    where
+        Self: Sized,
+        M: Message + Correlate<Self>,
+    {
+        When::new(Trigger::by_key::<Self, M>()).end(Ending::Ignore)
+    }
+
+    /// Describes a message that is kept until the state changes, and then handled again.
+    #[track_caller]
+    fn defer<M>() -> When<Self, M, NotStarted, Closed>
+    where
+        Self: Sized,
+        M: Message + Correlate<Self>,
+    {
+        When::new(Trigger::by_key::<Self, M>()).end(Ending::Defer)
     }
 }
 
@@ -87,6 +172,11 @@ pub trait SagaState: Copy + Debug + Eq + Hash + Send + Sync + 'static {
 
     /// Returns the stored name, for example `awaiting-payment`.
     fn name(self) -> &'static str;
+
+    /// Returns the state that this one is a part of: what the whole takes, the part takes, too.
+    fn within(self) -> Option<Self> {
+        None
+    }
 
     /// Finds a state by its stored name.
     fn named(name: &str) -> Option<Self> {

@@ -12,7 +12,6 @@ use crate::effects::Effects;
 /// instance: time-outs, questions, its end.
 pub struct SagaCtx {
     cx: Ctx,
-    kind: &'static str,
     pub(crate) effects: Effects,
     pub(crate) is_complete: bool,
 }
@@ -21,8 +20,7 @@ impl SagaCtx {
     pub(crate) fn new(cx: Ctx, kind: &'static str) -> Self {
         Self {
             cx,
-            kind,
-            effects: Effects::default(),
+            effects: Effects::new(kind),
             is_complete: false,
         }
     }
@@ -65,7 +63,7 @@ impl SagaCtx {
         timeout: Duration,
         command: C,
     ) -> Result<(), HandlerError> {
-        self.effects.ask(self.kind, name, timeout, &command)
+        self.effects.ask(name, timeout, &command)
     }
 
     /// Answers the request that started this saga, however long ago.

@@ -1,19 +1,20 @@
-//! How a machine is declared. The types make a missing ending a compile error.
+//! How a machine is declared.
 
-use std::any::Any;
-use std::marker::PhantomData;
+use std::panic::Location;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sagabus_core::envelope::Outgoing;
-use sagabus_core::handler::subscription_of;
-use sagabus_core::{BuildError, Command, EndpointBuilder, Event, HandlerError, Message};
+use sagabus_core::{BuildError, EndpointBuilder, Message};
 
 use super::check::check;
-use super::definition::{Act, Definition, Effects, Ending, Init, MessageFacts, Step, Transition};
-use super::run::{MachineSubscriber, decode};
+use super::definition::{Definition, Moment, NotAccepted, Transition, Trigger};
+use super::describe::{dot, mermaid};
+use super::run::MachineSubscriber;
+use super::steps::Steps;
+use super::when::{During, Initial, States};
 use crate::correlate::Correlate;
+use crate::message::MessageFacts;
 use crate::saga::{Saga, SagaState};
+use crate::standing::{Lives, Missing};
 
 /// A machine that is being declared; given to an endpoint with `.machine(..)`.
 #[must_use = "give it to an endpoint with `.machine(..)`"]
@@ -33,39 +34,126 @@ impl<S: Saga> StateMachine<S> {
     /// an instance; whichever comes first does.
     pub fn initially<T: Initial<S>>(mut self, transition: T) -> Self {
         let transition = transition.into_transition();
-        let message_type = transition.message.subscription.message_type.clone();
-        let entry = self.definition.entry(&transition.message);
-        if entry.initial.replace(transition).is_some() {
-            self.fault(format!("`{message_type}` is declared twice in `initially`"));
-        }
+        let message = transition.trigger.messages(&self.definition.name).remove(0);
+        let transition = Arc::new(transition);
+        let entry = self.definition.entry(&message);
+        let is_reached = add(&mut entry.initial, transition.clone());
+        self.fault_unless(is_reached, &message, "in `initially`", &transition);
         self
     }
 
-    /// Adds what a message does in a state.
-    pub fn during<T: During<S>>(mut self, state: S::State, transition: T) -> Self {
-        let transition = transition.into_transition();
-        let message_type = transition.message.subscription.message_type.clone();
-        let entry = self.definition.entry(&transition.message);
-        if entry.by_state.insert(state, transition).is_some() {
-            let state = state.name();
-            self.fault(format!(
-                "`{message_type}` is declared twice in state `{state}`"
-            ));
+    /// Adds what a message does in a state, or in each of several: `[Stage::Paying, Stage::Late]`.
+    pub fn during<T: During<S>>(mut self, states: impl States<S::State>, transition: T) -> Self {
+        let transition = Arc::new(transition.into_transition());
+        for state in states.list() {
+            let place = format!("in state `{}`", state.name());
+            if let Trigger::All(name, parts) = &transition.trigger {
+                let composite = self.definition.composite(name, parts);
+                let former = composite.by_state.insert(state, transition.clone());
+                self.note_parts(parts, former.is_none(), &place, &transition);
+                continue;
+            }
+            let message = transition.trigger.messages(&self.definition.name).remove(0);
+            let entry = self.definition.entry(&message);
+            let branches = entry.by_state.entry(state).or_default();
+            let is_reached = add(branches, transition.clone());
+            self.fault_unless(is_reached, &message, &place, &transition);
         }
         self
     }
 
     /// Adds what a message does in every state that says nothing else about it.
     pub fn during_any<T: During<S>>(mut self, transition: T) -> Self {
-        let transition = transition.into_transition();
-        let message_type = transition.message.subscription.message_type.clone();
-        let entry = self.definition.entry(&transition.message);
-        if entry.in_any_state.replace(transition).is_some() {
-            self.fault(format!(
-                "`{message_type}` is declared twice in `during_any`"
-            ));
+        let transition = Arc::new(transition.into_transition());
+        let place = "in `during_any`";
+        if let Trigger::All(name, parts) = &transition.trigger {
+            let composite = self.definition.composite(name, parts);
+            let former = composite.in_any_state.replace(transition.clone());
+            self.note_parts(parts, former.is_none(), place, &transition);
+            return self;
         }
+        let message = transition.trigger.messages(&self.definition.name).remove(0);
+        let entry = self.definition.entry(&message);
+        let is_reached = add(&mut entry.in_any_state, transition.clone());
+        self.fault_unless(is_reached, &message, place, &transition);
         self
+    }
+
+    /// Adds what happens whenever a state is entered from outside it, whatever the message.
+    pub fn on_enter(
+        self,
+        state: S::State,
+        steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>,
+    ) -> Self {
+        self.hook(Moment::Entering(state), steps)
+    }
+
+    /// Adds what happens whenever a state is left, whatever the message.
+    pub fn on_leave(
+        self,
+        state: S::State,
+        steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>,
+    ) -> Self {
+        self.hook(Moment::Leaving(state), steps)
+    }
+
+    /// Adds what happens before any state is entered.
+    pub fn before_any(self, steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>) -> Self {
+        self.hook(Moment::BeforeEnteringAny, steps)
+    }
+
+    /// Adds what happens after any state has been left.
+    pub fn after_any(self, steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>) -> Self {
+        self.hook(Moment::AfterLeavingAny, steps)
+    }
+
+    /// Adds what happens whenever an instance ends, whichever way.
+    pub fn finally(self, steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>) -> Self {
+        self.hook(Moment::Finishing, steps)
+    }
+
+    /// Says what becomes of messages that their state does not take. Default: a dead letter.
+    pub fn not_accepted(mut self, decision: NotAccepted) -> Self {
+        self.definition.not_accepted = decision;
+        self
+    }
+
+    /// Says what becomes of messages that find no instance and start none. Default: they wait for
+    /// it for 30 s.
+    pub fn missing(mut self, missing: Missing) -> Self {
+        self.definition.missing = missing;
+        self
+    }
+
+    /// As [`missing`](Self::missing), for one type of message.
+    pub fn missing_for<M: Message + Correlate<S>>(mut self, missing: Missing) -> Self {
+        let entry = self.definition.entry(&MessageFacts::by_key::<S, M>());
+        entry.missing = Some(missing);
+        self
+    }
+
+    /// Lets a key live once: a starting message for one that is over comes too late.
+    pub fn once_per_key(mut self) -> Self {
+        self.definition.lives = Lives::One;
+        self
+    }
+
+    /// Lets instances live for ever: `build()` asks for no way to the end.
+    pub fn endless(mut self) -> Self {
+        self.definition.is_endless = true;
+        self
+    }
+
+    /// Declares that the machine handles a message; `build()` refuses one that does nowhere.
+    #[track_caller]
+    pub fn expects<M: Message>(mut self) -> Self {
+        self.definition.expected.push((M::TYPE, Location::caller()));
+        self
+    }
+
+    /// Lists what is wrong with the machine, as `build()` does; for tests.
+    pub fn check(&self) -> Vec<String> {
+        check(&self.definition)
     }
 
     /// Describes the machine as JSON: states, transitions and their steps.
@@ -73,9 +161,68 @@ impl<S: Saga> StateMachine<S> {
         self.definition.describe()
     }
 
-    fn fault(&mut self, fault: String) {
-        self.definition.faults.push(fault);
+    /// Draws the machine as a Mermaid state diagram.
+    pub fn to_mermaid(&self) -> String {
+        mermaid(&self.describe())
     }
+
+    /// Draws the machine in the language of Graphviz.
+    pub fn to_dot(&self) -> String {
+        dot(&self.describe())
+    }
+
+    fn hook(
+        mut self,
+        moment: Moment<S::State>,
+        steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>,
+    ) -> Self {
+        let performance = steps(Steps::new()).performance;
+        self.definition.hooks.push((moment, performance));
+        self
+    }
+
+    fn note_parts(
+        &mut self,
+        parts: &[MessageFacts],
+        is_first: bool,
+        place: &str,
+        transition: &Transition<S>,
+    ) {
+        for part in parts {
+            self.definition.entry(part);
+        }
+        if let Some(part) = parts.first() {
+            self.fault_unless(is_first, part, place, transition);
+        }
+    }
+
+    fn fault_unless(
+        &mut self,
+        is_reached: bool,
+        message: &MessageFacts,
+        place: &str,
+        transition: &Transition<S>,
+    ) {
+        if is_reached {
+            return;
+        }
+        let (message_type, at) = (message.message_type(), transition.at);
+        self.definition.faults.push(format!(
+            "`{message_type}` is declared twice {place} ({at}); give the first one a condition \
+             with `when_if`, or remove one"
+        ));
+    }
+}
+
+/// Adds a branch and says whether it can be reached: nothing before it takes everything.
+fn add<S: Saga>(branches: &mut Vec<Arc<Transition<S>>>, branch: Arc<Transition<S>>) -> bool {
+    let takes_everything = |one: &Arc<Transition<S>>| {
+        let request = one.trigger.request();
+        one.condition.is_none() && (request.is_none() || request == branch.trigger.request())
+    };
+    let is_reached = !branches.iter().any(takes_everything);
+    branches.push(branch);
+    is_reached
 }
 
 impl<S: Saga> std::fmt::Debug for StateMachine<S> {
@@ -111,221 +258,4 @@ impl MachineEndpoint for EndpointBuilder {
         }
         endpoint
     }
-}
-
-/// The transition has not said how the instance begins: fit for `during`.
-#[derive(Debug)]
-pub struct NotStarted;
-/// The transition makes a new instance: fit for `initially`.
-#[derive(Debug)]
-pub struct Started;
-/// The transition has no ending yet.
-#[derive(Debug)]
-pub struct Open;
-/// The transition has its ending.
-#[derive(Debug)]
-pub struct Closed;
-
-/// What happens when a message of type `M` comes: steps in order, then one ending.
-#[must_use = "give it to `initially`, `during` or `during_any`"]
-pub struct When<S: Saga, M, Start, End> {
-    transition: Transition<S>,
-    types: Types<M, Start, End>,
-}
-
-/// Carries types without values.
-type Types<M, Start, End> = PhantomData<fn() -> (M, Start, End)>;
-
-impl<S: Saga, M, Start, End> std::fmt::Debug for When<S, M, Start, End> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("When")
-            .field("steps", &self.transition.steps)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S: Saga, M: Message + Correlate<S>> When<S, M, NotStarted, Open> {
-    pub(crate) fn new() -> Self {
-        let message = MessageFacts {
-            subscription: subscription_of::<M>(),
-            version: M::VERSION,
-            decode: decode::<S, M>,
-        };
-        let (acts, steps) = (Vec::new(), Vec::new());
-        let transition = Transition {
-            message,
-            init: None,
-            acts,
-            steps,
-            ending: Ending::Stay,
-        };
-        Self {
-            transition,
-            types: PhantomData,
-        }
-    }
-
-    /// Makes the instance's data from the message that starts it.
-    pub fn init(
-        mut self,
-        init: impl Fn(&M) -> S + Send + Sync + 'static,
-    ) -> When<S, M, Started, Open> {
-        let init: Init<S> = Box::new(move |message| init(typed(message)));
-        self.transition.init = Some(init);
-        When {
-            transition: self.transition,
-            types: PhantomData,
-        }
-    }
-}
-
-impl<S: Saga, M: Message, Start> When<S, M, Start, Open> {
-    /// Changes the instance's data.
-    pub fn then(self, change: impl Fn(&mut S, &M) + Send + Sync + 'static) -> Self {
-        self.act("then", "changes data", move |data, message, _| {
-            change(data, message);
-            Ok(())
-        })
-    }
-
-    /// Sends a command to its owner.
-    pub fn send<C: Command>(self, make: impl Fn(&S, &M) -> C + Send + Sync + 'static) -> Self {
-        self.act("send", C::TYPE, move |data, message, effects| {
-            effects.outgoing.push(outgoing(&make(data, message))?);
-            Ok(())
-        })
-    }
-
-    /// Publishes an event to everyone who subscribed.
-    pub fn publish<E: Event>(self, make: impl Fn(&S, &M) -> E + Send + Sync + 'static) -> Self {
-        self.act("publish", E::TYPE, move |data, message, effects| {
-            effects.outgoing.push(outgoing(&make(data, message))?);
-            Ok(())
-        })
-    }
-
-    /// Answers whoever sent the message.
-    pub fn reply<R: Message>(self, make: impl Fn(&S, &M) -> R + Send + Sync + 'static) -> Self {
-        self.act("reply", R::TYPE, move |data, message, effects| {
-            effects.replies.push(outgoing(&make(data, message))?);
-            Ok(())
-        })
-    }
-
-    /// Arms a timer: the message comes back to this machine when `after` has passed. Arming a name
-    /// again replaces it.
-    pub fn schedule<T: Message + Correlate<S>>(
-        self,
-        name: &'static str,
-        after: Duration,
-        make: impl Fn(&S, &M) -> T + Send + Sync + 'static,
-    ) -> Self {
-        self.act("schedule", name, move |data, message, effects| {
-            effects
-                .armed
-                .push((name, after, outgoing(&make(data, message))?));
-            Ok(())
-        })
-    }
-
-    /// Cancels a timer. One that has fired already is a recorded no-op when it arrives.
-    pub fn unschedule(self, name: &'static str) -> Self {
-        self.act("unschedule", name, move |_, _, effects| {
-            effects.armed.retain(|(armed, ..)| *armed != name);
-            effects.disarmed.push(name);
-            Ok(())
-        })
-    }
-
-    /// Ends in another state.
-    pub fn transition_to(self, state: S::State) -> When<S, M, Start, Closed> {
-        self.end(Ending::To(state))
-    }
-
-    /// Ends the instance: its timers are cancelled and a tombstone stays.
-    pub fn finalize(self) -> When<S, M, Start, Closed> {
-        self.end(Ending::Finalize)
-    }
-
-    fn act<A>(mut self, verb: &'static str, what: impl Into<String>, act: A) -> Self
-    where
-        A: Fn(&mut S, &M, &mut Effects) -> Result<(), HandlerError> + Send + Sync + 'static,
-    {
-        let act: Act<S> =
-            Box::new(move |data, message, effects| act(data, typed(message), effects));
-        self.transition.acts.push(act);
-        self.transition.steps.push(Step {
-            verb,
-            what: what.into(),
-        });
-        self
-    }
-
-    fn end(mut self, ending: Ending<S::State>) -> When<S, M, Start, Closed> {
-        self.transition.ending = ending;
-        When {
-            transition: self.transition,
-            types: PhantomData,
-        }
-    }
-}
-
-impl<S: Saga, M: Message> When<S, M, NotStarted, Open> {
-    /// Ends in the same state.
-    pub fn stay(self) -> When<S, M, NotStarted, Closed> {
-        self.end(Ending::Stay)
-    }
-}
-
-/// A transition that makes a new instance and has its ending.
-#[diagnostic::on_unimplemented(
-    message = "this transition cannot start an instance",
-    label = "needs `.init(..)` first and an ending last",
-    note = "begin with `.init(|message| Data {{ .. }})` and end with `.transition_to(State)` or \
-            `.finalize()`"
-)]
-pub trait Initial<S: Saga>: sealed::Sealed {
-    #[doc(hidden)]
-    fn into_transition(self) -> Transition<S>;
-}
-
-/// A transition of an instance that exists, with its ending.
-#[diagnostic::on_unimplemented(
-    message = "this transition has no ending, or starts an instance",
-    label = "needs an ending and no `.init(..)`",
-    note = "end it with `.transition_to(State)`, `.stay()` or `.finalize()`; `.init(..)` belongs \
-            into `initially`"
-)]
-pub trait During<S: Saga>: sealed::Sealed {
-    #[doc(hidden)]
-    fn into_transition(self) -> Transition<S>;
-}
-
-impl<S: Saga, M> Initial<S> for When<S, M, Started, Closed> {
-    fn into_transition(self) -> Transition<S> {
-        self.transition
-    }
-}
-
-impl<S: Saga, M> During<S> for When<S, M, NotStarted, Closed> {
-    fn into_transition(self) -> Transition<S> {
-        self.transition
-    }
-}
-
-mod sealed {
-    /// Keeps the traits of transitions to this module.
-    pub trait Sealed {}
-    impl<S: super::Saga, M, Start, End> Sealed for super::When<S, M, Start, End> {}
-}
-
-fn outgoing<M: Message>(message: &M) -> Result<Outgoing, HandlerError> {
-    // A message that has no encoded form will have none the next time either.
-    Outgoing::new(message).map_err(|error| HandlerError::from(error).terminal())
-}
-
-fn typed<M: Message>(message: &dyn Any) -> &M {
-    message
-        .downcast_ref::<M>()
-        .expect("an entry is given messages of its own type only")
 }

@@ -3,55 +3,150 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
-use std::time::Duration;
+use std::panic::Location;
+use std::sync::Arc;
 
-use sagabus_core::HandlerError;
-use sagabus_core::envelope::{Envelope, Outgoing};
-use sagabus_core::error::CodecError;
-use sagabus_core::handler::Decoded;
-use sagabus_core::store::Subscription;
-use serde_json::{Value, json};
+use futures_util::future::BoxFuture;
+use sagabus_core::handler::Need;
+use sagabus_core::request::RequestFailed;
+use sagabus_core::{Ctx, HandlerError, Message, Result};
 
+use crate::correlate::Correlate;
+use crate::effects::Effects;
+use crate::message::{Finds, MessageFacts, RequestTimedOut};
 use crate::saga::{Saga, SagaState};
+use crate::standing::{Lives, Missing};
 
 /// A machine as it is run: which transition answers which message in which state.
 pub(crate) struct Definition<S: Saga> {
     pub(crate) name: String,
     pub(crate) messages: Vec<MessageEntry<S>>,
+    pub(crate) composites: Vec<Composite<S>>,
+    pub(crate) hooks: Vec<(Moment<S::State>, Performance<S>)>,
+    pub(crate) not_accepted: NotAccepted,
+    pub(crate) missing: Missing,
+    pub(crate) lives: Lives,
+    /// It need not have a way to the end.
+    pub(crate) is_endless: bool,
+    /// Message types that have to be handled somewhere, and who said so.
+    pub(crate) expected: Vec<(&'static str, &'static Location<'static>)>,
     /// What is wrong with it, found while it was declared.
     pub(crate) faults: Vec<String>,
 }
 
-/// Everything about one message type.
+/// Everything about one message type. Branches in the order in which they are tried.
 pub(crate) struct MessageEntry<S: Saga> {
     pub(crate) message: MessageFacts,
-    pub(crate) initial: Option<Transition<S>>,
-    pub(crate) by_state: HashMap<S::State, Transition<S>>,
-    pub(crate) in_any_state: Option<Transition<S>>,
+    pub(crate) initial: Vec<Arc<Transition<S>>>,
+    pub(crate) by_state: HashMap<S::State, Vec<Arc<Transition<S>>>>,
+    pub(crate) in_any_state: Vec<Arc<Transition<S>>>,
+    pub(crate) missing: Option<Missing>,
 }
 
-/// What the engine needs to know of a message type.
-#[derive(Clone)]
-pub(crate) struct MessageFacts {
-    pub(crate) subscription: Subscription,
-    pub(crate) version: u32,
-    /// Decodes a body and finds its instance, given the machine's name.
-    pub(crate) decode: fn(&Envelope, &str) -> Result<Decoded, CodecError>,
+/// A transition that several messages together make happen.
+pub(crate) struct Composite<S: Saga> {
+    pub(crate) name: &'static str,
+    pub(crate) parts: Vec<String>,
+    pub(crate) by_state: HashMap<S::State, Arc<Transition<S>>>,
+    pub(crate) in_any_state: Option<Arc<Transition<S>>>,
 }
 
+impl<S: Saga> Composite<S> {
+    pub(crate) fn in_state(&self, state: S::State) -> Option<&Arc<Transition<S>>> {
+        let by_state = lineage(state).find_map(|state| self.by_state.get(&state));
+        by_state.or(self.in_any_state.as_ref())
+    }
+}
+
+/// A message whose type only a closure of the user's knows.
+pub(crate) type Erased = dyn Any + Send + Sync;
 /// Makes new data from a starting message.
-pub(crate) type Init<S> = Box<dyn Fn(&dyn Any) -> S + Send + Sync>;
+pub(crate) type Init<S> = Box<dyn Fn(&Erased) -> S + Send + Sync>;
+/// Says whether a branch is taken.
+pub(crate) type Condition<S> = Box<dyn Fn(&S, &Erased) -> bool + Send + Sync>;
 /// Does one thing of a transition.
-pub(crate) type Act<S> =
-    Box<dyn Fn(&mut S, &dyn Any, &mut Effects) -> Result<(), HandlerError> + Send + Sync>;
+pub(crate) type Do<S> =
+    Box<dyn Fn(&mut S, &Erased, &mut Effects) -> Result<(), HandlerError> + Send + Sync>;
+/// Runs a user's async function.
+pub(crate) type Run<S> =
+    Box<dyn Fn(S, &Erased, &Ctx) -> BoxFuture<'static, Result<S>> + Send + Sync>;
+
+/// One act of a transition.
+pub(crate) enum Act<S> {
+    Do(Do<S>),
+    Run(Run<S>),
+    If(Condition<S>, Vec<Self>),
+}
+
+/// Acts, and what is to be known of them.
+pub(crate) struct Performance<S> {
+    pub(crate) acts: Vec<Act<S>>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) needs: Vec<Need>,
+}
+
+impl<S> Default for Performance<S> {
+    fn default() -> Self {
+        Self {
+            acts: Vec::new(),
+            steps: Vec::new(),
+            needs: Vec::new(),
+        }
+    }
+}
+
+/// What makes a transition happen.
+#[derive(Clone)]
+pub(crate) enum Trigger {
+    Message(MessageFacts),
+    /// All of several messages.
+    All(&'static str, Vec<MessageFacts>),
+    /// The answer to a question.
+    Answer(&'static str, MessageFacts),
+    /// The news that a question became a dead letter.
+    Failed(&'static str),
+    /// The news that a question was not answered in time.
+    TimedOut(&'static str),
+}
+
+impl Trigger {
+    pub(crate) fn by_key<S: Saga, M: Message + Correlate<S>>() -> Self {
+        Self::Message(MessageFacts::by_key::<S, M>())
+    }
+
+    /// Returns the question that the message has to be about.
+    pub(crate) fn request(&self) -> Option<&'static str> {
+        match self {
+            Self::Answer(name, _) | Self::Failed(name) | Self::TimedOut(name) => Some(name),
+            Self::Message(_) | Self::All(..) => None,
+        }
+    }
+
+    /// Returns the messages that it is made of, in a machine of this name.
+    pub(crate) fn messages(&self, machine: &str) -> Vec<MessageFacts> {
+        let failed = || MessageFacts::news::<RequestFailed>(RequestFailed::type_for(machine));
+        let timed_out =
+            || MessageFacts::news::<RequestTimedOut>(RequestTimedOut::type_for(machine));
+        match self {
+            Self::Message(facts) | Self::Answer(_, facts) => vec![facts.clone()],
+            Self::All(_, parts) => parts.clone(),
+            Self::Failed(_) => vec![failed()],
+            Self::TimedOut(_) => vec![timed_out()],
+        }
+    }
+}
 
 /// What happens when a message comes in a state.
 pub struct Transition<S: Saga> {
-    pub(crate) message: MessageFacts,
+    pub(crate) trigger: Trigger,
+    pub(crate) condition: Option<Condition<S>>,
     pub(crate) init: Option<Init<S>>,
-    pub(crate) acts: Vec<Act<S>>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) performance: Performance<S>,
     pub(crate) ending: Ending<S::State>,
+    /// What happens instead where the message would be given up.
+    pub(crate) on_failure: Option<Box<Self>>,
+    /// Where it is declared.
+    pub(crate) at: &'static Location<'static>,
 }
 
 /// How a transition ends.
@@ -60,30 +155,50 @@ pub(crate) enum Ending<T> {
     To(T),
     Stay,
     Finalize,
+    /// Nothing happens, and that is intended.
+    Ignore,
+    /// The message is kept until the state changes.
+    Defer,
 }
 
 /// One step of a transition, for people and diagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// `send`, `publish`, `reply`, `schedule`, `unschedule` or `then`.
+    /// `send`, `publish`, `reply`, `respond`, `schedule`, `unschedule`, `ask`, `run`, `then` or `if`.
     pub verb: &'static str,
-    /// The message type or the timer's name.
+    /// The message type, the name of the timer or question, or the function.
     pub what: String,
+    /// The type of the message that a timer brings.
+    pub brings: Option<&'static str>,
 }
 
-/// What a transition wants beside the new data.
-#[derive(Default)]
-pub(crate) struct Effects {
-    pub(crate) outgoing: Vec<Outgoing>,
-    pub(crate) replies: Vec<Outgoing>,
-    pub(crate) armed: Vec<(&'static str, Duration, Outgoing)>,
-    pub(crate) disarmed: Vec<&'static str>,
+/// What becomes of a message that its state does not take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotAccepted {
+    /// It is a dead letter with the reason `event_not_accepted_in_state`. The default.
+    #[default]
+    DeadLetter,
+    /// It is accepted without an effect, with a note in the history.
+    Ignore,
+    /// It is kept until the state changes, and then handled again.
+    Defer,
+}
+
+/// A moment in the life of an instance at which something happens, whatever the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment<T> {
+    Entering(T),
+    Leaving(T),
+    BeforeEnteringAny,
+    AfterLeavingAny,
+    Finishing,
 }
 
 impl<S: Saga> fmt::Debug for Transition<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Transition")
-            .field("steps", &self.steps)
+            .field("steps", &self.performance.steps)
+            .field("at", &self.at)
             .finish_non_exhaustive()
     }
 }
@@ -93,82 +208,129 @@ impl<S: Saga> Definition<S> {
         Self {
             name: name.to_owned(),
             messages: Vec::new(),
+            composites: Vec::new(),
+            hooks: Vec::new(),
+            not_accepted: NotAccepted::default(),
+            missing: Missing::default(),
+            lives: Lives::default(),
+            is_endless: false,
+            expected: Vec::new(),
             faults: Vec::new(),
         }
     }
 
     /// Returns the entry of a message type, making it where it is new.
     pub(crate) fn entry(&mut self, message: &MessageFacts) -> &mut MessageEntry<S> {
-        let is_it = |entry: &MessageEntry<S>| entry.message.subscription == message.subscription;
+        let is_it =
+            |entry: &MessageEntry<S>| entry.message.message_type() == message.message_type();
         let known = self.messages.iter().position(is_it);
         let at = known.unwrap_or_else(|| {
             self.messages.push(MessageEntry {
                 message: message.clone(),
-                initial: None,
+                initial: Vec::new(),
                 by_state: HashMap::new(),
-                in_any_state: None,
+                in_any_state: Vec::new(),
+                missing: None,
             });
             self.messages.len() - 1
         });
-        &mut self.messages[at]
+        let entry = &mut self.messages[at];
+        if message.finds == Finds::ByKey {
+            // Which reads answers, too.
+            entry.message = message.clone();
+        }
+        entry
     }
 
-    /// Lists every transition: from which state (`None`: initially; `Some(None)`: in any state),
-    /// on which message.
-    pub(crate) fn transitions(
-        &self,
-    ) -> impl Iterator<Item = (From<S::State>, &str, &Transition<S>)> {
-        self.messages.iter().flat_map(|entry| {
-            let message_type = entry.message.subscription.message_type.as_ref();
-            let initial = entry.initial.iter().map(|one| (From::Initial, one));
-            // In the order of the states, so that a diagram is the same every time.
-            let states = S::State::ALL.iter();
-            let by_state = states.filter_map(|state| {
-                entry
-                    .by_state
-                    .get(state)
-                    .map(|one| (From::State(*state), one))
-            });
-            let any = entry.in_any_state.iter().map(|one| (From::Any, one));
-            initial
-                .chain(by_state)
-                .chain(any)
-                .map(move |(from, one)| (from, message_type, one))
-        })
-    }
-
-    /// Describes the machine for tools that cannot see user code.
-    pub(crate) fn describe(&self) -> Value {
-        let name_of = |from: From<S::State>| match from {
-            From::Initial => Value::Null,
-            From::State(state) => json!(state.name()),
-            From::Any => json!("*"),
-        };
-        let transitions = self.transitions().map(|(from, message_type, one)| {
-            let to = match one.ending {
-                Ending::To(state) => json!(state.name()),
-                Ending::Stay => name_of(from),
-                Ending::Finalize => json!("final"),
-            };
-            let steps = one
-                .steps
-                .iter()
-                .map(|step| format!("{} {}", step.verb, step.what));
-            json!({
-                "from": name_of(from),
-                "on": message_type,
-                "to": to,
-                "steps": steps.collect::<Vec<_>>(),
-            })
+    /// Returns a composite, making it where it is new.
+    pub(crate) fn composite(
+        &mut self,
+        name: &'static str,
+        parts: &[MessageFacts],
+    ) -> &mut Composite<S> {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|one| one.message_type().to_string())
+            .collect();
+        let known = self.composites.iter().position(|one| one.name == name);
+        if let Some(at) = known {
+            if self.composites[at].parts != parts {
+                let fault =
+                    format!("`{name}` is declared with different messages; give each its name");
+                self.faults.push(fault);
+            }
+            return &mut self.composites[at];
+        }
+        self.composites.push(Composite {
+            name,
+            parts,
+            by_state: HashMap::new(),
+            in_any_state: None,
         });
-        json!({
-            "machine": self.name,
-            "schema_version": S::SCHEMA_VERSION,
-            "states": S::State::ALL.iter().map(|state| state.name()).collect::<Vec<_>>(),
-            "transitions": transitions.collect::<Vec<_>>(),
-        })
+        let last = self.composites.len() - 1;
+        &mut self.composites[last]
+    }
+
+    /// Lists every transition with where it starts and on what.
+    pub(crate) fn transitions(&self) -> Vec<Listed<'_, S>> {
+        let mut all = Vec::new();
+        for entry in &self.messages {
+            let on = || entry.message.message_type().to_string();
+            all.extend(
+                entry
+                    .initial
+                    .iter()
+                    .map(|one| (From::Initial, on(), &**one)),
+            );
+            // In the order of the states, so that a diagram is the same every time.
+            for state in S::State::ALL {
+                let branches = entry.by_state.get(state).into_iter().flatten();
+                all.extend(branches.map(|one| (From::State(*state), on(), &**one)));
+            }
+            all.extend(
+                entry
+                    .in_any_state
+                    .iter()
+                    .map(|one| (From::Any, on(), &**one)),
+            );
+        }
+        for composite in &self.composites {
+            let on = || composite.parts.join(" + ");
+            for state in S::State::ALL {
+                let one = composite.by_state.get(state).into_iter();
+                all.extend(one.map(|one| (From::State(*state), on(), &**one)));
+            }
+            let any = composite.in_any_state.iter();
+            all.extend(any.map(|one| (From::Any, on(), &**one)));
+        }
+        all
+    }
+
+    /// Lists every performance: of transitions, of their failures, of hooks.
+    pub(crate) fn performances(&self) -> Vec<&Performance<S>> {
+        let mut all: Vec<_> = self.hooks.iter().map(|(_, one)| one).collect();
+        for (_, _, transition) in self.transitions() {
+            all.push(&transition.performance);
+            all.extend(transition.on_failure.iter().map(|one| &one.performance));
+        }
+        all
+    }
+
+    /// Says whether a message type has an answer to its own failure.
+    pub(crate) fn compensates(&self, index: usize) -> bool {
+        let entry = &self.messages[index];
+        let branches = entry.by_state.values().flatten();
+        let mut all = entry
+            .initial
+            .iter()
+            .chain(branches)
+            .chain(&entry.in_any_state);
+        all.any(|one| one.on_failure.is_some())
     }
 }
+
+/// Where a transition starts, on what, and itself.
+pub(crate) type Listed<'a, S> = (From<<S as Saga>::State>, String, &'a Transition<S>);
 
 /// Where a transition starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,4 +338,10 @@ pub(crate) enum From<T> {
     Initial,
     State(T),
     Any,
+}
+
+/// Lists a state, the one that it is a part of, and so on outwards.
+pub(crate) fn lineage<T: SagaState>(state: T) -> impl Iterator<Item = T> {
+    // A state cannot be within more states than there are; a circle ends there.
+    std::iter::successors(Some(state), |inner| inner.within()).take(T::ALL.len().max(1))
 }

@@ -6,7 +6,11 @@ use sagabus_core::Host;
 use sagabus_core::memory::MemoryStore;
 use sagabus_saga::{MachineEndpoint, Saga, StateMachine};
 
-use crate::order::{Order, OrderShipped, PaymentTaken, PlaceOrder, Stage, order_machine};
+use crate::order::{
+    Order, OrderShipped, PaymentTaken, PaymentTimedOut, PlaceOrder, Remark, Stage, TakePayment,
+    order_machine,
+};
+use crate::parcel::parcel_machine;
 
 /// Says what `build()` says of a machine.
 fn refusal(machine: StateMachine<Order>) -> String {
@@ -15,12 +19,24 @@ fn refusal(machine: StateMachine<Order>) -> String {
     built.expect_err("the machine is refused").to_string()
 }
 
+fn order(message: &PlaceOrder) -> Order {
+    let id = message.id;
+    Order { id, remarks: 0 }
+}
+
 fn starting() -> StateMachine<Order> {
-    let start = Order::when::<PlaceOrder>().init(|e| Order {
-        id: e.id,
-        remarks: 0,
-    });
+    let start = Order::when::<PlaceOrder>().init(order);
     StateMachine::named("order").initially(start.transition_to(Stage::Paying))
+}
+
+/// A machine that nothing is wrong with.
+fn whole() -> StateMachine<Order> {
+    starting()
+        .during(
+            Stage::Paying,
+            Order::when::<PaymentTaken>().transition_to(Stage::Shipping),
+        )
+        .during(Stage::Shipping, Order::when::<OrderShipped>().finalize())
 }
 
 #[test]
@@ -65,6 +81,165 @@ fn one_message_declared_twice_in_one_state_is_refused() {
     assert!(
         error.contains("`payments.taken` is declared twice in state `paying`"),
         "{error}"
+    );
+}
+
+#[test]
+fn a_state_without_a_way_to_the_end_is_refused_unless_that_is_meant() {
+    let machine = || {
+        starting()
+            .during(
+                Stage::Paying,
+                Order::when::<PaymentTaken>().transition_to(Stage::Shipping),
+            )
+            .during(
+                Stage::Shipping,
+                Order::when::<OrderShipped>().transition_to(Stage::Paying),
+            )
+    };
+    let error = refusal(machine());
+    for state in ["paying", "shipping"] {
+        let fact = format!("state `{state}` has no way to the end");
+        assert!(error.contains(&fact), "{error}");
+    }
+    assert_eq!(machine().endless().check(), [""; 0]);
+}
+
+#[test]
+fn a_timer_whose_message_no_state_takes_is_refused_with_its_line() {
+    let start = Order::when::<PlaceOrder>().init(order).schedule(
+        "deadline",
+        Duration::from_secs(1),
+        |o, _| PaymentTimedOut { id: o.id },
+    );
+    let machine = StateMachine::named("order")
+        .initially(start.transition_to(Stage::Paying))
+        .during(
+            Stage::Paying,
+            Order::when::<PaymentTaken>().transition_to(Stage::Shipping),
+        )
+        .during(Stage::Shipping, Order::when::<OrderShipped>().finalize());
+    let error = refusal(machine);
+    for fact in [
+        "timer `deadline`",
+        "`orders.place` in `initially`",
+        "declared.rs:",
+        "brings `orders.payment-timed-out`, which no state takes",
+    ] {
+        assert!(error.contains(fact), "{fact}: {error}");
+    }
+}
+
+#[test]
+fn a_question_needs_a_branch_for_each_way_not_to_be_answered() {
+    let asking = || {
+        let asks = Order::when::<Remark>().ask("payment", Duration::from_secs(1), |o, _| {
+            TakePayment { id: o.id }
+        });
+        whole().during(Stage::Paying, asks.stay())
+    };
+    let error = refusal(asking());
+    assert!(error.contains("with `when_failed(\"payment\")`"), "{error}");
+    assert!(
+        error.contains("with `when_timed_out(\"payment\")`"),
+        "{error}"
+    );
+    assert!(error.contains("state `paying`"), "{error}");
+    let answered = asking()
+        .during(Stage::Paying, Order::when_failed("payment").finalize())
+        .during(Stage::Paying, Order::when_timed_out("payment").finalize());
+    assert_eq!(answered.check(), [""; 0]);
+    let never = whole().during(Stage::Paying, Order::when_failed("refund").finalize());
+    let error = refusal(never);
+    assert!(error.contains("question `refund`"), "{error}");
+    assert!(error.contains("is never asked"), "{error}");
+}
+
+#[test]
+fn a_message_that_is_expected_and_handled_nowhere_is_refused() {
+    let machine = whole().expects::<OrderShipped>().expects::<Remark>();
+    let error = refusal(machine);
+    assert!(error.contains("`orders.remark` is expected"), "{error}");
+    assert!(error.contains("declared.rs:"), "{error}");
+    assert!(!error.contains("shipping.shipped"), "{error}");
+}
+
+#[test]
+fn a_branch_behind_one_that_takes_everything_is_refused() {
+    let machine = whole()
+        .during(Stage::Paying, Order::when::<Remark>().stay())
+        .during(
+            Stage::Paying,
+            Order::when_if::<Remark>(|o, _| o.remarks > 1).stay(),
+        );
+    let error = refusal(machine);
+    assert!(
+        error.contains("`orders.remark` is declared twice in state `paying`"),
+        "{error}"
+    );
+    let machine = whole()
+        .during(
+            Stage::Paying,
+            Order::when_if::<Remark>(|o, _| o.remarks > 1).stay(),
+        )
+        .during(Stage::Paying, Order::when_else::<Remark>().stay());
+    assert_eq!(machine.check(), [""; 0]);
+}
+
+#[test]
+fn a_composite_has_one_list_of_messages() {
+    let machine = whole()
+        .during(
+            Stage::Paying,
+            Order::when_all::<(Remark, OrderShipped)>("both").finalize(),
+        )
+        .during(
+            Stage::Shipping,
+            Order::when_all::<(Remark, PaymentTaken)>("both").finalize(),
+        );
+    let error = refusal(machine);
+    assert!(
+        error.contains("`both` is declared with different"),
+        "{error}"
+    );
+}
+
+#[test]
+fn machines_whose_names_no_store_keeps_are_refused() {
+    for name in ["", "my order", &"m".repeat(101)] {
+        let start = Order::when::<PlaceOrder>().init(order);
+        let error = refusal(StateMachine::named(name).initially(start.finalize()));
+        assert!(error.contains("1 to 100 visible ASCII"), "{error}");
+    }
+}
+
+#[test]
+fn diagrams_show_every_transition() {
+    let machine = parcel_machine();
+    let mermaid = machine.to_mermaid();
+    for line in [
+        "stateDiagram-v2",
+        "    state warehouse {",
+        "    [*] --> checking : parcels.register (if)",
+        "    warehouse --> moving : parcels.weighed + parcels.labelled",
+        "    moving --> [*] : parcels.deliver",
+        "    moving --> moving : parcels.insure (gives up)",
+        "    packing --> packing : sagabus.request-failed.parcel [customs]",
+    ] {
+        assert!(mermaid.contains(line), "{line} is not in\n{mermaid}");
+    }
+    let dot = machine.to_dot();
+    for line in [
+        "digraph \"parcel\" {",
+        "    start -> \"packing\" [label=\"parcels.prepay\"];",
+        "    \"moving\" -> end [label=\"parcels.deliver\"];",
+    ] {
+        assert!(dot.contains(line), "{line} is not in\n{dot}");
+    }
+    assert_eq!(
+        mermaid,
+        parcel_machine().to_mermaid(),
+        "the same every time"
     );
 }
 

@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-use sagabus_core::memory::MemoryStore;
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{InstanceId, RunningHost, State};
 use sagabus_saga::MachineEndpoint;
-use sagabus_testkit::bus::{Log, Scene, quick_retry, run, start, stop};
-use sagabus_testkit::store::StoreUnderTest;
+use sagabus_testkit::bus::{Log, Scene, quick_retry, start, stop};
 use sagabus_testkit::wait::eventually;
 
 use crate::order::{
     Order, OrderClosed, OrderShipped, PaymentTaken, PlaceOrder, Remark, TakePayment, order_machine,
 };
 
-async fn memory() -> Option<StoreUnderTest> {
-    Some(StoreUnderTest::new(MemoryStore::new()))
+on_every_store! {
+    an_order_goes_from_state_to_state_and_leaves_a_tombstone,
+    a_timer_fires_and_an_answer_that_comes_later_is_too_late,
+    an_event_that_its_state_does_not_take_is_a_stored_decision,
+    a_message_without_an_instance_waits_for_it_and_then_says_so,
+    many_messages_for_one_instance_are_applied_once_each,
+    a_finished_key_begins_a_new_life_whose_versions_go_on,
 }
 
 async fn take(command: TakePayment, log: State<Log>) {
@@ -64,113 +67,95 @@ async fn in_state(scene: &Scene, id: u64, state: &str) -> Instance {
 
 const LONG: Duration = Duration::from_secs(3600);
 
-#[test]
-fn an_order_goes_from_state_to_state_and_leaves_a_tombstone() {
-    run("lifecycle", memory(), |scene| async move {
-        let host = host(&scene, LONG).await;
-        let bus = host.bus();
-        bus.send(PlaceOrder { id: 1 }).await.unwrap();
-        let paying = in_state(&scene, 1, "paying").await;
-        assert_eq!((paying.version, paying.timers.len()), (1, 1));
-        assert_eq!(scene.log.wait_for(1).await, ["take 1"]);
-        bus.publish(PaymentTaken { id: 1 }).await.unwrap();
-        let shipping = in_state(&scene, 1, "shipping").await;
-        assert_eq!((shipping.version, shipping.timers.len()), (2, 0));
-        bus.publish(OrderShipped { id: 1 }).await.unwrap();
-        assert_eq!(scene.log.wait_for(2).await, ["take 1", "closed 1"]);
-        scene.quiet().await;
-        stop(host).await;
-        let over = instance(&scene, 1).await.expect("the tombstone stays");
-        assert_eq!((over.version, over.status), (3, InstanceStatus::Completed));
-        assert_eq!(
-            scene.counts().await.outbox,
-            0,
-            "the timer's row went with the timer"
-        );
-    });
+async fn an_order_goes_from_state_to_state_and_leaves_a_tombstone(scene: Scene) {
+    let host = host(&scene, LONG).await;
+    let bus = host.bus();
+    bus.send(PlaceOrder { id: 1 }).await.unwrap();
+    let paying = in_state(&scene, 1, "paying").await;
+    assert_eq!((paying.version, paying.timers.len()), (1, 1));
+    assert_eq!(scene.log.wait_for(1).await, ["take 1"]);
+    bus.publish(PaymentTaken { id: 1 }).await.unwrap();
+    let shipping = in_state(&scene, 1, "shipping").await;
+    assert_eq!((shipping.version, shipping.timers.len()), (2, 0));
+    bus.publish(OrderShipped { id: 1 }).await.unwrap();
+    assert_eq!(scene.log.wait_for(2).await, ["take 1", "closed 1"]);
+    scene.quiet().await;
+    stop(host).await;
+    let over = instance(&scene, 1).await.expect("the tombstone stays");
+    assert_eq!((over.version, over.status), (3, InstanceStatus::Completed));
+    assert_eq!(
+        scene.counts().await.outbox,
+        0,
+        "the timer's row went with the timer"
+    );
 }
 
-#[test]
-fn a_timer_fires_and_an_answer_that_comes_later_is_too_late() {
-    run("timeout", memory(), |scene| async move {
-        let host = host(&scene, Duration::from_millis(100)).await;
-        host.bus().send(PlaceOrder { id: 2 }).await.unwrap();
-        let mut lines = scene.log.wait_for(2).await;
-        lines.sort();
-        assert_eq!(lines, ["closed 2", "take 2"]);
-        host.bus().publish(PaymentTaken { id: 2 }).await.unwrap();
-        let dead = scene.dead_letters(1).await;
-        assert_eq!(dead[0].reason, "too_late");
-        stop(host).await;
-    });
+async fn a_timer_fires_and_an_answer_that_comes_later_is_too_late(scene: Scene) {
+    let host = host(&scene, Duration::from_millis(100)).await;
+    host.bus().send(PlaceOrder { id: 2 }).await.unwrap();
+    let mut lines = scene.log.wait_for(2).await;
+    lines.sort();
+    assert_eq!(lines, ["closed 2", "take 2"]);
+    host.bus().publish(PaymentTaken { id: 2 }).await.unwrap();
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(dead[0].reason, "too_late");
+    stop(host).await;
 }
 
-#[test]
-fn an_event_that_its_state_does_not_take_is_a_stored_decision() {
-    run("not accepted", memory(), |scene| async move {
-        let host = host(&scene, LONG).await;
-        host.bus().send(PlaceOrder { id: 3 }).await.unwrap();
-        in_state(&scene, 3, "paying").await;
-        host.bus().publish(OrderShipped { id: 3 }).await.unwrap();
-        let dead = scene.dead_letters(1).await;
-        assert_eq!(dead[0].reason, "event_not_accepted_in_state");
-        assert!(
-            dead[0].attempts[0].error.contains("in state `paying`"),
-            "{:?}",
-            dead[0].attempts
-        );
-        assert_eq!(instance(&scene, 3).await.expect("it goes on").version, 1);
-        stop(host).await;
-    });
+async fn an_event_that_its_state_does_not_take_is_a_stored_decision(scene: Scene) {
+    let host = host(&scene, LONG).await;
+    host.bus().send(PlaceOrder { id: 3 }).await.unwrap();
+    in_state(&scene, 3, "paying").await;
+    host.bus().publish(OrderShipped { id: 3 }).await.unwrap();
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(dead[0].reason, "event_not_accepted_in_state");
+    assert!(
+        dead[0].attempts[0].error.contains("in state `paying`"),
+        "{:?}",
+        dead[0].attempts
+    );
+    assert_eq!(instance(&scene, 3).await.expect("it goes on").version, 1);
+    stop(host).await;
 }
 
-#[test]
-fn a_message_without_an_instance_waits_for_it_and_then_says_so() {
-    run("too early", memory(), |scene| async move {
-        let host = host(&scene, LONG).await;
-        host.bus().publish(Remark { id: 4 }).await.unwrap();
-        assert_eq!(scene.dead_letters(1).await[0].reason, "no_instance");
-        stop(host).await;
-    });
+async fn a_message_without_an_instance_waits_for_it_and_then_says_so(scene: Scene) {
+    let host = host(&scene, LONG).await;
+    host.bus().publish(Remark { id: 4 }).await.unwrap();
+    assert_eq!(scene.dead_letters(1).await[0].reason, "no_instance");
+    stop(host).await;
 }
 
-#[test]
-fn many_messages_for_one_instance_are_applied_once_each() {
-    run("hot", memory(), |scene| async move {
-        let host = host(&scene, LONG).await;
-        let bus = host.bus();
-        bus.send(PlaceOrder { id: 5 }).await.unwrap();
-        in_state(&scene, 5, "paying").await;
-        for _ in 0..200 {
-            bus.publish(Remark { id: 5 }).await.unwrap();
-        }
-        let look = || async { instance(&scene, 5).await.filter(|one| one.version == 201) };
-        let (hot, _) = eventually("version 201", look).await;
-        let order: Order = serde_json::from_slice(&hot.data).unwrap();
-        assert_eq!(order.remarks, 200);
-        stop(host).await;
-        assert_eq!(scene.counts().await.dead_letters, 0);
-    });
+async fn many_messages_for_one_instance_are_applied_once_each(scene: Scene) {
+    let host = host(&scene, LONG).await;
+    let bus = host.bus();
+    bus.send(PlaceOrder { id: 5 }).await.unwrap();
+    in_state(&scene, 5, "paying").await;
+    for _ in 0..200 {
+        bus.publish(Remark { id: 5 }).await.unwrap();
+    }
+    let look = || async { instance(&scene, 5).await.filter(|one| one.version == 201) };
+    let (hot, _) = eventually("version 201", look).await;
+    let order: Order = serde_json::from_slice(&hot.data).unwrap();
+    assert_eq!(order.remarks, 200);
+    stop(host).await;
+    assert_eq!(scene.counts().await.dead_letters, 0);
 }
 
-#[test]
-fn a_finished_key_begins_a_new_life_whose_versions_go_on() {
-    run("again", memory(), |scene| async move {
-        let host = host(&scene, Duration::from_millis(50)).await;
-        host.bus().send(PlaceOrder { id: 6 }).await.unwrap();
-        let is_over = |one: &Instance| one.status == InstanceStatus::Completed;
-        let look = || async { instance(&scene, 6).await.filter(is_over) };
-        let (over, _) = eventually("the end", look).await;
-        host.bus().send(PlaceOrder { id: 6 }).await.unwrap();
-        let look = || async {
-            instance(&scene, 6)
-                .await
-                .filter(|one| one.version > over.version)
-        };
-        let (again, _) = eventually("a new life", look).await;
-        assert_eq!(over.version, 2);
-        assert!(again.version >= 3);
-        scene.log.wait_for(4).await;
-        stop(host).await;
-    });
+async fn a_finished_key_begins_a_new_life_whose_versions_go_on(scene: Scene) {
+    let host = host(&scene, Duration::from_millis(50)).await;
+    host.bus().send(PlaceOrder { id: 6 }).await.unwrap();
+    let is_over = |one: &Instance| one.status == InstanceStatus::Completed;
+    let look = || async { instance(&scene, 6).await.filter(is_over) };
+    let (over, _) = eventually("the end", look).await;
+    host.bus().send(PlaceOrder { id: 6 }).await.unwrap();
+    let look = || async {
+        instance(&scene, 6)
+            .await
+            .filter(|one| one.version > over.version)
+    };
+    let (again, _) = eventually("a new life", look).await;
+    assert_eq!(over.version, 2);
+    assert!(again.version >= 3);
+    scene.log.wait_for(4).await;
+    stop(host).await;
 }

@@ -6,9 +6,13 @@
 
 #[macro_use]
 mod stores;
+#[macro_use]
+mod messages;
 mod declared;
 mod machine;
 mod named;
 mod order;
+mod parcel;
+mod parcel_machine;
 mod shipping;
 mod shipping_saga;

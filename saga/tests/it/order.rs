@@ -2,39 +2,18 @@
 
 use std::time::Duration;
 
-use sagabus_core::{Command, Event, Kind, Message};
-use sagabus_saga::{Correlate, Saga, SagaState, StateMachine};
+use sagabus_saga::{Missing, Saga, SagaState, StateMachine};
 use serde::{Deserialize, Serialize};
 
-/// Declares a message about order `id`.
-macro_rules! message {
-    ($kind:ident $name:ident $type:literal) => {
-        #[derive(Clone, Debug, Serialize, Deserialize)]
-        pub(crate) struct $name {
-            pub(crate) id: u64,
-        }
-
-        impl Message for $name {
-            const TYPE: &'static str = $type;
-            const KIND: Kind = Kind::$kind;
-        }
-        impl $kind for $name {}
-
-        impl Correlate<Order> for $name {
-            fn key(&self) -> u64 {
-                self.id
-            }
-        }
-    };
+messages! { Order:
+    Command PlaceOrder "orders.place",
+    Command TakePayment "payments.take",
+    Event PaymentTaken "payments.taken",
+    Event PaymentTimedOut "orders.payment-timed-out",
+    Event OrderShipped "shipping.shipped",
+    Event OrderClosed "orders.closed",
+    Event Remark "orders.remark",
 }
-
-message!(Command PlaceOrder "orders.place");
-message!(Command TakePayment "payments.take");
-message!(Event PaymentTaken "payments.taken");
-message!(Event PaymentTimedOut "orders.payment-timed-out");
-message!(Event OrderShipped "shipping.shipped");
-message!(Event OrderClosed "orders.closed");
-message!(Event Remark "orders.remark");
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
@@ -97,4 +76,5 @@ pub(crate) fn order_machine(deadline: Duration) -> StateMachine<Order> {
                 .finalize(),
         )
         .during_any(Order::when::<Remark>().then(|o, _| o.remarks += 1).stay())
+        .missing_for::<Remark>(Missing::Wait(Duration::from_millis(60)))
 }

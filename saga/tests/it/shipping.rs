@@ -2,43 +2,21 @@
 
 use std::time::Duration;
 
-use sagabus_core::{Command, Event, HandlerError, Kind, Message, Result};
-use sagabus_saga::{
-    Correlate, Handles, NamedSaga, RequestFailed, RequestTimedOut, Saga, SagaCtx, Starts,
-};
+use sagabus_core::{HandlerError, Message, Result};
+use sagabus_saga::{Handles, NamedSaga, RequestFailed, RequestTimedOut, Saga, SagaCtx, Starts};
 use sagabus_testkit::bus::Log;
 use serde::{Deserialize, Serialize};
 
-/// Declares a message about order `id`.
-macro_rules! message {
-    ($kind:ident $name:ident $type:literal) => {
-        #[derive(Clone, Debug, Serialize, Deserialize)]
-        pub(crate) struct $name {
-            pub(crate) id: u64,
-        }
-
-        impl Message for $name {
-            const TYPE: &'static str = $type;
-            const KIND: Kind = Kind::$kind;
-        }
-        impl $kind for $name {}
-
-        impl Correlate<Shipping> for $name {
-            fn key(&self) -> u64 {
-                self.id
-            }
-        }
-    };
+messages! { Shipping:
+    Event OrderPaid "shop.paid",
+    Event OrderPacked "shop.packed",
+    Command Weigh "shop.weigh",
+    Command AskForWeight "scales.weigh",
+    Command Hurry "shop.hurry",
+    Event TookTooLong "shop.took-too-long",
+    Event Shipped "shop.shipped",
+    Command Break "shop.break",
 }
-
-message!(Event OrderPaid "shop.paid");
-message!(Event OrderPacked "shop.packed");
-message!(Command Weigh "shop.weigh");
-message!(Command AskForWeight "scales.weigh");
-message!(Command Hurry "shop.hurry");
-message!(Event TookTooLong "shop.took-too-long");
-message!(Event Shipped "shop.shipped");
-message!(Command Break "shop.break");
 
 /// An answer: it has no key of its own.
 #[derive(Debug, Serialize, Deserialize)]
@@ -137,7 +115,11 @@ impl Handles<TookTooLong> for Shipping {
 impl Handles<Weigh> for Shipping {
     async fn handle(&mut self, message: Weigh, cx: &mut SagaCtx) -> Result {
         // Even ones are patient, odd ones are not.
-        let timeout = Duration::from_millis(if message.id % 2 == 0 { 60_000 } else { 30 });
+        let timeout = Duration::from_millis(if message.id.is_multiple_of(2) {
+            60_000
+        } else {
+            30
+        });
         cx.ask("weight", timeout, AskForWeight { id: message.id })
     }
 }

@@ -106,11 +106,12 @@ async fn concurrent_starters_converge_on_one_instance(scene: Scene) {
             paid.publish(OrderPaid { id: key }),
             packed.publish(OrderPacked { id: key }),
         );
-        (paid.unwrap(), packed.unwrap());
+        paid.and(packed).unwrap();
     }
     let mut lines = scene.log.wait_for(KEYS as usize).await;
     scene.quiet().await;
-    (stop(host).await, stop(other).await);
+    stop(host).await;
+    stop(other).await;
     lines.sort();
     lines.dedup();
     assert_eq!(lines.len(), KEYS as usize, "each was shipped once");
