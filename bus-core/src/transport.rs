@@ -20,7 +20,7 @@ pub trait Transport: Send + Sync + fmt::Debug {
     fn capabilities(&self) -> Capabilities;
 
     /// Returns the address of a message type: where a command of this type is sent, or an event of
-    /// this type is published.
+    /// this type is published. What is sent to one endpoint has [`endpoint_address`].
     fn address(&self, kind: Kind, message_type: &str) -> String;
 
     /// Creates or verifies what the endpoints of `store` need. Idempotent; never loosens what
@@ -75,6 +75,12 @@ pub trait Transport: Send + Sync + fmt::Debug {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Returns the address of an endpoint, as every transport understands it: where an answer to it
+/// goes. The endpoint may be another database's.
+pub fn endpoint_address(endpoint: &EndpointName) -> String {
+    format!("endpoint/{endpoint}")
 }
 
 /// Fails to compile if `Transport` cannot be used as `dyn Transport`.

@@ -19,7 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::KafkaConfig;
-use crate::error::{is_away, shown};
+use crate::error::{is_away, is_new, shown};
 
 /// Between two tries to reach a cluster that is away.
 const PROBE: Duration = Duration::from_millis(500);
@@ -176,7 +176,8 @@ impl Connection {
             for _ in 0..EVENTS_HEARD {
                 inspector.poll(Duration::ZERO);
             }
-            let is_final = error.rdkafka_error_code().is_none_or(|code| !is_away(code));
+            let code = error.rdkafka_error_code();
+            let is_final = code.is_none_or(|code| !is_away(code) && !is_new(code));
             if is_final || self.link().is_refused() || Instant::now() >= deadline {
                 return Err(self.failed(what, &error));
             }

@@ -78,6 +78,14 @@ pub(crate) fn is_away(code: Code) -> bool {
     )
 }
 
+/// Whether a code may say no more than that a topic was made a moment ago.
+pub(crate) fn is_new(code: Code) -> bool {
+    matches!(
+        code,
+        Code::UnknownPartition | Code::UnknownTopic | Code::UnknownTopicOrPartition
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use rdkafka::ClientConfig;

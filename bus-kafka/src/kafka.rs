@@ -17,7 +17,7 @@ use crate::config::KafkaConfig;
 use crate::connection::Connection;
 use crate::publisher::Publisher;
 use crate::topology::{self, Reads};
-use crate::{consumer, owners};
+use crate::{beginning, consumer, owners};
 
 /// Kafka as a broker. Clones share their connections.
 ///
@@ -114,7 +114,11 @@ impl Transport for Kafka {
             topics.sort();
             topics.dedup();
             topology::have(connection, topics).await?;
-            owners::claim(connection, store, endpoints).await
+            owners::claim(connection, store, endpoints).await?;
+            let endpoints = endpoints.to_vec();
+            connection
+                .blocking(move |connection| beginning::set(connection, &endpoints))
+                .await
         }
         .boxed()
     }

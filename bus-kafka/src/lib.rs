@@ -11,6 +11,7 @@ mod connection;
 mod error;
 mod topology;
 mod owners;
+mod beginning;
 // What travels.
 mod headers;
 // The way out.

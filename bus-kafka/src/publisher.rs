@@ -1,5 +1,6 @@
 //! Windows of records with the broker's word on each, by an idempotent producer.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -123,13 +124,21 @@ impl Publisher {
         Ok(missing)
     }
 
+    fn topic<'a>(&self, publication: &'a Publication) -> Cow<'a, str> {
+        topology::topic_of(self.connection.config(), &publication.address)
+    }
+
     /// The topics that were not met before, and whether an event goes there.
     fn unknown_topics(&self, window: &[Publication]) -> HashMap<String, bool> {
         let known = lock(&self.shared.known);
         let mut unknown: HashMap<String, bool> = HashMap::new();
-        for one in window.iter().filter(|one| !known.contains(&one.address)) {
+        for one in window {
+            let topic = self.topic(one);
+            if known.contains(&*topic) {
+                continue;
+            }
             let is_event = one.envelope.headers.get(KIND) == Some(Kind::Event.as_str());
-            *unknown.entry(one.address.clone()).or_default() |= is_event;
+            *unknown.entry(topic.into_owned()).or_default() |= is_event;
         }
         unknown
     }
@@ -166,8 +175,8 @@ impl Publisher {
         let answers = Arc::new(Answers::new(window.len()));
         for (index, one) in window.iter().enumerate() {
             let refused = missing
-                .get(&one.address)
-                .map(again)
+                .get(&*self.topic(one))
+                .map(|error| refusal(error, &one.address))
                 .or_else(|| self.too_large(one));
             if let Some(error) = refused {
                 answers.set(index, Err(error));
@@ -195,7 +204,8 @@ impl Publisher {
             index,
             address: one.address.clone(),
         });
-        let mut record = BaseRecord::with_opaque_to(&one.address, slot)
+        let topic = self.topic(one);
+        let mut record = BaseRecord::with_opaque_to(&topic, slot)
             .payload(&one.envelope.body[..])
             .headers(headers::of(one));
         if let Some(key) = &one.key {
@@ -229,7 +239,7 @@ impl Publisher {
             let Err(error) = answer else { continue };
             is_broken |= ends_the_producer(error);
             if matches!(error, TransportError::Unroutable { .. }) {
-                lock(&self.shared.known).remove(&one.address);
+                lock(&self.shared.known).remove(&*self.topic(one));
             }
         }
         if !is_broken {
@@ -251,6 +261,16 @@ impl Publisher {
                 tracing::warn!(%error, "no thread to close a Kafka producer");
             }
         }
+    }
+}
+
+/// Says of a record what was said of its topic.
+fn refusal(error: &TransportError, address: &str) -> TransportError {
+    match error {
+        TransportError::Unroutable { .. } => TransportError::Unroutable {
+            address: address.to_owned(),
+        },
+        other => again(other),
     }
 }
 

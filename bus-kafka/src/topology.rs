@@ -1,6 +1,7 @@
 //! Which topics there are: one per message type (or family), one per endpoint for what is sent to
 //! it directly. Created or checked, never loosened.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
@@ -10,6 +11,7 @@ use rdkafka::admin::{
 };
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::RDKafkaRespErr;
 use sagabus_core::endpoint::EndpointName;
 use sagabus_core::error::TransportError;
@@ -42,6 +44,15 @@ pub(crate) fn topic(config: &KafkaConfig, kind: Kind, message_type: &str) -> Str
         (Kind::Event, None) => (message_type, ""),
     };
     format!("{}{}{suffix}", config.prefix, usable(name))
+}
+
+/// Returns the topic of an address: an endpoint's own for `endpoint/orders`, else what the address
+/// says, which is a topic's name.
+pub(crate) fn topic_of<'a>(config: &KafkaConfig, address: &'a str) -> Cow<'a, str> {
+    match address.strip_prefix("endpoint/") {
+        Some(endpoint) => topic(config, Kind::Reply, endpoint).into(),
+        None => address.into(),
+    }
 }
 
 /// Returns the topic of what is sent to an endpoint directly.
@@ -126,6 +137,7 @@ impl TopicTypes {
 
 /// A topic as it is.
 pub(crate) struct Existing {
+    pub(crate) partitions: i32,
     replication: usize,
 }
 
@@ -145,6 +157,7 @@ pub(crate) fn look_up(
         None => {
             let copies = topic.partitions().iter().map(|one| one.replicas().len());
             Ok(Some(Existing {
+                partitions: count(topic),
                 replication: copies.min().unwrap_or(0),
             }))
         }
@@ -154,6 +167,7 @@ pub(crate) fn look_up(
         ) => Ok(None),
         // It exists, and nobody leads it yet.
         Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE) => Ok(Some(Existing {
+            partitions: count(topic),
             replication: usize::MAX,
         })),
         Some(error) => Err(connection.failed(
@@ -161,6 +175,10 @@ pub(crate) fn look_up(
             &rdkafka::error::KafkaError::MetadataFetch(error.into()),
         )),
     }
+}
+
+fn count(topic: &MetadataTopic) -> i32 {
+    i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX)
 }
 
 /// Makes sure that topics exist and keep what they must.

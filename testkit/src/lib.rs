@@ -8,7 +8,7 @@
 
 // What every suite uses.
 pub mod wait;
-mod service;
+pub mod service;
 // Stores.
 pub mod store;
 // Transports.

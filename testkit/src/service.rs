@@ -6,7 +6,10 @@ use std::future::Future;
 const SERVICES_REQUIRED: &str = "SAGABUS_SERVICES_REQUIRED";
 
 /// Prints that a backend cannot be tested here.
-pub(crate) fn skip(reason: &str) {
+///
+/// # Panics
+/// When `SAGABUS_SERVICES_REQUIRED` is set: where services are promised, a missing one is a failure.
+pub fn skip(reason: &str) {
     let is_required = std::env::var_os(SERVICES_REQUIRED).is_some();
     assert!(
         !is_required,
@@ -16,7 +19,7 @@ pub(crate) fn skip(reason: &str) {
 }
 
 /// Runs a test on threads of its own, so that races are real.
-pub(crate) fn block_on(test: impl Future<Output = ()>) {
+pub fn block_on(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,32 +1,17 @@
 //! Kafka keeps the transport contract.
 
-use std::time::Duration;
-
-use sagabus_kafka::{Kafka, KafkaConfig, Topics};
 use sagabus_testkit::transport::{TransportUnderTest, unavailable};
 
-/// A cluster as tests use it: partitions enough for two replicas, and losses noticed soon.
-fn config(brokers: &str) -> KafkaConfig {
-    KafkaConfig {
-        topics: Topics {
-            partitions: Some(4),
-            ..Topics::default()
-        },
-        session: Duration::from_secs(6),
-        heartbeat: Duration::from_millis(300),
-        ..KafkaConfig::new(brokers)
-    }
-}
+use crate::cluster::{config, kafka};
 
-async fn kafka() -> Option<TransportUnderTest> {
+async fn shared() -> Option<TransportUnderTest> {
     let Ok(brokers) = std::env::var("SAGABUS_KAFKA_BROKERS") else {
         return unavailable("SAGABUS_KAFKA_BROKERS is not set");
     };
-    let transport = Kafka::new(config(&brokers));
-    let peer = Kafka::new(config(&brokers));
-    Some(TransportUnderTest::new(transport, peer))
+    let config = config(&brokers);
+    Some(TransportUnderTest::new(kafka(&config), kafka(&config)))
 }
 
-sagabus_testkit::transport_suite!(kafka, may_skip: [
+sagabus_testkit::transport_suite!(shared, may_skip: [
     CountsRedeliveries, CutsConnections, Nacks, CutsBeforeConfirm,
 ]);

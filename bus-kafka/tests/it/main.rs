@@ -1,3 +1,9 @@
 //! Kafka against a real broker.
 
+// What tests share.
+mod cluster;
+// What holds.
 mod conformance;
+mod bus;
+mod foreign;
+mod refused;

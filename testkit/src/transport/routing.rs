@@ -5,6 +5,8 @@ use std::sync::Arc;
 use sagabus_core::endpoint::Order;
 use sagabus_core::error::TransportError;
 use sagabus_core::message::Kind;
+use sagabus_core::store::EndpointSpec;
+use sagabus_core::transport::{Publication, endpoint_address};
 
 use super::harness::{Harness, ack, sorted};
 use super::under_test::Skippable;
@@ -120,5 +122,22 @@ pub async fn an_endpoint_that_nobody_declared_is_a_setup_error(at: Arc<Harness>)
         }
         Err(other) => panic!("answered {other:?}"),
         Ok(_) => panic!("received for an endpoint that does not exist"),
+    }
+}
+
+/// An answer goes to one endpoint by its name, of whichever database.
+pub async fn an_endpoint_has_an_address_of_its_own(at: Arc<Harness>) {
+    let asking = at.endpoint_taking("asking", Order::Unordered, [(Kind::Reply, "answered")]);
+    let other = at.endpoint_taking("other", Order::Unordered, [(Kind::Reply, "answered")]);
+    at.declare(&[&asking, &other]).await;
+    let to = |endpoint: &EndpointSpec| Publication {
+        address: endpoint_address(&endpoint.name),
+        ..at.message(Kind::Reply, "answered")
+    };
+    let (one, two) = (to(&asking), to(&other));
+    at.publish(&[one.clone(), two.clone()]).await;
+    for (endpoint, answer) in [(asking, one), (other, two)] {
+        let mut deliveries = at.receive(&endpoint).await;
+        assert_eq!(ack(&mut deliveries, 1).await, [answer.envelope.id]);
     }
 }

@@ -19,6 +19,7 @@ macro_rules! __transport_behaviours {
                 an_address_names_one_kind_and_type,
                 declaring_again_loses_nothing,
                 an_endpoint_that_nobody_declared_is_a_setup_error,
+                an_endpoint_has_an_address_of_its_own,
             ]
             publishing: [
                 what_is_published_is_delivered_unchanged,

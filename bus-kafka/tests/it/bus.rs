@@ -1,0 +1,282 @@
+//! A host over Kafka: the same handlers, the same guarantees.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sagabus_core::memory::MemoryStore;
+use sagabus_core::store::StoreAdmin;
+use sagabus_core::{
+    Command, Ctx, Event, HandlerError, Host, HostBuilder, Kind, Message, Order, Result, Retry,
+    RunningHost, State,
+};
+use sagabus_kafka::KafkaConfig;
+use sagabus_testkit::bus::{Log, quick_retry, start, stop};
+use sagabus_testkit::service::block_on;
+use sagabus_testkit::wait::eventually;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::cluster::{brokers, kafka, own};
+
+macro_rules! message {
+    ($name:ident $type:literal $kind:ident) => {
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        pub(crate) struct $name {
+            pub(crate) n: u32,
+        }
+
+        impl Message for $name {
+            const TYPE: &'static str = $type;
+            const KIND: Kind = Kind::$kind;
+
+            fn message_key(&self) -> Option<String> {
+                Some((self.n % 7).to_string())
+            }
+        }
+    };
+}
+
+message!(Pack "parcels.pack" Command);
+impl Command for Pack {}
+message!(Ask "parcels.ask" Command);
+impl Command for Ask {}
+message!(Packed "parcels.packed" Event);
+impl Event for Packed {}
+message!(Answered "parcels.answered" Reply);
+
+/// Starts to build a host over a store in memory and Kafka.
+pub(crate) fn builder(config: &KafkaConfig, store: &MemoryStore, log: &Log) -> HostBuilder {
+    Host::builder("host")
+        .store(store.clone())
+        .transport(kafka(config))
+        .lease(Duration::from_millis(600))
+        .state(log.clone())
+}
+
+/// Waits until no row waits or is in hand.
+pub(crate) async fn quiet(store: &MemoryStore) {
+    let look = || async { (store.counts().await.unwrap().outbox == 0).then_some(()) };
+    eventually("an empty outbox", look).await;
+}
+
+/// Reads a counter.
+pub(crate) fn counted(host: &RunningHost, name: &str) -> u64 {
+    let all = host.counters().snapshot();
+    let found = all.into_iter().find(|(one, _)| *one == name);
+    found.expect("there is such a counter").1
+}
+
+async fn pack(command: Pack, log: State<Log>) -> Packed {
+    log.add(format!("pack {}", command.n));
+    Packed { n: command.n }
+}
+
+async fn note(event: Packed, log: State<Log>) {
+    log.add(format!("packed {}", event.n));
+}
+
+#[test]
+fn a_command_is_handled_once_and_its_event_reaches_every_endpoint() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
+        let builder = builder(&config, &store, &log).endpoint("packing", |e| e.handle(pack));
+        let builder = builder.endpoint("audit", |e| e.handle(note));
+        let host = start(builder.endpoint("mail", |e| e.handle(note))).await;
+        for n in 0..300 {
+            host.bus().send(Pack { n }).await.unwrap();
+        }
+        let lines = log.wait_for(900).await;
+        quiet(&store).await;
+        stop(host).await;
+        let distinct: HashSet<_> = lines.iter().collect();
+        assert_eq!((lines.len(), distinct.len()), (900, 600));
+        assert_eq!(store.counts().await.unwrap().dead_letters, 0);
+    });
+}
+
+#[test]
+fn an_answer_comes_back_to_the_endpoint_that_asked() {
+    async fn ask(command: Pack) -> Ask {
+        Ask { n: command.n }
+    }
+    async fn answer(question: Ask) -> Answered {
+        Answered { n: question.n * 2 }
+    }
+    async fn hear(answer: Answered, log: State<Log>) {
+        log.add(format!("answer {}", answer.n));
+    }
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (config, log) = (own(&brokers), Log::default());
+        // Two databases, as two services have them.
+        let (ours, theirs) = (MemoryStore::new(), MemoryStore::new());
+        let asking = builder(&config, &ours, &log);
+        let asking = start(asking.endpoint("asking", |e| e.handle(ask).handle(hear))).await;
+        let answering = builder(&config, &theirs, &log);
+        let answering = start(answering.endpoint("answering", |e| e.handle(answer))).await;
+        asking.bus().send(Pack { n: 21 }).await.unwrap();
+        assert_eq!(log.wait_for(1).await, ["answer 42"]);
+        stop(asking).await;
+        stop(answering).await;
+    });
+}
+
+#[test]
+fn a_failing_message_holds_up_nobody_and_is_a_dead_letter_in_the_end() {
+    async fn stumble(command: Pack, log: State<Log>) -> Result {
+        if command.n % 10 == 3 {
+            return Err(HandlerError::new(format!("no box for {}", command.n)));
+        }
+        log.add(format!("pack {}", command.n));
+        Ok(())
+    }
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (mut config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
+        // One partition: what blocks one message would block all.
+        config.topics.partitions = Some(1);
+        let builder = builder(&config, &store, &log);
+        let retry = Retry {
+            delay: Duration::from_millis(300),
+            delay_max: Duration::from_millis(600),
+            ..quick_retry()
+        };
+        let endpoint = |e: sagabus_core::EndpointBuilder| e.handle(stumble).retry(retry);
+        let host = start(builder.endpoint("packing", endpoint)).await;
+        for n in 0..100 {
+            host.bus().send(Pack { n }).await.unwrap();
+        }
+        log.wait_for(90).await;
+        let dead = || async { (store.counts().await.unwrap().dead_letters == 10).then_some(()) };
+        eventually("ten dead letters", dead).await;
+        quiet(&store).await;
+        stop(host).await;
+        assert_eq!(log.lines().len(), 90);
+    });
+}
+
+#[test]
+fn a_handler_slower_than_the_poll_interval_keeps_its_partitions() {
+    async fn slow(command: Pack, log: State<Log>) {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        log.add(format!("pack {}", command.n));
+    }
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (mut config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
+        config.poll_interval_max = Duration::from_secs(6);
+        let builder = builder(&config, &store, &log);
+        let host = start(builder.endpoint("packing", |e| e.handle(slow))).await;
+        let started = Instant::now();
+        host.bus().send(Pack { n: 1 }).await.unwrap();
+        assert_eq!(log.wait_for(1).await, ["pack 1"]);
+        assert!(
+            started.elapsed() > config.poll_interval_max,
+            "it was slow enough"
+        );
+        host.bus().send(Pack { n: 2 }).await.unwrap();
+        log.wait_for(2).await;
+        quiet(&store).await;
+        // A member that had been thrown out would have had its delivery again.
+        assert_eq!(counted(&host, "duplicates"), 0);
+        assert_eq!(counted(&host, "received"), 2);
+        stop(host).await;
+        assert_eq!(log.lines(), ["pack 1", "pack 2"]);
+    });
+}
+
+#[test]
+fn messages_of_one_key_are_handled_in_order_also_when_one_fails() {
+    async fn stumble(command: Pack, cx: Ctx, log: State<Log>) -> Result {
+        if command.n % 25 == 9 && cx.attempt() < 3 {
+            return Err(HandlerError::new("not yet"));
+        }
+        log.add(command.n.to_string());
+        Ok(())
+    }
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
+        let builder = builder(&config, &store, &log);
+        let endpoint = |e: sagabus_core::EndpointBuilder| {
+            e.handle(stumble).order(Order::PerKey).retry(quick_retry())
+        };
+        let host = start(builder.endpoint("packing", endpoint)).await;
+        for n in 0..140 {
+            host.bus().send(Pack { n }).await.unwrap();
+        }
+        let lines = log.wait_for(140).await;
+        quiet(&store).await;
+        stop(host).await;
+        let numbers: Vec<u32> = lines.iter().map(|line| line.parse().unwrap()).collect();
+        for key in 0..7 {
+            let of_key: Vec<_> = numbers.iter().filter(|n| *n % 7 == key).collect();
+            assert!(
+                of_key.is_sorted() && of_key.len() == 20,
+                "key {key}: {of_key:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn types_of_one_family_share_a_topic_and_what_nobody_takes_is_passed_over() {
+    async fn hear(event: Packed, log: State<Log>) {
+        log.add(format!("packed {}", event.n));
+    }
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (mut config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
+        config.topics.families = vec![("parcels.".to_owned(), "parcels".to_owned())];
+        let transport = kafka(&config);
+        let host = Host::builder("host")
+            .store(store.clone())
+            .transport(transport.clone())
+            .state(log.clone())
+            .endpoint("audit", |e| e.handle(hear));
+        let host = start(host).await;
+        for n in 0..20 {
+            host.bus().publish(Lost { n }).await.unwrap();
+            host.bus().publish(Packed { n }).await.unwrap();
+        }
+        log.wait_for(20).await;
+        quiet(&store).await;
+        let look = || async { (transport.passed_over() == 20).then_some(()) };
+        eventually("twenty records that were passed over", look).await;
+        stop(host).await;
+        assert_eq!(store.counts().await.unwrap().dead_letters, 0);
+    });
+}
+
+message!(Lost "parcels.lost" Event);
+impl Event for Lost {}
+
+/// What is acked is committed before the host has stopped: the next one gets nothing again.
+#[test]
+fn a_host_that_stops_in_order_leaves_nothing_to_do_again() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
+        let endpoint = |e: sagabus_core::EndpointBuilder| e.handle(note);
+        let first = start(builder(&config, &store, &log).endpoint("audit", endpoint)).await;
+        for n in 0..200 {
+            first.bus().publish(Packed { n }).await.unwrap();
+        }
+        log.wait_for(200).await;
+        quiet(&store).await;
+        stop(first).await;
+        let stopped = Instant::now();
+        let second = start(builder(&config, &store, &log).endpoint("audit", endpoint)).await;
+        second.bus().publish(Packed { n: 999 }).await.unwrap();
+        let lines = log.wait_for(201).await;
+        assert!(lines.contains(&"packed 999".to_owned()));
+        assert!(
+            stopped.elapsed() < config.session,
+            "the partitions were free at once"
+        );
+        let (received, duplicates) = (counted(&second, "received"), counted(&second, "duplicates"));
+        stop(second).await;
+        assert_eq!((received, duplicates), (1, 0));
+    });
+}
