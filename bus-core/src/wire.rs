@@ -88,7 +88,9 @@ pub fn write(binding: Binding, publication: &Publication) -> Vec<(&str, Cow<'_, 
     if let Some(key) = &publication.key {
         all.push((binding.partition_key, key.into()));
     }
+    // What stands above is the bus's to say: a header of the same name does not travel.
     let own = envelope.headers.iter();
+    let own = own.filter(|(name, _)| *name != MARK && !binding.writes(name));
     all.extend(own.map(|(name, value)| (name, value.into())));
     all
 }
@@ -184,6 +186,18 @@ pub fn read(
 }
 
 impl Binding {
+    /// Says whether a header of this name is written for every message.
+    fn writes(&self, name: &str) -> bool {
+        let names = [
+            self.id,
+            self.message_type,
+            self.source,
+            self.time,
+            self.partition_key,
+        ];
+        name == self.spec_version || names.contains(&name)
+    }
+
     /// Returns the attribute that a header carries.
     fn attribute<'a>(&self, name: &'a str) -> Option<&'a str> {
         let mut prefixes = self.prefixes.iter();
@@ -353,6 +367,18 @@ mod tests {
             };
             assert_eq!(read(binding, received, nobody), sent.envelope);
         }
+    }
+
+    #[test]
+    fn a_header_cannot_pretend_to_be_an_attribute() {
+        let mut publication = publication();
+        publication.envelope.headers.set("ce_type", "other");
+        publication.envelope.headers.set(MARK, "7");
+        let written = write(KAFKA, &publication);
+        let of = |wanted| written.iter().filter(move |(name, _)| *name == wanted);
+        assert_eq!(of("ce_type").count(), 1);
+        assert_eq!(of(MARK).count(), 1);
+        assert_eq!(of("note").count(), 1);
     }
 
     #[test]

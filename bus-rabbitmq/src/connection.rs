@@ -17,7 +17,7 @@ use sagabus_core::error::TransportError;
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::transport::Health;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::RabbitMqConfig;
 use crate::error::Failure;
@@ -103,6 +103,48 @@ impl Link {
         match up.await.ok()?.clone() {
             State::Up { connection, .. } => Some(connection),
             _ => None,
+        }
+    }
+
+    /// Asks something on the connection, and again on the next one when the first was lost
+    /// meanwhile; not longer than connecting may take.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        mut ask: impl FnMut(Arc<Connection>) -> F,
+    ) -> Result<T, TransportError>
+    where
+        F: Future<Output = Result<T, TransportError>>,
+    {
+        let most = self.supervisor.config.connect_timeout;
+        let deadline = Instant::now() + most;
+        let mut connection = self.connection().await?;
+        loop {
+            let answer = timeout_at(deadline, ask(Arc::clone(&connection))).await;
+            let error = match answer {
+                Ok(Err(error @ TransportError::Unavailable(_))) => error,
+                Ok(answer) => return answer,
+                Err(_) => return Err(Failure::timed_out(&self.uri, most).to_transport()),
+            };
+            if connection.status().connected() {
+                return Err(error);
+            }
+            match timeout_at(deadline, self.next_after(&connection)).await {
+                Ok(Some(next)) => connection = next,
+                Ok(None) | Err(_) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits for another connection than this one.
+    async fn next_after(&self, lost: &Arc<Connection>) -> Option<Arc<Connection>> {
+        let is_other = |state: &State| match state {
+            State::Up { connection, .. } => !Arc::ptr_eq(connection, lost),
+            State::Starting | State::Down { .. } => false,
+        };
+        let mut state = self.state.clone();
+        match state.wait_for(is_other).await.ok()?.clone() {
+            State::Up { connection, .. } => Some(connection),
+            State::Starting | State::Down { .. } => None,
         }
     }
 
@@ -212,7 +254,10 @@ impl Supervisor {
                 event = events.next() => match event {
                     Some(Event::ConnectionBlocked(reason)) => self.note_blocked(Some(reason)),
                     Some(Event::ConnectionUnblocked) => self.note_blocked(None),
-                    Some(Event::Error(error)) => break error.to_string(),
+                    // An error of one channel is told here, too, and is its user's business.
+                    Some(Event::Error(error)) if !connection.status().connected() => {
+                        break error.to_string();
+                    }
                     Some(_) => {}
                     None => break "it ended".to_owned(),
                 },
@@ -223,7 +268,6 @@ impl Supervisor {
                 }
             }
         };
-        // Some errors are of a channel only.
         Some(Failure::lost(&self.uri, &error))
     }
 

@@ -1,7 +1,7 @@
 //! Deliveries in: one channel per endpoint, acks after the commit, a new channel when one is lost.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture, FutureExt};
@@ -16,7 +16,7 @@ use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::error::TransportError;
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::transport::{Delivery, Settler, Verdict};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connection::Link;
@@ -42,6 +42,40 @@ pub(crate) struct Receiver {
     /// Declares the endpoint again before it is received for again.
     pub(crate) redeclare: Redeclare,
     pub(crate) outages: Arc<Outages>,
+    pub(crate) streams: Arc<Streams>,
+}
+
+/// The streams that there are, to wait for those that are dropped.
+#[derive(Default)]
+pub(crate) struct Streams(Mutex<Vec<(watch::Receiver<()>, watch::Receiver<()>)>>);
+
+/// One stream: its two parts go to whom it is named after, and are dropped by them.
+struct Open {
+    stream: watch::Sender<()>,
+    task: watch::Sender<()>,
+}
+
+impl Streams {
+    fn opened(&self) -> Open {
+        let (stream, has_stream) = watch::channel(());
+        let (task, has_task) = watch::channel(());
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, task)| task.has_changed().is_ok());
+        all.push((has_stream, has_task));
+        Open { stream, task }
+    }
+
+    /// Waits until everything that came by dropped streams is answered.
+    pub(crate) async fn left(&self) {
+        let all = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for (stream, mut task) in all {
+            while stream.has_changed().is_err() && task.changed().await.is_ok() {}
+        }
+    }
 }
 
 /// Makes sure, after an outage, that everything is still there.
@@ -65,14 +99,22 @@ impl Receiver {
         self,
         lifecycle: &Lifecycle,
     ) -> Result<BoxStream<'static, Delivery>, TransportError> {
-        let connection = self.link.connection().await?;
-        let session = self.open(&connection).await?;
+        let receiver = &self;
+        let session = self
+            .link
+            .ask(|connection| async move { receiver.open(&connection).await });
+        let session = session.await?;
         // Unbounded, because the broker sends no more than `prefetch` before they are answered.
         let (deliveries, stream) = mpsc::unbounded_channel();
-        lifecycle.spawn(self.run(session, deliveries));
-        let stream = stream::unfold(stream, |mut stream| async move {
+        let open = self.streams.opened();
+        let alive = open.stream;
+        lifecycle.spawn(async move {
+            let _open = open.task;
+            self.run(session, deliveries).await;
+        });
+        let stream = stream::unfold((stream, alive), |(mut stream, alive)| async move {
             let delivery = stream.recv().await?;
-            Some((delivery, stream))
+            Some((delivery, (stream, alive)))
         });
         Ok(stream.boxed())
     }

@@ -1,7 +1,7 @@
 //! What one channel has delivered and nobody has answered yet: which may be given out next, and
 //! which acks can be sent as one.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use sagabus_core::endpoint::Order;
 
@@ -21,6 +21,11 @@ pub(crate) struct InHand {
     order: Order,
     /// Not answered to the broker; `true` once it is to be acked.
     open: BTreeMap<u64, bool>,
+    /// Every tag up to this one has arrived. Deliveries of several queues do not arrive here in the
+    /// order of their tags, and a range must never ack one that nobody has seen.
+    arrived_up_to: u64,
+    /// Tags beyond it that have arrived.
+    ahead: BTreeSet<u64>,
     /// May be given out, in this order.
     ready: VecDeque<u64>,
     /// What may be given out now or later. Where order is promised, also what is given out.
@@ -36,6 +41,8 @@ impl InHand {
         Self {
             order,
             open: BTreeMap::new(),
+            arrived_up_to: 0,
+            ahead: BTreeSet::new(),
             ready: VecDeque::new(),
             kept: HashMap::new(),
             given_out: HashSet::new(),
@@ -46,6 +53,10 @@ impl InHand {
     /// Adds a delivery.
     pub(crate) fn arrived(&mut self, tag: u64, read: Read) {
         self.open.insert(tag, false);
+        self.ahead.insert(tag);
+        while self.ahead.remove(&(self.arrived_up_to + 1)) {
+            self.arrived_up_to += 1;
+        }
         let lane = read.key.as_ref().filter(|_| self.order == Order::PerKey);
         let is_first = lane.is_none_or(|key| {
             let lane = self.lanes.entry(key.clone()).or_default();
@@ -82,7 +93,7 @@ impl InHand {
         let mut steps = Vec::new();
         let mut prefix = None;
         while let Some(first) = self.open.first_entry() {
-            if !first.get() {
+            if !first.get() || *first.key() > self.arrived_up_to {
                 break;
             }
             prefix = Some(first.remove_entry().0);
@@ -187,6 +198,20 @@ mod tests {
         assert!(!in_hand.again(5));
         assert_eq!(in_hand.acked(vec![6]), [Step::UpTo(6)]);
         assert!(!in_hand.is_given_out());
+    }
+
+    #[test]
+    fn a_range_never_covers_what_has_not_arrived() {
+        let mut in_hand = InHand::new(Order::Unordered);
+        for tag in [1, 4, 3] {
+            in_hand.arrived(tag, read(None));
+        }
+        assert_eq!(given_out(&mut in_hand), [1, 4, 3]);
+        let steps = in_hand.acked(vec![4, 1]);
+        assert_eq!(steps, [Step::UpTo(1), Step::One(4)]);
+        in_hand.arrived(2, read(None));
+        assert_eq!(given_out(&mut in_hand), [2]);
+        assert_eq!(in_hand.acked(vec![3, 2]), [Step::UpTo(3)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
@@ -20,10 +21,13 @@ use tokio::time::timeout;
 
 use crate::config::{RabbitMqConfig, TopologyMode};
 use crate::connection::Link;
-use crate::consumer::{Receiver, Redeclare};
+use crate::consumer::{Receiver, Redeclare, Streams};
 use crate::error::unavailable;
 use crate::publisher::Publisher;
 use crate::topology::{self, Declarer};
+
+/// How long a host that stops waits for its last answers.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// RabbitMQ, 3.10 or newer. Cheap to clone; clones share two connections, one for each direction.
 ///
@@ -39,6 +43,7 @@ struct Parts {
     receiving: Arc<Link>,
     declared: Arc<Declared>,
     outages: Arc<Outages>,
+    streams: Arc<Streams>,
     /// Owns the tasks that receive. Each ends with its stream.
     lifecycle: Lifecycle,
 }
@@ -69,19 +74,20 @@ impl RabbitMq {
     /// [`TransportError::Setup`] with what to do, [`TransportError::Unavailable`].
     pub async fn provision_published(&self, events: &[&str]) -> Result<(), TransportError> {
         let parts = self.parts()?;
-        let events: Vec<_> = events.iter().map(ToString::to_string).collect();
-        let connection = parts.receiving.connection().await?;
-        let channel = connection.create_channel().await;
-        let channel = channel.map_err(|error| unavailable(&error))?;
-        let declarer = Declarer {
-            channel: &channel,
-            config: &self.config,
+        let declare = |connection: Arc<lapin::Connection>| async move {
+            let channel = connection.create_channel().await;
+            let channel = channel.map_err(|error| unavailable(&error))?;
+            let declarer = Declarer {
+                channel: &channel,
+                config: &self.config,
+            };
+            for event in events {
+                let exchange = topology::address(Kind::Event, event);
+                declarer.published(&exchange).await?;
+            }
+            Ok(())
         };
-        for event in events {
-            let exchange = topology::address(Kind::Event, &event);
-            declarer.published(&exchange).await?;
-        }
-        Ok(())
+        parts.receiving.ask(declare).await
     }
 
     fn parts(&self) -> Result<&Arc<Parts>, TransportError> {
@@ -103,6 +109,7 @@ impl Parts {
             }),
             receiving,
             outages: Arc::default(),
+            streams: Arc::default(),
             lifecycle: Lifecycle::new(),
         })
     }
@@ -174,6 +181,7 @@ impl Transport for RabbitMq {
                 prefetch,
                 redeclare: parts.declared.redeclare(&endpoint.name),
                 outages: Arc::clone(&parts.outages),
+                streams: Arc::clone(&parts.streams),
             };
             receiver.subscribe(&parts.lifecycle).await
         }
@@ -196,6 +204,17 @@ impl Transport for RabbitMq {
         };
         all.max_by_key(weight).unwrap_or(Health::Connected)
     }
+
+    /// Waits for the answers of dropped streams. The connections go with the last clone.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if let Ok(parts) = &self.parts {
+                // What is not told by then comes again, and is recognised.
+                let _ = timeout(CLOSE_MAX, parts.streams.left()).await;
+            }
+        }
+        .boxed()
+    }
 }
 
 /// What was declared, to be declared again when a connection comes back.
@@ -207,8 +226,7 @@ struct Declared {
 
 impl Declared {
     async fn declare(&self, store: StoreId, spec: &EndpointSpec) -> Result<(), TransportError> {
-        let declare = async {
-            let connection = self.link.connection().await?;
+        let declare = |connection: Arc<lapin::Connection>| async move {
             let channel = connection.create_channel().await;
             let channel = channel.map_err(|error| unavailable(&error))?;
             let declarer = Declarer {
@@ -220,12 +238,7 @@ impl Declared {
             let _ = channel.close(200, "OK".into()).await;
             Ok(())
         };
-        let most = self.config.connect_timeout;
-        let in_time = timeout(most, declare).await;
-        in_time.unwrap_or_else(|_| {
-            let fact = format!("no answer about endpoint `{}` within {most:?}", spec.name);
-            Err(TransportError::Unavailable(fact.into()))
-        })?;
+        self.link.ask(declare).await?;
         let known = (store, spec.clone());
         lock(&self.endpoints).insert(spec.name.clone(), known);
         Ok(())

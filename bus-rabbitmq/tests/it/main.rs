@@ -1,3 +1,4 @@
 //! Tests against a real broker.
 
 mod conformance;
+mod proxy;

@@ -9,6 +9,8 @@ pub mod routing;
 pub mod publishing;
 pub mod deliveries;
 pub mod replicas;
+pub mod owners;
+pub mod traffic;
 pub mod faults;
 
 pub use harness::Harness;

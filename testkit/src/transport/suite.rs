@@ -47,6 +47,29 @@ macro_rules! __transport_behaviours {
                 a_key_is_in_the_hands_of_one_replica_at_a_time,
                 a_replica_that_goes_in_the_middle_loses_nothing,
             ]
+            owners: [
+                an_endpoint_of_another_store_is_refused,
+                a_command_of_another_endpoint_is_refused,
+                an_endpoint_that_takes_more_keeps_what_waits,
+                a_broker_that_answers_is_healthy,
+            ]
+            traffic: [
+                one_window_reaches_many_destinations,
+                an_unroutable_message_fails_alone_at_every_place,
+                many_keys_keep_their_order_each,
+                content_types_stay_with_their_messages,
+                unusual_type_names_are_carried,
+                a_dropped_publish_can_be_done_again,
+                acks_out_of_order_count_for_their_own,
+                a_slow_delivery_does_not_stop_the_others,
+                an_idle_stream_gets_what_comes_later,
+                a_key_that_is_torn_keeps_its_order,
+                a_transport_that_is_closed_has_told_its_answers,
+                a_backlog_and_new_messages_come_once_each,
+                strange_headers_and_keys_arrive,
+                a_stuck_endpoint_does_not_hold_up_another,
+                endpoints_of_similar_names_are_kept_apart,
+            ]
             faults: [
                 a_nack_is_an_error_for_exactly_that_message,
                 a_connection_lost_before_the_confirm_is_unknown,
@@ -135,6 +158,8 @@ mod tests {
             ("publishing", include_str!("publishing.rs")),
             ("deliveries", include_str!("deliveries.rs")),
             ("replicas", include_str!("replicas.rs")),
+            ("owners", include_str!("owners.rs")),
+            ("traffic", include_str!("traffic.rs")),
             ("faults", include_str!("faults.rs")),
         ];
         let written: Vec<Behaviour> = areas

@@ -1,0 +1,244 @@
+//! A proxy before the broker that reads AMQP's frames, so that a test can cut a connection exactly
+//! between a publication and its confirm, lose an ack, or let both sides wait for ever.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sagabus_testkit::transport::Breakable;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// `basic.publish`, `basic.ack` and `basic.nack`, as class and method.
+const PUBLISH: [u8; 4] = [0, 60, 0, 40];
+const ACK: [u8; 4] = [0, 60, 0, 80];
+const NACK: [u8; 4] = [0, 60, 0, 120];
+
+/// What the proxy does with connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Takes no connection.
+    Refuse,
+    /// Passes nothing on in either direction, and says nothing of it.
+    Swallow,
+}
+
+/// A running proxy, which ends when this is dropped.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _running: JoinSet<()>,
+}
+
+struct Shared {
+    server: Mutex<SocketAddr>,
+    mode: watch::Sender<Mode>,
+    cuts: watch::Sender<u64>,
+    /// Cut before the confirm of the next publication to this exchange.
+    unconfirmed: Mutex<Option<String>>,
+    /// Acks of clients to lose, each with its connection.
+    lost_acks: AtomicU64,
+    fired: AtomicU64,
+}
+
+impl Proxy {
+    pub(crate) async fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port can be listened on");
+        let address = listener.local_addr().expect("it is bound");
+        let shared = Arc::new(Shared {
+            server: Mutex::new(server),
+            mode: watch::Sender::new(Mode::Pass),
+            cuts: watch::Sender::new(0),
+            unconfirmed: Mutex::default(),
+            lost_acks: AtomicU64::new(0),
+            fired: AtomicU64::new(0),
+        });
+        let mut running = JoinSet::new();
+        running.spawn(accept(listener, Arc::clone(&shared)));
+        Self {
+            address,
+            shared,
+            _running: running,
+        }
+    }
+
+    /// Rewrites the URL of the server to go through here.
+    pub(crate) fn url(&self, url: &str) -> String {
+        let place = authority(url);
+        url.replacen(&place, &self.address.to_string(), 1)
+    }
+
+    pub(crate) fn set(&self, mode: Mode) {
+        self.shared.mode.send_replace(mode);
+        if mode == Mode::Refuse {
+            self.cut();
+        }
+    }
+
+    /// Cuts every connection that there is.
+    pub(crate) fn cut(&self) {
+        self.shared.cuts.send_modify(|count| *count += 1);
+    }
+
+    /// Loses the next acks of clients, each together with its connection.
+    pub(crate) fn lose_acks(&self, count: u64) {
+        self.shared.lost_acks.store(count, Ordering::SeqCst);
+    }
+
+    /// Counts the faults that happened, cuts on command aside.
+    pub(crate) fn fired(&self) -> u64 {
+        self.shared.fired.load(Ordering::SeqCst)
+    }
+}
+
+/// Host and port of a URL.
+pub(crate) fn authority(url: &str) -> String {
+    let rest = url.split_once("://").expect("a URL has a scheme").1;
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    rest.split(['/', '?']).next().unwrap_or_default().to_owned()
+}
+
+impl Breakable for Proxy {
+    fn cut_connections(&self) -> BoxFuture<'_, ()> {
+        self.cut();
+        std::future::ready(()).boxed()
+    }
+
+    fn nack<'a>(&'a self, _: &'a str, _: u32, _: u32) -> BoxFuture<'a, bool> {
+        std::future::ready(false).boxed()
+    }
+
+    fn cut_before_confirm<'a>(&'a self, address: &'a str) -> BoxFuture<'a, bool> {
+        *lock(&self.shared.unconfirmed) = Some(address.to_owned());
+        std::future::ready(true).boxed()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok((client, _)) = listener.accept().await else {
+            return;
+        };
+        if *shared.mode.borrow() == Mode::Refuse {
+            continue;
+        }
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let mut cuts = shared.cuts.subscribe();
+            tokio::select! {
+                () = pass(client, &shared) => {}
+                _ = cuts.changed() => {}
+            }
+        });
+    }
+}
+
+/// Passes frames on until one side ends or a fault strikes; then both are cut.
+async fn pass(client: TcpStream, shared: &Shared) {
+    let server = *lock(&shared.server);
+    let Ok(server) = TcpStream::connect(server).await else {
+        return;
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    // The channel whose next confirm must not be heard.
+    let deaf = Mutex::new(None);
+    tokio::select! {
+        () = requests(from_client, to_server, shared, &deaf) => {}
+        () = answers(from_server, to_client, shared, &deaf) => {}
+    }
+}
+
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    deaf: &Mutex<Option<[u8; 2]>>,
+) {
+    let mut greeting = [0; 8];
+    if from.read_exact(&mut greeting).await.is_err() || to.write_all(&greeting).await.is_err() {
+        return;
+    }
+    while let Some(frame) = read(&mut from).await {
+        if starts_with(&frame, PUBLISH) {
+            let mut wanted = lock(&shared.unconfirmed);
+            if wanted.as_deref() == Some(exchange(&frame)) {
+                *wanted = None;
+                *lock(deaf) = Some([frame[1], frame[2]]);
+            }
+        }
+        let is_lost = starts_with(&frame, ACK) && {
+            let take = |left: u64| left.checked_sub(1);
+            let lost = &shared.lost_acks;
+            lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take)
+                .is_ok()
+        };
+        if is_lost {
+            shared.fired.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        open(shared).await;
+        if to.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+    deaf: &Mutex<Option<[u8; 2]>>,
+) {
+    while let Some(frame) = read(&mut from).await {
+        let is_confirm = starts_with(&frame, ACK) || starts_with(&frame, NACK);
+        if is_confirm && *lock(deaf) == Some([frame[1], frame[2]]) {
+            shared.fired.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        open(shared).await;
+        if to.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits while everything is swallowed.
+async fn open(shared: &Shared) {
+    let mut mode = shared.mode.subscribe();
+    // The proxy outlives its connections.
+    let _ = mode.wait_for(|mode| *mode != Mode::Swallow).await;
+}
+
+/// Reads a frame: type, channel, size, payload, end.
+async fn read(from: &mut OwnedReadHalf) -> Option<Vec<u8>> {
+    let mut frame = vec![0; 7];
+    from.read_exact(&mut frame).await.ok()?;
+    let size = u32::from_be_bytes([frame[3], frame[4], frame[5], frame[6]]);
+    frame.resize(7 + usize::try_from(size).ok()? + 1, 0);
+    from.read_exact(&mut frame[7..]).await.ok()?;
+    Some(frame)
+}
+
+fn starts_with(frame: &[u8], method: [u8; 4]) -> bool {
+    frame[0] == 1 && frame.get(7..11) == Some(&method)
+}
+
+/// The exchange of a `basic.publish`: after two bytes of nothing, a short string.
+fn exchange(frame: &[u8]) -> &str {
+    let length = usize::from(frame[13]);
+    std::str::from_utf8(&frame[14..14 + length]).unwrap_or_default()
+}
