@@ -18,12 +18,19 @@ pub enum TopologyMode {
     Verify,
 }
 
+/// Leaves room for an endpoint's or a type's name within the 255 bytes that AMQP can carry.
+const NAMESPACE_BYTES_MAX: usize = 40;
+
 /// How a broker is reached and used. Every value but the URL has a default.
 #[derive(Clone)]
 pub struct RabbitMqConfig {
     url: String,
     /// Shown beside the connections in the broker's tools. Default `sagabus`.
     pub connection_name: String,
+    /// Put before the name of every exchange and queue, to keep environments apart that share a
+    /// vhost, for example `staging.`. Default none. Hosts that are to talk to each other have the
+    /// same.
+    pub namespace: String,
     /// Who declares. Default [`TopologyMode::Declare`].
     pub topology: TopologyMode,
     /// Channels on which messages are published at once, 1 to 64. Default 4: one channel is one
@@ -45,6 +52,9 @@ pub struct RabbitMqConfig {
     /// any crash loop; messages that kill the process are found by their redeliveries long before.
     /// Default 1,000,000. The broker refuses another number for a queue that exists.
     pub delivery_limit: u32,
+    /// How long a queue of ours lives without a receiver, for tests and trial environments only:
+    /// what waits in it is deleted with it. Default for ever.
+    pub expires_unused: Option<Duration>,
     /// Certificates in PEM that `amqps` trusts beside those of the system. Default none.
     pub ca_certificates: Option<String>,
 }
@@ -55,6 +65,7 @@ impl RabbitMqConfig {
         Self {
             url: url.into(),
             connection_name: "sagabus".to_owned(),
+            namespace: String::new(),
             topology: TopologyMode::Declare,
             publishing_channels: 4,
             confirm_timeout: Duration::from_secs(10),
@@ -62,6 +73,7 @@ impl RabbitMqConfig {
             heartbeat: Duration::from_secs(10),
             ordered_queues: 8,
             delivery_limit: 1_000_000,
+            expires_unused: None,
             ca_certificates: None,
         }
     }
@@ -90,6 +102,12 @@ impl RabbitMqConfig {
                 ));
             }
         }
+        if self.namespace.len() > NAMESPACE_BYTES_MAX {
+            return refuse(format!(
+                "`namespace` of RabbitMqConfig has more than {NAMESPACE_BYTES_MAX} bytes; choose a \
+                 shorter one"
+            ));
+        }
         let Ok(mut uri) = self.url.parse::<AMQPUri>() else {
             // Not the parser's own words: they may quote the password.
             return refuse(format!(
@@ -111,6 +129,7 @@ impl fmt::Debug for RabbitMqConfig {
         f.debug_struct("RabbitMqConfig")
             .field("url", &self.masked_url())
             .field("connection_name", &self.connection_name)
+            .field("namespace", &self.namespace)
             .field("topology", &self.topology)
             .field("publishing_channels", &self.publishing_channels)
             .field("ordered_queues", &self.ordered_queues)

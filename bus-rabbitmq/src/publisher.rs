@@ -124,8 +124,8 @@ impl Publisher {
         let unroutable = || TransportError::Unroutable {
             address: publication.address.clone(),
         };
-        let route = Route::of(publication).ok_or_else(unroutable)?;
-        if !self.is_known(&route) && !self.find(connection, &route).await? {
+        let route = Route::of(publication, &self.config.namespace).ok_or_else(unroutable)?;
+        if !self.is_known(&route) && !self.find(connection, publication, &route).await? {
             return Err(unroutable());
         }
         Ok(Ready {
@@ -143,7 +143,12 @@ impl Publisher {
 
     /// Declares an event's exchange, or asks for another one, on a channel of its own: what is
     /// missing closes it. Returns whether it is there.
-    async fn find(&self, connection: &Connection, route: &Route) -> Result<bool, TransportError> {
+    async fn find(
+        &self,
+        connection: &Connection,
+        publication: &Publication,
+        route: &Route,
+    ) -> Result<bool, TransportError> {
         let find = async {
             let channel = connection.create_channel().await;
             let channel = channel.map_err(|error| unavailable(&error))?;
@@ -152,7 +157,7 @@ impl Publisher {
                     channel: &channel,
                     config: &self.config,
                 };
-                match declarer.published(route.exchange.as_str()).await {
+                match declarer.published(&publication.address).await {
                     Ok(()) => Ok(true),
                     // It concerns this message, not the broker.
                     Err(TransportError::Setup(fact)) => Err(TransportError::Refused(fact)),

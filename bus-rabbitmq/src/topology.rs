@@ -42,7 +42,7 @@ pub(crate) fn address(kind: Kind, message_type: &str) -> String {
     format!("{}/{message_type}", kind.as_str())
 }
 
-/// Returns the queues of an endpoint.
+/// Returns the queues of an endpoint, without their namespace.
 pub(crate) fn queues(
     endpoint: &EndpointName,
     order: Order,
@@ -73,18 +73,19 @@ impl Route {
     /// `event/<type>` is the one kind that nobody need receive. `endpoint/<name>` is an endpoint's
     /// own exchange, `queue/<name>` a queue, such as a foreign client's for replies, and anything
     /// else an exchange by its name.
-    pub(crate) fn of(publication: &Publication) -> Option<Self> {
+    pub(crate) fn of(publication: &Publication, namespace: &str) -> Option<Self> {
         let address = publication.address.as_str();
+        let ours = || format!("{namespace}{address}");
+        let slot = slot(publication).to_string();
         let is_event = address.starts_with("event/");
-        let (exchange, routing_key) = match address.strip_prefix("queue/") {
-            Some(queue) => ("", queue.to_owned()),
-            None => (
-                address.strip_prefix("endpoint/").unwrap_or(address),
-                slot(publication).to_string(),
-            ),
+        let (exchange, routing_key) = match address.split_once('/') {
+            Some(("queue", queue)) => (String::new(), queue.to_owned()),
+            Some(("endpoint", endpoint)) => (format!("{namespace}{endpoint}"), slot),
+            Some(("event" | "command" | "reply", _)) => (ours(), slot),
+            _ => (address.to_owned(), slot),
         };
         Some(Self {
-            exchange: name(exchange)?,
+            exchange: name(&exchange)?,
             routing_key: name(&routing_key)?,
             is_mandatory: !is_event,
             is_declared_by_us: is_event,
@@ -177,7 +178,8 @@ impl Declarer<'_> {
         let rest = format!("{endpoint}/unslotted-{}", queues.len());
         self.exchange(&rest, ExchangeKind::Fanout, None).await?;
         self.bind_queue(&queues[0], &rest, "").await?;
-        self.exchange(endpoint.as_str(), ExchangeKind::Direct, Some(&rest))
+        let alternate = format!("{}{rest}", self.config.namespace);
+        self.exchange(endpoint.as_str(), ExchangeKind::Direct, Some(&alternate))
             .await?;
         for slot in 0..SLOTS {
             let queue = &queues[slot as usize % queues.len()];
@@ -195,7 +197,8 @@ impl Declarer<'_> {
         let limit = AMQPValue::LongLongInt(i64::from(self.config.delivery_limit));
         arguments.insert("x-delivery-limit".into(), limit);
         arguments.insert("x-dead-letter-exchange".into(), text(""));
-        arguments.insert("x-dead-letter-routing-key".into(), text(aside));
+        let aside = format!("{}{aside}", self.config.namespace);
+        arguments.insert("x-dead-letter-routing-key".into(), text(&aside));
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         arguments.insert("x-overflow".into(), text("reject-publish"));
         if order == Order::PerKey {
@@ -210,6 +213,10 @@ impl Declarer<'_> {
             "x-queue-type".into(),
             AMQPValue::LongString("quorum".into()),
         );
+        if let Some(expiry) = self.config.expires_unused {
+            let millis = i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX);
+            arguments.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
+        }
         let options = QueueDeclareOptions {
             passive: self.config.topology == TopologyMode::Verify,
             durable: true,
@@ -257,7 +264,8 @@ impl Declarer<'_> {
         if self.config.topology == TopologyMode::Verify {
             return Ok(());
         }
-        let (to, from, key) = (self.name(queue)?, self.name(exchange)?, self.name(key)?);
+        let (to, from) = (self.name(queue)?, self.name(exchange)?);
+        let key = ShortString::from(key);
         let (options, none) = (QueueBindOptions::default(), FieldTable::default());
         let bound = self.channel.queue_bind(to, from, key, options, none).await;
         bound.map_err(|error| self.explain("binding of queue", queue, &error))
@@ -276,8 +284,9 @@ impl Declarer<'_> {
         bound.map_err(|error| self.explain("binding of exchange", from, &error))
     }
 
+    /// A name in our namespace.
     fn name(&self, text: &str) -> Result<ShortString, TransportError> {
-        name(text).ok_or_else(|| {
+        name(&format!("{}{text}", self.config.namespace)).ok_or_else(|| {
             TransportError::Setup(format!(
                 "the name `{text}` has more than {NAME_BYTES_MAX} bytes; choose a shorter one"
             ))
@@ -354,13 +363,13 @@ mod tests {
 
     #[test]
     fn only_events_may_be_heard_by_nobody() {
-        let route = |address| Route::of(&publication(address, Some("k"))).unwrap();
+        let route = |address| Route::of(&publication(address, Some("k")), "ns.").unwrap();
         let event = route("event/shop.placed");
-        assert_eq!(event.exchange.as_str(), "event/shop.placed");
+        assert_eq!(event.exchange.as_str(), "ns.event/shop.placed");
         assert!(!event.is_mandatory && event.is_declared_by_us);
         for (address, exchange) in [
-            ("command/shop.charge", "command/shop.charge"),
-            ("endpoint/parcels", "parcels"),
+            ("command/shop.charge", "ns.command/shop.charge"),
+            ("endpoint/parcels", "ns.parcels"),
             ("somebody's exchange", "somebody's exchange"),
         ] {
             let other = route(address);
@@ -372,7 +381,7 @@ mod tests {
             (queue.exchange.as_str(), queue.routing_key.as_str()),
             ("", "amq.gen-1")
         );
-        assert_eq!(Route::of(&publication(&"x".repeat(256), None)), None);
+        assert_eq!(Route::of(&publication(&"x".repeat(256), None), ""), None);
     }
 
     #[test]
@@ -393,7 +402,7 @@ mod tests {
             shown.starts_with("endpoint `orders` is owned by store 1,"),
             "{shown}"
         );
-        let said = said.replace("store/", "taken-by/");
+        let said = said.replace("'store/", "'taken-by/");
         let shown = different("exchange", "command/charge", &said);
         assert!(
             shown.starts_with("command `charge` is taken by endpoint `1`"),

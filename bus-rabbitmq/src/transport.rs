@@ -177,7 +177,10 @@ impl Transport for RabbitMq {
                 link: Arc::clone(&parts.receiving),
                 endpoint: endpoint.name.clone(),
                 order: endpoint.order,
-                queues: topology::queues(&endpoint.name, endpoint.order, &self.config),
+                queues: topology::queues(&endpoint.name, endpoint.order, &self.config)
+                    .into_iter()
+                    .map(|queue| format!("{}{queue}", self.config.namespace))
+                    .collect(),
                 prefetch,
                 redeclare: parts.declared.redeclare(&endpoint.name),
                 outages: Arc::clone(&parts.outages),

@@ -1,22 +1,22 @@
 //! The transport contract on a real RabbitMQ.
 
-use sagabus_rabbitmq::RabbitMq;
-use sagabus_testkit::transport::{TransportUnderTest, unavailable};
+use sagabus_testkit::amqp_proxy::{AmqpProxy, authority};
+use sagabus_testkit::transport::TransportUnderTest;
 
-use crate::proxy::{Proxy, authority};
+use crate::site::{config, rabbitmq, url};
 
 /// The transport goes through a proxy that can cut it off; its peer does not.
-async fn rabbitmq() -> Option<TransportUnderTest> {
-    let Ok(url) = std::env::var("SAGABUS_RABBITMQ_URL") else {
-        return unavailable("SAGABUS_RABBITMQ_URL is not set");
-    };
+async fn broker() -> Option<TransportUnderTest> {
+    let url = url()?;
     let server = authority(&url).parse().expect("the URL names an address");
-    let proxy = Proxy::start(server).await;
-    let transport = RabbitMq::connect(proxy.url(&url));
-    let peer = RabbitMq::connect(url);
-    Some(TransportUnderTest::new(transport, peer).breaking(proxy))
+    let proxy = AmqpProxy::start(server).await;
+    let peer = config(&url);
+    let mut proxied = config(&proxy.url(&url));
+    proxied.namespace.clone_from(&peer.namespace);
+    let test = TransportUnderTest::new(rabbitmq(&proxied), rabbitmq(&peer));
+    Some(test.breaking(proxy))
 }
 
 // A broker that refuses a message of a quorum queue is full or broken, and cannot be made to be so
 // for one message.
-sagabus_testkit::transport_suite!(rabbitmq, may_skip: [Nacks]);
+sagabus_testkit::transport_suite!(broker, may_skip: [Nacks]);

@@ -1,4 +1,6 @@
 //! Tests against a real broker.
 
+// What tests share.
+mod site;
+// The contract.
 mod conformance;
-mod proxy;

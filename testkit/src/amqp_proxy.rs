@@ -1,4 +1,4 @@
-//! A proxy before the broker that reads AMQP's frames, so that a test can cut a connection exactly
+//! A proxy before a RabbitMQ broker that reads AMQP's frames, so that a test can cut a connection exactly
 //! between a publication and its confirm, lose an ack, or let both sides wait for ever.
 
 use std::net::SocketAddr;
@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use sagabus_testkit::transport::Breakable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+use crate::transport::Breakable;
 
 /// `basic.publish`, `basic.ack` and `basic.nack`, as class and method.
 const PUBLISH: [u8; 4] = [0, 60, 0, 40];
@@ -21,7 +22,7 @@ const NACK: [u8; 4] = [0, 60, 0, 120];
 
 /// What the proxy does with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub enum Mode {
     /// Passes everything on.
     Pass,
     /// Takes no connection.
@@ -31,7 +32,7 @@ pub(crate) enum Mode {
 }
 
 /// A running proxy, which ends when this is dropped.
-pub(crate) struct Proxy {
+pub struct AmqpProxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     _running: JoinSet<()>,
@@ -48,8 +49,12 @@ struct Shared {
     fired: AtomicU64,
 }
 
-impl Proxy {
-    pub(crate) async fn start(server: SocketAddr) -> Self {
+impl AmqpProxy {
+    /// Listens on a port of its own, and passes on to this server.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port can be listened on");
         let address = listener.local_addr().expect("it is bound");
@@ -71,12 +76,16 @@ impl Proxy {
     }
 
     /// Rewrites the URL of the server to go through here.
-    pub(crate) fn url(&self, url: &str) -> String {
+    ///
+    /// # Panics
+    /// When it is no URL.
+    pub fn url(&self, url: &str) -> String {
         let place = authority(url);
         url.replacen(&place, &self.address.to_string(), 1)
     }
 
-    pub(crate) fn set(&self, mode: Mode) {
+    /// Changes what is done with connections.
+    pub fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
         if mode == Mode::Refuse {
             self.cut();
@@ -84,29 +93,32 @@ impl Proxy {
     }
 
     /// Cuts every connection that there is.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.shared.cuts.send_modify(|count| *count += 1);
     }
 
     /// Loses the next acks of clients, each together with its connection.
-    pub(crate) fn lose_acks(&self, count: u64) {
+    pub fn lose_acks(&self, count: u64) {
         self.shared.lost_acks.store(count, Ordering::SeqCst);
     }
 
     /// Counts the faults that happened, cuts on command aside.
-    pub(crate) fn fired(&self) -> u64 {
+    pub fn fired(&self) -> u64 {
         self.shared.fired.load(Ordering::SeqCst)
     }
 }
 
 /// Host and port of a URL.
-pub(crate) fn authority(url: &str) -> String {
+///
+/// # Panics
+/// When it is no URL.
+pub fn authority(url: &str) -> String {
     let rest = url.split_once("://").expect("a URL has a scheme").1;
     let rest = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
     rest.split(['/', '?']).next().unwrap_or_default().to_owned()
 }
 
-impl Breakable for Proxy {
+impl Breakable for AmqpProxy {
     fn cut_connections(&self) -> BoxFuture<'_, ()> {
         self.cut();
         std::future::ready(()).boxed()
@@ -119,6 +131,14 @@ impl Breakable for Proxy {
     fn cut_before_confirm<'a>(&'a self, address: &'a str) -> BoxFuture<'a, bool> {
         *lock(&self.shared.unconfirmed) = Some(address.to_owned());
         std::future::ready(true).boxed()
+    }
+}
+
+impl std::fmt::Debug for AmqpProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AmqpProxy")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -175,7 +195,8 @@ async fn requests(
     while let Some(frame) = read(&mut from).await {
         if starts_with(&frame, PUBLISH) {
             let mut wanted = lock(&shared.unconfirmed);
-            if wanted.as_deref() == Some(exchange(&frame)) {
+            let is_wanted = |wanted: &String| exchange(&frame).ends_with(wanted.as_str());
+            if wanted.as_ref().is_some_and(is_wanted) {
                 *wanted = None;
                 *lock(deaf) = Some([frame[1], frame[2]]);
             }
