@@ -14,6 +14,7 @@ pub mod store;
 // Transports.
 pub mod transport;
 pub mod fault_broker;
+pub mod kafka_broker;
 pub mod rabbitmq_broker;
 pub mod amqp_proxy;
 // Hosts on a store.

@@ -10,3 +10,5 @@ mod demo;
 mod killed;
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod outage;
+#[cfg(all(unix, feature = "sqlite", feature = "postgres", feature = "kafka"))]
+mod kafka;

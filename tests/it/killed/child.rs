@@ -13,7 +13,7 @@ use super::messages::{
     Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, StartTransfer, bounces,
     cannot_be_noted, cents, stumbles, transfer_machine,
 };
-use super::plan::{Assignment, Database, Plan};
+use super::plan::{Assignment, Broker, Database, Plan};
 
 /// Runs the workload when this binary was started as a child; else there is nothing to do.
 #[test]
@@ -40,6 +40,18 @@ fn runs_only_as_a_child() {
             }
         }
     });
+}
+
+/// Gives a host the broker that it was told.
+pub(crate) fn connected(builder: HostBuilder, broker: Option<&Broker>) -> HostBuilder {
+    match broker {
+        None => builder,
+        Some(Broker::Fault(address)) => builder.transport(FaultTransport::new(*address)),
+        #[cfg(all(unix, feature = "kafka"))]
+        Some(Broker::Kafka { brokers, prefix }) => {
+            builder.transport(crate::kafka::transport(brokers, prefix))
+        }
+    }
 }
 
 /// Handlers and API for one engine: they differ by their `Tx` and by how parameters are written.
@@ -134,10 +146,7 @@ macro_rules! workload {
             /// Places what is missing, then runs until nothing is left to do.
             pub(super) async fn run(store: $store, assignment: &Assignment) {
                 let transfers = assignment.transfers;
-                let builder = match assignment.broker {
-                    Some(broker) => Host::builder("child").transport(FaultTransport::new(broker)),
-                    None => Host::builder("child"),
-                };
+                let builder = connected(Host::builder("child"), assignment.broker.as_ref());
                 let host = equip(builder, &store)
                     .build()
                     .expect("the workload is put together well");

@@ -10,7 +10,7 @@ use sagabus_testkit::fault_broker::FaultBroker;
 use crate::databases::{block_on, create_database, say, server};
 
 use super::ledger::{Verdict, judge, ledger_rows, prepare};
-use super::plan::{Database, Plan};
+use super::plan::{Broker, Database, Plan};
 use super::process::{Ended, run_child};
 
 /// Transfers per cell: enough that every kind of way is taken at least once.
@@ -31,40 +31,62 @@ struct Cell {
 
 #[test]
 fn a_process_killed_anywhere_on_sqlite_loses_and_doubles_nothing() {
-    run_matrix("sqlite", false, None);
+    run_matrix("sqlite", Carrier::Database, None);
 }
 
 #[test]
 fn a_process_killed_anywhere_on_sqlite_with_a_broker_loses_and_doubles_nothing() {
-    run_matrix("sqlite", true, None);
+    run_matrix("sqlite", Carrier::FaultBroker, None);
 }
 
 #[test]
 fn a_process_killed_anywhere_on_postgres_loses_and_doubles_nothing() {
     let Some(server) = server() else { return };
-    run_matrix("postgres", false, Some(&server));
+    run_matrix("postgres", Carrier::Database, Some(&server));
 }
 
 #[test]
 fn a_process_killed_anywhere_on_postgres_with_a_broker_loses_and_doubles_nothing() {
     let Some(server) = server() else { return };
-    run_matrix("postgres", true, Some(&server));
+    run_matrix("postgres", Carrier::FaultBroker, Some(&server));
+}
+
+#[cfg(all(unix, feature = "kafka"))]
+#[test]
+fn a_process_killed_anywhere_with_kafka_loses_and_doubles_nothing() {
+    let Some(brokers) = crate::kafka::brokers() else {
+        return;
+    };
+    run_matrix("sqlite", Carrier::Kafka(brokers), None);
+}
+
+/// What carries the messages of a matrix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Carrier {
+    Database,
+    FaultBroker,
+    #[cfg(all(unix, feature = "kafka"))]
+    Kafka(String),
+}
+
+impl Carrier {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Database => "",
+            Self::FaultBroker => "+broker",
+            #[cfg(all(unix, feature = "kafka"))]
+            Self::Kafka(_) => "+kafka",
+        }
+    }
 }
 
 /// Runs every cell of one set-up, a few at a time, and judges them together.
-fn run_matrix(database: &str, has_broker: bool, server: Option<&str>) {
+fn run_matrix(database: &str, carrier: Carrier, server: Option<&str>) {
+    let set_up = format!("{database}{}", carrier.name());
     let folder = std::env::temp_dir();
-    let folder = folder.join(format!(
-        "sagabus-killed-{database}-{has_broker}-{}",
-        std::process::id()
-    ));
+    let folder = folder.join(format!("sagabus-killed-{set_up}-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
-    let set_up = if has_broker {
-        format!("{database}+broker")
-    } else {
-        database.to_owned()
-    };
-    let waiting = Mutex::new(cells_of(has_broker));
+    let waiting = Mutex::new(cells_of(&carrier));
     let cells = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -77,7 +99,7 @@ fn run_matrix(database: &str, has_broker: bool, server: Option<&str>) {
                         }
                         None => Place::File(folder.join(format!("{}-{hit}.db", point.as_str()))),
                     };
-                    let cell = block_on(run_cell(name, place, has_broker, point, hit));
+                    let cell = block_on(run_cell(name, place, &carrier, point, hit));
                     cells
                         .lock()
                         .expect("no cell panics while it reports")
@@ -104,7 +126,7 @@ enum Place<'a> {
 
 /// Lists the cells: every point, with its first hit and with a later one. Points of the relay need
 /// a broker.
-fn cells_of(has_broker: bool) -> Vec<(Point, u64)> {
+fn cells_of(carrier: &Carrier) -> Vec<(Point, u64)> {
     let needs_broker = [
         Point::BeforePublish,
         Point::AfterPublish,
@@ -113,9 +135,15 @@ fn cells_of(has_broker: bool) -> Vec<(Point, u64)> {
     // With a broker, rows are handed to the publisher or claimed by it; commands never are local.
     let points = Point::ALL
         .iter()
-        .filter(|point| has_broker || !needs_broker.contains(point));
-    let all = points.flat_map(|point| [(*point, 1), (*point, later_hit(*point))]);
-    all.collect()
+        .filter(|point| *carrier != Carrier::Database || !needs_broker.contains(point));
+    match carrier {
+        // Joining its groups takes a process longer than all else: one hit of each point.
+        #[cfg(all(unix, feature = "kafka"))]
+        Carrier::Kafka(_) => points.map(|point| (*point, later_hit(*point))).collect(),
+        Carrier::Database | Carrier::FaultBroker => points
+            .flat_map(|point| [(*point, 1), (*point, later_hit(*point))])
+            .collect(),
+    }
 }
 
 /// A hit in the middle of the run, for points that are passed rarely the second.
@@ -135,30 +163,37 @@ fn later_hit(point: Point) -> u64 {
 async fn run_cell(
     name: String,
     place: Place<'_>,
-    has_broker: bool,
+    carrier: &Carrier,
     point: Point,
     hit: u64,
 ) -> Cell {
     let database = match place {
         Place::File(path) => Database::Sqlite(path),
         Place::Server(server, database) => {
+            let has_broker = *carrier != Carrier::Database;
             let database = format!("{database}_{has_broker}_{}", std::process::id());
             Database::Postgres(create_database(server, &database).await)
         }
     };
     prepare(&database).await;
     // In this process, so that it outlives the children that are killed.
-    let broker = match has_broker {
-        true => Some(
-            FaultBroker::start()
-                .await
-                .expect("a port can be listened on"),
-        ),
-        false => None,
+    let mut broker = None;
+    let carrier = match carrier {
+        Carrier::Database => None,
+        Carrier::FaultBroker => {
+            let started = FaultBroker::start().await;
+            let started = broker.insert(started.expect("a port can be listened on"));
+            Some(Broker::Fault(started.address()))
+        }
+        #[cfg(all(unix, feature = "kafka"))]
+        Carrier::Kafka(brokers) => Some(Broker::Kafka {
+            brokers: brokers.clone(),
+            prefix: crate::kafka::prefix(),
+        }),
     };
     let plan = Plan {
         database: database.clone(),
-        broker: broker.as_ref().map(FaultBroker::address),
+        broker: carrier,
         transfers: TRANSFERS,
         fault: Some((point.as_str(), hit)),
         patience: Duration::from_secs(90),

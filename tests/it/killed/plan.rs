@@ -15,12 +15,46 @@ pub(crate) enum Database {
     Postgres(String),
 }
 
+/// What carries the messages, where it is not the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Broker {
+    /// The fault broker at this address.
+    Fault(SocketAddr),
+    /// Kafka at these brokers, with topics and groups of this prefix.
+    #[cfg(all(unix, feature = "kafka"))]
+    Kafka { brokers: String, prefix: String },
+}
+
+impl Broker {
+    /// As a child is told.
+    fn shown(&self) -> String {
+        match self {
+            Self::Fault(address) => format!("fault {address}"),
+            #[cfg(all(unix, feature = "kafka"))]
+            Self::Kafka { brokers, prefix } => format!("kafka {brokers} {prefix}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let words: Vec<_> = text.split(' ').collect();
+        match &words[..] {
+            ["fault", address] => Some(Self::Fault(address.parse().ok()?)),
+            #[cfg(all(unix, feature = "kafka"))]
+            ["kafka", brokers, prefix] => Some(Self::Kafka {
+                brokers: (*brokers).to_owned(),
+                prefix: (*prefix).to_owned(),
+            }),
+            _ => None,
+        }
+    }
+}
+
 /// What one child does: place transfers up to `transfers`, run the host until all are settled.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) database: Database,
-    /// Where the broker listens, if one carries the messages.
-    pub(crate) broker: Option<SocketAddr>,
+    /// What carries the messages, if not the database.
+    pub(crate) broker: Option<Broker>,
     pub(crate) transfers: i64,
     /// Where the child is to kill itself: a point's name and which hit.
     pub(crate) fault: Option<(&'static str, u64)>,
@@ -42,8 +76,8 @@ impl Plan {
         let mut child = Child::new("killed::child::runs_only_as_a_child")
             .with(DATABASE, database)
             .with(TRANSFERS, self.transfers.to_string());
-        if let Some(broker) = self.broker {
-            child = child.with(BROKER, broker.to_string());
+        if let Some(broker) = &self.broker {
+            child = child.with(BROKER, broker.shown());
         }
         match self.fault {
             Some((point, hit)) => child.killed_at(point, hit),
@@ -57,7 +91,7 @@ impl Plan {
         let transfers = std::env::var(TRANSFERS).ok()?.parse().ok()?;
         let broker = std::env::var(BROKER)
             .ok()
-            .and_then(|address| address.parse().ok());
+            .and_then(|told| Broker::parse(&told));
         let is_postgres = database.starts_with("postgres");
         let database = if is_postgres {
             Database::Postgres(database)
@@ -76,6 +110,6 @@ impl Plan {
 #[derive(Clone, Debug)]
 pub(crate) struct Assignment {
     pub(crate) database: Database,
-    pub(crate) broker: Option<SocketAddr>,
+    pub(crate) broker: Option<Broker>,
     pub(crate) transfers: i64,
 }

@@ -3,7 +3,7 @@
 
 mod wire;
 mod proxy;
-mod site;
+pub(crate) mod site;
 mod doubt;
 mod frozen;
 mod terminated;

@@ -23,7 +23,8 @@ use super::wire::Places;
 /// A database on the server.
 pub(crate) struct Site {
     pub(crate) url: String,
-    server: String,
+    /// The server that is told to remove it; none where another process will.
+    server: Option<String>,
     /// For the test's own questions, past every proxy.
     direct: Arc<Mutex<PgConnection>>,
 }
@@ -38,9 +39,19 @@ impl Site {
         let direct = PgConnection::connect(&url).await;
         Some(Self {
             url,
-            server,
+            server: Some(server),
             direct: Arc::new(Mutex::new(direct.expect("the server answers"))),
         })
+    }
+
+    /// Joins another process's.
+    pub(crate) async fn join(url: &str) -> Self {
+        let direct = PgConnection::connect(url).await;
+        Self {
+            url: url.to_owned(),
+            server: None,
+            direct: Arc::new(Mutex::new(direct.expect("the server answers"))),
+        }
     }
 
     pub(crate) fn history(&self) -> History {
@@ -120,7 +131,10 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        let (server, url) = (self.server.clone(), self.url.clone());
+        let Some(server) = self.server.clone() else {
+            return;
+        };
+        let url = self.url.clone();
         // A thread of its own: the test's runtime may be about to end, or in a panic.
         let dropped = std::thread::spawn(move || block_on(drop_database(&server, &url)));
         let _ = dropped.join(); // A database too many harms nobody.

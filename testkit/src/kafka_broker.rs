@@ -1,0 +1,174 @@
+//! A Kafka broker of a test's own, to be killed and started again. It is made from what
+//! `cargo xtask services` keeps for this: the jars and the settings of the shared broker.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Names the folder with the jars and the settings.
+const HOME: &str = "SAGABUS_KAFKA_HOME";
+/// A start on a machine with much else to do.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Any 16 bytes: the data folder is new.
+const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+
+/// A broker; its process and its data are gone when this is dropped.
+#[derive(Debug)]
+pub struct KafkaBroker {
+    home: PathBuf,
+    data: PathBuf,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl KafkaBroker {
+    /// Starts a broker with a new data folder; `None`, with a word, where there is nothing to make
+    /// one of.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start() -> Option<Self> {
+        Self::start_behind(None)
+    }
+
+    /// Starts a broker that sends its clients to another port: a proxy's.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_behind(proxy: Option<u16>) -> Option<Self> {
+        let Some(home) = std::env::var_os(HOME) else {
+            crate::service::skip(&format!("{HOME} is not set: no broker to kill"));
+            return None;
+        };
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sagabus-kafka-test-{}-{number}", std::process::id());
+        let mut broker = Self {
+            home: home.into(),
+            data: std::env::temp_dir().join(name),
+            port: free_port(),
+            process: None,
+        };
+        broker.format(proxy);
+        broker.restart();
+        Some(broker)
+    }
+
+    /// Returns where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Kills it, as a machine that loses its power would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("our own broker can be killed");
+            process.wait().expect("it ends");
+        }
+    }
+
+    /// Starts it on its port and its data, and returns once it coordinates groups.
+    ///
+    /// # Panics
+    /// When it does not come up within a minute.
+    pub fn restart(&mut self) {
+        self.kill();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.data.join("broker.log"))
+            .expect("a log can be written");
+        let mut command = self.java("-Xmx384m");
+        command.arg("kafka.Kafka").arg(self.settings());
+        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log is shared"));
+        self.process = Some(command.stdout(log).spawn().expect("Java can be started"));
+        let deadline = Instant::now() + READY_WITHIN;
+        while !self.coordinates_groups() {
+            assert!(Instant::now() < deadline, "the broker is not ready: {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The last of what it said, for messages.
+    fn said(&self) -> String {
+        let text = fs::read_to_string(self.data.join("broker.log")).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(10)..].join("\n")
+    }
+
+    fn settings(&self) -> PathBuf {
+        self.data.join("server.properties")
+    }
+
+    fn format(&self, proxy: Option<u16>) {
+        fs::create_dir_all(&self.data).expect("a temporary folder can be made");
+        let template = fs::read_to_string(self.home.join("server.properties"));
+        let template = template.expect("the settings of the shared broker can be read");
+        let log = self.data.join("log");
+        let mut filled = template
+            .replace("@PORT@", &self.port.to_string())
+            .replace("@CONTROLLER@", &free_port().to_string())
+            .replace("@DATA@", &log.display().to_string());
+        if let Some(proxy) = proxy {
+            let ours = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", self.port);
+            let theirs = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{proxy}");
+            filled = filled.replace(&ours, &theirs);
+        }
+        fs::write(self.settings(), filled).expect("a file can be written");
+        let mut command = self.java("-Xmx128m");
+        command.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER]);
+        command.arg("-c").arg(self.settings()).stdout(Stdio::null());
+        let formatted = command.status().expect("Java can be started");
+        assert!(formatted.success(), "the data folder cannot be formatted");
+    }
+
+    fn java(&self, heap: &str) -> Command {
+        let logging = self.home.join("log4j2.properties");
+        let mut command = Command::new("java");
+        command.arg(heap);
+        command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+        command.arg("-cp").arg(libs(&self.home));
+        command
+    }
+
+    /// Asks who coordinates a group, which makes the topic of the offsets on a new broker.
+    fn coordinates_groups(&self) -> bool {
+        let ask = || -> std::io::Result<bool> {
+            let patience = Duration::from_secs(1);
+            let mut stream = TcpStream::connect_timeout(&self.address(), patience)?;
+            stream.set_read_timeout(Some(patience))?;
+            // FindCoordinator, version 1, number 7, client "t", group "t", kind 0.
+            let request = b"\0\x0a\0\x01\0\0\0\x07\0\x01t\0\x01t\0";
+            let bytes = u32::try_from(request.len()).expect("it is short");
+            stream.write_all(&[&bytes.to_be_bytes()[..], request].concat())?;
+            // Length, number, throttle time, error code.
+            let mut answer = [0; 14];
+            stream.read_exact(&mut answer)?;
+            Ok(answer[12..] == [0, 0])
+        };
+        ask().unwrap_or(false)
+    }
+}
+
+impl Drop for KafkaBroker {
+    fn drop(&mut self) {
+        self.kill();
+        // A folder too many in the temporary folder harms nobody.
+        let _ = fs::remove_dir_all(&self.data);
+    }
+}
+
+fn libs(home: &Path) -> String {
+    home.join("libs/*").display().to_string()
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}

@@ -1,0 +1,119 @@
+//! A link to a broker that can be cut, stopped and slowed by a test.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// What a link does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Passes everything on.
+    Pass,
+    /// Cuts every connection there is, and accepts no more.
+    Refuse,
+    /// Passes on what clients say, and nothing of what the broker answers.
+    LoseAnswers,
+    /// Passes nothing on in either direction, and says nothing of it.
+    Swallow,
+}
+
+/// A listener before a broker. It is gone when this is dropped.
+pub(super) struct Link {
+    pub(super) address: SocketAddr,
+    mode: Arc<watch::Sender<(Mode, u64)>>,
+    _running: JoinSet<()>,
+}
+
+impl Link {
+    /// Listens; the broker may be started after this, when it is known where its clients come in.
+    pub(super) async fn listen() -> (Self, watch::Sender<Option<SocketAddr>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a port can be listened on");
+        let address = listener.local_addr().expect("it is bound");
+        let mode = Arc::new(watch::Sender::new((Mode::Pass, 0)));
+        let (broker, where_it_is) = watch::channel(None);
+        let mut running = JoinSet::new();
+        running.spawn(accept(listener, where_it_is, Arc::clone(&mode)));
+        let link = Self {
+            address,
+            mode,
+            _running: running,
+        };
+        (link, broker)
+    }
+
+    /// Changes what the link does to the connections that there are and to new ones.
+    pub(super) fn set(&self, mode: Mode) {
+        self.mode.send_modify(|current| current.0 = mode);
+    }
+
+    /// Cuts every connection that there is; new ones are accepted.
+    pub(super) fn cut(&self) {
+        self.mode.send_modify(|current| current.1 += 1);
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    broker: watch::Receiver<Option<SocketAddr>>,
+    mode: Arc<watch::Sender<(Mode, u64)>>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (client, _) = listener.accept().await.expect("a client can be accepted");
+        let Some(broker) = *broker.borrow() else {
+            continue; // The client sees its connection closed.
+        };
+        if mode.borrow().0 == Mode::Refuse {
+            continue;
+        }
+        connections.spawn(pass(client, broker, mode.subscribe()));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn pass(client: TcpStream, broker: SocketAddr, mut mode: watch::Receiver<(Mode, u64)>) {
+    let Ok(server) = TcpStream::connect(broker).await else {
+        return;
+    };
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let cuts = mode.borrow().1;
+    let is_over = |(mode, now): &(Mode, u64)| *mode == Mode::Refuse || *now != cuts;
+    let (asks, answers) = (mode.clone(), mode.clone());
+    tokio::select! {
+        () = copy(from_client, to_server, asks, &[Mode::Swallow]) => {}
+        () = copy(from_server, to_client, answers, &[Mode::Swallow, Mode::LoseAnswers]) => {}
+        _ = mode.wait_for(is_over) => {}
+    }
+}
+
+/// Passes bytes on; while `held` is in force, what comes is lost, and the connection with it when
+/// that is over: no client could make sense of the rest.
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mode: watch::Receiver<(Mode, u64)>,
+    held: &[Mode],
+) {
+    let mut bytes = vec![0; 64 * 1024];
+    let mut has_lost = false;
+    loop {
+        let Ok(count) = from.read(&mut bytes).await else {
+            return;
+        };
+        let is_held = held.contains(&mode.borrow().0);
+        has_lost |= is_held && count > 0;
+        if count == 0 || (has_lost && !is_held) {
+            return;
+        }
+        if !is_held && to.write_all(&bytes[..count]).await.is_err() {
+            return;
+        }
+    }
+}
