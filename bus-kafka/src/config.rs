@@ -8,7 +8,7 @@ use sagabus_core::codec::BODY_BYTES_MAX;
 use sagabus_core::error::TransportError;
 
 /// How to reach a cluster, and what is expected of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct KafkaConfig {
     /// Brokers to begin with: `kafka-1:9092,kafka-2:9092`.
     pub brokers: String,
@@ -115,8 +115,6 @@ impl KafkaConfig {
         client
             .set("bootstrap.servers", &self.brokers)
             .set("client.id", "sagabus")
-            // One line per outage is ours; the library's own go to the debug level.
-            .set("log.connection.close", "false")
             // Between two tries to reach a broker: soon back, and gentle to one that starts.
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000")
@@ -135,6 +133,33 @@ impl KafkaConfig {
     }
 }
 
+impl fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What somebody took for a URL may have a password in it.
+        let brokers = if self.brokers.contains('@') {
+            "***"
+        } else {
+            &self.brokers
+        };
+        f.debug_struct("KafkaConfig")
+            .field("brokers", &brokers)
+            .field("security", &self.security)
+            .field("prefix", &self.prefix)
+            .field("topics", &self.topics)
+            .field("start", &self.start)
+            .field("instance", &self.instance)
+            .field("session", &self.session)
+            .field("heartbeat", &self.heartbeat)
+            .field("poll_interval_max", &self.poll_interval_max)
+            .field("hand_over", &self.hand_over)
+            .field("delivery_timeout", &self.delivery_timeout)
+            .field("request_timeout", &self.request_timeout)
+            .field("body_bytes_max", &self.body_bytes_max)
+            .field("options", &self.options)
+            .finish()
+    }
+}
+
 fn is_broker(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else {
         return false;
@@ -148,7 +173,7 @@ fn is_broker(text: &str) -> bool {
 pub enum Security {
     /// No TLS, no log-in.
     Plain,
-    /// TLS without a log-in. Needs the feature `kafka-ssl`.
+    /// TLS without a log-in. Needs librdkafka with OpenSSL, see [`Tls`].
     Tls(Tls),
     /// A user and a password.
     Sasl {
@@ -168,13 +193,17 @@ pub enum Security {
 pub enum Mechanism {
     /// As it is: only over TLS, or in a closed network.
     Plain,
-    /// As a challenge's answer. Needs the feature `kafka-ssl`.
+    /// As a challenge's answer. Needs librdkafka with OpenSSL, see [`Tls`].
     ScramSha256,
-    /// As a challenge's answer. Needs the feature `kafka-ssl`.
+    /// As a challenge's answer. Needs librdkafka with OpenSSL, see [`Tls`].
     ScramSha512,
 }
 
 /// Whose certificates are trusted.
+///
+/// TLS is OpenSSL's, which nothing of ours builds: add
+/// `rdkafka = { version = "0.39", features = ["ssl-vendored"] }` to the `Cargo.toml` of the service, and
+/// the one librdkafka of the build has it.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
     /// A file with the authorities' certificates. Default: those of the system.
@@ -374,7 +403,8 @@ mod tests {
         let shown = format!("{config:?}");
         assert!(shown.contains("orders") && shown.contains("ssl.key.password"));
         assert!(!shown.contains(CANARY), "{shown}");
-        let url = refused(|c| c.brokers = format!("kafka://me:{CANARY}@host:9092"));
+        config.brokers = format!("kafka://me:{CANARY}@host:9092");
+        let url = config.check().unwrap_err().to_string() + &format!("{config:?}");
         assert!(!url.contains(CANARY), "{url}");
     }
 

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 use crate::config::KafkaConfig;
 use crate::error::{is_away, is_new, shown};
 
+/// What is missing where TLS, or a log-in by a challenge, is not known.
+const NEEDS_SSL: &str = "librdkafka was built without OpenSSL: add `rdkafka = { version = \"0.39\", \
+    features = [\"ssl-vendored\"] }` to your Cargo.toml";
 /// Between two tries to reach a cluster that is away.
 const PROBE: Duration = Duration::from_millis(500);
 /// How long one try of a question may take; after it, what the client has heard meanwhile is read.
@@ -123,16 +126,15 @@ impl Connection {
     fn cannot_be_made(&self, error: &KafkaError) -> String {
         let brokers = &self.config().brokers;
         let fact = shown(error);
-        // The library was built without it.
-        let needs_ssl = fact.contains("not available")
-            || fact.contains("OpenSSL")
-            || fact.contains("not supported");
-        let remedy = if needs_ssl {
-            "; build with the feature `kafka-ssl`"
-        } else {
-            "; correct the Kafka settings"
+        let is_of_ssl = |name: &str| {
+            name.starts_with("ssl.") || ["security.protocol", "sasl.mechanisms"].contains(&name)
         };
-        format!("no client for the brokers `{brokers}` can be made: {fact}{remedy}")
+        let remedy = match error {
+            KafkaError::ClientConfig(_, _, name, _) if is_of_ssl(name) => NEEDS_SSL,
+            _ if fact.contains("OpenSSL") || fact.contains("SSL") => NEEDS_SSL,
+            _ => "correct the Kafka settings",
+        };
+        format!("no client for the brokers `{brokers}` can be made: {fact}; {remedy}")
     }
 
     /// The client for questions about topics. Belongs to no group.
@@ -169,7 +171,10 @@ impl Connection {
         let deadline = Instant::now() + self.config().request_timeout;
         loop {
             let error = match question(&inspector, ASK) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    self.link().forget();
+                    return Ok(answer);
+                }
                 Err(error) => error,
             };
             // Why it did not answer is told by events that wait to be heard.
@@ -260,6 +265,13 @@ impl Connection {
                      instead of TLS, or without the log-in that they want ({reason})"
                 ))
             }
+            _ if reason.contains("in state UP") => TransportError::Unavailable(
+                format!(
+                    "brokers `{brokers}` close connections at once; where they want TLS or a \
+                         log-in, check `security` ({reason})"
+                )
+                .into(),
+            ),
             _ => TransportError::Unavailable(
                 format!("brokers `{brokers}`: {fact} ({reason})").into(),
             ),
@@ -366,6 +378,17 @@ impl Link {
         })
     }
 
+    /// Notes what may be the reason, where nothing better is known.
+    fn suspect(&self, reason: &str) {
+        let unknown = || (Code::BrokerTransportFailure, reason.to_owned());
+        self.lock().last.get_or_insert_with(unknown);
+    }
+
+    /// What went wrong before is no reason for what goes wrong later.
+    fn forget(&self) {
+        self.lock().last = None;
+    }
+
     fn note(&self, code: Code, reason: &str) {
         self.lock().last = Some((code, reason.to_owned()));
     }
@@ -410,6 +433,11 @@ pub(crate) struct Watching {
 impl ClientContext for Watching {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         tracing::debug!(target: "librdkafka", ?level, facility, "{line}");
+        // A broker that closes a connection at once says no more than that, and only here.
+        if let (true, Some(shared)) = (facility == "FAIL", self.shared.upgrade()) {
+            let reason = line.split_once("]: ").map_or(line, |(_, reason)| reason);
+            shared.link.suspect(reason);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -123,12 +123,9 @@ impl Queue {
     }
 
     /// Counts the deliveries of partitions that are ours still.
-    pub(crate) fn in_hand_of<'a>(&self, mut places: impl Iterator<Item = &'a Place>) -> usize {
-        let mut sum = 0;
-        while let Some(place) = places.next() {
-            sum += self.partitions.get(place).map_or(0, |one| one.in_hand);
-        }
-        sum
+    pub(crate) fn in_hand_of<'a>(&self, places: impl Iterator<Item = &'a Place>) -> usize {
+        let ours = places.filter_map(|place| self.partitions.get(place));
+        ours.map(|one| one.in_hand).sum()
     }
 
     /// Lets go of a partition: its deliveries are stale from now on.
@@ -138,7 +135,7 @@ impl Queue {
         }
     }
 
-    /// Lets go of all partitions, and returns them.
+    /// Lets go of all partitions.
     pub(crate) fn forget_all(&mut self) {
         let places: Vec<_> = self.partitions.keys().cloned().collect();
         for place in places {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use rdkafka::admin::{
     AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
@@ -17,6 +18,7 @@ use sagabus_core::endpoint::EndpointName;
 use sagabus_core::error::TransportError;
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
+use tokio::time::Instant;
 
 use crate::config::{Creation, KafkaConfig, Kept};
 use crate::connection::Connection;
@@ -24,6 +26,8 @@ use crate::error::shown;
 
 /// What Kafka allows.
 const NAME_BYTES_MAX: usize = 249;
+/// Between two looks for a topic that was just created.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Ends the name of an endpoint's own topic.
 const ENDPOINT: &str = ".endpoint";
 /// What a record may be larger than its body: key, headers (8 KiB) and the frame of its batch.
@@ -271,6 +275,24 @@ pub(crate) async fn submit(
         match result {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
             Err((name, code)) => return Err(not_created(&name, code)),
+        }
+    }
+    let names: Vec<String> = topics.iter().map(|one| one.name.to_owned()).collect();
+    connection
+        .blocking(move |connection| wait_until_there(connection, &names))
+        .await
+}
+
+/// The controller has made a topic a moment before the brokers know it. Blocks.
+fn wait_until_there(connection: &Connection, names: &[String]) -> Result<(), TransportError> {
+    let deadline = Instant::now() + connection.config().request_timeout;
+    for name in names {
+        while look_up(connection, name)?.is_none() {
+            if Instant::now() >= deadline {
+                let fact = format!("topic `{name}` was created and is not to be found");
+                return Err(TransportError::Unavailable(fact.into()));
+            }
+            std::thread::sleep(LOOK_PAUSE);
         }
     }
     Ok(())

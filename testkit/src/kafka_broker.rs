@@ -24,6 +24,8 @@ pub struct KafkaBroker {
     home: PathBuf,
     data: PathBuf,
     port: u16,
+    /// It says nothing about groups to somebody who has not logged in.
+    is_guarded: bool,
     process: Option<Child>,
 }
 
@@ -34,14 +36,42 @@ impl KafkaBroker {
     /// # Panics
     /// When it does not start.
     pub fn start() -> Option<Self> {
-        Self::start_behind(None)
+        Self::start_with(None, "")
     }
 
     /// Starts a broker that sends its clients to another port: a proxy's.
     ///
     /// # Panics
     /// When it does not start.
-    pub fn start_behind(proxy: Option<u16>) -> Option<Self> {
+    pub fn start_behind(proxy: u16) -> Option<Self> {
+        Self::start_with(Some(proxy), "")
+    }
+
+    /// Starts a broker that lets in users of these names and passwords alone, and of these only
+    /// the first may do anything.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_guarded(users: &[(&str, &str)]) -> Option<Self> {
+        let (admin, password) = users.first()?;
+        let known = users.iter().map(|(name, password)| format!("user_{name}=\"{password}\""));
+        let known = known.collect::<Vec<_>>().join(" ");
+        let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+        Self::start_with(
+            None,
+            &format!(
+                "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+                 sasl.enabled.mechanisms=PLAIN\n\
+                 sasl.mechanism.inter.broker.protocol=PLAIN\n\
+                 listener.name.plaintext.plain.sasl.jaas.config={login} username=\"{admin}\" \
+                 password=\"{password}\" {known};\n\
+                 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                 super.users=User:{admin};User:ANONYMOUS\n"
+            ),
+        )
+    }
+
+    fn start_with(proxy: Option<u16>, more: &str) -> Option<Self> {
         let Some(home) = std::env::var_os(HOME) else {
             crate::service::skip(&format!("{HOME} is not set: no broker to kill"));
             return None;
@@ -53,9 +83,10 @@ impl KafkaBroker {
             home: home.into(),
             data: std::env::temp_dir().join(name),
             port: free_port(),
+            is_guarded: !more.is_empty(),
             process: None,
         };
-        broker.format(proxy);
+        broker.format(proxy, more);
         broker.restart();
         Some(broker)
     }
@@ -106,7 +137,7 @@ impl KafkaBroker {
         self.data.join("server.properties")
     }
 
-    fn format(&self, proxy: Option<u16>) {
+    fn format(&self, proxy: Option<u16>, more: &str) {
         fs::create_dir_all(&self.data).expect("a temporary folder can be made");
         let template = fs::read_to_string(self.home.join("server.properties"));
         let template = template.expect("the settings of the shared broker can be read");
@@ -120,6 +151,8 @@ impl KafkaBroker {
             let theirs = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{proxy}");
             filled = filled.replace(&ours, &theirs);
         }
+        // The last of a setting counts.
+        filled.push_str(more);
         fs::write(self.settings(), filled).expect("a file can be written");
         let mut command = self.java("-Xmx128m");
         command.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER]);
@@ -143,14 +176,20 @@ impl KafkaBroker {
             let patience = Duration::from_secs(1);
             let mut stream = TcpStream::connect_timeout(&self.address(), patience)?;
             stream.set_read_timeout(Some(patience))?;
-            // FindCoordinator, version 1, number 7, client "t", group "t", kind 0.
-            let request = b"\0\x0a\0\x01\0\0\0\x07\0\x01t\0\x01t\0";
+            // FindCoordinator, version 1, number 7, client "t", group "t", kind 0; or ApiVersions,
+            // version 0.
+            let request: &[u8] = if self.is_guarded {
+                b"\0\x12\0\0\0\0\0\x07\0\x01t"
+            } else {
+                b"\0\x0a\0\x01\0\0\0\x07\0\x01t\0\x01t\0"
+            };
             let bytes = u32::try_from(request.len()).expect("it is short");
             stream.write_all(&[&bytes.to_be_bytes()[..], request].concat())?;
-            // Length, number, throttle time, error code.
+            // Length, number, throttle time, error code; without the time in the other answer.
             let mut answer = [0; 14];
             stream.read_exact(&mut answer)?;
-            Ok(answer[12..] == [0, 0])
+            let code = if self.is_guarded { &answer[8..10] } else { &answer[12..] };
+            Ok(code == [0, 0])
         };
         ask().unwrap_or(false)
     }

@@ -7,3 +7,4 @@ mod conformance;
 mod bus;
 mod foreign;
 mod refused;
+mod secret;

@@ -1,1 +1,316 @@
-//! Set-ups that cannot work.
+//! Set-ups and messages that cannot work: each error names the thing and the next action.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use sagabus_core::Envelope;
+use sagabus_core::endpoint::{EndpointName, Order};
+use sagabus_core::error::{TransportError, chain};
+use sagabus_core::headers::Headers;
+use sagabus_core::id::{MessageId, StoreId};
+use sagabus_core::message::Kind;
+use sagabus_core::store::{EndpointSpec, Subscription};
+use sagabus_core::transport::{Publication, Transport};
+use sagabus_kafka::{Creation, Kafka, KafkaConfig, Kept, Mechanism, Security, Tls};
+use sagabus_testkit::kafka_broker::KafkaBroker;
+use sagabus_testkit::service::block_on;
+use tokio::time::Instant;
+
+use crate::cluster::{brokers, own};
+
+pub(crate) fn spec() -> EndpointSpec {
+    EndpointSpec {
+        name: EndpointName::new("orders").unwrap(),
+        order: Order::Unordered,
+        subscriptions: vec![Subscription {
+            message_type: "shop.placed".into(),
+            kind: Kind::Event,
+        }],
+    }
+}
+
+fn publication(address: String, kind: Kind, bytes: usize) -> Publication {
+    let headers: Headers = [("sagabus-kind", kind.as_str())].into_iter().collect();
+    Publication {
+        address,
+        envelope: Envelope {
+            id: MessageId::new(),
+            message_type: "shop.placed".into(),
+            headers,
+            body: Bytes::from(vec![7; bytes]),
+        },
+        key: None,
+    }
+}
+
+/// Declares an endpoint and returns the whole error, sources included.
+async fn refused(config: &KafkaConfig) -> String {
+    let declared = Kafka::new(config.clone())
+        .declare(StoreId::new(), &[spec()])
+        .await;
+    chain(&declared.expect_err("this cannot work"))
+}
+
+/// Checks that an error has every one of these words.
+fn says(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "no `{word}` in: {error}");
+    }
+}
+
+fn quick(brokers: &str) -> KafkaConfig {
+    let mut config = own(brokers);
+    config.request_timeout = Duration::from_secs(3);
+    config
+}
+
+fn sasl(user: &str, password: &str) -> Security {
+    Security::Sasl {
+        mechanism: Mechanism::Plain,
+        user: user.to_owned(),
+        password: password.into(),
+        tls: None,
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_named() {
+    block_on(async {
+        let error = refused(&quick("kafka://kafka.example")).await;
+        says(
+            &error,
+            &[
+                "`kafka://kafka.example` is no Kafka broker",
+                "write `host:port`",
+            ],
+        );
+    });
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named_in_time() {
+    block_on(async {
+        let started = Instant::now();
+        let error = refused(&quick("127.0.0.1:1")).await;
+        says(
+            &error,
+            &[
+                "broker cannot be reached",
+                "brokers `127.0.0.1:1`",
+                "Connect",
+            ],
+        );
+        let error = refused(&quick("kafka.invalid:9092")).await;
+        says(
+            &error,
+            &["broker cannot be reached", "kafka.invalid:9092", "resolve"],
+        );
+        assert!(started.elapsed() < Duration::from_secs(20));
+    });
+}
+
+#[test]
+fn what_was_not_built_in_is_named_with_its_feature() {
+    block_on(async {
+        let mut config = quick("127.0.0.1:1");
+        config.security = Security::Tls(Tls::default());
+        let error = refused(&config).await;
+        says(
+            &error,
+            &[
+                "no client for the brokers `127.0.0.1:1`",
+                "`rdkafka = {",
+                "ssl-vendored",
+            ],
+        );
+    });
+}
+
+#[test]
+fn an_option_that_is_refused_is_named() {
+    block_on(async {
+        let mut config = quick("127.0.0.1:1");
+        config.options = vec![("socket.timeout.ms".to_owned(), "soon".into())];
+        let error = refused(&config).await;
+        says(
+            &error,
+            &[
+                "option `socket.timeout.ms` is refused",
+                "correct the Kafka settings",
+            ],
+        );
+        assert!(!error.contains("soon"), "{error}");
+    });
+}
+
+#[test]
+fn a_topic_that_is_missing_and_not_to_be_created_is_named_with_its_recipe() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let mut config = quick(&brokers);
+        config.topics.creation = Creation::Never;
+        let error = refused(&config).await;
+        let topic = format!("{}orders.endpoint", config.prefix);
+        says(
+            &error,
+            &[
+                &format!("topic `{topic}` is missing"),
+                "kafka-topics.sh --create",
+            ],
+        );
+        // What is published then has no place, and its topic is not made.
+        let kafka = Kafka::new(config.clone());
+        let event = publication(kafka.address(Kind::Event, "shop.placed"), Kind::Event, 1);
+        let answers = kafka.publish(&[event]).await;
+        let is_unroutable = matches!(&answers[0], Err(TransportError::Unroutable { .. }));
+        assert!(is_unroutable, "{answers:?}");
+    });
+}
+
+/// Makes a topic as somebody else would.
+async fn make(brokers: &str, name: &str, settings: &[(&str, &str)]) {
+    let mut config = ClientConfig::new();
+    let admin: AdminClient<DefaultClientContext> =
+        config.set("bootstrap.servers", brokers).create().unwrap();
+    let mut topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
+    for (setting, value) in settings {
+        topic = topic.set(setting, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+    let made = admin.create_topics(&[topic], &options).await.unwrap();
+    assert!(made[0].is_ok(), "{made:?}");
+}
+
+#[test]
+fn a_topic_that_would_lose_messages_is_refused() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let large = ("max.message.bytes", "2000000");
+        let cases: [(&[(&str, &str)], &[&str]); 3] = [
+            (
+                &[("cleanup.policy", "compact"), large],
+                &["deletes messages of the same key", "cleanup.policy=delete"],
+            ),
+            (
+                &[("retention.ms", "60000"), large],
+                &["keeps records for 60000 ms", "retention.ms=604800000"],
+            ),
+            (
+                &[("max.message.bytes", "1000000")],
+                &[
+                    "takes records of 1000000 bytes",
+                    "lower `body_bytes_max`",
+                    "max.message.bytes=",
+                ],
+            ),
+        ];
+        for (settings, words) in cases {
+            let config = quick(&brokers);
+            make(&brokers, &format!("{}shop.placed", config.prefix), settings).await;
+            let error = refused(&config).await;
+            says(
+                &error,
+                &[
+                    &format!("topic `{}shop.placed`", config.prefix),
+                    "kafka-configs.sh",
+                ],
+            );
+            says(&error, words);
+        }
+        let mut config = quick(&brokers);
+        make(&brokers, &format!("{}shop.placed", config.prefix), &[large]).await;
+        config.topics.retention = Kept::Forever;
+        says(
+            &refused(&config).await,
+            &["where for ever is wanted", "retention.ms=-1"],
+        );
+        config.topics.retention = Kept::For(Duration::from_secs(3600));
+        config.topics.replication = Some(3);
+        says(
+            &refused(&config).await,
+            &["1 copies", "lower `topics.replication`"],
+        );
+        config.topics.replication = Some(1);
+        let declared = Kafka::new(config).declare(StoreId::new(), &[spec()]).await;
+        declared.expect("what keeps more than is wanted is fine");
+    });
+}
+
+#[test]
+fn more_copies_than_brokers_are_refused_with_the_setting() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let mut config = quick(&brokers);
+        config.topics.replication = Some(9);
+        let error = refused(&config).await;
+        says(
+            &error,
+            &["cannot be created", "set `topics.replication` to at most"],
+        );
+    });
+}
+
+#[test]
+fn a_record_that_its_topic_is_too_small_for_is_refused_alone() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let config = quick(&brokers);
+        let topic = format!("{}shop.placed", config.prefix);
+        make(&brokers, &topic, &[("max.message.bytes", "20000")]).await;
+        let kafka = Kafka::new(config);
+        let sized = |bytes| publication(topic.clone(), Kind::Event, bytes);
+        let answers = kafka.publish(&[sized(10), sized(500_000), sized(20)]).await;
+        assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+        let error = answers[1].as_ref().unwrap_err();
+        assert!(matches!(error, TransportError::Refused(_)), "{error:?}");
+        says(&chain(error), &[&topic, "raise its `max.message.bytes`"]);
+    });
+}
+
+/// One broker for all that logging in and permissions say.
+#[test]
+fn who_is_not_let_in_or_may_not_is_told_what_to_do() {
+    let Some(broker) = KafkaBroker::start_guarded(&[("admin", "hunter1"), ("orders", "hunter2")])
+    else {
+        return;
+    };
+    block_on(async {
+        let address = broker.address().to_string();
+        let mut config = quick(&address);
+        let started = Instant::now();
+        config.security = sasl("orders", "wrong");
+        let error = refused(&config).await;
+        says(
+            &error,
+            &[
+                &address,
+                "do not let user `orders` in",
+                "check user, password",
+            ],
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "it does not wait in vain"
+        );
+
+        config.security = Security::Plain;
+        let error = refused(&config).await;
+        says(
+            &error,
+            &[&address, "close connections at once", "check `security`"],
+        );
+
+        config.security = sasl("orders", "hunter2");
+        let error = refused(&config).await;
+        says(&error, &["orders.endpoint", "allow this user"]);
+
+        config.security = sasl("admin", "hunter1");
+        let declared = Kafka::new(config.clone())
+            .declare(StoreId::new(), &[spec()])
+            .await;
+        declared.expect("the admin may");
+    });
+}

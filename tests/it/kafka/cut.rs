@@ -19,7 +19,7 @@ const SETTLED: &str = "select count(*) from sagabus.instance where completed";
 fn a_link_that_is_cut_or_dead_loses_and_doubles_nothing() {
     block_on(async {
         let (link, broker_at) = Link::listen().await;
-        let Some(broker) = KafkaBroker::start_behind(Some(link.address.port())) else {
+        let Some(broker) = KafkaBroker::start_behind(link.address.port()) else {
             return;
         };
         broker_at.send_replace(Some(broker.address()));
