@@ -25,9 +25,9 @@ pub use sagabus_macros::{Command, Event, Message, State, debug_handler};
 // Sagas and state machines.
 pub use sagabus_macros::Saga;
 pub use sagabus_saga::{
-    Correlate, HandlerSaga, Handles, MachineEndpoint, Missing, NamedSaga, NotAccepted,
-    RequestFailed, RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine,
-    machine, saga,
+    Correlate, CorrelateByLabel, HandlerSaga, Handles, MachineEndpoint, Missing, NamedSaga,
+    NotAccepted, RequestFailed, RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts,
+    StateMachine, machine, saga,
 };
 // What runs it.
 pub use sagabus_core::{

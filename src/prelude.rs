@@ -10,8 +10,9 @@ pub use crate::{
 };
 // Sagas and state machines.
 pub use crate::{
-    Correlate, Handles, MachineEndpoint, Missing, NamedSaga, NotAccepted, RequestFailed,
-    RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine, saga,
+    Correlate, CorrelateByLabel, Handles, MachineEndpoint, Missing, NamedSaga, NotAccepted,
+    RequestFailed, RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine,
+    saga,
 };
 // The host.
 pub use crate::{Bus, DurationExt, Host, Order, Retry};

@@ -89,22 +89,26 @@ impl Dispatch {
         let decoded =
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| subscriber.decode(envelope)));
         match decoded {
-            Ok(Ok(decoded)) => {
-                let key = decoded.instance.as_ref().map(|id| id.key.len());
-                match key {
-                    Some(0) => refuse(Reason::UnusableKey, "key of the instance is empty".into()),
-                    Some(bytes) if bytes > KEY_BYTES_MAX => {
-                        let error = format!(
-                            "key of the instance has {bytes} bytes, at most {KEY_BYTES_MAX} may be"
-                        );
-                        refuse(Reason::UnusableKey, error)
-                    }
-                    _ => Ok((subscriber, decoded)),
-                }
-            }
+            Ok(Ok(decoded)) => match key_fault(&decoded) {
+                Some(fault) => refuse(Reason::UnusableKey, fault),
+                None => Ok((subscriber, decoded)),
+            },
             Ok(Err(error)) => refuse(Reason::Undecodable, chain(&error)),
             Err(_) => refuse(Reason::Undecodable, "decoding panicked".to_owned()),
         }
+    }
+}
+
+/// Says what is wrong with the key or label that finds the instance of a message.
+fn key_fault(decoded: &Decoded) -> Option<String> {
+    let key = decoded.instance.as_ref().map(|id| &id.key);
+    let key = key.or_else(|| decoded.label.as_ref().map(|label| &label.label.value))?;
+    match key.len() {
+        0 => Some("key of the instance is empty".to_owned()),
+        bytes if bytes > KEY_BYTES_MAX => Some(format!(
+            "key of the instance has {bytes} bytes, at most {KEY_BYTES_MAX} may be"
+        )),
+        _ => None,
     }
 }
 

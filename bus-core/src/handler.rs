@@ -16,6 +16,7 @@ use crate::error::{CodecError, HandlerError};
 use crate::id::{InstanceId, MessageId};
 use crate::message::Message;
 use crate::store::{Store, Subscription};
+use crate::unit_of_work::LabelId;
 
 /// Stateless code for one message type: an async function whose first argument is the message.
 ///
@@ -329,6 +330,8 @@ pub struct Decoded {
     pub message: Box<dyn Any + Send + Sync>,
     /// The instance that it is for.
     pub instance: Option<InstanceId>,
+    /// Or: the label of the instance that it is for.
+    pub label: Option<LabelId>,
 }
 
 impl std::fmt::Debug for Decoded {
@@ -377,6 +380,7 @@ impl<H: Handler<Args>, Args: 'static> Subscriber for HandlerSubscriber<H, Args> 
         Ok(Decoded {
             message,
             instance: None,
+            label: None,
         })
     }
 

@@ -25,7 +25,7 @@ use crate::loader::LoaderHandle;
 use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
 use crate::store::{Instance, Question};
-use crate::unit_of_work::{Attempt, Reason, Settle, Start};
+use crate::unit_of_work::{Attempt, LabelId, Reason, Settle, Start};
 
 /// Reruns after a conflict, before the message is written down for a moment later.
 const CONFLICTS_MAX: u32 = 3;
@@ -78,6 +78,10 @@ pub(crate) fn decode(endpoint: &Endpoint, work: Work) -> Job {
 impl Job {
     pub(crate) fn instance(&self) -> Option<&InstanceId> {
         self.decoded.as_ref().ok()?.1.instance.as_ref()
+    }
+
+    pub(crate) fn label(&self) -> Option<&LabelId> {
+        self.decoded.as_ref().ok()?.1.label.as_ref()
     }
 
     pub(crate) fn key(&self) -> Option<&str> {
@@ -240,13 +244,10 @@ impl Case<'_> {
             let end = if self.is_stale_timer(answer.instance.as_ref()) {
                 Box::pin(self.commit_nothing("stale_timer")).await
             } else {
-                self.attempt(
-                    &*subscriber,
-                    message,
-                    question.instance.clone(),
-                    answer.instance,
-                )
-                .await
+                let found = answer.instance.as_ref().map(|one| one.id.clone());
+                let id = question.instance.clone().or(found);
+                self.attempt(&*subscriber, message, id, answer.instance)
+                    .await
             };
             let decision = match end {
                 End::Settled => return self.ack().await,
@@ -307,9 +308,11 @@ impl Case<'_> {
             Arrival::Delivery(_) => None,
         };
         let instance = instance.or_else(|| decoded.instance.clone());
+        let label = decoded.label.clone().filter(|_| instance.is_none());
         let Arrival::Delivery(delivery) = &self.arrival else {
             return Question {
                 instance,
+                label,
                 ..Question::default()
             };
         };
@@ -319,6 +322,7 @@ impl Case<'_> {
         Question {
             taken_over: Some((self.endpoint.id, delivery.envelope.id)),
             instance,
+            label,
             blocked: key.map(|key| (self.endpoint.name.clone(), key.to_owned())),
         }
     }

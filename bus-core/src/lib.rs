@@ -66,7 +66,7 @@ pub use message::{Command, Event, Kind, Message};
 pub use retry::Retry;
 pub use store::Store;
 pub use transport::{Capabilities, Delivery, Health, Transport};
-pub use unit_of_work::{Outcome, Reason, Source, UnitOfWork};
+pub use unit_of_work::{Label, LabelId, Outcome, Reason, Source, UnitOfWork};
 
 // Backends that need nothing.
 pub mod memory;

@@ -101,6 +101,15 @@ impl Receiver {
         if let Some(instance) = job.instance() {
             return Some(format!("{}{LANE_SEPARATOR}{}", instance.kind, instance.key));
         }
+        // Not the lane of its instance's key, which only the store knows: where both kinds of
+        // message meet, the version decides.
+        if let Some(label) = job.label() {
+            let name = &label.label.name;
+            return Some(format!(
+                "{}{LANE_SEPARATOR}{name}{LANE_SEPARATOR}{}",
+                label.kind, label.label.value
+            ));
+        }
         match self.endpoint.order {
             Order::PerKey => job.key().map(str::to_owned),
             Order::Unordered => None,

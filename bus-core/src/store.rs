@@ -20,7 +20,7 @@ use crate::id::{HostId, InstanceId, MessageId, StoreId};
 use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
 use crate::unit_of_work::{
-    Attempt, InstanceStatus, Origin, Outcome, Reason, RowKey, Settle, UnitOfWork,
+    Attempt, InstanceStatus, LabelId, Origin, Outcome, Reason, RowKey, Settle, UnitOfWork,
 };
 
 /// A database that keeps inbox, outbox, instances, history and dead letters.
@@ -204,6 +204,8 @@ pub struct Question {
     pub taken_over: Option<(EndpointId, MessageId)>,
     /// What is this instance?
     pub instance: Option<InstanceId>,
+    /// Or: what is the instance that has this label?
+    pub label: Option<LabelId>,
     /// Is there an `@endpoint` row of this endpoint and key that must go first?
     pub blocked: Option<(EndpointName, String)>,
 }

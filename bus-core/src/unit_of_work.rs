@@ -124,6 +124,34 @@ pub struct InstanceChange {
     pub disarmed: Vec<String>,
     /// The request that started it, for answers.
     pub origin: Option<Origin>,
+    /// All of its labels from now on; `None` leaves them as they are. Names are unique within the
+    /// list. One that another running instance of its kind has is refused; one whose instance is
+    /// over is taken over.
+    pub labels: Option<Vec<Label>>,
+}
+
+/// A second name of an instance, such as the number of its payment: finds it as its key does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Label {
+    /// What it names, for example `payment-id`.
+    pub name: Cow<'static, str>,
+    /// The value, unique among the running instances of a kind.
+    pub value: String,
+}
+
+/// A label, and what kind of instance has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LabelId {
+    /// The saga's or machine's name.
+    pub kind: Cow<'static, str>,
+    /// The label.
+    pub label: Label,
+}
+
+impl fmt::Display for LabelId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}={}", self.kind, self.label.name, self.label.value)
+    }
 }
 
 /// Says whether an instance goes on.

@@ -5,16 +5,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sagabus_core::dispatch::KEY_BYTES_MAX;
 use sagabus_core::envelope::{Due, Envelope, Outgoing, Timer};
 use sagabus_core::error::HandlerError;
 use sagabus_core::request::Request;
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Origin};
 use sagabus_core::{
-    BusError, Command, Ctx, Destination, InstanceId, Message, MessageId, Reason, headers,
+    BusError, Command, Ctx, Destination, InstanceId, Label, Message, MessageId, Reason, headers,
 };
 
 use crate::message::RequestTimedOut;
+use crate::saga::Saga;
 
 /// The name of a timer or a question.
 pub(crate) type Name = Cow<'static, str>;
@@ -117,6 +119,60 @@ pub(crate) struct Move {
     pub(crate) schema_version: i32,
     pub(crate) data: Bytes,
     pub(crate) note: Option<&'static str>,
+    pub(crate) labels: Option<Vec<Label>>,
+}
+
+/// The labels of an instance before it moves.
+pub(crate) enum Before {
+    /// A new key: none.
+    None,
+    /// A tombstone's, which a new life gives up.
+    FormerLife,
+    /// Those of a running instance.
+    Labels(Vec<(&'static str, String)>),
+}
+
+impl Before {
+    pub(crate) fn of<S: Saga>(cx: &Ctx, is_new: bool, data: &S) -> Self {
+        match cx.instance() {
+            None => Self::None,
+            Some(_) if is_new => Self::FormerLife,
+            Some(_) => Self::Labels(data.labels()),
+        }
+    }
+}
+
+/// Returns an instance's labels where they have changed.
+pub(crate) fn changed_labels<S: Saga>(
+    before: &Before,
+    data: &S,
+) -> Result<Option<Vec<Label>>, HandlerError> {
+    let labels = data.labels();
+    let is_same = match before {
+        Before::None => labels.is_empty(),
+        Before::FormerLife => false,
+        Before::Labels(before) => labels == *before,
+    };
+    if is_same {
+        return Ok(None);
+    }
+    for (at, (name, value)) in labels.iter().enumerate() {
+        let refuse = |fact: String| {
+            let error = format!("label `{name}` {fact}");
+            Err(HandlerError::dead(Reason::UnusableKey, error))
+        };
+        if value.is_empty() || value.len() > KEY_BYTES_MAX {
+            return refuse(format!("has {} bytes", value.len()));
+        }
+        if labels[..at].iter().any(|(other, _)| other == name) {
+            return refuse("is given twice".to_owned());
+        }
+    }
+    let labels = labels.into_iter().map(|(name, value)| Label {
+        name: name.into(),
+        value,
+    });
+    Ok(Some(labels.collect()))
 }
 
 /// Stages a move with its effects.
@@ -173,6 +229,7 @@ pub(crate) fn stage(cx: &Ctx, to: Move, effects: Effects) -> Result<(), HandlerE
         timers: held,
         disarmed: removed,
         origin,
+        labels: to.labels,
     })
 }
 

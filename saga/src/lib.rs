@@ -15,7 +15,7 @@ mod check;
 pub mod handlers;
 pub mod machine;
 
-pub use correlate::Correlate;
+pub use correlate::{Correlate, CorrelateByLabel};
 pub use handlers::{HandlerSaga, Handles, NamedSaga, SagaCtx, SagaEndpoint, Starts, saga};
 pub use machine::{MachineEndpoint, NotAccepted, StateMachine};
 pub use message::RequestTimedOut;

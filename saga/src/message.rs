@@ -7,10 +7,10 @@ use sagabus_core::error::CodecError;
 use sagabus_core::handler::{Decoded, subscription_of};
 use sagabus_core::request::Request;
 use sagabus_core::store::Subscription;
-use sagabus_core::{InstanceId, Kind, Message, headers};
+use sagabus_core::{InstanceId, Kind, Label, LabelId, Message, headers};
 use serde::{Deserialize, Serialize};
 
-use crate::correlate::Correlate;
+use crate::correlate::{Correlate, CorrelateByLabel};
 use crate::saga::Saga;
 
 /// Decodes a body and finds its instance, given the saga's name.
@@ -28,7 +28,7 @@ pub(crate) struct MessageFacts {
 /// How a message finds its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finds {
-    /// By its key, or by the question that it answers.
+    /// By its key or a label, or by the question that it answers.
     ByKey,
     /// By the question that it answers.
     ByRequest,
@@ -41,6 +41,16 @@ impl MessageFacts {
             subscription: subscription_of::<M>(),
             version: M::VERSION,
             decode: decode_by_key::<S, M>,
+            finds: Finds::ByKey,
+        }
+    }
+
+    /// Describes a message that finds its instance by a label.
+    pub(crate) fn by_label<S: Saga, M: Message + CorrelateByLabel<S>>() -> Self {
+        Self {
+            subscription: subscription_of::<M>(),
+            version: M::VERSION,
+            decode: decode_by_label::<S, M>,
             finds: Finds::ByKey,
         }
     }
@@ -80,6 +90,28 @@ fn decode_by_key<S: Saga, M: Message + Correlate<S>>(
     Ok(Decoded {
         message: Box::new(message),
         instance: Some(instance),
+        label: None,
+    })
+}
+
+/// Finds the instance by the label that the message names.
+fn decode_by_label<S: Saga, M: Message + CorrelateByLabel<S>>(
+    envelope: &Envelope,
+    kind: &str,
+) -> Result<Decoded, CodecError> {
+    let message = M::decode(&envelope.body)?;
+    let instance = asked_by(envelope, kind);
+    let label = instance.is_none().then(|| LabelId {
+        kind: kind.to_owned().into(),
+        label: Label {
+            name: M::LABEL.into(),
+            value: CorrelateByLabel::<S>::label(&message),
+        },
+    });
+    Ok(Decoded {
+        message: Box::new(message),
+        instance,
+        label,
     })
 }
 
@@ -90,6 +122,7 @@ fn decode_by_request<M: Message>(envelope: &Envelope, kind: &str) -> Result<Deco
     Ok(Decoded {
         message: Box::new(message),
         instance: Some(instance),
+        label: None,
     })
 }
 

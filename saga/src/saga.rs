@@ -8,7 +8,7 @@ use sagabus_core::{HandlerError, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::correlate::Correlate;
+use crate::correlate::{Correlate, CorrelateByLabel};
 use crate::machine::{AllOf, Closed, Ending, NotStarted, Open, Trigger, When};
 use crate::message::{MessageFacts, RequestTimedOut};
 
@@ -66,6 +66,14 @@ pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
         Ok(data)
     }
 
+    /// Returns the labels of an instance: other names by which messages find it, each unique among
+    /// the running instances of the saga. Called after every message; what changed is written.
+    ///
+    /// A name of the wrong value finds nothing: prefer the names and values that messages carry.
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Starts the description of what happens when a message comes:
     /// `Order::when::<OrderPlaced>()`.
     #[track_caller]
@@ -98,6 +106,16 @@ pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
         M: Message + Correlate<Self>,
     {
         When::new(Trigger::by_key::<Self, M>())
+    }
+
+    /// As [`when`](Self::when), for a message that finds its instance by a label.
+    #[track_caller]
+    fn when_by_label<M>() -> When<Self, M, NotStarted, Open>
+    where
+        Self: Sized,
+        M: Message + CorrelateByLabel<Self>,
+    {
+        When::new(Trigger::Message(MessageFacts::by_label::<Self, M>()))
     }
 
     /// Starts the description of what happens when all of several messages have come, in whatever

@@ -19,3 +19,5 @@ pub mod rabbitmq_broker;
 pub mod amqp_proxy;
 // Hosts on a store.
 pub mod bus;
+// Sagas and machines of a user's own.
+pub mod saga;

@@ -23,6 +23,7 @@ impl Database {
         }
         check(group)
             .and_then(|()| self.check_timers(group))
+            .and_then(|()| self.check_labels(group))
             .map_err(|fact| StoreError::Refused(fact.into()))?;
 
         for settle in &group.settles {
@@ -37,6 +38,7 @@ impl Database {
             let units = group.units.iter().enumerate();
             units.filter(|(index, _)| is_winner(*index))
         };
+        self.put_labels(winners().map(|(_, unit)| unit));
         for (_, unit) in winners() {
             self.clear(unit, now);
         }
@@ -112,7 +114,7 @@ impl Database {
     }
 
     /// Says what becomes of a unit. Duplicate is decided before Conflict.
-    fn decide(&self, unit: &UnitOfWork) -> Outcome {
+    pub(super) fn decide(&self, unit: &UnitOfWork) -> Outcome {
         let known = unit
             .sources
             .iter()
@@ -234,6 +236,10 @@ fn check(group: &Group) -> Result<(), String> {
         if let Some(change) = &unit.instance {
             check_instance(&change.id)?;
             check_text("state", change.state.as_deref().unwrap_or_default())?;
+            for label in change.labels.iter().flatten() {
+                check_text("label", &label.name)?;
+                check_text("label", &label.value)?;
+            }
         }
         for entry in &unit.history {
             check_text("message type", &entry.message_type)?;

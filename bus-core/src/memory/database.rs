@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::labels::Labels;
 use super::outbox::{NewRow, Outbox};
 use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName, Order};
@@ -25,6 +26,7 @@ pub(super) struct Database {
     pub(super) inbox: HashMap<(MessageId, EndpointId), Timestamp>,
     pub(super) outbox: Outbox,
     instances: HashMap<InstanceId, (Instance, Timestamp)>,
+    pub(super) labels: Labels,
     history: VecDeque<(Timestamp, HistoryEntry)>,
     /// Those that nobody has dealt with.
     dead_letters: BTreeMap<i64, OpenDeadLetter>,
@@ -46,6 +48,7 @@ impl Database {
             inbox: HashMap::new(),
             outbox: Outbox::default(),
             instances: HashMap::new(),
+            labels: Labels::default(),
             history: VecDeque::new(),
             dead_letters: BTreeMap::new(),
             last_dead_letter: 0,
@@ -167,7 +170,12 @@ impl Database {
             is_taken_over: question
                 .taken_over
                 .is_some_and(|(endpoint, message)| self.inbox.contains_key(&(message, endpoint))),
-            instance: question.instance.as_ref().and_then(|id| self.instance(id)),
+            instance: {
+                let labelled = |label| self.labels.owner(label);
+                let id = question.instance.as_ref();
+                let id = id.or_else(|| question.label.as_ref().and_then(labelled));
+                id.and_then(|id| self.instance(id))
+            },
             is_blocked: question
                 .blocked
                 .as_ref()
@@ -313,6 +321,7 @@ impl Database {
             .collect();
         for id in &tombstones {
             self.instances.remove(id);
+            self.labels.remove(id);
         }
 
         let removed = [inbox.len(), history, tombstones.len()];

@@ -4,6 +4,7 @@
 mod store;
 mod database;
 mod commit;
+mod labels;
 mod outbox;
 mod transport;
 mod queue;

@@ -90,6 +90,12 @@ impl Outbox {
         self.rows.values().filter(|row| row.is_parked).count()
     }
 
+    /// Counts the rows whose time has come, parked ones aside.
+    pub(super) fn due_count(&self, now: Timestamp) -> usize {
+        let is_due = |row: &&Row| !row.is_parked && row.new.due_at <= now;
+        self.rows.values().filter(is_due).count()
+    }
+
     /// Says whether rows of a key wait where order is promised.
     pub(super) fn has_line(&self, destination: &str, key: &str) -> bool {
         self.lines

@@ -56,6 +56,12 @@ impl MemoryStore {
         self.lock().history()
     }
 
+    /// Counts the rows whose time has come: waiting, in a host's hands, or between two tries. None
+    /// means that everything has been handled but what is for later.
+    pub fn due_count(&self) -> usize {
+        self.with(|database, now| database.outbox.due_count(now))
+    }
+
     /// Runs `work` on the locked database, and wakes other hosts if rows became available.
     fn with<T>(&self, work: impl FnOnce(&mut Database, Timestamp) -> T) -> T {
         let mut database = self.lock();

@@ -10,6 +10,7 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use super::attach;
 use super::columns::encode;
 use super::error::commit_error;
+use super::label;
 use super::one::One;
 use super::store::PgStore;
 
@@ -20,6 +21,16 @@ const COMMIT: &str = "select outcomes, leased, is_stale, has_woken from sagabus.
     $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
     $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, \
     $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78)";
+
+/// [`COMMIT`], and the labels of what it moved: the arguments of `label.rs` follow.
+const COMMIT_LABELLED: &str = "select c.outcomes, c.leased, c.is_stale, c.has_woken, \
+    sagabus.label_v1(c.outcomes, coalesce(c.is_stale, false), $79, $80, $81, $82, $83, $84, $85, \
+    $86) from sagabus.commit_v1( \
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+    $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, \
+    $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
+    $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, \
+    $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78) c";
 
 /// The arguments are those of `one.rs`, in its order.
 const COMMIT_ONE: &str = "select outcome, leased, is_stale, has_woken from sagabus.commit_one_v1( \
@@ -91,15 +102,21 @@ pub(crate) async fn write(
 /// A group in the form in which it is called for.
 enum Call {
     One(PgArguments),
-    Many(PgArguments),
+    /// With its text.
+    Many(&'static str, PgArguments),
 }
 
 impl Call {
     fn of(group: &Group, door: Door) -> Result<Self, StoreError> {
-        match One::of(group) {
-            Some(one) => one.encode(group, door).map(Self::One),
-            None => encode(group, door).map(Self::Many),
+        if let Some(one) = One::of(group) {
+            return one.encode(group, door).map(Self::One);
         }
+        let mut arguments = encode(group, door)?;
+        if !label::is_needed(group) {
+            return Ok(Self::Many(COMMIT, arguments));
+        }
+        label::add(group, &mut arguments)?;
+        Ok(Self::Many(COMMIT_LABELLED, arguments))
     }
 
     async fn make(self, connection: &mut PgConnection) -> Result<Written, sqlx::Error> {
@@ -116,8 +133,8 @@ impl Call {
                     has_woken: row.try_get(3)?,
                 })
             }
-            Self::Many(arguments) => {
-                let query = sqlx::query_with(COMMIT, arguments);
+            Self::Many(text, arguments) => {
+                let query = sqlx::query_with(text, arguments);
                 let row: PgRow = query.fetch_one(connection).await?;
                 Ok(Written {
                     outcomes: row.try_get(0)?,

@@ -8,6 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::error::store_error;
+use super::label;
 use super::store::PgStore;
 use crate::row;
 
@@ -31,6 +32,7 @@ async fn ask(
     connection: &mut PgConnection,
     questions: &[Question],
 ) -> Result<Vec<Answer>, sqlx::Error> {
+    let questions = &*label::resolve(connection, questions).await?;
     let mut endpoints = Vec::with_capacity(questions.len());
     let mut messages = Vec::with_capacity(questions.len());
     let mut kinds = Vec::with_capacity(questions.len());

@@ -30,6 +30,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         6,
         include_str!("../../migrations/postgres/0006_adopt_v1.sql"),
     ),
+    (
+        7,
+        include_str!("../../migrations/postgres/0007_labels_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
@@ -44,11 +48,15 @@ const PARTS: &[&str] = &[
     "dead_letter",
     "endpoint",
     "extend_v1",
+    "find_labels_v1",
     "has_settled_v1",
     "history",
     "host",
     "inbox",
     "instance",
+    "label",
+    "label_gone_v1",
+    "label_v1",
     "load_v1",
     "now_micros",
     "outbox",

@@ -6,6 +6,7 @@ mod commit;
 mod tx;
 mod columns;
 mod one;
+mod label;
 mod load;
 mod claim;
 mod extend;

@@ -17,8 +17,8 @@ use super::encode::{Encoded, check, given};
 use super::error::{commit_error, store_error};
 use super::sections::{
     ACCEPT_ROWS, BEGIN, COMMIT, CREATE_INSTANCES, DISARM_TIMERS, GIVE_UP, GUARD_MESSAGE,
-    GUARD_ROUTES, KEEP, PROBE, RECORD, SAVE, SEND_PLAIN, SEND_SPECIAL, SETTLE_DELETES,
-    SETTLE_PARKS, SETTLE_RELEASES, SETTLE_SOLOS, TAKE_BACK, TAKE_OVER, UPDATE_INSTANCES,
+    GUARD_ROUTES, KEEP, LABEL, PROBE, RECORD, SAVE, SEND_PLAIN, SEND_SPECIAL, SETTLE_DELETES,
+    SETTLE_PARKS, SETTLE_RELEASES, SETTLE_SOLOS, TAKE_BACK, TAKE_OVER, UNLABEL, UPDATE_INSTANCES,
 };
 use super::store::SqliteStore;
 use super::writer::{Reply, Write, run};
@@ -226,6 +226,8 @@ impl Call {
         let rows = script.section(encoded.rows.count, ACCEPT_ROWS);
         script.section(encoded.updates.count, UPDATE_INSTANCES);
         script.section(encoded.creates.count, CREATE_INSTANCES);
+        script.section(encoded.unlabelled.count, UNLABEL);
+        script.section(encoded.labels.count, LABEL);
         script.section(encoded.disarmed.count, DISARM_TIMERS);
         let plain = script.section(encoded.plain.count, SEND_PLAIN);
         let special = script.section(encoded.special.count, SEND_SPECIAL);

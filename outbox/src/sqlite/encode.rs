@@ -36,6 +36,8 @@ pub(super) struct Encoded {
     pub(super) history: Rows,
     pub(super) dead: Rows,
     pub(super) versions: Rows,
+    pub(super) unlabelled: Rows,
+    pub(super) labels: Rows,
     /// Which placement each row of `plain` is, and whether it is born leased.
     pub(super) plain_places: Vec<(usize, bool)>,
     /// Which placement each row of `special` is.
@@ -174,6 +176,13 @@ impl Encoded {
         rows.int(data_at).int(length(change.data.len()));
         rows.int(timers_at).int(length(timers.len()));
         rows.int(origin_at).int(length(origin.len())).end();
+        if change.labels.is_some() {
+            self.unlabelled.begin().text(&id.kind).text(&id.key).end();
+        }
+        for label in change.labels.iter().flatten() {
+            let row = self.labels.begin().text(&id.kind).text(&id.key);
+            row.text(&label.name).text(&label.value).end();
+        }
         for name in &change.disarmed {
             let row = self.disarmed.begin();
             row.text(&id.kind).text(&id.key).text(name).end();
@@ -321,6 +330,8 @@ impl Encoded {
         slots.rows(Slot::History, self.history)?;
         slots.rows(Slot::Dead, self.dead)?;
         slots.rows(Slot::Versions, self.versions)?;
+        slots.rows(Slot::Unlabelled, self.unlabelled)?;
+        slots.rows(Slot::Labels, self.labels)?;
         debug_assert_eq!(slots.arguments.len(), SLOTS, "a slot has no argument");
         Ok(slots.arguments)
     }

@@ -86,6 +86,7 @@ mod tests {
             timers: Default::default(),
             disarmed: Vec::new(),
             origin: None,
+            labels: None,
         };
         let unit = UnitOfWork {
             instance: Some(change),

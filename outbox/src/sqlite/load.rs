@@ -1,5 +1,7 @@
 //! The loader's question: what is known about the messages that wait.
 
+use std::borrow::Cow;
+
 use sagabus_core::StoreError;
 use sagabus_core::store::{Answer, Instance, Question};
 use sagabus_core::unit_of_work::InstanceStatus;
@@ -34,6 +36,7 @@ pub(super) async fn load(
     if questions.is_empty() {
         return Ok(answers);
     }
+    let questions = &*resolve(store, questions).await?;
     let mut asked = Rows::default();
     for question in questions {
         ask(&mut asked, question);
@@ -56,6 +59,44 @@ pub(super) async fn load(
         }
     }
     Ok(answers)
+}
+
+/// Rows: kind, name, value of a label. Returns the key of the instance that has it.
+const FIND_LABELS: &str = "select e.key, l.key from json_each($1) e \
+    cross join sagabus_label l not indexed \
+    on l.kind = e.value ->> 0 and l.name = e.value ->> 1 and l.value = e.value ->> 2";
+
+/// Asks for the instances that questions name by a label, and puts their names in place.
+async fn resolve<'a>(
+    store: &SqliteStore,
+    questions: &'a [Question],
+) -> Result<Cow<'a, [Question]>, StoreError> {
+    let mut asked = Rows::default();
+    let mut places = Vec::new();
+    for (place, question) in questions.iter().enumerate() {
+        if let (Some(one), None) = (&question.label, &question.instance) {
+            let row = asked.begin().text(&one.kind);
+            row.text(&one.label.name).text(&one.label.value).end();
+            places.push((place, &one.kind));
+        }
+    }
+    if places.is_empty() {
+        return Ok(Cow::Borrowed(questions));
+    }
+    let query = sqlx::query(FIND_LABELS).bind(asked.json());
+    let rows = query.fetch_all(store.reader()).await.map_err(store_error)?;
+    let mut resolved = questions.to_vec();
+    for row in rows {
+        let at: i64 = row.try_get(0).map_err(store_error)?;
+        let Some((place, kind)) = usize::try_from(at).ok().and_then(|at| places.get(at)) else {
+            continue;
+        };
+        resolved[*place].instance = Some(InstanceId {
+            kind: (*kind).clone(),
+            key: row.try_get(1).map_err(store_error)?,
+        });
+    }
+    Ok(Cow::Owned(resolved))
 }
 
 /// Reads an instance from the columns that begin at `at`; none where they are null.

@@ -13,6 +13,7 @@ use super::writer::Write;
 const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("../../migrations/sqlite/0001_tables.sql")),
     (2, include_str!("../../migrations/sqlite/0002_parked.sql")),
+    (3, include_str!("../../migrations/sqlite/0003_labels.sql")),
 ];
 
 /// The tables of this release.
@@ -23,6 +24,7 @@ const TABLES: &[&str] = &[
     "sagabus_host",
     "sagabus_inbox",
     "sagabus_instance",
+    "sagabus_label",
     "sagabus_outbox",
     "sagabus_store",
     "sagabus_subscription",

@@ -34,10 +34,12 @@ pub(super) enum Slot {
     History = 19,
     Dead = 20,
     Versions = 21,
+    Unlabelled = 22,
+    Labels = 23,
 }
 
 /// How many arguments there are.
-pub(super) const SLOTS: usize = 21;
+pub(super) const SLOTS: usize = 23;
 
 /// What a failed guard says; nothing else in these texts parses JSON that is not our own.
 pub(super) const GUARD_MESSAGE: &str = "malformed JSON";
@@ -203,6 +205,25 @@ pub(super) const CREATE_INSTANCES: &[&str] = &[
     "select json('!') where changes() <> $15;",
 ];
 
+/// Rows: kind, key. First everything goes that is let go: labels may change hands in one group.
+pub(super) const UNLABEL: &[&str] = &[
+    "delete from sagabus_label where (kind, name, value) in (select l.kind, l.name, l.value \
+    from json_each($22) e cross join sagabus_label l indexed by sagabus_label_owner \
+    on l.kind = e.value ->> 0 and l.key = e.value ->> 1);",
+];
+
+/// Rows: kind, key, name, value. What is over gives up what another needs; a label of another
+/// running instance is refused by the primary key.
+pub(super) const LABEL: &[&str] = &[
+    "delete from sagabus_label where (kind, name, value) in (select l.kind, l.name, l.value \
+    from json_each($23) e cross join sagabus_label l not indexed \
+    on l.kind = e.value ->> 0 and l.name = e.value ->> 2 and l.value = e.value ->> 3 \
+    where not exists (select 1 from sagabus_instance i \
+        where i.kind = l.kind and i.key = l.key and i.completed = 0));",
+    "insert into sagabus_label (kind, key, name, value) select value ->> 0, value ->> 1, \
+    value ->> 2, value ->> 3 from json_each($23);",
+];
+
 /// Rows: kind, key, name.
 pub(super) const DISARM_TIMERS: &[&str] = &[
     pull!(
@@ -333,11 +354,10 @@ mod tests {
     #[tokio::test]
     async fn no_statement_of_a_commit_reads_a_whole_table() {
         let mut connection = SqliteConnection::connect(":memory:").await.unwrap();
-        let tables = include_str!("../../migrations/sqlite/0001_tables.sql");
-        sqlx::raw_sql(tables)
-            .execute(&mut connection)
-            .await
-            .unwrap();
+        for (_, migration) in crate::SqliteStore::migrations() {
+            let migration = sqlx::raw_sql(*migration);
+            migration.execute(&mut connection).await.unwrap();
+        }
         let sections = [
             SETTLE_DELETES,
             SETTLE_RELEASES,
@@ -347,6 +367,8 @@ mod tests {
             ACCEPT_ROWS,
             UPDATE_INSTANCES,
             CREATE_INSTANCES,
+            UNLABEL,
+            LABEL,
             DISARM_TIMERS,
             SEND_PLAIN,
             SEND_SPECIAL,

@@ -141,6 +141,7 @@ pub(crate) fn change(key: &str, expected: i64) -> InstanceChange {
         timers: [].into(),
         disarmed: Vec::new(),
         origin: None,
+        labels: None,
     }
 }
 

@@ -384,6 +384,7 @@ async fn questions_are_answered_in_order() {
     let asks = |id, instance, key: Option<&str>| Question {
         taken_over: Some((plain, id)),
         instance: Some(order(instance)),
+        label: None,
         blocked: key.map(|key| (name("keyed"), key.to_owned())),
     };
     let questions = [

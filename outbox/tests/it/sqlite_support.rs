@@ -279,6 +279,7 @@ pub(crate) fn moves(mut unit: UnitOfWork, key: &str, expected: i64) -> UnitOfWor
         timers: [("deadline".to_owned(), 3)].into(),
         disarmed: Vec::new(),
         origin: None,
+        labels: None,
     });
     unit
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::context::SagaCtx;
 use super::define::{Handles, NamedSaga, Starts};
 use super::run::HandlerSubscriber;
-use crate::correlate::Correlate;
+use crate::correlate::{Correlate, CorrelateByLabel};
 use crate::message::{MessageFacts, RequestTimedOut};
 use crate::saga::Saga;
 use crate::standing::{Lives, Missing};
@@ -92,6 +92,18 @@ impl<S: Saga> HandlerSaga<S> {
         S: Handles<M>,
     {
         let message = MessageFacts::by_key::<S, M>();
+        self.add(message, None, |data, message, cx| {
+            Box::pin(data.handle(downcast::<M>(message), cx))
+        })
+    }
+
+    /// Adds a message for an instance that it finds by a label.
+    pub fn on_by_label<M>(self) -> Self
+    where
+        M: Message + CorrelateByLabel<S>,
+        S: Handles<M>,
+    {
+        let message = MessageFacts::by_label::<S, M>();
         self.add(message, None, |data, message, cx| {
             Box::pin(data.handle(downcast::<M>(message), cx))
         })

@@ -13,7 +13,7 @@ use sagabus_core::{Ctx, Result};
 
 use super::builder::{Entry, HandlerSaga};
 use super::context::SagaCtx;
-use crate::effects::{Move, stage};
+use crate::effects::{Before, Move, changed_labels, stage};
 use crate::message::answered;
 use crate::saga::Saga;
 use crate::standing::{Standing, look};
@@ -46,6 +46,7 @@ impl<S: Saga> HandlerSubscriber<S> {
                 return Err(HandlerError::new("message starts nothing").terminal());
             }
         };
+        let labels = Before::of(cx, is_new, &data);
         let mut saga_cx = SagaCtx::new(cx.clone(), saga.name);
         if let Some(request) = answered(cx.envelope(), saga.name) {
             saga_cx.effects.disarm(request.name);
@@ -66,6 +67,7 @@ impl<S: Saga> HandlerSubscriber<S> {
             schema_version: S::SCHEMA_VERSION,
             data: write(&data, &Book::default())?,
             note: None,
+            labels: changed_labels(&labels, &data)?,
         };
         stage(cx, to, saga_cx.effects)
     }

@@ -168,7 +168,7 @@ pub struct Step {
     pub verb: &'static str,
     /// The message type, the name of the timer or question, or the function.
     pub what: String,
-    /// The type of the message that a timer brings.
+    /// The type of the message that it sends, or that its timer brings.
     pub brings: Option<&'static str>,
 }
 

@@ -1,5 +1,8 @@
 //! A machine for people and tools: as JSON, and drawn from that.
 
+use std::collections::BTreeSet;
+
+use sagabus_core::Kind;
 use serde_json::{Value, json};
 
 use super::definition::{Definition, Ending, From, Moment, Performance, Transition};
@@ -37,7 +40,28 @@ impl<S: Saga> Definition<S> {
             "within": within,
             "transitions": transitions,
             "hooks": hooks.collect::<Vec<_>>(),
+            "sends": self.sends(),
         })
+    }
+}
+
+impl<S: Saga> Definition<S> {
+    /// Lists what it sends to others, each type once.
+    fn sends(&self) -> Vec<Value> {
+        let steps = self.performances().into_iter().flat_map(|one| &one.steps);
+        let sent = steps.filter_map(|step| {
+            let kind = match step.verb {
+                "send" | "ask" => Kind::Command,
+                "publish" => Kind::Event,
+                "reply" | "respond" => Kind::Reply,
+                _ => return None,
+            };
+            Some((step.brings?, kind.as_str()))
+        });
+        let each: BTreeSet<_> = sent.collect();
+        let each = each.into_iter();
+        each.map(|(message_type, kind)| json!({ "type": message_type, "kind": kind }))
+            .collect()
     }
 }
 

@@ -59,7 +59,7 @@ macro_rules! impl_steps {
                 self,
                 make: impl Fn(&S, &M) -> C + Send + Sync + 'static,
             ) -> Self {
-                self.act(step("send", C::TYPE), move |data, message, effects| {
+                self.act(sending("send", C::TYPE), move |data, message, effects| {
                     effects.outgoing.push(outgoing(&make(data, message))?);
                     Ok(())
                 })
@@ -71,7 +71,7 @@ macro_rules! impl_steps {
                 self,
                 make: impl Fn(&S, &M) -> Vec<C> + Send + Sync + 'static,
             ) -> Self {
-                self.act(step("send", C::TYPE), move |data, message, effects| {
+                self.act(sending("send", C::TYPE), move |data, message, effects| {
                     for one in make(data, message) {
                         effects.outgoing.push(outgoing(&one)?);
                     }
@@ -84,7 +84,7 @@ macro_rules! impl_steps {
                 self,
                 make: impl Fn(&S, &M) -> E + Send + Sync + 'static,
             ) -> Self {
-                self.act(step("publish", E::TYPE), move |data, message, effects| {
+                self.act(sending("publish", E::TYPE), move |data, message, effects| {
                     effects.outgoing.push(outgoing(&make(data, message))?);
                     Ok(())
                 })
@@ -95,7 +95,7 @@ macro_rules! impl_steps {
                 self,
                 make: impl Fn(&S, &M) -> R + Send + Sync + 'static,
             ) -> Self {
-                self.act(step("reply", R::TYPE), move |data, message, effects| {
+                self.act(sending("reply", R::TYPE), move |data, message, effects| {
                     effects.replies.push(outgoing(&make(data, message))?);
                     Ok(())
                 })
@@ -106,7 +106,7 @@ macro_rules! impl_steps {
                 self,
                 make: impl Fn(&S, &M) -> R + Send + Sync + 'static,
             ) -> Self {
-                self.act(step("respond", R::TYPE), move |data, message, effects| {
+                self.act(sending("respond", R::TYPE), move |data, message, effects| {
                     effects.respond(&make(data, message))
                 })
             }
@@ -220,6 +220,13 @@ macro_rules! impl_steps {
 
 impl_steps!([] Steps<S, M>);
 impl_steps!([Start] When<S, M, Start, Open>);
+
+fn sending(verb: &'static str, message_type: &'static str) -> Step {
+    Step {
+        brings: Some(message_type),
+        ..step(verb, message_type)
+    }
+}
 
 fn step(verb: &'static str, what: &str) -> Step {
     Step {

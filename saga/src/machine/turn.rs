@@ -10,7 +10,7 @@ use sagabus_core::{Ctx, InstanceId, Reason, Result, headers};
 
 use super::definition::{Act, Definition, Ending, Erased, Moment, Transition, lineage};
 use super::when::holds;
-use crate::effects::{Effects, Move, stage};
+use crate::effects::{Before, Effects, Move, changed_labels, stage};
 use crate::saga::{Saga, SagaState};
 use crate::stored::{Book, Deferred, write};
 
@@ -33,6 +33,7 @@ pub(super) struct Turn<'a, S: Saga> {
     data: Option<S>,
     book: Book,
     note: Option<&'static str>,
+    labels: Before,
     pub(super) effects: Effects,
 }
 
@@ -52,6 +53,7 @@ impl<'a, S: Saga> Turn<'a, S> {
             from,
             state: from,
             status: InstanceStatus::Running,
+            labels: Before::of(cx, from.is_none(), &data),
             data: Some(data),
             book,
             note: None,
@@ -235,6 +237,7 @@ impl<'a, S: Saga> Turn<'a, S> {
             schema_version: S::SCHEMA_VERSION,
             data: write(&data, &self.book)?,
             note: self.note,
+            labels: changed_labels(&self.labels, &data)?,
         };
         stage(self.cx, to, self.effects)
     }

@@ -16,3 +16,4 @@ mod parcel;
 mod parcel_machine;
 mod shipping;
 mod shipping_saga;
+mod ticket_labels;

@@ -298,6 +298,7 @@ pub(super) fn change(id: &InstanceId, expected: i64) -> InstanceChange {
         timers: BTreeMap::new(),
         disarmed: Vec::new(),
         origin: None,
+        labels: None,
     }
 }
 

@@ -24,6 +24,7 @@ pub async fn load_answers_in_the_order_of_its_questions(at: Arc<Harness>) {
         .map(|(index, id)| Question {
             taken_over: Some((orders.id, *id)),
             instance: Some(instance(&format!("{:03}", 199 - index))),
+            label: None,
             blocked: None,
         })
         .collect();

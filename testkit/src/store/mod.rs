@@ -13,6 +13,7 @@ pub mod claims;
 pub mod settles;
 pub mod order;
 pub mod timers;
+pub mod labels;
 pub mod dead_letters;
 pub mod sweeps;
 pub mod hosts;

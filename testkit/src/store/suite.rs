@@ -123,6 +123,16 @@ macro_rules! __store_behaviours {
                 a_conflict_leaves_timers_armed,
                 units_of_one_group_disarm_and_arm_apart,
             ]
+            labels: [
+                an_instance_is_found_by_its_labels,
+                labels_are_replaced_as_a_whole_or_left,
+                a_label_of_a_running_instance_is_refused_to_others,
+                a_tombstone_keeps_its_labels_until_another_takes_them,
+                a_loser_changes_no_label,
+                a_label_passes_from_one_instance_to_another,
+                two_kinds_share_no_label,
+                a_tombstone_that_is_swept_takes_its_labels_along,
+            ]
             dead_letters: [
                 a_dead_letter_keeps_raw_bytes_headers_and_every_attempt,
                 a_dead_letter_of_a_row_replaces_the_row,

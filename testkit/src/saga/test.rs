@@ -1,0 +1,400 @@
+//! One saga or machine under test.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sagabus_core::memory::MemoryStore;
+use sagabus_core::store::{Group, Instance, Store, StoreAdmin, StoredDeadLetter, Subscription};
+use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, UnitOfWork};
+use sagabus_core::{
+    EndpointBuilder, Host, HostBuilder, InstanceId, Kind, Message, MessageId, Outgoing,
+    RunningHost, headers,
+};
+use sagabus_saga::{HandlerSaga, MachineEndpoint, Saga, SagaEndpoint, SagaState, StateMachine};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use super::history::shown;
+use super::recorder::{Recorded, Recorder};
+
+/// Where the test receives what is sent.
+const TEST: &str = "the-test";
+/// Longer than any chain of messages that a test starts needs by the clock that it moves.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Builds the endpoint under test; again after a crash.
+type Endpoint = Arc<dyn Fn(EndpointBuilder) -> EndpointBuilder + Send + Sync>;
+/// Adds to the host; again after a crash.
+type Equip = Arc<dyn Fn(HostBuilder) -> HostBuilder + Send + Sync>;
+
+/// A saga or machine under test: a real host over the in-memory store, and a clock that stands
+/// still until the test moves it. Every call waits until everything that is due has been handled.
+///
+/// ```
+/// # use sagabus_core::{Command, Event, Kind, Message};
+/// # use sagabus_saga::{Correlate, Saga, StateMachine, SagaState};
+/// # use sagabus_testkit::saga::SagaTest;
+/// # use std::time::Duration;
+/// # macro_rules! message { ($kind:ident $name:ident $type:literal) => {
+/// #     #[derive(Clone, serde::Serialize, serde::Deserialize)] struct $name { id: u64 }
+/// #     impl Message for $name { const TYPE: &'static str = $type; const KIND: Kind = Kind::$kind; }
+/// #     impl $kind for $name {}
+/// #     impl Correlate<Order> for $name { fn key(&self) -> u64 { self.id } }
+/// # } }
+/// # message!(Command Place "orders.place"); message!(Event Late "orders.late");
+/// # message!(Event Cancelled "orders.cancelled");
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Order { id: u64 }
+/// # #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)] enum Stage { Paying }
+/// # impl SagaState for Stage {
+/// #     const ALL: &'static [Self] = &[Self::Paying]; fn name(self) -> &'static str { "paying" } }
+/// # impl Saga for Order { type Key = u64; type State = Stage; }
+/// # fn order_machine() -> StateMachine<Order> {
+/// #     StateMachine::named("order")
+/// #         .initially(Order::when::<Place>().init(|m| Order { id: m.id })
+/// #             .schedule("deadline", Duration::from_secs(900), |o, _| Late { id: o.id })
+/// #             .transition_to(Stage::Paying))
+/// #         .during(Stage::Paying, Order::when::<Late>()
+/// #             .publish(|o, _| Cancelled { id: o.id }).finalize())
+/// # }
+/// let mut test = SagaTest::machine("order", order_machine);
+/// test.when(Place { id: 7 });
+/// test.then_state(7, Some(Stage::Paying));
+/// test.then_timers(7, &["deadline"]);
+/// test.advance(Duration::from_secs(15 * 60));
+/// test.then_over(7);
+/// assert_eq!(test.sent::<Cancelled>().len(), 1);
+/// ```
+pub struct SagaTest {
+    runtime: Runtime,
+    store: MemoryStore,
+    host: Option<RunningHost>,
+    kind: Cow<'static, str>,
+    endpoint: Endpoint,
+    equip: Equip,
+    recorders: Vec<Subscription>,
+    recorded: Recorded,
+}
+
+impl SagaTest {
+    /// Tests a machine of this name.
+    ///
+    /// # Panics
+    /// When the machine is refused; the message says why.
+    pub fn machine<S: Saga>(
+        kind: &'static str,
+        machine: impl Fn() -> StateMachine<S> + Send + Sync + 'static,
+    ) -> Self {
+        let recorders = what_it_sends(&machine().describe());
+        Self::new(kind, Arc::new(move |e| e.machine(machine())), recorders)
+    }
+
+    /// Tests a handler-per-message saga of this name. What it sends is received by the test where
+    /// [`receives`](Self::receives) says so.
+    pub fn saga<S: Saga>(
+        kind: &'static str,
+        saga: impl Fn() -> HandlerSaga<S> + Send + Sync + 'static,
+    ) -> Self {
+        Self::new(kind, Arc::new(move |e| e.saga(saga())), Vec::new())
+    }
+
+    fn new(kind: &'static str, endpoint: Endpoint, recorders: Vec<Subscription>) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .expect("a runtime needs a timer");
+        let store = {
+            let _inside = runtime.enter();
+            MemoryStore::new()
+        };
+        Self {
+            runtime,
+            store,
+            host: None,
+            kind: kind.into(),
+            endpoint,
+            equip: Arc::new(|host| host),
+            recorders,
+            recorded: Recorded::default(),
+        }
+    }
+
+    /// Adds states and other endpoints to the host. Before the first message.
+    #[must_use]
+    pub fn with(
+        mut self,
+        equip: impl Fn(HostBuilder) -> HostBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.equip = Arc::new(equip);
+        self
+    }
+
+    /// Lets the test receive a type of message. Before the first message.
+    #[must_use]
+    pub fn receives<M: Message>(mut self) -> Self {
+        let one = Subscription {
+            message_type: M::TYPE.into(),
+            kind: M::KIND,
+        };
+        self.recorders
+            .retain(|known| known.message_type != one.message_type);
+        self.recorders.push(one);
+        self
+    }
+
+    /// Puts an instance in place, as if messages had brought it there.
+    ///
+    /// # Panics
+    /// When there is one already.
+    pub fn given<S: Saga>(&mut self, key: impl ToString, state: Option<S::State>, data: &S) {
+        let change = InstanceChange {
+            id: self.id(key),
+            expected: 0,
+            status: InstanceStatus::Running,
+            state: state.map(|state| state.name().into()),
+            schema_version: S::SCHEMA_VERSION,
+            data: serde_json::to_vec(data).expect("data is JSON").into(),
+            timers: std::collections::BTreeMap::new(),
+            disarmed: Vec::new(),
+            origin: None,
+            labels: None,
+        };
+        let group = Group {
+            units: vec![UnitOfWork {
+                instance: Some(change),
+                ..UnitOfWork::default()
+            }],
+            ..Group::default()
+        };
+        let report = self.runtime.block_on(self.store.commit(&group));
+        let outcomes = report.expect("memory takes it").outcomes;
+        let committed = [sagabus_core::Outcome::Committed];
+        assert_eq!(outcomes, committed, "there is such an instance already");
+    }
+
+    /// Sends a message and waits until all that follows at once has been handled.
+    pub fn when<M: Message>(&mut self, message: M) {
+        self.send(vec![prepared(&message)]);
+    }
+
+    /// Sends one message twice: the same identity, as after a redelivery.
+    pub fn when_twice<M: Message>(&mut self, message: M) {
+        let one = prepared(&message).with_id(MessageId::new());
+        self.send(vec![one.clone()]);
+        self.send(vec![one]);
+    }
+
+    /// Sends messages at the same time.
+    pub fn when_together<M: Message>(&mut self, messages: impl IntoIterator<Item = M>) {
+        self.send(messages.into_iter().map(|one| prepared(&one)).collect());
+    }
+
+    /// Lets time pass, and everything happen that is due meanwhile.
+    pub fn advance(&mut self, time: Duration) {
+        self.start();
+        self.runtime.block_on(async {
+            // Not by one jump: what falls due meanwhile happens at its own time.
+            tokio::time::sleep(time).await;
+        });
+        self.settle();
+    }
+
+    /// Lets the host die as a killed process does, and starts another one, which takes over what
+    /// the first had in hand when its lease has ended.
+    pub fn crash(&mut self) {
+        self.start();
+        if let Some(host) = self.host.take() {
+            self.runtime.block_on(host.stop(Duration::ZERO));
+        }
+        self.start();
+    }
+
+    /// Checks the state of an instance; `None` for one without.
+    ///
+    /// # Panics
+    /// When it is in another state, over, or not there; the message shows what happened.
+    pub fn then_state<T: SagaState>(&self, key: impl ToString, state: Option<T>) {
+        let found = self.found(key);
+        let (is, wanted) = (found.state.as_deref(), state.map(SagaState::name));
+        let is_running = found.status == InstanceStatus::Running;
+        assert!(is_running, "{} is over; {}", found.id, shown(&self.store));
+        assert_eq!(
+            is,
+            wanted,
+            "{} is elsewhere; {}",
+            found.id,
+            shown(&self.store)
+        );
+    }
+
+    /// Checks that an instance is over.
+    ///
+    /// # Panics
+    /// When it is not; the message shows what happened.
+    pub fn then_over(&self, key: impl ToString) {
+        let found = self.found(key);
+        let is_over = found.status == InstanceStatus::Completed;
+        assert!(is_over, "{} is not over; {}", found.id, shown(&self.store));
+    }
+
+    /// Checks which timers and questions of an instance are armed, in the order of their names.
+    ///
+    /// # Panics
+    /// When others are; the message shows what happened.
+    pub fn then_timers(&self, key: impl ToString, names: &[&str]) {
+        let found = self.found(key);
+        let armed: Vec<&str> = found.timers.keys().map(String::as_str).collect();
+        assert_eq!(armed, names, "of {}; {}", found.id, shown(&self.store));
+    }
+
+    /// Returns the data of an instance.
+    ///
+    /// # Panics
+    /// When there is none, or it cannot be read.
+    pub fn data<S: Saga>(&self, key: impl ToString) -> S {
+        let found = self.found(key);
+        let json: Value = serde_json::from_slice(&found.data).expect("data is JSON");
+        let data = match json.get("$saga") {
+            Some(_) => json["data"].clone(),
+            None => json,
+        };
+        serde_json::from_value(data).expect("data is of this saga")
+    }
+
+    /// Returns every message of a type that was sent, in the order in which it arrived.
+    pub fn sent<M: Message>(&self) -> Vec<M> {
+        self.recorded.of::<M>()
+    }
+
+    /// Returns the types of everything that was sent.
+    pub fn sent_types(&self) -> Vec<String> {
+        self.recorded.types()
+    }
+
+    /// Returns the messages that were given up.
+    pub fn dead_letters(&self) -> Vec<StoredDeadLetter> {
+        let read = self.runtime.block_on(self.store.dead_letters(1000));
+        read.expect("memory can be read")
+    }
+
+    /// Returns an instance as it is stored; `None` where there is none.
+    pub fn instance(&self, key: impl ToString) -> Option<Instance> {
+        let id = self.id(key);
+        let read = self.runtime.block_on(self.store.instance(&id));
+        read.expect("memory can be read")
+    }
+
+    fn found(&self, key: impl ToString) -> Instance {
+        let key = key.to_string();
+        let found = self.instance(&key);
+        let kind = &self.kind;
+        found.unwrap_or_else(|| panic!("there is no {kind} {key}; {}", shown(&self.store)))
+    }
+
+    fn id(&self, key: impl ToString) -> InstanceId {
+        InstanceId {
+            kind: self.kind.clone(),
+            key: key.to_string(),
+        }
+    }
+
+    fn send(&mut self, messages: Vec<Outgoing>) {
+        self.start();
+        let bus = self.host.as_ref().map(RunningHost::bus);
+        let bus = bus.expect("the host has been started");
+        let sent = messages.into_iter().map(|one| bus.send_all(vec![one]));
+        let sent = self.runtime.block_on(join_all(sent));
+        for one in sent {
+            one.expect("the message is stored");
+        }
+        self.settle();
+    }
+
+    fn start(&mut self) {
+        if self.host.is_some() {
+            return;
+        }
+        let (endpoint, recorded) = (Arc::clone(&self.endpoint), self.recorded.clone());
+        let builder = Host::builder("test").store(self.store.clone());
+        let mut builder = (self.equip)(builder).endpoint("under-test", |e| endpoint(e));
+        if !self.recorders.is_empty() {
+            builder = builder.endpoint(TEST, |e| {
+                self.recorders.iter().fold(e, |e, one| {
+                    e.subscribe(Arc::new(Recorder {
+                        subscription: one.clone(),
+                        recorded: recorded.clone(),
+                    }))
+                })
+            });
+        }
+        let host = builder.build().unwrap_or_else(|error| panic!("{error}"));
+        let host = self.runtime.block_on(host.start());
+        self.host = Some(host.unwrap_or_else(|error| panic!("{error}")));
+    }
+
+    /// Waits until nothing is due.
+    fn settle(&mut self) {
+        let store = self.store.clone();
+        let settled = self.runtime.block_on(async {
+            let quiet = async {
+                while store.due_count() > 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, quiet).await
+        });
+        assert!(
+            settled.is_ok(),
+            "after {PATIENCE:?} there is still something due; {}",
+            shown(&self.store)
+        );
+    }
+}
+
+impl Drop for SagaTest {
+    fn drop(&mut self) {
+        if let Some(host) = self.host.take() {
+            self.runtime.block_on(host.stop(Duration::ZERO));
+        }
+    }
+}
+
+impl fmt::Debug for SagaTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SagaTest")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Prepares a message that asks for answers to the test.
+fn prepared<M: Message>(message: &M) -> Outgoing {
+    let mut outgoing = Outgoing::new(message).expect("the message can be encoded");
+    let to = &mut outgoing.envelope.headers;
+    to.set(headers::REPLY_TO, format!("@{TEST}"));
+    outgoing
+}
+
+/// Lists what a machine sends and does not take itself.
+fn what_it_sends(description: &Value) -> Vec<Subscription> {
+    let list = |name: &str| description[name].as_array().cloned().unwrap_or_default();
+    let takes: Vec<Value> = list("transitions")
+        .iter()
+        .map(|one| one["on"].clone())
+        .collect();
+    let sends = list("sends")
+        .into_iter()
+        .filter(|one| !takes.contains(&one["type"]));
+    let subscription = |one: Value| Subscription {
+        message_type: one["type"].as_str().unwrap_or_default().to_owned().into(),
+        kind: match one["kind"].as_str() {
+            Some("command") => Kind::Command,
+            Some("event") => Kind::Event,
+            _ => Kind::Reply,
+        },
+    };
+    sends.map(subscription).collect()
+}
