@@ -12,6 +12,7 @@ mod declared;
 mod machine;
 mod named;
 mod order;
+mod own_sql;
 mod parcel;
 mod parcel_machine;
 mod shipping;

@@ -39,7 +39,7 @@ pub(crate) async fn memory() -> Option<StoreUnderTest> {
 /// A fresh file, and a second store on it: another process, as far as SQLite can tell.
 pub(crate) async fn sqlite() -> Option<StoreUnderTest> {
     let folder = Folder::new();
-    let file = folder.0.join("test.db");
+    let file = folder.file();
     let store = SqliteStore::open(&file).await.unwrap();
     store.migrate().await.unwrap();
     let peer = SqliteStore::open(&file).await.unwrap();
@@ -56,10 +56,14 @@ pub(crate) async fn postgres() -> Option<StoreUnderTest> {
 }
 
 /// A directory that goes with its test.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn file(&self) -> PathBuf {
+        self.0.join("test.db")
+    }
+
+    pub(crate) fn new() -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("saga-{}", Uuid::now_v7()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -73,15 +77,15 @@ impl Drop for Folder {
 }
 
 /// A database that is dropped with this value.
-struct Database {
+pub(crate) struct Database {
     server: PgConnectOptions,
     name: String,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Database {
     /// Makes an empty database; `None`, with a word, where there is no server.
-    async fn new() -> Option<Self> {
+    pub(crate) async fn new() -> Option<Self> {
         let Ok(url) = std::env::var("SAGABUS_POSTGRES_URL") else {
             assert!(
                 std::env::var_os("SAGABUS_SERVICES_REQUIRED").is_none(),
