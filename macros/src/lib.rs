@@ -90,6 +90,9 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// gives another one: 1 to 100 visible ASCII characters. Stored names stay when a variant is
 /// renamed in code only if they are given so.
 ///
+/// `#[state(within = Warehouse)]` on a variant makes it a part of another state: what the whole takes,
+/// the part takes, too.
+///
 /// `#[state(crate = path)]` on the enum says where the facade is.
 ///
 /// ```

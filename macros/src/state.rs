@@ -27,8 +27,24 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
         )),
     })?;
     let variants = variants(input)?;
-    let names = names(variants)?;
+    let settings = settings(variants)?;
+    let names: Vec<_> = settings.iter().map(|one| &one.name).collect();
     let variants: Vec<_> = variants.iter().map(|variant| &variant.ident).collect();
+    let inner = variants.iter().zip(&settings).filter_map(|(variant, one)| {
+        let outer = one.within.as_ref()?;
+        Some(quote!(Self::#variant => ::core::option::Option::Some(Self::#outer),))
+    });
+    let inner: Vec<_> = inner.collect();
+    let within = (!inner.is_empty()).then(|| {
+        quote! {
+            fn within(self) -> ::core::option::Option<Self> {
+                match self {
+                    #(#inner)*
+                    _ => ::core::option::Option::None,
+                }
+            }
+        }
+    });
     let ident = &input.ident;
     let root = attribute::root(facade.as_ref());
     Ok(quote! {
@@ -41,6 +57,8 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
                     #(Self::#variants => #names,)*
                 }
             }
+
+            #within
         }
     })
 }
@@ -69,37 +87,56 @@ fn variants(input: &DeriveInput) -> Result<&Punctuated<Variant, Token![,]>> {
     })
 }
 
-/// Returns the stored name of each variant.
-fn names(variants: &Punctuated<Variant, Token![,]>) -> Result<Vec<LitStr>> {
+/// What is said of one variant.
+struct Settings {
+    name: LitStr,
+    within: Option<Ident>,
+}
+
+/// Returns what is said of each variant.
+fn settings(variants: &Punctuated<Variant, Token![,]>) -> Result<Vec<Settings>> {
     let mut taken = HashSet::new();
-    let mut names = Vec::new();
+    let mut all = Vec::new();
     for variant in variants {
-        let name = name(variant)?;
-        attribute::check_name(&name, 100)?;
-        if !taken.insert(name.value()) {
-            let name = name.value();
+        let one = read(variant)?;
+        attribute::check_name(&one.name, 100)?;
+        if !taken.insert(one.name.value()) {
+            let name = one.name.value();
             let fact = format!("two states are named `{name}`; name one `#[state(\"..\")]`");
             return Err(Error::new(variant.ident.span(), fact));
         }
-        names.push(name);
+        if let Some(outer) = &one.within
+            && !variants.iter().any(|other| other.ident == *outer)
+        {
+            let fact = format!("there is no state `{outer}`; name a variant of this enum");
+            return Err(Error::new(outer.span(), fact));
+        }
+        all.push(one);
     }
-    Ok(names)
+    Ok(all)
 }
 
-fn name(variant: &Variant) -> Result<LitStr> {
-    let mut given = None;
-    attribute::read_all(&variant.attrs, "state", |key, _| match key {
+fn read(variant: &Variant) -> Result<Settings> {
+    let (mut given, mut within) = (None, None);
+    attribute::read_all(&variant.attrs, "state", |key, input| match key {
         Key::Text(name) => {
             let span = name.span();
             attribute::keep(&mut given, name, "the name", span)
         }
+        Key::Word(word) if word == "within" => {
+            let outer = attribute::value(input)?;
+            attribute::keep(&mut within, outer, "`within`", word.span())
+        }
         Key::Word(word) => Err(attribute::unknown(
             &word,
-            "the name alone: `#[state(\"paid\")]`",
+            "the name (`#[state(\"paid\")]`) and `within = Warehouse`",
         )),
     })?;
     let derived = || LitStr::new(&kebab_case(&variant.ident), variant.ident.span());
-    Ok(given.unwrap_or_else(derived))
+    Ok(Settings {
+        name: given.unwrap_or_else(derived),
+        within,
+    })
 }
 
 /// Turns `AwaitingPayment` into `awaiting-payment` and `HTTPDone` into `http-done`.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 enum Stage {
     AwaitingPayment,
     HTTPDone,
-    #[state("over")]
+    #[state("over", within = HTTPDone)]
     Finished,
 }
 
@@ -39,6 +39,12 @@ fn a_saga_may_have_a_name_and_an_upcaster() {
 fn states_are_stored_by_name_in_the_order_of_the_enum() {
     let names: Vec<_> = Stage::ALL.iter().map(|state| state.name()).collect();
     assert_eq!(names, ["awaiting-payment", "http-done", "over"]);
+}
+
+#[test]
+fn a_state_may_be_a_part_of_another() {
+    assert_eq!(Stage::Finished.within(), Some(Stage::HTTPDone));
+    assert_eq!(Stage::HTTPDone.within(), None);
 }
 
 #[test]

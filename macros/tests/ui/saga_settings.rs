@@ -49,6 +49,12 @@ enum WrongName {
 }
 
 #[derive(State, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum WithinNothing {
+    #[state(within = Warehouse)]
+    Paying,
+}
+
+#[derive(State, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[state("paying")]
 enum NameOnTheEnum {
     Paying,
