@@ -55,7 +55,8 @@ pub(crate) fn builder(config: &KafkaConfig, store: &MemoryStore, log: &Log) -> H
 
 /// Waits until no row waits or is in hand.
 pub(crate) async fn quiet(store: &MemoryStore) {
-    let look = || async { (store.counts().await.unwrap().outbox == 0).then_some(()) };
+    let look =
+        || async { (store.counts().await.expect("rows can be counted").outbox == 0).then_some(()) };
     eventually("an empty outbox", look).await;
 }
 
@@ -91,7 +92,14 @@ fn a_command_is_handled_once_and_its_event_reaches_every_endpoint() {
         stop(host).await;
         let distinct: HashSet<_> = lines.iter().collect();
         assert_eq!((lines.len(), distinct.len()), (900, 600));
-        assert_eq!(store.counts().await.unwrap().dead_letters, 0);
+        assert_eq!(
+            store
+                .counts()
+                .await
+                .expect("rows can be counted")
+                .dead_letters,
+            0
+        );
     });
 }
 
@@ -148,7 +156,15 @@ fn a_failing_message_holds_up_nobody_and_is_a_dead_letter_in_the_end() {
             host.bus().send(Pack { n }).await.unwrap();
         }
         log.wait_for(90).await;
-        let dead = || async { (store.counts().await.unwrap().dead_letters == 10).then_some(()) };
+        let dead = || async {
+            (store
+                .counts()
+                .await
+                .expect("rows can be counted")
+                .dead_letters
+                == 10)
+                .then_some(())
+        };
         eventually("ten dead letters", dead).await;
         quiet(&store).await;
         stop(host).await;
@@ -245,7 +261,14 @@ fn types_of_one_family_share_a_topic_and_what_nobody_takes_is_passed_over() {
         let look = || async { (transport.passed_over() == 20).then_some(()) };
         eventually("twenty records that were passed over", look).await;
         stop(host).await;
-        assert_eq!(store.counts().await.unwrap().dead_letters, 0);
+        assert_eq!(
+            store
+                .counts()
+                .await
+                .expect("rows can be counted")
+                .dead_letters,
+            0
+        );
     });
 }
 

@@ -64,7 +64,7 @@ pub(crate) struct Foreign {
 pub(crate) fn produce(brokers: &str, topic: &str, records: Vec<Foreign>) {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", brokers);
-    let producer: BaseProducer = settings.create().unwrap();
+    let producer: BaseProducer = settings.create().expect("a client can be made");
     for one in records {
         let headers = one
             .headers
@@ -79,7 +79,12 @@ pub(crate) fn produce(brokers: &str, topic: &str, records: Vec<Foreign>) {
         record.key = one.key;
         record.payload = one.value.as_deref();
         record.timestamp = one.timestamp;
-        producer.send(record).map_err(|(error, _)| error).unwrap();
+        producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .expect("the record is queued");
     }
-    producer.flush(Duration::from_secs(10)).unwrap();
+    producer
+        .flush(Duration::from_secs(10))
+        .expect("the broker answers");
 }

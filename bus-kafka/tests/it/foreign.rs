@@ -98,9 +98,12 @@ fn a_record_without_an_identity_is_recognised_when_it_comes_again() {
 async fn forget_group(brokers: &str, group: &str) {
     let mut settings = ClientConfig::new();
     settings.set("bootstrap.servers", brokers);
-    let admin: AdminClient<DefaultClientContext> = settings.create().unwrap();
+    let admin: AdminClient<DefaultClientContext> = settings.create().expect("a client can be made");
     let deleted = admin.delete_groups(&[group], &AdminOptions::new()).await;
-    deleted.unwrap().remove(0).unwrap();
+    deleted
+        .expect("the broker answers")
+        .remove(0)
+        .expect("the group is empty");
 }
 
 type Pairs = Vec<(String, String)>;
@@ -113,13 +116,13 @@ fn read_all(brokers: &str, topic: &str, partitions: i32) -> Vec<(Pairs, Option<S
         .set("group.id", "sagabus-foreign-reader")
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true");
-    let consumer: BaseConsumer = settings.create().unwrap();
+    let consumer: BaseConsumer = settings.create().expect("a client can be made");
     let mut list = TopicPartitionList::new();
     for partition in 0..partitions {
         list.add_partition_offset(topic, partition, Offset::Beginning)
-            .unwrap();
+            .expect("an offset");
     }
-    consumer.assign(&list).unwrap();
+    consumer.assign(&list).expect("partitions can be read");
     let (mut ended, mut all) = (0, Vec::new());
     while ended < partitions {
         match consumer.poll(Duration::from_secs(10)) {
@@ -210,7 +213,15 @@ fn tombstones_are_counted_and_what_cannot_be_read_is_a_dead_letter() {
         };
         produce(&brokers, &topic, vec![last]);
         log.wait_for(1).await;
-        let dead = || async { (store.counts().await.unwrap().dead_letters == 3).then_some(()) };
+        let dead = || async {
+            (store
+                .counts()
+                .await
+                .expect("rows can be counted")
+                .dead_letters
+                == 3)
+                .then_some(())
+        };
         eventually("three dead letters", dead).await;
         let look = || async { (transport.passed_over() == 1).then_some(()) };
         eventually("a tombstone that was passed over", look).await;

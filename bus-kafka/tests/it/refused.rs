@@ -23,7 +23,7 @@ use crate::cluster::{brokers, own};
 
 pub(crate) fn spec() -> EndpointSpec {
     EndpointSpec {
-        name: EndpointName::new("orders").unwrap(),
+        name: EndpointName::new("orders").expect("a usable name"),
         order: Order::Unordered,
         subscriptions: vec![Subscription {
             message_type: "shop.placed".into(),
@@ -170,17 +170,25 @@ fn a_topic_that_is_missing_and_not_to_be_created_is_named_with_its_recipe() {
     });
 }
 
+/// What a topic is made with.
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
 /// Makes a topic as somebody else would.
-async fn make(brokers: &str, name: &str, settings: &[(&str, &str)]) {
+async fn make(brokers: &str, name: &str, settings: Settings<'_>) {
     let mut config = ClientConfig::new();
-    let admin: AdminClient<DefaultClientContext> =
-        config.set("bootstrap.servers", brokers).create().unwrap();
+    let admin: AdminClient<DefaultClientContext> = config
+        .set("bootstrap.servers", brokers)
+        .create()
+        .expect("a client can be made");
     let mut topic = NewTopic::new(name, 1, TopicReplication::Fixed(1));
     for (setting, value) in settings {
         topic = topic.set(setting, value);
     }
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
-    let made = admin.create_topics(&[topic], &options).await.unwrap();
+    let made = admin
+        .create_topics(&[topic], &options)
+        .await
+        .expect("the broker answers");
     assert!(made[0].is_ok(), "{made:?}");
 }
 
@@ -189,7 +197,7 @@ fn a_topic_that_would_lose_messages_is_refused() {
     let Some(brokers) = brokers() else { return };
     block_on(async {
         let large = ("max.message.bytes", "2000000");
-        let cases: [(&[(&str, &str)], &[&str]); 3] = [
+        let cases: [(Settings<'_>, &[&str]); 3] = [
             (
                 &[("cleanup.policy", "compact"), large],
                 &["deletes messages of the same key", "cleanup.policy=delete"],
