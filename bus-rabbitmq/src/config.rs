@@ -151,16 +151,21 @@ pub(crate) fn place(uri: &AMQPUri) -> String {
     )
 }
 
-/// Hides everything between the user's name and the host, also of a URL that cannot be parsed.
+/// Hides everything that may be a password, also of a URL that cannot be parsed: what stands behind
+/// a colon, up to the last `@`, or to the end where there is none.
 fn mask(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-    // Behind the last `@` there can be no password, however many a careless one contains.
-    let Some((user, place)) = rest.rsplit_once('@') else {
-        return url.split('?').next().unwrap_or_default().to_owned();
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
     };
-    let name = user.split(':').next().unwrap_or_default();
+    let place = rest.rsplit_once('@').map(|(_, place)| format!("@{place}"));
+    let place = place.unwrap_or_default();
     let place = place.split('?').next().unwrap_or_default();
-    format!("{scheme}://{name}:***@{place}")
+    let user = rest.rsplit_once('@').map_or(rest, |(user, _)| user);
+    match user.split_once(':') {
+        Some((name, _)) => format!("{scheme}{name}:***{place}"),
+        None => format!("{scheme}{user}{place}"),
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +179,7 @@ mod tests {
             "amqp://me:can@canary@host:1/v?heartbeat=1",
             "amqp://me:canary@",
             "me:canary@host",
+            "me:canary",
             "amqps://me:canary@ho st/%zz",
         ] {
             let config = RabbitMqConfig::new(url);
@@ -182,7 +188,7 @@ mod tests {
             assert!(!shown.contains("canary"), "{shown}");
         }
         assert_eq!(mask("amqp://me:pass@host:1/v"), "amqp://me:***@host:1/v");
-        assert_eq!(mask("amqp://host:1/v"), "amqp://host:1/v");
+        assert_eq!(mask("amqp://me@host:1/v?x=y"), "amqp://me@host:1/v");
     }
 
     #[test]

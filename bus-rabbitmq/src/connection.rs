@@ -99,7 +99,12 @@ impl Link {
     pub(crate) async fn connected(&self) -> Option<Arc<Connection>> {
         self.start();
         let mut state = self.state.clone();
-        let up = state.wait_for(|state| matches!(state, State::Up { .. }));
+        // One that was lost a moment ago is still noted here.
+        let is_up = |state: &State| match state {
+            State::Up { connection, .. } => connection.status().connected(),
+            State::Starting | State::Down { .. } => false,
+        };
+        let up = state.wait_for(is_up);
         match up.await.ok()?.clone() {
             State::Up { connection, .. } => Some(connection),
             _ => None,
@@ -119,7 +124,10 @@ impl Link {
         let deadline = Instant::now() + most;
         let mut connection = self.connection().await?;
         loop {
-            let answer = timeout_at(deadline, ask(Arc::clone(&connection))).await;
+            let answer = tokio::select! {
+                answer = timeout_at(deadline, ask(Arc::clone(&connection))) => answer,
+                error = self.lost(&connection) => Ok(Err(error)),
+            };
             let error = match answer {
                 Ok(Err(error @ TransportError::Unavailable(_))) => error,
                 Ok(answer) => return answer,
@@ -132,6 +140,25 @@ impl Link {
                 Ok(Some(next)) => connection = next,
                 Ok(None) | Err(_) => return Err(error),
             }
+        }
+    }
+
+    /// Waits until a connection is known to be lost. The driver does not always end what waits on
+    /// one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn lost(&self, connection: &Arc<Connection>) -> TransportError {
+        let is_other = |state: &State| match state {
+            State::Up {
+                connection: now, ..
+            } => !Arc::ptr_eq(now, connection),
+            State::Starting | State::Down { .. } => true,
+        };
+        let mut state = self.state.clone();
+        match state.wait_for(is_other).await.map(|state| state.clone()) {
+            Ok(State::Down { failure, .. }) => failure.to_transport(),
+            _ => Failure::lost(&self.uri, "there is another one now").to_transport(),
         }
     }
 

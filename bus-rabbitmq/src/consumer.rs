@@ -102,7 +102,7 @@ impl Receiver {
         let receiver = &self;
         let session = self
             .link
-            .ask(|connection| async move { receiver.open(&connection).await });
+            .ask(|connection| async move { receiver.open(connection).await });
         let session = session.await?;
         // Unbounded, because the broker sends no more than `prefetch` before they are answered.
         let (deliveries, stream) = mpsc::unbounded_channel();
@@ -153,9 +153,10 @@ impl Receiver {
         deliveries: &mpsc::UnboundedSender<Delivery>,
     ) -> Option<Result<Session, TransportError>> {
         let reopen = async {
-            let connection = self.link.connected().await?;
+            self.link.connected().await?;
+            let open = |connection| async move { self.open(connection).await };
             Some(match (self.redeclare)().await {
-                Ok(()) => self.open(&connection).await,
+                Ok(()) => self.link.ask(open).await,
                 Err(error) => Err(error),
             })
         };
@@ -165,7 +166,7 @@ impl Receiver {
         }
     }
 
-    async fn open(&self, connection: &Connection) -> Result<Session, TransportError> {
+    async fn open(&self, connection: Arc<Connection>) -> Result<Session, TransportError> {
         let channel = connection.create_channel().await;
         let channel = channel.map_err(|error| unavailable(&error))?;
         // Of each queue; together at most what was asked for, where there are enough for all.
@@ -185,6 +186,8 @@ impl Receiver {
         }
         let (answers, answered) = mpsc::unbounded_channel();
         Ok(Session {
+            link: Arc::clone(&self.link),
+            connection,
             endpoint: self.endpoint.clone(),
             in_hand: InHand::new(self.order),
             channel,
@@ -212,6 +215,8 @@ impl Receiver {
 
 /// One channel, with what came on it. Its tags mean nothing on another one.
 struct Session {
+    link: Arc<Link>,
+    connection: Arc<Connection>,
     endpoint: EndpointName,
     channel: Channel,
     consumers: SelectAll<Consumer>,
@@ -248,6 +253,7 @@ impl Session {
                     None => return Some(ended()),
                 },
                 () = deliveries.closed() => return None,
+                error = self.link.lost(&self.connection) => return Some(error),
             };
             if let Err(error) = result {
                 return Some(unavailable(&error));
@@ -334,27 +340,33 @@ impl Session {
 
     /// Takes nothing more, and waits for the answers to what is in hand.
     async fn leave(mut self) {
-        let tags: Vec<_> = self.consumers.iter().map(Consumer::tag).collect();
-        for tag in tags {
-            if self
-                .channel
-                .basic_cancel(tag, BasicCancelOptions::default())
-                .await
-                .is_err()
-            {
-                return;
-            }
-        }
         self.in_hand.leave();
+        // Where order is promised the broker must not go on elsewhere before that: another replica
+        // would get what comes after it.
+        if self.in_hand.order() == Order::Unordered && self.cancel().await.is_err() {
+            return;
+        }
         let mut batch = Vec::new();
         while self.in_hand.is_given_out() {
-            let received = self.answered.recv_many(&mut batch, ANSWERS_AT_ONCE).await;
-            if received == 0 || self.answer(&mut batch).await.is_err() {
+            tokio::select! {
+                _ = self.answered.recv_many(&mut batch, ANSWERS_AT_ONCE) => {}
+                _ = self.link.lost(&self.connection) => return,
+            }
+            if self.answer(&mut batch).await.is_err() {
                 return;
             }
         }
         // What was never given out goes back to its place with the channel.
         let _ = timeout(CLOSE_MAX, self.channel.close(200, "OK".into())).await;
+    }
+
+    async fn cancel(&self) -> lapin::Result<()> {
+        let tags: Vec<_> = self.consumers.iter().map(Consumer::tag).collect();
+        for tag in tags {
+            let options = BasicCancelOptions::default();
+            self.channel.basic_cancel(tag, options).await?;
+        }
+        Ok(())
     }
 }
 

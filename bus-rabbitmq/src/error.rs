@@ -128,7 +128,9 @@ pub(crate) fn refusal(error: &Error) -> (Refusal, String) {
     };
     let refusal = match said.kind() {
         AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Refusal::Missing,
-        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED) => Refusal::Different,
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::RESOURCELOCKED) => {
+            Refusal::Different
+        }
         AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Refusal::Forbidden,
         _ => Refusal::Other,
     };

@@ -128,6 +128,11 @@ impl InHand {
         }
     }
 
+    /// Returns the order that is promised.
+    pub(crate) fn order(&self) -> Order {
+        self.order
+    }
+
     /// Gives out nothing more.
     pub(crate) fn leave(&mut self) {
         self.ready.clear();

@@ -110,7 +110,7 @@ impl Publisher {
     /// Refuses what would close a channel that others use, and finds the way of the rest.
     async fn prepare<'a>(
         &self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         index: usize,
         publication: &'a Publication,
     ) -> Result<Ready<'a>, TransportError> {
@@ -145,7 +145,7 @@ impl Publisher {
     /// missing closes it. Returns whether it is there.
     async fn find(
         &self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         publication: &Publication,
         route: &Route,
     ) -> Result<bool, TransportError> {
@@ -172,8 +172,12 @@ impl Publisher {
             }
             is_there
         };
-        let asked = timeout(self.config.connect_timeout, find).await;
-        let is_there = asked.unwrap_or_else(|_| Err(no_confirm()))?;
+        let is_there = tokio::select! {
+            asked = timeout(self.config.connect_timeout, find) => {
+                asked.unwrap_or_else(|_| Err(no_confirm()))?
+            }
+            lost = self.link.lost(connection) => return Err(lost),
+        };
         if is_there {
             lock(&self.known).insert(route.exchange.clone());
         }
@@ -200,7 +204,7 @@ impl Publisher {
     /// Publishes a share. Where one of it makes the broker close the channel (its exchange is gone,
     /// or may not be written, or a limit of the broker's is lower than ours), the others must not
     /// suffer from it for ever: then each goes out alone.
-    async fn send(&self, connection: &Connection, share: &[Ready<'_>]) -> Vec<Answer> {
+    async fn send(&self, connection: &Arc<Connection>, share: &[Ready<'_>]) -> Vec<Answer> {
         // Never closed, so this is a permit.
         let _permit = self.permits.acquire().await;
         let heard = match self.exchange(connection, share).await {
@@ -230,7 +234,7 @@ impl Publisher {
     /// Publishes on one channel and waits for every confirm.
     async fn exchange(
         &self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         share: &[Ready<'_>],
     ) -> Result<Vec<lapin::Result<Confirmation>>, TransportError> {
         let exchange = async {
@@ -252,8 +256,12 @@ impl Publisher {
             }
             Ok(heard)
         };
-        let exchanged = timeout(self.config.confirm_timeout, exchange).await;
-        exchanged.unwrap_or_else(|_| Err(no_confirm()))
+        tokio::select! {
+            exchanged = timeout(self.config.confirm_timeout, exchange) => {
+                exchanged.unwrap_or_else(|_| Err(no_confirm()))
+            }
+            lost = self.link.lost(connection) => Err(TransportError::Unknown(Box::new(lost))),
+        }
     }
 
     /// Takes an idle channel of the connection, or opens one.

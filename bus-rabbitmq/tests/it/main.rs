@@ -4,3 +4,10 @@
 mod site;
 // The contract.
 mod conformance;
+// Hosts, and clients that know nothing of us.
+mod bus;
+mod foreign;
+// What goes wrong.
+mod refused;
+mod outages;
+mod secret;
