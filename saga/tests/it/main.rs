@@ -8,6 +8,7 @@
 mod stores;
 #[macro_use]
 mod messages;
+mod bad_input;
 mod declared;
 mod machine;
 mod named;
@@ -15,6 +16,7 @@ mod order;
 mod own_sql;
 mod parcel;
 mod parcel_machine;
+mod racing;
 mod shipping;
 mod shipping_saga;
 mod ticket_labels;
