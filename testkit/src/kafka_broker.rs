@@ -14,7 +14,7 @@ use tokio::time::Instant;
 /// Names the folder with the jars and the settings.
 const HOME: &str = "SAGABUS_KAFKA_HOME";
 /// A start on a machine with much else to do.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Any 16 bytes: the data folder is new.
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
 
@@ -54,7 +54,9 @@ impl KafkaBroker {
     /// When it does not start.
     pub fn start_guarded(users: &[(&str, &str)]) -> Option<Self> {
         let (admin, password) = users.first()?;
-        let known = users.iter().map(|(name, password)| format!("user_{name}=\"{password}\""));
+        let known = users
+            .iter()
+            .map(|(name, password)| format!("user_{name}=\"{password}\""));
         let known = known.collect::<Vec<_>>().join(" ");
         let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
         Self::start_with(
@@ -117,11 +119,17 @@ impl KafkaBroker {
             .expect("a log can be written");
         let mut command = self.java("-Xmx384m");
         command.arg("kafka.Kafka").arg(self.settings());
-        command.stdin(Stdio::null()).stderr(log.try_clone().expect("a log is shared"));
+        command
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().expect("a log is shared"));
         self.process = Some(command.stdout(log).spawn().expect("Java can be started"));
         let deadline = Instant::now() + READY_WITHIN;
         while !self.coordinates_groups() {
-            assert!(Instant::now() < deadline, "the broker is not ready: {}", self.said());
+            assert!(
+                Instant::now() < deadline,
+                "the broker is not ready: {}",
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -155,7 +163,13 @@ impl KafkaBroker {
         filled.push_str(more);
         fs::write(self.settings(), filled).expect("a file can be written");
         let mut command = self.java("-Xmx128m");
-        command.args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER]);
+        command.args([
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            CLUSTER,
+        ]);
         command.arg("-c").arg(self.settings()).stdout(Stdio::null());
         let formatted = command.status().expect("Java can be started");
         assert!(formatted.success(), "the data folder cannot be formatted");
@@ -188,7 +202,11 @@ impl KafkaBroker {
             // Length, number, throttle time, error code; without the time in the other answer.
             let mut answer = [0; 14];
             stream.read_exact(&mut answer)?;
-            let code = if self.is_guarded { &answer[8..10] } else { &answer[12..] };
+            let code = if self.is_guarded {
+                &answer[8..10]
+            } else {
+                &answer[12..]
+            };
             Ok(code == [0, 0])
         };
         ask().unwrap_or(false)

@@ -12,7 +12,7 @@ use sagabus_core::{
 use sagabus_kafka::KafkaConfig;
 use sagabus_testkit::bus::{Log, quick_retry, start, stop};
 use sagabus_testkit::service::block_on;
-use sagabus_testkit::wait::eventually;
+use sagabus_testkit::wait::{eventually, grow_older};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -175,7 +175,7 @@ fn a_failing_message_holds_up_nobody_and_is_a_dead_letter_in_the_end() {
 #[test]
 fn a_handler_slower_than_the_poll_interval_keeps_its_partitions() {
     async fn slow(command: Pack, log: State<Log>) {
-        tokio::time::sleep(Duration::from_secs(10)).await;
+        grow_older(Duration::from_secs(10)).await;
         log.add(format!("pack {}", command.n));
     }
     let Some(brokers) = brokers() else { return };
