@@ -5,6 +5,7 @@
 )]
 
 pub mod prelude;
+pub mod guide;
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;

@@ -1,0 +1,7 @@
+//! Guides: longer texts, whose examples are tested.
+
+#[doc = include_str!("../docs/sagas.md")]
+pub mod sagas {}
+
+#[doc = include_str!("../docs/state-machines.md")]
+pub mod state_machines {}
