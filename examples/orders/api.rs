@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::demo::{Demo, kill_this_process};
+use crate::demo::{Demo, kill_this_process, told_to_stop};
 use crate::gateway::{Answer, Ask};
 use crate::ledger::{Ledger, Verdict};
 use crate::shop;
@@ -40,7 +40,7 @@ struct Api {
     last: Mutex<Option<(Instant, Value)>>,
 }
 
-/// Serves the page until Ctrl-C, then stops in order.
+/// Serves the page until it is told to stop, then stops in order.
 ///
 /// # Errors
 /// When the port cannot be had.
@@ -71,10 +71,9 @@ pub(crate) async fn run(demo: Demo, port: Option<u16>) -> Result<()> {
     console.note(&format!(
         "ready. Ctrl-C ends it. The shop's page: http://{address}/"
     ));
-    let stopped = tokio::signal::ctrl_c();
     tokio::select! {
         served = axum::serve(sockets, router).into_future() => served?,
-        signal = stopped => signal?,
+        stopped = told_to_stop() => stopped?,
     }
     console.note("stopping");
     // A request that is still answered keeps its hold; then the process ends without an orderly
@@ -102,13 +101,37 @@ async fn bind(port: Option<u16>) -> Result<TcpListener> {
 fn again(must_name_port: bool, port: u16) -> String {
     let mut options: Vec<String> = std::env::args().skip(1).collect();
     options.retain(|option| option != "--fresh");
+    // Whoever looks at the page need not learn passwords.
+    options
+        .iter_mut()
+        .for_each(|option| *option = masked(option));
     if must_name_port {
         options.push(format!("--port {port}"));
     }
+    let features = ["postgres", "rabbitmq", "kafka"];
+    let is_used = |feature: &&str| {
+        let option = format!("--{feature}");
+        options.iter().any(|one| one.starts_with(&option))
+    };
+    let features: Vec<_> = features.into_iter().filter(is_used).collect();
+    let features = match features.join(",") {
+        none if none.is_empty() => none,
+        some => format!(" --features {some}"),
+    };
     match options.join(" ") {
         options if options.is_empty() => "cargo run --example orders".to_owned(),
-        options => format!("cargo run --example orders -- {options}"),
+        options => format!("cargo run --example orders{features} -- {options}"),
     }
+}
+
+/// Hides the password of a URL.
+fn masked(option: &str) -> String {
+    let parts = option.split_once("://").and_then(|(scheme, rest)| {
+        let (user, place) = rest.rsplit_once('@')?;
+        let (name, _) = user.split_once(':')?;
+        Some(format!("{scheme}://{name}:***@{place}"))
+    });
+    parts.unwrap_or_else(|| option.to_owned())
 }
 
 /// Refuses requests that other web sites make a browser send: they have no business here.
@@ -147,7 +170,10 @@ async fn place(State(api): State<Arc<Api>>, Query(query): Query<Place>) -> Resul
 }
 
 async fn set_broken(State(api): State<Arc<Api>>, is_broken: bool) -> Result<String, Failure> {
-    api.demo.gateway.ask(Ask::Break(is_broken)).await?;
+    let Some(gateway) = &api.demo.gateway else {
+        return Err(anyhow!("the payment gateway is with the service `payments`").into());
+    };
+    gateway.ask(Ask::Break(is_broken)).await?;
     let what = if is_broken { "broken" } else { "mended" };
     api.demo
         .console
@@ -179,27 +205,33 @@ async fn state(State(api): State<Arc<Api>>) -> Result<(HeaderMap, Json<Value>), 
 
 async fn look(api: &Api) -> Result<Value> {
     let demo = &api.demo;
-    let stages = shop::stages(demo.shop.reader()).await?;
+    let stages = shop::stages(&demo.books.orders).await?;
     let stages: serde_json::Map<_, _> = stages
         .into_iter()
         .map(|(stage, n)| (stage, json!(n)))
         .collect();
-    let ledger = Ledger::read(&demo.folder, demo.shop.reader()).await?;
+    let ledger = Ledger::read(&demo.site.folder, &demo.books).await?;
     let verdict = match ledger.verdict() {
         Verdict::Balanced => "balanced",
         Verdict::Off => "off",
         Verdict::UnderWay => "under way",
     };
-    let is_up = matches!(demo.gateway.ask(Ask::Look).await, Ok(Answer::Up));
+    let gateway = match &demo.gateway {
+        None => "elsewhere",
+        Some(gateway) => match gateway.ask(Ask::Look).await {
+            Ok(Answer::Up) => "up",
+            _ => "down",
+        },
+    };
     Ok(json!({
         "again": api.again,
         "pid": std::process::id(),
         "uptime_seconds": demo.console.uptime().as_secs_f64(),
-        "gateway": if is_up { "up" } else { "down" },
+        "gateway": gateway,
         "stages": stages,
         "ledger": ledger,
         "verdict": verdict,
-        "dead_letters": demo.dead_letters().await?,
+        "dead_letters": demo.database.dead_letters().await?,
     }))
 }
 

@@ -1,17 +1,19 @@
-//! How the shop is put together: one host, three endpoints, one SQLite file.
+//! How the shop is put together: its endpoints on one host and one database, or each service a
+//! process with a host and a database of its own.
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use sagabus::prelude::*;
-use sagabus::store::StoreAdmin;
-use sagabus::{Lifecycle, RunningHost};
+use sagabus::{HostBuilder, Lifecycle, RunningHost};
 
+use crate::broker::Broker;
 use crate::console::Console;
+use crate::database::{Books, Database};
 use crate::gateway::{Gateway, Till};
+use crate::setup::{Service, Site};
 use crate::shop::{self, Shop};
 use crate::{payments, shipping};
 
@@ -22,86 +24,83 @@ const LEASE: Duration = Duration::from_secs(1);
 /// How long a stop waits for what is in hand.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Returns where a folder's database is.
-pub(crate) fn file_in(folder: &Path) -> PathBuf {
-    folder.join("shop.db")
+/// What a process runs, and with what.
+pub(crate) struct Plan {
+    pub(crate) site: Site,
+    /// One service, or all.
+    pub(crate) service: Option<Service>,
+    pub(crate) postgres: Option<String>,
+    pub(crate) broker: Broker,
+    pub(crate) external_gateway: Option<SocketAddr>,
+    pub(crate) fail_rate: u8,
 }
 
-/// The running shop.
+/// The running shop, or one service of it.
 pub(crate) struct Demo {
-    pub(crate) folder: PathBuf,
+    pub(crate) site: Site,
+    pub(crate) books: Books,
     pub(crate) console: Console,
     pub(crate) shop: Shop,
-    pub(crate) gateway: Gateway,
+    /// `None`: another process has it.
+    pub(crate) gateway: Option<Gateway>,
     pub(crate) lifecycle: Lifecycle,
-    store: SqliteStore,
+    pub(crate) database: Database,
     host: RunningHost,
 }
 
 impl Demo {
-    /// Opens the folder's files, says what there is to resume, and starts the host.
+    /// Opens files and databases, says what there is to resume, and starts the host.
     ///
     /// # Errors
-    /// When a file cannot be used, or another process has the gateway's.
-    pub(crate) async fn start(
-        folder: &Path,
-        external_gateway: Option<SocketAddr>,
-        fail_rate: u8,
-    ) -> Result<Self> {
+    /// When one of them cannot be used, or another process has the gateway's file.
+    pub(crate) async fn start(plan: Plan) -> Result<Self> {
+        let Plan { site, service, .. } = plan;
         let console = Console::new();
-        console.note(&format!("the shop is in {}", folder.display()));
+        let who = service.map_or("the shop".to_owned(), |one| {
+            format!("{} of the shop", one.name())
+        });
+        console.note(&format!("{who} is in {}", site.folder.display()));
         let lifecycle = Lifecycle::new();
-        let gateway = match external_gateway {
-            Some(address) => Gateway::There(address),
-            None => Gateway::Here(Till::open(folder, &lifecycle).await?),
+        let gateway = match (plan.external_gateway, service) {
+            (Some(address), _) => Some(Gateway::There(address)),
+            (None, None | Some(Service::Payments)) => {
+                Some(Gateway::Here(Till::open(&site.folder, &lifecycle).await?))
+            }
+            (None, Some(_)) => None,
         };
-        let file = file_in(folder);
-        let store = SqliteStore::open(&file).await?;
-        store.migrate().await?;
-        shop::create_tables(&file).await?;
-        say_what_resumes(&store, &console).await?;
-        let host = Host::builder("shop")
-            .store(store.clone())
+        let postgres = plan.postgres.as_deref();
+        let database = Database::open(&site, service, postgres).await?;
+        let books = Books::of(&site, postgres)?;
+        say_what_resumes(&books, service, &console).await?;
+        let host = Host::builder(service.map_or("shop", Service::name))
+            .shared_store(database.store())
             .lease(LEASE)
-            .state(gateway.clone())
-            .state(console.clone())
-            .endpoint("orders", shop::endpoint)
-            .endpoint("payments", payments::endpoint)
-            .endpoint("shipping", shipping::endpoint)
-            .build()?
-            .start()
-            .await?;
+            .state(console.clone());
+        let host = gateway.iter().cloned().fold(host, HostBuilder::state);
+        let services = Service::ALL.into_iter();
+        let ours = services.filter(|one| service.is_none_or(|service| service == *one));
+        let host = ours.fold(host, with_endpoint);
+        let host = plan.broker.give_to(host, &site)?.build()?.start().await?;
         lifecycle.spawn(console.clone().sum_up());
         lifecycle.spawn(say_first(console.clone()));
-        let shop = Shop::new(store.clone(), host.bus(), console.clone(), fail_rate);
-        let folder = folder.to_owned();
+        let (reader, bus) = (books.orders.clone(), host.bus());
+        let shop = Shop::new(
+            database.clone(),
+            reader,
+            bus,
+            console.clone(),
+            plan.fail_rate,
+        );
         Ok(Self {
-            folder,
+            site,
+            books,
             console,
             shop,
             gateway,
             lifecycle,
-            store,
+            database,
             host,
         })
-    }
-
-    /// Describes messages that stopped being tried: their orders would never end. There should be
-    /// none, whatever happens.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub(crate) async fn dead_letters(&self) -> Result<Vec<String>> {
-        const SHOWN_MAX: u32 = 5;
-        let dead = self.store.dead_letters(SHOWN_MAX).await?;
-        let describe = |one: &sagabus::store::StoredDeadLetter| {
-            let error = one.attempts.last().map_or("", |attempt| &attempt.error);
-            format!(
-                "{} at {}: {} ({error})",
-                one.envelope.message_type, one.endpoint, one.reason
-            )
-        };
-        Ok(dead.iter().map(describe).collect())
     }
 
     /// Stops in order: nothing new is taken, what is in hand is finished.
@@ -112,12 +111,28 @@ impl Demo {
         }
         self.lifecycle.stop(Duration::ZERO).await;
         self.console.flush();
-        self.store.close().await;
+        self.database.close().await;
     }
 }
 
-async fn say_what_resumes(store: &SqliteStore, console: &Console) -> Result<()> {
-    let (placed, open) = shop::counts(store.reader()).await?;
+fn with_endpoint(host: HostBuilder, service: Service) -> HostBuilder {
+    let name = service.name();
+    match service {
+        Service::Orders => host.endpoint(name, shop::endpoint),
+        Service::Payments => host.endpoint(name, payments::endpoint),
+        Service::Shipping => host.endpoint(name, shipping::endpoint),
+    }
+}
+
+async fn say_what_resumes(
+    books: &Books,
+    service: Option<Service>,
+    console: &Console,
+) -> Result<()> {
+    if service.is_some_and(|service| service != Service::Orders) {
+        return Ok(());
+    }
+    let (placed, open) = shop::counts(&books.orders).await?;
     if placed == 0 {
         return Ok(());
     }
@@ -125,7 +140,7 @@ async fn say_what_resumes(store: &SqliteStore, console: &Console) -> Result<()> 
         console.note(&format!("all {placed} orders have ended before"));
         return Ok(());
     }
-    let stages = shop::stages(store.reader()).await?;
+    let stages = shop::stages(&books.orders).await?;
     let stages = stages.iter().map(|(stage, n)| format!("{n} {stage}"));
     let stages = stages.collect::<Vec<_>>().join(", ");
     console.note(&format!("resumed {open} orders of {placed}: {stages}"));
@@ -138,6 +153,24 @@ async fn say_first(console: Console) {
         "first message handled {} ms after the start",
         after.as_millis()
     ));
+}
+
+/// Waits until somebody asks the process to end: Ctrl-C, or SIGTERM.
+///
+/// # Errors
+/// When signals cannot be listened for.
+pub(crate) async fn told_to_stop() -> Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).context("no signals")?;
+        tokio::select! {
+            stopped = tokio::signal::ctrl_c() => stopped.context("no signals"),
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.context("no signals")
 }
 
 /// Ends this process as a power cut would: nothing is flushed, closed or said goodbye to.

@@ -1,7 +1,8 @@
 //! Checks the shop: reads the gateway's file and the shop's own tables, and nothing of the bus's.
 //!
 //! What is read first is never ahead of what is read after it, so that the check may be made while
-//! orders are under way: ends, parcels and our books, then the gateway's file, then the orders.
+//! orders are under way, and over several databases: ends, then parcels and our books, then the
+//! gateway's file, then the orders.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -9,8 +10,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use serde::Serialize;
-use sqlx::sqlite::SqlitePool;
 
+use crate::database::Books;
 use crate::gateway::{self, Kind};
 use crate::shop::euros;
 
@@ -73,30 +74,24 @@ impl Ledger {
     ///
     /// # Errors
     /// When the database or the gateway's file cannot be read.
-    pub(crate) async fn read(folder: &Path, reader: &SqlitePool) -> Result<Self> {
+    pub(crate) async fn read(folder: &Path, books: &Books) -> Result<Self> {
+        const ENDS: &str = "select order_id, reason from ends";
+        const PARCELS: &str = "select order_id from shipments";
+        const BOOKED: &str = "select order_id, cents from payments";
+        const PLACED: &str = "select id, cents from orders";
         let mut orders: BTreeMap<i64, Record> = BTreeMap::new();
         let mut ledger = Self::default();
-        let mut at = reader.begin().await?;
-        let ends = sqlx::query_as("select order_id, reason from ends")
-            .fetch_all(&mut *at)
-            .await?;
-        for (id, reason) in ends as Vec<(i64, Option<String>)> {
+        for (id, reason) in books.orders.rows::<(i64, Option<String>)>(ENDS).await? {
             orders.entry(id).or_default().ends.push(reason);
         }
-        let parcels = sqlx::query_scalar("select order_id from shipments");
-        for id in parcels.fetch_all(&mut *at).await? as Vec<i64> {
+        for (id,) in books.shipping.rows::<(i64,)>(PARCELS).await? {
             orders.entry(id).or_default().parcels += 1;
         }
-        let booked = sqlx::query_as("select order_id, cents from payments");
-        for (id, cents) in booked.fetch_all(&mut *at).await? as Vec<(i64, i64)> {
+        for (id, cents) in books.payments.rows::<(i64, i64)>(BOOKED).await? {
             orders.entry(id).or_default().booked.push(cents);
         }
-        at.rollback().await?;
         ledger.read_gateway(folder, &mut orders)?;
-        let placed = sqlx::query_as("select id, cents from orders")
-            .fetch_all(reader)
-            .await?;
-        for (id, cents) in placed as Vec<(i64, i64)> {
+        for (id, cents) in books.orders.rows::<(i64, i64)>(PLACED).await? {
             orders.entry(id).or_default().cents = Some(cents);
         }
         orders

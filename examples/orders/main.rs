@@ -1,4 +1,5 @@
-//! A shop that cannot lose an order: three endpoints, one SQLite file, no broker.
+//! A shop that cannot lose an order: one process and one SQLite file, or three services with a
+//! database each and a broker between them.
 //!
 //! ```text
 //! cargo run --example orders                # a page: place orders, break payments, kill the process
@@ -8,17 +9,24 @@
 //! until cargo run -q --example orders -- --headless --orders 2000 --kill-after 700; do :; done
 //! ```
 //!
+//! With `--rabbitmq URL` or `--kafka BROKERS` a broker carries the messages, with `--postgres URL`
+//! the tables are in PostgreSQL, and with `--service` each service is a process of its own.
+//!
 //! Read on in this order: `messages.rs` and `machine.rs` (what an order is), `payments.rs`,
-//! `shipping.rs` and `shop.rs` (who does it), `demo.rs` (how it is put together), `gateway/` (the
-//! outside world) and `ledger.rs` (the proof).
+//! `shipping.rs`, `shop.rs` and `tables.rs` (who does it), `demo.rs`, `setup.rs`, `database.rs` and
+//! `broker.rs` (how it is put together), `gateway/` (the outside world) and `ledger.rs` (the proof).
 
 mod messages;
 mod machine;
 mod payments;
 mod shipping;
 mod shop;
+mod tables;
 mod gateway;
 mod console;
+mod setup;
+mod database;
+mod broker;
 mod demo;
 mod api;
 mod headless;
@@ -29,15 +37,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use sagabus::Lifecycle;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tokio::net::TcpListener;
 
-use crate::demo::Demo;
+use crate::broker::Broker;
+use crate::database::Books;
+use crate::demo::{Demo, Plan};
 use crate::gateway::Till;
 use crate::ledger::{Ledger, Verdict};
+use crate::setup::{Carrier, Engine, Processes, Service, Setup, Site};
 
 /// A shop that cannot lose an order. Kill it whenever you like, and start it again.
 #[derive(Parser)]
@@ -58,15 +68,39 @@ struct Options {
 
     /// Only check the ledger, from the gateway's file and the shop's own tables. Exit 0: it
     /// balances; 1: something is off; 3: nothing is off, but orders are still under way.
-    #[arg(long, conflicts_with_all = ["headless", "gateway"])]
+    #[arg(long, conflicts_with_all = ["headless", "gateway", "service"])]
     check: bool,
+
+    /// Run one service only, with a database of its own. The others are processes like this one;
+    /// a broker carries the messages between them.
+    #[arg(
+        long,
+        value_name = "SERVICE",
+        requires = "broker",
+        conflicts_with = "gateway"
+    )]
+    service: Option<Service>,
+
+    /// Messages travel over RabbitMQ: amqp://user:password@host:5672/vhost.
+    #[arg(long, value_name = "URL", group = "broker")]
+    rabbitmq: Option<String>,
+
+    /// Messages travel over Kafka: host:9092, several with commas between them.
+    #[arg(long, value_name = "BROKERS", group = "broker")]
+    kafka: Option<String>,
+
+    /// Tables are in PostgreSQL, in databases that are made for this shop: give the URL of one that
+    /// is there.
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
 
     /// Where everything is kept. Default: `orders-demo` in cargo's target folder.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
 
-    /// Delete what earlier runs left in the folder, and begin anew.
-    #[arg(long, conflicts_with = "check")]
+    /// Delete what earlier runs left in the folder, and begin anew. On a server or broker the new
+    /// shop has other names; what the old one had there stays.
+    #[arg(long, conflicts_with_all = ["check", "service"])]
     fresh: bool,
 
     /// The page's port (or the gateway's, with `--gateway`), 0 for any. Default: 8080 for the
@@ -106,34 +140,68 @@ async fn run(options: Options) -> Result<ExitCode> {
         None => default_folder()?,
     };
     if options.check {
-        return check(&folder).await;
+        return check(&folder, options.postgres.as_deref()).await;
     }
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     if options.gateway {
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
         return run_gateway(&folder, options.port.unwrap_or(0)).await;
     }
     if options.fresh {
-        delete_files(&folder, options.external_gateway.is_some())?;
+        setup::delete_files(&folder, options.external_gateway.is_some())?;
     }
-    let demo = Demo::start(&folder, options.external_gateway, options.fail_rate).await?;
-    if options.headless {
-        return headless::run(demo, options.orders.into(), options.kill_after).await;
+    let demo = Demo::start(plan(&folder, &options)?).await?;
+    if let Some(millis) = options.kill_after {
+        headless::die_after(&demo, millis);
     }
-    api::run(demo, options.port).await?;
+    match options.service {
+        Some(Service::Payments | Service::Shipping) => headless::serve(demo).await?,
+        _ if options.headless => return headless::run(demo, options.orders.into()).await,
+        _ => api::run(demo, options.port).await?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the ledger of a folder. Needs no running demo, and does not disturb one.
-async fn check(folder: &Path) -> Result<ExitCode> {
-    let file = demo::file_in(folder);
-    if !file.exists() {
-        anyhow::bail!("there is no {}: start the demo first", file.display());
-    }
-    let options = SqliteConnectOptions::new()
-        .filename(&file)
-        .pragma("query_only", "on");
-    let ledger = Ledger::read(folder, &SqlitePool::connect_with(options).await?).await?;
+/// Says what this process runs, in a shop that is or becomes what the options say.
+fn plan(folder: &Path, options: &Options) -> Result<Plan> {
+    let (carrier, broker) = match (&options.rabbitmq, &options.kafka) {
+        (Some(url), _) => (Carrier::RabbitMq, Broker::RabbitMq(url.clone())),
+        (_, Some(brokers)) => (Carrier::Kafka, Broker::Kafka(brokers.clone())),
+        _ => (Carrier::Database, Broker::None),
+    };
+    let engine = match options.postgres {
+        Some(_) => Engine::Postgres,
+        None => Engine::Sqlite,
+    };
+    let processes = match options.service {
+        Some(_) => Processes::OnePerService,
+        None => Processes::One,
+    };
+    let setup = Setup {
+        engine,
+        carrier,
+        processes,
+    };
+    Ok(Plan {
+        site: Site::open(folder, setup)?,
+        service: options.service,
+        postgres: options.postgres.clone(),
+        broker,
+        external_gateway: options.external_gateway,
+        fail_rate: options.fail_rate,
+    })
+}
+
+/// Prints the ledger of a folder's shop, over the databases of all services. Needs no running
+/// demo, and does not disturb one.
+async fn check(folder: &Path, postgres: Option<&str>) -> Result<ExitCode> {
+    let Some(site) = Site::find(folder)? else {
+        bail!(
+            "there is no shop in {}: start the demo first",
+            folder.display()
+        );
+    };
+    let ledger = Ledger::read(folder, &Books::of(&site, postgres)?).await?;
     print_ledger(folder, &ledger)
 }
 
@@ -170,32 +238,4 @@ fn default_folder() -> Result<PathBuf> {
     Ok(target
         .unwrap_or_else(std::env::temp_dir)
         .join("orders-demo"))
-}
-
-/// Deletes the files that the demo makes, and only those.
-fn delete_files(folder: &Path, keep_gateway: bool) -> Result<()> {
-    let of_gateway = gateway::file_in(folder);
-    if !keep_gateway && let Ok(file) = std::fs::File::open(&of_gateway) {
-        file.try_lock()
-            .context("the demo, or its gateway, is running in this folder")?;
-    }
-    let file = demo::file_in(folder);
-    let beside = |suffix| {
-        let mut path = file.clone().into_os_string();
-        path.push(suffix);
-        PathBuf::from(path)
-    };
-    let mut files = vec![file.clone(), beside("-wal"), beside("-shm")];
-    if !keep_gateway {
-        files.push(of_gateway);
-    }
-    for file in files {
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot delete {}", file.display()));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }

@@ -13,6 +13,7 @@ use crate::messages::{
     TakePayment,
 };
 use crate::shop::euros;
+use crate::tables::Tables;
 
 /// How long to leave a gateway alone that is down.
 const GATEWAY_PAUSE: Duration = Duration::from_secs(1);
@@ -71,13 +72,13 @@ async fn take_payment(
 
 /// Writes a charge into our books: that the message was handled, the row and the event commit
 /// together.
-async fn record_charge(event: CardCharged, mut tx: Tx<Sqlite>) -> Result<PaymentTaken> {
+async fn record_charge(event: CardCharged, mut tables: Tables) -> Result<PaymentTaken> {
     let CardCharged {
         order_id,
         cents,
         receipt,
     } = event;
-    record(&mut tx, order_id, cents, &receipt).await?;
+    tables.add_payment(order_id, cents, &receipt).await?;
     Ok(PaymentTaken { order_id, receipt })
 }
 
@@ -119,23 +120,13 @@ async fn refund_payment(
 }
 
 /// Writes a refund into our books.
-async fn record_refund(event: CardRefunded, mut tx: Tx<Sqlite>) -> Result<PaymentRefunded> {
-    record(&mut tx, event.order_id, -event.cents, &event.receipt).await?;
+async fn record_refund(event: CardRefunded, mut tables: Tables) -> Result<PaymentRefunded> {
+    tables
+        .add_payment(event.order_id, -event.cents, &event.receipt)
+        .await?;
     Ok(PaymentRefunded {
         order_id: event.order_id,
     })
-}
-
-/// Adds a line to our books. There is no unique constraint: that nothing is in them twice is the
-/// bus's promise, and the ledger checks it.
-async fn record(tx: &mut Tx<Sqlite>, order_id: i64, cents: i64, receipt: &str) -> Result {
-    sqlx::query("insert into payments (order_id, cents, receipt) values (?, ?, ?)")
-        .bind(order_id)
-        .bind(cents)
-        .bind(receipt)
-        .execute(tx.conn().await?)
-        .await?;
-    Ok(())
 }
 
 /// Turns an answer that decides nothing into another try, which costs no attempt: how long the

@@ -1,56 +1,18 @@
-//! The endpoint `orders`, the shop's own tables, and how an order is placed.
-//!
-//! The tables are what any shop would have. None has a unique constraint beyond the orders'
-//! numbers: that nothing happens twice is the bus's promise, and `ledger.rs` checks it.
+//! The endpoint `orders`, and how an order is placed.
 
-use std::path::Path;
-
-use anyhow::{Context, Result as AnyResult};
+use anyhow::Result as AnyResult;
+use sagabus::EndpointBuilder;
 use sagabus::prelude::*;
-use sagabus::{BusTransaction, EndpointBuilder};
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
-use sqlx::{ConnectOptions, Connection, Row};
 
 use crate::console::{Console, Fact};
+use crate::database::{Database, Reader};
 use crate::gateway::Card;
 use crate::machine::order_machine;
 use crate::messages::{OrderCancelled, OrderFinished, PaymentOverdue, PlaceOrder};
-
-const TABLES: &str = "
-    create table if not exists orders (
-        id    integer primary key,
-        cents integer not null,
-        card  text    not null
-    ) strict;
-    create table if not exists payments (
-        order_id integer not null,
-        cents    integer not null,   -- below zero: given back
-        receipt  text    not null
-    ) strict;
-    create table if not exists shipments (order_id integer not null) strict;
-    create table if not exists ends (
-        order_id integer not null,
-        reason   text                -- why it was cancelled; null: finished
-    ) strict;
-    create index if not exists ends_order on ends (order_id);
-";
+use crate::tables::{Placing, Tables};
 
 /// Orders that one transaction places: few enough to hold the file for some milliseconds only.
 const PLACED_TOGETHER_MAX: usize = 50;
-
-/// Makes the tables where they are missing.
-///
-/// # Errors
-/// When the file cannot be written.
-pub(crate) async fn create_tables(file: &Path) -> AnyResult<()> {
-    let mut connection = SqliteConnectOptions::new().filename(file).connect().await?;
-    sqlx::raw_sql(TABLES)
-        .execute(&mut connection)
-        .await
-        .context("cannot create the tables")?;
-    connection.close().await?;
-    Ok(())
-}
 
 /// Puts machine and handlers on their endpoint.
 pub(crate) fn endpoint(endpoint: EndpointBuilder) -> EndpointBuilder {
@@ -71,39 +33,31 @@ async fn tell_customer(event: PaymentOverdue, console: State<Console>) {
 
 async fn note_finished(
     event: OrderFinished,
-    mut tx: Tx<Sqlite>,
+    mut tables: Tables,
     console: State<Console>,
 ) -> Result {
-    note_end(&mut tx, event.order_id, None).await?;
+    tables.add_end(event.order_id, None).await?;
     console.say(Fact::Finished, event.order_id, || "finished".to_owned());
     Ok(())
 }
 
 async fn note_cancelled(
     event: OrderCancelled,
-    mut tx: Tx<Sqlite>,
+    mut tables: Tables,
     console: State<Console>,
 ) -> Result {
-    note_end(&mut tx, event.order_id, Some(&event.reason)).await?;
+    tables.add_end(event.order_id, Some(&event.reason)).await?;
     console.say(Fact::Cancelled, event.order_id, || {
         format!("cancelled: {}", event.reason)
     });
     Ok(())
 }
 
-async fn note_end(tx: &mut Tx<Sqlite>, order_id: i64, reason: Option<&str>) -> Result {
-    sqlx::query("insert into ends (order_id, reason) values (?, ?)")
-        .bind(order_id)
-        .bind(reason)
-        .execute(tx.conn().await?)
-        .await?;
-    Ok(())
-}
-
 /// Places orders and looks at them.
 #[derive(Clone)]
 pub(crate) struct Shop {
-    store: SqliteStore,
+    database: Database,
+    reader: Reader,
     bus: Bus,
     console: Console,
     /// Cards of a hundred that are declined; a fifth as many belong to a slow bank.
@@ -112,9 +66,16 @@ pub(crate) struct Shop {
 
 impl Shop {
     /// Makes a shop over a running host.
-    pub(crate) fn new(store: SqliteStore, bus: Bus, console: Console, fail_rate: u8) -> Self {
+    pub(crate) fn new(
+        database: Database,
+        reader: Reader,
+        bus: Bus,
+        console: Console,
+        fail_rate: u8,
+    ) -> Self {
         Self {
-            store,
+            database,
+            reader,
             bus,
             console,
             fail_rate,
@@ -129,10 +90,9 @@ impl Shop {
         let mut left = count;
         while left > 0 {
             let together = left.min(PLACED_TOGETHER_MAX);
-            let mut tx = self.store.begin(&self.bus).await?;
-            let last = "select coalesce(max(id), 0) from orders";
-            let last: i64 = sqlx::query_scalar(last).fetch_one(tx.conn().await?).await?;
-            self.place(tx, (last + 1..).take(together)).await?;
+            let mut placing = Placing::begin(&self.database, &self.bus).await?;
+            let last = placing.last().await?;
+            self.place(placing, (last + 1..).take(together)).await?;
             left -= together;
         }
         Ok(())
@@ -146,45 +106,33 @@ impl Shop {
     /// # Errors
     /// As [`place_next`](Self::place_next).
     pub(crate) async fn place_missing(&self, total: i64, count: usize) -> AnyResult<usize> {
-        let mut tx = self.store.begin(&self.bus).await?;
-        let there = "select id from orders where id between 1 and ? order by id";
-        let there: Vec<i64> = sqlx::query_scalar(there)
-            .bind(total)
-            .fetch_all(tx.conn().await?)
-            .await?;
+        let mut placing = Placing::begin(&self.database, &self.bus).await?;
+        let there = placing.placed(total).await?;
         let is_missing = |id: &i64| there.binary_search(id).is_err();
         let missing = (1..=total)
             .filter(is_missing)
             .take(count.min(PLACED_TOGETHER_MAX));
         let missing: Vec<i64> = missing.collect();
         let count = missing.len();
-        self.place(tx, missing.into_iter()).await?;
+        self.place(placing, missing.into_iter()).await?;
         Ok(count)
     }
 
     /// Writes orders and sends their commands: one commit for both, or neither.
-    async fn place(
-        &self,
-        mut tx: BusTransaction<Sqlite>,
-        ids: impl Iterator<Item = i64>,
-    ) -> AnyResult<()> {
+    async fn place(&self, mut placing: Placing, ids: impl Iterator<Item = i64>) -> AnyResult<()> {
         let mut placed = Vec::new();
         for order_id in ids {
             let (cents, card) = (price(order_id), card(order_id, self.fail_rate));
-            sqlx::query("insert into orders (id, cents, card) values (?, ?, ?)")
-                .bind(order_id)
-                .bind(cents)
-                .bind(card)
-                .execute(tx.conn().await?)
-                .await?;
-            tx.send(PlaceOrder {
+            let card = card.to_owned();
+            let command = PlaceOrder {
                 order_id,
                 cents,
-                card: card.to_owned(),
-            })?;
+                card,
+            };
+            placing.add(command).await?;
             placed.push((order_id, cents));
         }
-        tx.commit().await?;
+        placing.commit().await?;
         for (order_id, cents) in placed {
             self.console.say(Fact::Placed, order_id, || {
                 format!("placed, {}", euros(cents))
@@ -198,12 +146,7 @@ impl Shop {
     /// # Errors
     /// When the database cannot be read.
     pub(crate) async fn counts(&self) -> AnyResult<(i64, i64)> {
-        counts(self.store.reader()).await
-    }
-
-    /// Returns the connections that read.
-    pub(crate) fn reader(&self) -> &SqlitePool {
-        self.store.reader()
+        counts(&self.reader).await
     }
 }
 
@@ -211,10 +154,11 @@ impl Shop {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub(crate) async fn counts(reader: &SqlitePool) -> AnyResult<(i64, i64)> {
+pub(crate) async fn counts(reader: &Reader) -> AnyResult<(i64, i64)> {
     const COUNTS: &str = "select (select count(*) from orders), (select count(*) from orders o \
         where not exists (select 1 from ends e where e.order_id = o.id))";
-    Ok(sqlx::query_as(COUNTS).fetch_one(reader).await?)
+    let counts = reader.rows(COUNTS).await?;
+    Ok(counts.first().copied().unwrap_or_default())
 }
 
 /// Returns the stages of the orders under way, with their counts.
@@ -224,15 +168,23 @@ pub(crate) async fn counts(reader: &SqlitePool) -> AnyResult<(i64, i64)> {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub(crate) async fn stages(reader: &SqlitePool) -> AnyResult<Vec<(String, i64)>> {
-    const STAGES: &str = "select case when i.key is null then 'not begun' \
-            when i.completed then 'closing' else replace(i.state, '-', ' ') end as stage, count(*) \
-        from orders o left join sagabus_instance i on i.kind = 'order' and i.key = cast(o.id as text) \
-        where not exists (select 1 from ends e where e.order_id = o.id) group by stage";
-    let rows = sqlx::query(STAGES).fetch_all(reader).await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-        .collect()
+pub(crate) async fn stages(reader: &Reader) -> AnyResult<Vec<(String, i64)>> {
+    macro_rules! stages {
+        ($instances:literal) => {
+            concat!(
+                "select case when i.key is null then 'not begun' when i.completed then 'closing' \
+                 else replace(i.state, '-', ' ') end as stage, count(*) from orders o left join ",
+                $instances,
+                " i on i.kind = 'order' and i.key = cast(o.id as text) \
+                 where not exists (select 1 from ends e where e.order_id = o.id) group by stage"
+            )
+        };
+    }
+    let query = match reader {
+        Reader::Sqlite(_) => stages!("sagabus_instance"),
+        Reader::Postgres(_) => stages!("sagabus.instance"),
+    };
+    reader.rows(query).await
 }
 
 /// Returns what an order costs, in cents: something between 9.90 and 99.89.

@@ -2,6 +2,9 @@
 //!
 //! The payment gateway is a process of its own that lives through all kills.
 
+#[cfg(all(feature = "postgres", feature = "kafka", feature = "rabbitmq"))]
+mod services;
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
