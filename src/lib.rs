@@ -32,8 +32,9 @@ pub use sagabus_saga::{
 };
 // What runs it.
 pub use sagabus_core::{
-    BuildError, Bus, BusError, DurationExt, EndpointBuilder, History, Host, HostBuilder, Lifecycle,
-    RunError, RunningHost, bus, counters, faults, host, lifecycle, pipeline,
+    Announcing, BuildError, Bus, BusError, DurationExt, EndpointBuilder, Fate, History, Host,
+    HostBuilder, Lifecycle, RunError, RunningHost, announce, bus, counters, faults, host,
+    lifecycle, pipeline, plan,
 };
 // What a backend implements.
 pub use sagabus_core::{

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::announce::{Announcer, Announcing};
 use crate::clock::Timestamp;
 use crate::committer::{Answer, CommitterHandle};
 use crate::context::HostFacts;
@@ -40,9 +41,10 @@ pub struct Bus {
 
 /// What a bus needs of its running host.
 #[derive(Clone)]
-struct Running {
-    committer: CommitterHandle,
-    facts: Arc<HostFacts>,
+pub(crate) struct Running {
+    pub(crate) committer: CommitterHandle,
+    pub(crate) facts: Arc<HostFacts>,
+    pub(crate) announcer: Announcer,
 }
 
 impl Bus {
@@ -60,6 +62,15 @@ impl Bus {
             bus: self,
             outgoing: Outgoing::new(&event),
         }
+    }
+
+    /// Announces an event: to the broker first, without the database, for facts that cannot be
+    /// refused. Our own endpoint applies it. Await it, or `.applied_within(..)`.
+    ///
+    /// The host declares it by [`announces`](crate::HostBuilder::announces). Without a broker it is
+    /// published through the outbox. Waits for as long as the broker cannot be reached.
+    pub fn announce<E: Event>(&self, event: E) -> Announcing<'_> {
+        Announcing::new(self.publish(event))
     }
 
     /// Sends or publishes a message, by its kind, when `after` has passed on the database's clock.
@@ -125,9 +136,8 @@ impl Bus {
         self.running().map(|running| running.committer)
     }
 
-    pub(crate) fn open(&self, committer: CommitterHandle, facts: Arc<HostFacts>) {
-        *self.running.write().unwrap_or_else(PoisonError::into_inner) =
-            Some(Running { committer, facts });
+    pub(crate) fn open(&self, running: Running) {
+        *self.running.write().unwrap_or_else(PoisonError::into_inner) = Some(running);
     }
 
     pub(crate) fn close(&self) {
@@ -157,7 +167,14 @@ pub struct Sending<'a> {
     outgoing: Result<Outgoing, CodecError>,
 }
 
-impl Sending<'_> {
+impl<'a> Sending<'a> {
+    /// Prepares it for being announced instead.
+    pub(crate) fn into_announcement(self) -> Result<(&'a Bus, Announcer, Outgoing), BusError> {
+        let announcer = self.bus.running()?.announcer;
+        let outgoing = self.bus.prepare(self.outgoing?)?;
+        Ok((self.bus, announcer, outgoing))
+    }
+
     /// Gives the message an identity of the caller's, so that the same call can be made again:
     /// a second message with this identity is recognised and changes nothing.
     pub fn with_id(self, id: MessageId) -> Self {

@@ -319,6 +319,17 @@ pub enum BuildError {
         /// Who came second.
         second: String,
     },
+    /// An event is announced that no endpoint of this host applies.
+    #[error(
+        "host `{host}` announces `{message_type}` and does not handle it; add a handler for it to \
+         one of its endpoints, or use `publish`"
+    )]
+    AnnouncesUnhandled {
+        /// The host.
+        host: String,
+        /// The event's type.
+        message_type: String,
+    },
     /// Two endpoints take one command.
     #[error(
         "command `{message_type}` has two owners, endpoints `{first}` and `{second}`; a command has one: remove one handler, or make it an event"
@@ -404,6 +415,19 @@ pub enum BusError {
     CommitUnknown {
         /// Their identities.
         message_ids: Vec<MessageId>,
+    },
+    /// The broker did not take an announcement. Announcing again with the same identity
+    /// (`with_id`) is safe.
+    #[error("event was not announced")]
+    Announce(#[from] TransportError),
+    /// The host did not declare that it announces this event.
+    #[error(
+        "`{message_type}` is not announced by this host; declare it with `.announces::<..>()`, and \
+         handle it, or use `publish`"
+    )]
+    NotAnnounced {
+        /// The event's type.
+        message_type: String,
     },
     /// The bus was used inside a handler, where it would bypass the unit of work.
     #[error("the bus was used inside a handler; send through `Ctx`, or return the message")]

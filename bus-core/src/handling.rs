@@ -324,6 +324,7 @@ impl Case<'_> {
             instance,
             label,
             blocked: key.map(|key| (self.endpoint.name.clone(), key.to_owned())),
+            fate: None,
         }
     }
 

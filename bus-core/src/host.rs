@@ -8,15 +8,14 @@ use serde_json::json;
 
 use crate::bus::Bus;
 use crate::counters::Counters;
-use crate::dispatch::Dispatch;
-use crate::endpoint::{EndpointName, Order};
+
 use crate::error::{BuildError, RunError};
-use crate::handler::{Given, Handler, HandlerSubscriber, States, Subscriber};
+use crate::handler::{Given, States};
 use crate::lifecycle::Lifecycle;
-use crate::pipeline::{Middleware, default_pipeline};
-use crate::retry::Retry;
+use crate::message::Event;
+use crate::plan::{EndpointBuilder, EndpointPlan};
 use crate::running;
-use crate::store::{EndpointSpec, Retention, Store};
+use crate::store::{Retention, Store};
 use crate::transport::{Health, Transport};
 
 /// How long a stop waits for what is in hand before it lets go.
@@ -38,6 +37,7 @@ pub struct Host {
     pub(crate) retention: Retention,
     pub(crate) lease: Duration,
     pub(crate) bus: Bus,
+    pub(crate) announced: Vec<&'static str>,
 }
 
 impl Host {
@@ -51,6 +51,7 @@ impl Host {
             endpoints: Vec::new(),
             retention: Retention::default(),
             lease: Duration::from_secs(15),
+            announced: Vec::new(),
         }
     }
 
@@ -72,6 +73,7 @@ impl Host {
             "lease_seconds": self.lease.as_secs_f64(),
             "steps": ["receive", "decode", "lane", "load", "pipeline", "retry", "commit", "ack"],
             "endpoints": endpoints.collect::<Vec<_>>(),
+            "announces": self.announced,
         })
     }
 
@@ -187,6 +189,7 @@ pub struct HostBuilder {
     endpoints: Vec<(String, EndpointBuilder)>,
     retention: Retention,
     lease: Duration,
+    announced: Vec<&'static str>,
 }
 
 impl HostBuilder {
@@ -221,6 +224,13 @@ impl HostBuilder {
     ) -> Self {
         self.endpoints
             .push((name.to_owned(), build(EndpointBuilder::default())));
+        self
+    }
+
+    /// Declares that this host announces an event: `bus.announce(..)` hands it to the broker first,
+    /// and an endpoint of this host applies it.
+    pub fn announces<E: Event>(mut self) -> Self {
+        self.announced.push(E::TYPE);
         self
     }
 
@@ -260,6 +270,7 @@ impl HostBuilder {
             endpoints.push(builder.build(&name, &given)?);
         }
         check_owners(&endpoints)?;
+        check_announced(&self.name, &self.announced, &endpoints)?;
         check_retention(&endpoints, &self.retention)?;
         Ok(Host {
             name: self.name,
@@ -270,6 +281,7 @@ impl HostBuilder {
             retention: self.retention,
             lease: self.lease,
             bus: Bus::default(),
+            announced: self.announced,
         })
     }
 }
@@ -303,6 +315,23 @@ fn check_owners(endpoints: &[EndpointPlan]) -> Result<(), BuildError> {
     Ok(())
 }
 
+/// Refuses an announcement that nobody here applies: state and announcement would never converge.
+fn check_announced(
+    host: &str,
+    announced: &[&str],
+    endpoints: &[EndpointPlan],
+) -> Result<(), BuildError> {
+    for message_type in announced {
+        if !endpoints.iter().any(|one| one.spec.takes(message_type)) {
+            return Err(BuildError::AnnouncesUnhandled {
+                host: host.to_owned(),
+                message_type: (*message_type).to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// Refuses an inbox that forgets a message while it may still come again.
 fn check_retention(endpoints: &[EndpointPlan], retention: &Retention) -> Result<(), BuildError> {
     /// What a broker may add: a consumer time-out of 30 min and a weekend's outage would be the
@@ -317,197 +346,4 @@ fn check_retention(endpoints: &[EndpointPlan], retention: &Retention) -> Result<
         });
     }
     Ok(())
-}
-
-/// An endpoint that is being put together.
-#[must_use = "return it from the closure"]
-pub struct EndpointBuilder {
-    subscribers: Vec<Arc<dyn Subscriber>>,
-    definitions: Vec<serde_json::Value>,
-    error: Option<BuildError>,
-    retry: Retry,
-    order: Order,
-    capacity: usize,
-    deadline: Duration,
-    history: History,
-}
-
-impl Default for EndpointBuilder {
-    fn default() -> Self {
-        Self {
-            subscribers: Vec::new(),
-            definitions: Vec::new(),
-            error: None,
-            retry: Retry::default(),
-            order: Order::default(),
-            // Two and a half commit groups: one being committed, one being handled, and some.
-            capacity: 256,
-            deadline: Duration::from_secs(300),
-            history: History::Kept,
-        }
-    }
-}
-
-/// Says whether an endpoint's units leave a history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum History {
-    /// One entry per message.
-    Kept,
-    /// None: saves a row per message, and `why` knows less.
-    NotKept,
-}
-
-impl EndpointBuilder {
-    /// Adds a handler: an async function whose first argument is the message.
-    pub fn handle<H, Args>(self, handler: H) -> Self
-    where
-        H: Handler<Args>,
-        Args: 'static,
-    {
-        self.subscribe(Arc::new(HandlerSubscriber::new(handler)))
-    }
-
-    /// Adds a subscriber: what sagas and machines are made of.
-    pub fn subscribe(mut self, subscriber: Arc<dyn Subscriber>) -> Self {
-        self.subscribers.push(subscriber);
-        self
-    }
-
-    /// Adds a definition that tools may show, as JSON.
-    pub fn definition(mut self, definition: serde_json::Value) -> Self {
-        self.definitions.push(definition);
-        self
-    }
-
-    /// Notes that a definition is inconsistent; `build()` returns the first such error.
-    pub fn refuse(mut self, error: BuildError) -> Self {
-        self.error.get_or_insert(error);
-        self
-    }
-
-    /// Sets how often a failing message is tried.
-    pub fn retry(mut self, retry: Retry) -> Self {
-        self.retry = retry;
-        self
-    }
-
-    /// Sets the order that this endpoint promises.
-    pub fn order(mut self, order: Order) -> Self {
-        self.order = order;
-        self
-    }
-
-    /// Sets how many messages this endpoint may have in hand. Default 256.
-    pub fn capacity(mut self, messages: usize) -> Self {
-        self.capacity = messages.max(1);
-        self
-    }
-
-    /// Sets how long a handler may take. Default 5 min.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
-        self
-    }
-
-    /// Says whether units leave a history. Default: kept.
-    pub fn history(mut self, history: History) -> Self {
-        self.history = history;
-        self
-    }
-
-    fn build(self, name: &str, given: &Given<'_>) -> Result<EndpointPlan, BuildError> {
-        let endpoint = EndpointName::new(name)?;
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        if self.subscribers.is_empty() {
-            return Err(BuildError::EndpointEmpty {
-                name: name.to_owned(),
-            });
-        }
-        let mut dispatch = Dispatch::default();
-        let mut subscriptions = Vec::with_capacity(self.subscribers.len());
-        for subscriber in self.subscribers {
-            for need in subscriber.needs() {
-                if !(need.is_met)(given) {
-                    return Err(BuildError::Missing {
-                        endpoint: name.to_owned(),
-                        handler: subscriber.name().to_owned(),
-                        what: need.what,
-                        remedy: need.remedy,
-                    });
-                }
-            }
-            subscriptions.push(subscriber.subscription());
-            dispatch.add(name, subscriber)?;
-        }
-        Ok(EndpointPlan {
-            spec: EndpointSpec {
-                name: endpoint,
-                order: self.order,
-                subscriptions,
-            },
-            dispatch,
-            definitions: self.definitions,
-            pipeline: default_pipeline(self.deadline),
-            retry: self.retry,
-            capacity: self.capacity,
-            history: self.history,
-        })
-    }
-}
-
-impl fmt::Debug for EndpointBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointBuilder")
-            .field("subscribers", &self.subscribers.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// An endpoint, checked.
-pub(crate) struct EndpointPlan {
-    pub(crate) spec: EndpointSpec,
-    pub(crate) dispatch: Dispatch,
-    pub(crate) definitions: Vec<serde_json::Value>,
-    pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
-    pub(crate) retry: Retry,
-    pub(crate) capacity: usize,
-    pub(crate) history: History,
-}
-
-impl EndpointPlan {
-    /// Describes the endpoint, as JSON.
-    pub(crate) fn describe(&self) -> serde_json::Value {
-        let handlers = self.dispatch.subscribers().into_iter().map(|one| {
-            let subscription = one.subscription();
-            json!({
-                "type": subscription.message_type,
-                "kind": subscription.kind.as_str(),
-                "version": one.version(),
-                "handler": one.name(),
-            })
-        });
-        json!({
-            "endpoint": self.spec.name,
-            "order": self.spec.order,
-            "capacity": self.capacity,
-            "retry": {
-                "immediate": self.retry.immediate,
-                "delayed": self.retry.delayed,
-                "horizon_seconds": self.retry.horizon().as_secs_f64(),
-            },
-            "pipeline": self.pipeline.iter().map(|one| one.name()).collect::<Vec<_>>(),
-            "handlers": handlers.collect::<Vec<_>>(),
-            "definitions": self.definitions,
-        })
-    }
-}
-
-impl fmt::Debug for EndpointPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndpointPlan")
-            .field("spec", &self.spec)
-            .finish_non_exhaustive()
-    }
 }

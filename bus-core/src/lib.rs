@@ -16,11 +16,13 @@ pub mod endpoint;
 pub mod transport;
 pub mod wire;
 mod wire_time;
+mod question;
 pub mod store;
 pub mod clock;
 pub mod duration;
 // The way out.
 pub mod bus;
+pub mod announce;
 pub mod route;
 // The way in.
 mod intake;
@@ -45,8 +47,10 @@ pub mod backoff;
 pub mod counters;
 pub mod faults;
 pub mod lifecycle;
+pub mod plan;
 pub mod host;
 mod running;
+pub use announce::Announcing;
 pub use bus::Bus;
 pub use clock::Timestamp;
 pub use context::Ctx;
@@ -59,12 +63,13 @@ pub use error::{
 };
 pub use handler::{Extract, Handler, IdempotencyKey, IntoOutgoing, State};
 pub use headers::Headers;
-pub use host::{EndpointBuilder, History, Host, HostBuilder, RunningHost};
+pub use host::{Host, HostBuilder, RunningHost};
 pub use id::{CorrelationId, HostId, InstanceId, MessageId, StoreId};
 pub use lifecycle::Lifecycle;
 pub use message::{Command, Event, Kind, Message};
+pub use plan::{EndpointBuilder, History};
 pub use retry::Retry;
-pub use store::Store;
+pub use store::{Fate, Store};
 pub use transport::{Capabilities, Delivery, Health, Transport};
 pub use unit_of_work::{Label, LabelId, Outcome, Reason, Source, UnitOfWork};
 

@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use tokio::sync::{RwLock, mpsc};
 
+use crate::announce::Announcer;
+use crate::bus::Running;
 use crate::claimer::Claimer;
 use crate::committer::{self, CommitterHandle, Shared};
 use crate::context::HostFacts;
 use crate::counters::Counters;
-use crate::endpoint::EndpointName;
+use crate::endpoint::{EndpointId, EndpointName};
 use crate::error::{RunError, StoreError};
 use crate::handling::Endpoint;
-use crate::host::{EndpointPlan, History, Host, RunningHost};
+use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
 use crate::intake::{InHand, Intake, Intakes, Work};
 use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
+use crate::plan::{EndpointPlan, History};
 use crate::receiver;
 use crate::relay;
 use crate::route::Router;
@@ -59,8 +62,20 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         start_receiver(&parts, host.transport.as_ref(), endpoint, intake, works).await?;
     }
     start_upkeep(&parts, intakes, host_id, host.retention);
-    host.bus
-        .open(parts.committer.clone(), Arc::clone(&parts.facts));
+    host.bus.open(Running {
+        committer: parts.committer.clone(),
+        facts: Arc::clone(&parts.facts),
+        announcer: Announcer {
+            transport: host.transport.clone(),
+            store: Arc::clone(&parts.shared.store),
+            appliers: Arc::new(appliers(
+                &host.announced,
+                &registration,
+                &parts.endpoint_ids,
+            )),
+            lifecycle: lifecycle.clone(),
+        },
+    });
     let counters = Arc::clone(&parts.shared.counters);
     Ok(RunningHost {
         bus: host.bus,
@@ -77,7 +92,7 @@ struct Parts {
     loader: LoaderHandle,
     committer: CommitterHandle,
     solo: Arc<RwLock<()>>,
-    endpoint_ids: HashMap<EndpointName, crate::endpoint::EndpointId>,
+    endpoint_ids: HashMap<EndpointName, EndpointId>,
     wakeups: tokio::sync::watch::Receiver<u64>,
     store: StoreId,
 }
@@ -134,6 +149,24 @@ impl Parts {
             lifecycle: self.shared.lifecycle.clone(),
         })
     }
+}
+
+/// Lists for each announced type the endpoints that apply it.
+fn appliers(
+    announced: &[&str],
+    registration: &Registration,
+    ids: &HashMap<EndpointName, EndpointId>,
+) -> HashMap<String, Vec<EndpointId>> {
+    let applying = |message_type: &str| {
+        let takers = registration.endpoints.iter();
+        let takers = takers.filter(|spec| spec.takes(message_type));
+        takers
+            .filter_map(|spec| ids.get(&spec.name).copied())
+            .collect()
+    };
+    let each = announced.iter();
+    each.map(|message_type| ((*message_type).to_owned(), applying(message_type)))
+        .collect()
 }
 
 fn registration(host: &Host, id: HostId) -> Registration {

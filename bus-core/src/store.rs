@@ -7,7 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -16,12 +15,11 @@ use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName, MessageType, Order};
 use crate::envelope::{Envelope, Timer};
 use crate::error::StoreError;
-use crate::id::{HostId, InstanceId, MessageId, StoreId};
+use crate::id::{HostId, InstanceId, StoreId};
 use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
-use crate::unit_of_work::{
-    Attempt, InstanceStatus, LabelId, Origin, Outcome, Reason, RowKey, Settle, UnitOfWork,
-};
+pub use crate::question::{Answer, Fate, Instance, Question};
+use crate::unit_of_work::{Attempt, Outcome, Reason, RowKey, Settle, UnitOfWork};
 
 /// A database that keeps inbox, outbox, instances, history and dead letters.
 ///
@@ -152,6 +150,14 @@ pub struct EndpointSpec {
     pub subscriptions: Vec<Subscription>,
 }
 
+impl EndpointSpec {
+    /// Says whether it takes a message type.
+    pub fn takes(&self, message_type: &str) -> bool {
+        let mut types = self.subscriptions.iter().map(|one| &one.message_type);
+        types.any(|taken| taken == message_type)
+    }
+}
+
 /// One message type that an endpoint takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
@@ -195,51 +201,6 @@ pub struct Target {
     pub name: EndpointName,
     /// The order that it promises.
     pub order: Order,
-}
-
-/// What the loader asks about one waiting message.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Question {
-    /// Was this message taken over here before? Asked for broker deliveries only.
-    pub taken_over: Option<(EndpointId, MessageId)>,
-    /// What is this instance?
-    pub instance: Option<InstanceId>,
-    /// Or: what is the instance that has this label?
-    pub label: Option<LabelId>,
-    /// Is there an `@endpoint` row of this endpoint and key that must go first?
-    pub blocked: Option<(EndpointName, String)>,
-}
-
-/// What the store knows about one waiting message.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
-    /// The message was taken over before.
-    pub is_taken_over: bool,
-    /// The instance, tombstones included.
-    pub instance: Option<Instance>,
-    /// An older row of its key goes first.
-    pub is_blocked: bool,
-}
-
-/// An instance as it is stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Instance {
-    /// Which one.
-    pub id: InstanceId,
-    /// Moves by one with every message that the instance handles.
-    pub version: i64,
-    /// Running, or a tombstone.
-    pub status: InstanceStatus,
-    /// The named state of a machine.
-    pub state: Option<String>,
-    /// The version of the shape of `data`.
-    pub schema_version: i32,
-    /// The encoded state.
-    pub data: Bytes,
-    /// The timers that are armed: name to generation.
-    pub timers: BTreeMap<String, u64>,
-    /// The request that started it.
-    pub origin: Option<Origin>,
 }
 
 /// What one commit call writes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use sagabus_core::host::EndpointBuilder;
+use sagabus_core::EndpointBuilder;
 use sagabus_core::{History, Host, RunningHost};
 use tokio::task::JoinHandle;
 

@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId, StoreId};
 use crate::message::Kind;
 use crate::store::{
-    Answer, Attached, Birth, Counts, EndpointSpec, Instance, Place, Question, Registration,
+    Answer, Attached, Birth, Counts, EndpointSpec, Fate, Instance, Place, Question, Registration,
     Retention, Routes, StoredDeadLetter, Swept, Target,
 };
 use crate::unit_of_work::{DeadLetter, HistoryEntry, InstanceStatus};
@@ -180,7 +180,20 @@ impl Database {
                 .blocked
                 .as_ref()
                 .is_some_and(|(endpoint, key)| self.outbox.has_line(&format!("@{endpoint}"), key)),
+            fate: question
+                .fate
+                .and_then(|(endpoint, id)| self.fate(endpoint, id)),
         }
+    }
+
+    fn fate(&self, endpoint: EndpointId, id: MessageId) -> Option<Fate> {
+        let mut targets = self.routes.endpoints.values();
+        let name = &targets.find(|target| target.id == endpoint)?.name;
+        let mut letters = self.dead_letters.values().map(|open| &open.stored);
+        let is_dead = letters.any(|one| one.endpoint == name.as_str() && one.envelope.id == id);
+        let is_taken_over = self.inbox.contains_key(&(id, endpoint));
+        let has_row = self.outbox.has_message(&format!("@{name}"), id);
+        Some(Fate::of(is_taken_over, has_row, is_dead))
     }
 
     pub(super) fn instance(&self, id: &InstanceId) -> Option<Instance> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{self, Timestamp};
 use crate::endpoint::Order;
 use crate::envelope::{Envelope, Timer};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, MessageId};
 use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan, Target};
 use crate::unit_of_work::{Attempt, RowKey, Settle, Start};
 
@@ -100,6 +100,12 @@ impl Outbox {
     pub(super) fn has_line(&self, destination: &str, key: &str) -> bool {
         self.lines
             .contains_key(&(destination.to_owned(), key.to_owned()))
+    }
+
+    /// Says whether a row of this message is there.
+    pub(super) fn has_message(&self, destination: &str, id: MessageId) -> bool {
+        let is_meant = |row: &Row| row.new.envelope.id == id && row.new.destination == destination;
+        self.rows.values().any(is_meant)
     }
 
     /// Says whether a row is there under this epoch.

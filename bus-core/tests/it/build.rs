@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use sagabus_core::endpoint::Order;
 use sagabus_core::handler::State;
-use sagabus_core::host::{EndpointBuilder, Host, HostBuilder};
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::retry::Retry;
 use sagabus_core::store::Retention;
 use sagabus_core::{Command, Event, Kind, Message};
+use sagabus_core::{EndpointBuilder, Host, HostBuilder};
 use serde::{Deserialize, Serialize};
 
 /// Declares an empty message.
@@ -250,4 +250,22 @@ fn a_host_describes_its_endpoints_pipeline_and_handlers() {
     ] {
         assert_eq!(at(pointer), expected, "{pointer} of {described:#}");
     }
+}
+
+#[test]
+fn an_announcement_that_nobody_here_applies_is_refused() {
+    let host = builder().announces::<Paid>().endpoint("pay", one);
+    let refused = refusal(host);
+    for word in ["`shop`", "`build.paid`", "add a handler", "`publish`"] {
+        assert!(refused.contains(word), "{word} is not in: {refused}");
+    }
+    let host = builder().announces::<Paid>();
+    let host = host
+        .endpoint("pay", one)
+        .endpoint("note", |e| e.handle(note));
+    let host = host.build().unwrap();
+    assert_eq!(
+        host.describe()["announces"],
+        serde_json::json!(["build.paid"])
+    );
 }

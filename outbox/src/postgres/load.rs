@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sagabus_core::StoreError;
-use sagabus_core::store::{Answer, Instance, Question};
+use sagabus_core::store::{Answer, Fate, Instance, Question};
 use sagabus_core::unit_of_work::InstanceStatus;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -14,6 +14,15 @@ use crate::row;
 
 const LOAD: &str = "select known, version, completed, state, schema_version, data, timers, \
     origin, blocked from sagabus.load_v1($1, $2, $3, $4, $5, $6)";
+
+/// All in one statement, so that what it sees is of one moment.
+const FATE: &str = "select \
+    exists (select from sagabus.inbox b where b.message_id = $1 and b.endpoint_id = e.id), \
+    exists (select from sagabus.outbox o where o.destination = '@' || e.name \
+        and o.message_id = $1), \
+    exists (select from sagabus.dead_letter d where d.endpoint = e.name \
+        and d.message_id = $1 and d.status = 'open') \
+    from sagabus.endpoint e where e.id = $2";
 
 /// Asks all questions in one call.
 pub(super) async fn load(
@@ -63,9 +72,22 @@ async fn ask(
         .bind(keys)
         .bind(destinations)
         .bind(lines)
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
-    questions.iter().zip(&rows).map(read).collect()
+    let read: Result<Vec<Answer>, _> = questions.iter().zip(&rows).map(read).collect();
+    let mut answers = read?;
+    for (question, answer) in questions.iter().zip(&mut answers) {
+        if let Some((endpoint, message)) = question.fate {
+            let asking = sqlx::query(FATE).bind(message.as_uuid()).bind(endpoint.0);
+            let found = asking.fetch_optional(&mut *connection).await?;
+            answer.fate = found.map(|row| fate(&row)).transpose()?;
+        }
+    }
+    Ok(answers)
+}
+
+fn fate(row: &PgRow) -> Result<Fate, sqlx::Error> {
+    Ok(Fate::of(row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
 }
 
 fn read((question, found): (&Question, &PgRow)) -> Result<Answer, sqlx::Error> {
@@ -94,5 +116,6 @@ fn read((question, found): (&Question, &PgRow)) -> Result<Answer, sqlx::Error> {
         is_taken_over: found.try_get(0)?,
         instance,
         is_blocked: found.try_get(8)?,
+        fate: None,
     })
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sagabus_core::StoreError;
-use sagabus_core::store::{Answer, Instance, Question};
+use sagabus_core::store::{Answer, Fate, Instance, Question};
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{EndpointName, InstanceId};
 use sqlx::Row;
@@ -26,6 +26,15 @@ const LOAD: &str = "select e.key, \
     from json_each($1) e left join sagabus_instance i \
         on i.kind = e.value ->> 2 and i.key = e.value ->> 3 \
     where i.version is not null or is_taken_over or is_blocked";
+
+/// All in one statement, so that what it sees is of one moment.
+const FATE: &str = "select \
+    exists (select 1 from sagabus_inbox b where b.message_id = $1 and b.endpoint_id = e.id), \
+    exists (select 1 from sagabus_outbox o where o.destination = '@' || e.name \
+        and o.message_id = $1), \
+    exists (select 1 from sagabus_dead_letter d where d.endpoint = e.name \
+        and d.message_id = $1 and d.status = 'open') \
+    from sagabus_endpoint e where e.id = $2";
 
 /// Answers all questions by one query, on a connection that only reads.
 pub(super) async fn load(
@@ -56,6 +65,14 @@ pub(super) async fn load(
         answer.is_blocked = row.try_get(2).map_err(store_error)?;
         if let Some(id) = &question.instance {
             answer.instance = read_instance(&row, id, 3)?;
+        }
+    }
+    for (question, answer) in questions.iter().zip(&mut answers) {
+        if let Some((endpoint, message)) = question.fate {
+            let asking = sqlx::query(FATE).bind(message.as_uuid()).bind(endpoint.0);
+            let found = asking.fetch_optional(store.reader()).await;
+            let found = found.map_err(store_error)?;
+            answer.fate = found.map(|row| fate(&row)).transpose()?;
         }
     }
     Ok(answers)
@@ -97,6 +114,11 @@ async fn resolve<'a>(
         });
     }
     Ok(Cow::Owned(resolved))
+}
+
+fn fate(row: &SqliteRow) -> Result<Fate, StoreError> {
+    let is = |index| row.try_get(index).map_err(store_error);
+    Ok(Fate::of(is(0)?, is(1)?, is(2)?))
 }
 
 /// Reads an instance from the columns that begin at `at`; none where they are null.

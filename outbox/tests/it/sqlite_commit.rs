@@ -386,6 +386,7 @@ async fn questions_are_answered_in_order() {
         instance: Some(order(instance)),
         label: None,
         blocked: key.map(|key| (name("keyed"), key.to_owned())),
+        fate: None,
     };
     let questions = [
         asks(MessageId::new(), "none", None),

@@ -3,6 +3,7 @@
 mod scene;
 mod suite;
 // The behaviours, by area.
+pub mod announcing;
 pub mod failing;
 pub mod hosting;
 pub mod ordering;

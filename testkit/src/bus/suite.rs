@@ -55,6 +55,14 @@ macro_rules! __bus_behaviours {
                 a_second_owner_of_a_command_is_refused,
                 a_bus_without_a_running_host_says_so,
             ]
+            announcing: [
+                what_is_announced_is_applied_and_that_is_told,
+                without_a_broker_what_is_announced_is_an_event_of_the_outbox,
+                what_is_announced_and_cannot_be_applied_is_a_dead_letter,
+                an_identity_that_is_announced_twice_is_applied_once,
+                an_announcement_needs_no_database,
+                an_event_that_was_not_declared_is_not_announced,
+            ]
         }
     };
 }

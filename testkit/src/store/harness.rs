@@ -13,7 +13,7 @@ use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::message::Kind;
 use sagabus_core::store::{
     Answer, Attached, Claim, ClaimFrom, ClaimedRow, CommitReport, Counts, EndpointSpec, Extension,
-    Group, Instance, Question, Registration, Scan, Store, StoreAdmin, Subscription, Target,
+    Fate, Group, Instance, Question, Registration, Scan, Store, StoreAdmin, Subscription, Target,
 };
 use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
 
@@ -255,6 +255,15 @@ impl Harness {
             ..Question::default()
         };
         self.load(&[question]).await[0].is_taken_over
+    }
+
+    /// Asks what became of a message.
+    pub async fn fate(&self, endpoint: &Target, message: MessageId) -> Option<Fate> {
+        let question = Question {
+            fate: Some((endpoint.id, message)),
+            ..Question::default()
+        };
+        self.load(&[Question::default(), question]).await[1].fate
     }
 
     /// Asks whether a key is blocked.

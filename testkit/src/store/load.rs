@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use sagabus_core::id::MessageId;
-use sagabus_core::store::{Answer, Birth, Question};
+use sagabus_core::store::{Answer, Birth, Fate, Question};
 use sagabus_core::unit_of_work::{Reason, Settle};
 
-use super::build::{api, broker, message};
+use super::build::{api, broker, dead_letter, message, row};
 use super::harness::{Harness, instance};
 
 /// One answer per question, at its place, however many there are.
@@ -26,6 +26,7 @@ pub async fn load_answers_in_the_order_of_its_questions(at: Arc<Harness>) {
             instance: Some(instance(&format!("{:03}", 199 - index))),
             label: None,
             blocked: None,
+            fate: None,
         })
         .collect();
     for (index, answer) in at.load(&questions).await.into_iter().enumerate() {
@@ -98,4 +99,37 @@ pub async fn a_parked_row_blocks_nothing(at: Arc<Harness>) {
         .born(Birth::Parked(Reason::NoOwner));
     at.write(api().sends(parked)).await;
     assert!(!at.is_blocked(&parcels, "a").await);
+}
+
+/// Whoever announced something asks: not here yet, waits for another try, given up, tried again by
+/// an operator, applied.
+pub async fn what_became_of_a_message_is_told_at_every_step(at: Arc<Harness>) {
+    let orders = at.orders();
+    let letter = message(&orders);
+    let (id, envelope) = (letter.id(), letter.envelope().clone());
+    let neighbour = MessageId::new();
+    at.write(broker(&orders, neighbour)).await;
+    assert_eq!(at.fate(&orders, neighbour).await, Some(Fate::Applied));
+    assert_eq!(at.fate(&orders, id).await, Some(Fate::Pending));
+
+    at.write(broker(&orders, id).sends(letter)).await;
+    assert_eq!(
+        at.fate(&orders, id).await,
+        Some(Fate::Pending),
+        "taken over"
+    );
+    let claimed = at.claim_one(&orders).await;
+    assert_eq!(at.fate(&orders, id).await, Some(Fate::Pending), "in hand");
+
+    let dead = dead_letter(&orders.name, &envelope);
+    at.write(row(claimed.row).gives_up(dead)).await;
+    assert_eq!(at.fate(&orders, id).await, Some(Fate::DeadLettered));
+    assert_eq!(at.fate(&at.parcels(), id).await, Some(Fate::Pending));
+
+    let open = at.admin.dead_letters(10).await.expect("it is shown");
+    at.admin.redrive(open[0].id).await.expect("it is redriven");
+    assert_eq!(at.fate(&orders, id).await, Some(Fate::Pending), "again");
+    let claimed = at.claim_one(&orders).await;
+    at.write(row(claimed.row)).await;
+    assert_eq!(at.fate(&orders, id).await, Some(Fate::Applied));
 }

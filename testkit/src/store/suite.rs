@@ -44,6 +44,7 @@ macro_rules! __store_behaviours {
                 load_answers_only_what_is_asked,
                 a_key_is_blocked_while_its_row_waits,
                 a_parked_row_blocks_nothing,
+                what_became_of_a_message_is_told_at_every_step,
             ]
             outgoing: [
                 a_row_carries_identity_headers_and_bytes_unchanged,

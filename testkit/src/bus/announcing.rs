@@ -1,0 +1,199 @@
+//! Listen-to-yourself: what is announced goes to the broker first, and our own endpoint applies it.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sagabus_core::error::{BusError, HandlerError, StoreError};
+use sagabus_core::lifecycle::Lifecycle;
+use sagabus_core::memory::MemoryTransport;
+use sagabus_core::store::{
+    Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Fate, Group, Question,
+    Registration, Retention, Store, Swept,
+};
+use sagabus_core::{HostBuilder, MessageId, State};
+
+use super::scene::{Done, Log, Scene, start, stop};
+use crate::wait::eventually;
+
+/// Long enough for anything that is going to happen.
+const LONG: Duration = Duration::from_secs(20);
+/// Short enough to be over before what is held up goes on.
+const SHORT: Duration = Duration::from_millis(60);
+
+async fn apply(event: Done, log: State<Log>) {
+    log.add(format!("applied {}", event.n));
+}
+
+async fn refuse(event: Done, log: State<Log>) -> Result<(), HandlerError> {
+    log.add(format!("refused {}", event.n));
+    Err(HandlerError::new("this cannot be").terminal())
+}
+
+/// Stands before a store and lets calls through while the database is said to be up.
+#[derive(Debug)]
+struct Door {
+    store: Arc<dyn Store>,
+    is_down: AtomicBool,
+}
+
+impl Door {
+    fn pass<'a, T: Send + 'a>(
+        &'a self,
+        call: BoxFuture<'a, Result<T, StoreError>>,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        if self.is_down.load(Ordering::SeqCst) {
+            let error = StoreError::Unavailable("the database is down".into());
+            return std::future::ready(Err(error)).boxed();
+        }
+        call
+    }
+}
+
+impl Store for Door {
+    fn attach<'a>(
+        &'a self,
+        registration: &'a Registration,
+        lifecycle: &'a Lifecycle,
+    ) -> BoxFuture<'a, Result<Attached, StoreError>> {
+        self.pass(self.store.attach(registration, lifecycle))
+    }
+
+    fn load<'a>(
+        &'a self,
+        questions: &'a [Question],
+    ) -> BoxFuture<'a, Result<Vec<Answer>, StoreError>> {
+        self.pass(self.store.load(questions))
+    }
+
+    fn commit<'a>(&'a self, group: &'a Group) -> BoxFuture<'a, Result<CommitReport, StoreError>> {
+        self.pass(self.store.commit(group))
+    }
+
+    fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Vec<ClaimedRow>, StoreError>> {
+        self.pass(self.store.claim(claim))
+    }
+
+    fn extend<'a>(&'a self, extension: &'a Extension) -> BoxFuture<'a, Result<u64, StoreError>> {
+        self.pass(self.store.extend(extension))
+    }
+
+    fn sweep<'a>(&'a self, retention: &'a Retention) -> BoxFuture<'a, Result<Swept, StoreError>> {
+        self.pass(self.store.sweep(retention))
+    }
+}
+
+fn announcing(scene: &Scene) -> HostBuilder {
+    scene.builder("host").announces::<Done>()
+}
+
+pub async fn what_is_announced_is_applied_and_that_is_told(scene: Scene) {
+    let builder = announcing(&scene).transport(MemoryTransport::new());
+    let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
+    let fate = host
+        .bus()
+        .announce(Done { n: 1 })
+        .applied_within(LONG)
+        .await;
+    assert_eq!(fate.expect("the broker takes it"), Fate::Applied);
+    assert_eq!(scene.log.lines(), ["applied 1"]);
+    stop(host).await;
+    assert_eq!(scene.counts().await.outbox, 0, "no row was needed");
+}
+
+/// Where the database is the bus it is an ordinary event.
+pub async fn without_a_broker_what_is_announced_is_an_event_of_the_outbox(scene: Scene) {
+    let builder = announcing(&scene);
+    let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
+    let fate = host
+        .bus()
+        .announce(Done { n: 1 })
+        .applied_within(LONG)
+        .await;
+    assert_eq!(fate.expect("it is stored"), Fate::Applied);
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["applied 1"]);
+}
+
+pub async fn what_is_announced_and_cannot_be_applied_is_a_dead_letter(scene: Scene) {
+    let builder = announcing(&scene).transport(MemoryTransport::new());
+    let builder = builder.endpoint("orders", |e| e.handle(refuse));
+    // The one that applies does not hide the one that does not.
+    let host = start(builder.endpoint("audit", |e| e.handle(apply))).await;
+    let fate = host
+        .bus()
+        .announce(Done { n: 1 })
+        .applied_within(LONG)
+        .await;
+    assert_eq!(fate.expect("the broker takes it"), Fate::DeadLettered);
+    assert_eq!(scene.dead_letters(1).await.len(), 1);
+    stop(host).await;
+}
+
+/// An API that was not answered asks again under the identity that it gave.
+pub async fn an_identity_that_is_announced_twice_is_applied_once(scene: Scene) {
+    let builder = announcing(&scene).transport(MemoryTransport::new());
+    let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
+    let (bus, id) = (host.bus(), MessageId::new());
+    for _ in 0..3 {
+        let announcing = bus.announce(Done { n: 1 }).with_id(id);
+        let fate = announcing.applied_within(LONG).await;
+        assert_eq!(fate.expect("the broker takes it"), Fate::Applied);
+    }
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["applied 1"]);
+}
+
+/// The API answers, and the event is applied when the database is back.
+pub async fn an_announcement_needs_no_database(scene: Scene) {
+    let door = Arc::new(Door {
+        store: scene.store(),
+        is_down: AtomicBool::new(false),
+    });
+    let builder = scene.builder_on("host", Arc::clone(&door) as Arc<dyn Store>);
+    let builder = builder
+        .announces::<Done>()
+        .transport(MemoryTransport::new());
+    let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
+    let (bus, id) = (host.bus(), MessageId::new());
+
+    door.is_down.store(true, Ordering::SeqCst);
+    let announced = bus.announce(Done { n: 1 }).with_id(id);
+    let fate = announced.applied_within(SHORT).await;
+    assert_eq!(fate.expect("the broker takes it"), Fate::Pending);
+    bus.announce(Done { n: 2 })
+        .await
+        .expect("the broker takes it");
+    assert!(
+        scene.log.lines().is_empty(),
+        "nothing runs that is not known"
+    );
+
+    door.is_down.store(false, Ordering::SeqCst);
+    let both = async || (scene.counts().await.inbox == 2).then_some(());
+    eventually("both announcements applied", both).await;
+    let again = bus.announce(Done { n: 1 }).with_id(id);
+    let fate = again.applied_within(LONG).await;
+    assert_eq!(fate.expect("the broker takes it"), Fate::Applied);
+    stop(host).await;
+    assert_eq!(scene.log.count("applied 1"), 1);
+    assert_eq!(scene.log.count("applied 2"), 1);
+}
+
+pub async fn an_event_that_was_not_declared_is_not_announced(scene: Scene) {
+    let builder = scene.builder("host").transport(MemoryTransport::new());
+    let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
+    let refused = host.bus().announce(Done { n: 1 }).await;
+    match refused {
+        Err(error @ BusError::NotAnnounced { .. }) => {
+            let error = error.to_string();
+            assert!(error.contains("`test.done`") && error.contains(".announces::<"));
+        }
+        other => panic!("an undeclared announcement was answered {other:?}"),
+    }
+    stop(host).await;
+    assert!(scene.log.lines().is_empty());
+}
