@@ -330,6 +330,15 @@ pub enum BuildError {
         /// The event's type.
         message_type: String,
     },
+    /// An endpoint promises an order that the transport does not keep.
+    #[error(
+        "endpoint `{endpoint}` promises order per key, which its transport does not keep; declare \
+         `Order::Unordered`, or use another transport"
+    )]
+    OrderNotKept {
+        /// The endpoint.
+        endpoint: String,
+    },
     /// Two endpoints take one command.
     #[error(
         "command `{message_type}` has two owners, endpoints `{first}` and `{second}`; a command has one: remove one handler, or make it an event"

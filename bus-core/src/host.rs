@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::bus::Bus;
 use crate::counters::Counters;
 
+use crate::endpoint::Order;
 use crate::error::{BuildError, RunError};
 use crate::handler::{Given, States};
 use crate::lifecycle::Lifecycle;
@@ -271,6 +272,7 @@ impl HostBuilder {
         }
         check_owners(&endpoints)?;
         check_announced(&self.name, &self.announced, &endpoints)?;
+        check_order(self.transport.as_deref(), &endpoints)?;
         check_retention(&endpoints, &self.retention)?;
         Ok(Host {
             name: self.name,
@@ -330,6 +332,23 @@ fn check_announced(
         }
     }
     Ok(())
+}
+
+/// Refuses an order that the transport would break.
+fn check_order(
+    transport: Option<&dyn Transport>,
+    endpoints: &[EndpointPlan],
+) -> Result<(), BuildError> {
+    let kept = transport.map_or(Order::PerKey, |transport| transport.capabilities().order);
+    let mut promised = endpoints
+        .iter()
+        .filter(|one| one.spec.order == Order::PerKey);
+    match (kept, promised.next()) {
+        (Order::Unordered, Some(endpoint)) => Err(BuildError::OrderNotKept {
+            endpoint: endpoint.spec.name.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses an inbox that forgets a message while it may still come again.

@@ -3,13 +3,18 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use sagabus_core::endpoint::Order;
 use sagabus_core::handler::State;
-use sagabus_core::memory::MemoryStore;
+use sagabus_core::memory::{MemoryStore, MemoryTransport};
 use sagabus_core::retry::Retry;
-use sagabus_core::store::Retention;
-use sagabus_core::{Command, Event, Kind, Message};
-use sagabus_core::{EndpointBuilder, Host, HostBuilder};
+use sagabus_core::store::{EndpointSpec, Retention};
+use sagabus_core::transport::Publication;
+use sagabus_core::{
+    Capabilities, Command, Delivery, EndpointBuilder, Event, Health, Host, HostBuilder, Kind,
+    Message, StoreId, Transport, TransportError,
+};
 use serde::{Deserialize, Serialize};
 
 /// Declares an empty message.
@@ -268,4 +273,67 @@ fn an_announcement_that_nobody_here_applies_is_refused() {
         host.describe()["announces"],
         serde_json::json!(["build.paid"])
     );
+}
+
+/// A broker that keeps no order.
+#[derive(Debug)]
+struct Loose(MemoryTransport);
+
+impl Transport for Loose {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            order: Order::Unordered,
+            ..self.0.capabilities()
+        }
+    }
+
+    fn address(&self, kind: Kind, message_type: &str) -> String {
+        self.0.address(kind, message_type)
+    }
+
+    fn declare<'a>(
+        &'a self,
+        store: StoreId,
+        endpoints: &'a [EndpointSpec],
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        self.0.declare(store, endpoints)
+    }
+
+    fn publish<'a>(
+        &'a self,
+        window: &'a [Publication],
+    ) -> BoxFuture<'a, Vec<Result<(), TransportError>>> {
+        self.0.publish(window)
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        endpoint: &'a EndpointSpec,
+        prefetch: u32,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>> {
+        self.0.subscribe(endpoint, prefetch)
+    }
+
+    fn health(&self) -> Health {
+        self.0.health()
+    }
+}
+
+#[test]
+fn an_order_that_the_transport_does_not_keep_is_refused() {
+    let ordered = |endpoint: EndpointBuilder| one(endpoint).order(Order::PerKey);
+    let loose = || Loose(MemoryTransport::new());
+    let refused = refusal(builder().transport(loose()).endpoint("pay", ordered));
+    for word in ["`pay`", "order per key", "`Order::Unordered`"] {
+        assert!(refused.contains(word), "{word} is not in: {refused}");
+    }
+    assert!(
+        builder()
+            .transport(loose())
+            .endpoint("pay", one)
+            .build()
+            .is_ok()
+    );
+    let kept = builder().transport(MemoryTransport::new());
+    assert!(kept.endpoint("pay", ordered).build().is_ok());
 }
