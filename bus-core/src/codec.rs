@@ -1,13 +1,21 @@
-//! Message to body and back. JSON unless a message type brings its own.
+//! Message to body and back. JSON unless a message type brings its own; what comes is decoded by
+//! what its `content-type` header says.
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::envelope::Envelope;
 use crate::error::CodecError;
+use crate::headers;
+use crate::message::Message;
 
 /// The `content-type` of JSON bodies.
 pub const JSON: &str = "application/json";
+/// The `content-type` of MessagePack bodies.
+pub const MSGPACK: &str = "application/msgpack";
+/// What says nothing about a body but that it is bytes.
+const BYTES: &str = "application/octet-stream";
 
 /// The largest body that is sent or accepted, in bytes.
 ///
@@ -30,4 +38,152 @@ pub fn encode_json<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
 /// [`CodecError::Decode`] when the bytes are not JSON of this shape.
 pub fn decode_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     serde_json::from_slice(body).map_err(|source| CodecError::Decode(source.into()))
+}
+
+/// Encodes a value as MessagePack, structs as maps of their fields' names, so that fields can be
+/// added later.
+///
+/// # Errors
+/// [`CodecError::Encode`] when the value has no such form.
+///
+/// # Examples
+/// A message type that travels as MessagePack; it is decoded from JSON as well, where a sender of
+/// another release still writes that:
+/// ```
+/// use bytes::Bytes;
+/// use sagabus_core::{CodecError, Event, Kind, Message, codec};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Measured { celsius: f32 }
+///
+/// impl Message for Measured {
+///     const TYPE: &'static str = "weather.measured";
+///     const KIND: Kind = Kind::Event;
+///     const CONTENT_TYPE: &'static str = codec::MSGPACK;
+///
+///     fn encode(&self) -> Result<Bytes, CodecError> { codec::encode_msgpack(self) }
+///     fn decode(body: &[u8]) -> Result<Self, CodecError> { codec::decode_msgpack(body) }
+/// }
+/// impl Event for Measured {}
+/// ```
+#[cfg(feature = "msgpack")]
+pub fn encode_msgpack<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
+    rmp_serde::to_vec_named(value)
+        .map(Bytes::from)
+        .map_err(|source| CodecError::Encode(source.into()))
+}
+
+/// Decodes a value from MessagePack.
+///
+/// # Errors
+/// [`CodecError::Decode`] when the bytes are not MessagePack of this shape.
+#[cfg(feature = "msgpack")]
+pub fn decode_msgpack<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
+    rmp_serde::from_slice(body).map_err(|source| CodecError::Decode(source.into()))
+}
+
+/// Decodes a message by its `content-type`: the type's own codec, else JSON, else MessagePack where
+/// that is compiled in. Where the header is missing, or says only that these are bytes, it is the
+/// type's own.
+///
+/// # Errors
+/// [`CodecError::Decode`], or [`CodecError::UnknownContent`] for a content type without a codec.
+pub fn decode<M: Message>(envelope: &Envelope) -> Result<M, CodecError> {
+    let media_type = media_type(envelope);
+    match media_type.as_deref() {
+        None => M::decode(&envelope.body),
+        Some(own) if own == M::CONTENT_TYPE => M::decode(&envelope.body),
+        Some(json) if is_json(json) => decode_json(&envelope.body),
+        #[cfg(feature = "msgpack")]
+        Some(MSGPACK | "application/x-msgpack" | "application/vnd.msgpack") => {
+            decode_msgpack(&envelope.body)
+        }
+        Some(unknown) => Err(CodecError::UnknownContent {
+            content_type: unknown.to_owned(),
+            own: M::CONTENT_TYPE,
+        }),
+    }
+}
+
+/// Returns what the body of a message is said to be: in lower case, without parameters such as a
+/// character set; `None` where nothing is said.
+pub fn media_type(envelope: &Envelope) -> Option<String> {
+    let text = envelope.headers.get(headers::CONTENT_TYPE)?;
+    let media_type = text.split(';').next().unwrap_or_default();
+    let media_type = media_type.trim().to_ascii_lowercase();
+    (!media_type.is_empty() && media_type != BYTES).then_some(media_type)
+}
+
+/// A whole event in one JSON document is another thing than JSON with the event's attributes beside
+/// it.
+fn is_json(media_type: &str) -> bool {
+    let is_json = media_type.ends_with("/json") || media_type.ends_with("+json");
+    is_json && !media_type.starts_with("application/cloudevents")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::message::{Event, Kind};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Measured {
+        celsius: u8,
+    }
+
+    impl Message for Measured {
+        const TYPE: &'static str = "weather.measured";
+        const KIND: Kind = Kind::Event;
+    }
+    impl Event for Measured {}
+
+    fn envelope(content_type: Option<&str>, body: &'static [u8]) -> Envelope {
+        let mut envelope = Envelope::new(&Measured { celsius: 1 }).unwrap();
+        envelope.headers.remove(headers::CONTENT_TYPE);
+        if let Some(content_type) = content_type {
+            envelope.headers.set(headers::CONTENT_TYPE, content_type);
+        }
+        envelope.body = Bytes::from_static(body);
+        envelope
+    }
+
+    #[test]
+    fn a_body_is_decoded_by_what_it_is_said_to_be() {
+        let ours = [
+            None,
+            Some(""),
+            Some("application/octet-stream"),
+            Some("application/json"),
+            Some("Application/JSON; charset=utf-8"),
+            Some("text/json"),
+            Some("application/vnd.weather+json"),
+        ];
+        for content_type in ours {
+            let envelope = envelope(content_type, br#"{"celsius":21}"#);
+            let decoded: Measured = decode(&envelope).unwrap();
+            assert_eq!(decoded, Measured { celsius: 21 }, "{content_type:?}");
+        }
+    }
+
+    #[cfg(feature = "msgpack")]
+    #[test]
+    fn messagepack_is_read_and_written_with_names() {
+        let bytes = encode_msgpack(&Measured { celsius: 21 }).unwrap();
+        assert_eq!(&bytes[..], b"\x81\xa7celsius\x15");
+        let envelope = envelope(Some("application/x-msgpack"), b"\x81\xa7celsius\x15");
+        let decoded: Measured = decode(&envelope).unwrap();
+        assert_eq!(decoded, Measured { celsius: 21 });
+        assert!(decode_msgpack::<Measured>(b"\xc1").is_err());
+    }
+
+    #[test]
+    fn a_content_type_without_codec_is_named() {
+        for unknown in ["application/xml", "application/cloudevents+json"] {
+            let refused = decode::<Measured>(&envelope(Some(unknown), b"{}"));
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains(unknown) && error.contains(JSON), "{error}");
+        }
+    }
 }

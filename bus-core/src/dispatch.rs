@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::codec;
 use crate::envelope::Envelope;
 use crate::error::{BuildError, chain};
 use crate::handler::{Decoded, Subscriber};
@@ -16,6 +17,8 @@ pub const KEY_BYTES_MAX: usize = 2048;
 #[derive(Default)]
 pub struct Dispatch {
     by_type: HashMap<String, Arc<dyn Subscriber>>,
+    /// What bodies may be said to be; `None`: anything that a codec reads.
+    content_types: Option<Vec<String>>,
 }
 
 /// Why a message cannot be dispatched: it becomes a dead letter with this reason.
@@ -63,6 +66,25 @@ impl Dispatch {
         all.into_iter().map(|(_, subscriber)| subscriber).collect()
     }
 
+    /// Takes only bodies that are said to be one of these.
+    pub fn accept(&mut self, content_types: Vec<String>) {
+        self.content_types = Some(content_types);
+    }
+
+    fn refused_content(&self, envelope: &Envelope) -> Option<String> {
+        let accepted = self.content_types.as_ref()?;
+        let said = codec::media_type(envelope);
+        let is_accepted = |said: &String| accepted.iter().any(|one| one == said);
+        if said.as_ref().is_some_and(is_accepted) {
+            return None;
+        }
+        let said = said.as_deref().unwrap_or("none");
+        let accepted = accepted.join("`, `");
+        Some(format!(
+            "content type `{said}` is not accepted here; send `{accepted}`"
+        ))
+    }
+
     /// Finds the subscriber of a message and decodes it.
     ///
     /// # Errors
@@ -74,6 +96,9 @@ impl Dispatch {
         let refuse = |reason, error| Err(Undispatchable { reason, error });
         if let Err(error) = envelope.check() {
             return refuse(Reason::OutOfBounds, chain(&error));
+        }
+        if let Some(error) = self.refused_content(envelope) {
+            return refuse(Reason::ContentNotAccepted, error);
         }
         let message_type = envelope.message_type.as_ref();
         let Some(subscriber) = self.by_type.get(message_type) else {

@@ -29,6 +29,14 @@ pub enum CodecError {
         /// Its size.
         bytes: usize,
     },
+    /// No codec reads what the body is said to be.
+    #[error("content type `{content_type}` cannot be read; send `{own}`")]
+    UnknownContent {
+        /// What the body is said to be.
+        content_type: String,
+        /// What the message type is sent as.
+        own: &'static str,
+    },
     /// The headers break a bound.
     #[error("{0}")]
     Headers(String),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
+use crate::codec;
 use crate::context::Ctx;
 use crate::envelope::Envelope;
 use crate::error::{CodecError, HandlerError};
@@ -376,7 +377,7 @@ impl<H: Handler<Args>, Args: 'static> Subscriber for HandlerSubscriber<H, Args> 
     }
 
     fn decode(&self, envelope: &Envelope) -> Result<Decoded, CodecError> {
-        let message = Box::new(H::Message::decode(&envelope.body)?);
+        let message = Box::new(codec::decode::<H::Message>(envelope)?);
         Ok(Decoded {
             message,
             instance: None,

@@ -22,6 +22,7 @@ pub struct EndpointBuilder {
     error: Option<BuildError>,
     retry: Retry,
     order: Order,
+    content_types: Option<Vec<String>>,
     capacity: usize,
     deadline: Duration,
     history: History,
@@ -35,6 +36,7 @@ impl Default for EndpointBuilder {
             error: None,
             retry: Retry::default(),
             order: Order::default(),
+            content_types: None,
             // Two and a half commit groups: one being committed, one being handled, and some.
             capacity: 256,
             deadline: Duration::from_secs(300),
@@ -92,6 +94,15 @@ impl EndpointBuilder {
         self
     }
 
+    /// Takes only messages whose `content-type` is one of these, for example
+    /// [`codec::JSON`](crate::codec::JSON); any other, and one without, becomes a dead letter with
+    /// the reason `content_not_accepted`. Default: whatever a codec reads.
+    pub fn content_types<'t>(mut self, content_types: impl IntoIterator<Item = &'t str>) -> Self {
+        let all = content_types.into_iter().map(str::to_ascii_lowercase);
+        self.content_types = Some(all.collect());
+        self
+    }
+
     /// Sets how many messages this endpoint may have in hand. Default 256.
     pub fn capacity(mut self, messages: usize) -> Self {
         self.capacity = messages.max(1);
@@ -121,6 +132,9 @@ impl EndpointBuilder {
             });
         }
         let mut dispatch = Dispatch::default();
+        if let Some(content_types) = self.content_types {
+            dispatch.accept(content_types);
+        }
         let mut subscriptions = Vec::with_capacity(self.subscribers.len());
         for subscriber in self.subscribers {
             for need in subscriber.needs() {

@@ -258,6 +258,8 @@ pub enum Reason {
     NoHandler,
     /// The bytes are not a body of this type.
     Undecodable,
+    /// The endpoint does not accept what the body is said to be.
+    ContentNotAccepted,
     /// Body or headers are larger than allowed, or a header has control characters.
     OutOfBounds,
     /// The message's version is higher than the handler knows.
@@ -298,6 +300,7 @@ impl Reason {
             Self::Terminal => "terminal",
             Self::NoHandler => "no_handler",
             Self::Undecodable => "undecodable",
+            Self::ContentNotAccepted => "content_not_accepted",
             Self::OutOfBounds => "out_of_bounds",
             Self::NewerVersion => "newer_version",
             Self::Expired => "expired",

@@ -7,7 +7,7 @@ use sagabus_core::error::CodecError;
 use sagabus_core::handler::{Decoded, subscription_of};
 use sagabus_core::request::Request;
 use sagabus_core::store::Subscription;
-use sagabus_core::{InstanceId, Kind, Label, LabelId, Message, headers};
+use sagabus_core::{InstanceId, Kind, Label, LabelId, Message, codec, headers};
 use serde::{Deserialize, Serialize};
 
 use crate::correlate::{Correlate, CorrelateByLabel};
@@ -81,7 +81,7 @@ fn decode_by_key<S: Saga, M: Message + Correlate<S>>(
     envelope: &Envelope,
     kind: &str,
 ) -> Result<Decoded, CodecError> {
-    let message = M::decode(&envelope.body)?;
+    let message = codec::decode::<M>(envelope)?;
     // An answer to a question of ours says itself whose it is.
     let instance = asked_by(envelope, kind).unwrap_or_else(|| InstanceId {
         kind: kind.to_owned().into(),
@@ -99,7 +99,7 @@ fn decode_by_label<S: Saga, M: Message + CorrelateByLabel<S>>(
     envelope: &Envelope,
     kind: &str,
 ) -> Result<Decoded, CodecError> {
-    let message = M::decode(&envelope.body)?;
+    let message = codec::decode::<M>(envelope)?;
     let instance = asked_by(envelope, kind);
     let label = instance.is_none().then(|| LabelId {
         kind: kind.to_owned().into(),
@@ -116,7 +116,7 @@ fn decode_by_label<S: Saga, M: Message + CorrelateByLabel<S>>(
 }
 
 fn decode_by_request<M: Message>(envelope: &Envelope, kind: &str) -> Result<Decoded, CodecError> {
-    let message = M::decode(&envelope.body)?;
+    let message = codec::decode::<M>(envelope)?;
     let missing = || CodecError::Headers(format!("answers no question of a {kind}"));
     let instance = asked_by(envelope, kind).ok_or_else(missing)?;
     Ok(Decoded {

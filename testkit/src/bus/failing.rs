@@ -8,7 +8,7 @@ use std::time::Duration;
 use sagabus_core::envelope::Envelope;
 use sagabus_core::{
     Bus, BusError, Command, Ctx, Destination, EndpointName, Event, HandlerError, Kind, Message,
-    Outgoing, Result, State,
+    Outgoing, Result, State, headers,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -17,6 +17,10 @@ use super::scene::{Do, Done, Log, Scene, quick_retry, start, stop};
 
 async fn note(command: Do, log: State<Log>) {
     log.add(format!("do {}", command.n));
+}
+
+async fn note_done(event: Done, log: State<Log>) {
+    log.add(format!("done {}", event.n));
 }
 
 async fn always_fail(command: Do, cx: Ctx, log: State<Log>) -> Result {
@@ -399,4 +403,51 @@ pub async fn an_error_that_asks_for_time_gets_all_of_it(scene: Scene) {
     let lines = scene.log.wait_for(8).await;
     stop(host).await;
     assert_eq!(lines, ["in time"; 8]);
+}
+
+/// An allow-list of an endpoint, and a content type without a codec: each a stored row that says
+/// what to send.
+pub async fn content_that_is_not_accepted_is_a_dead_letter(scene: Scene) {
+    let builder = scene.builder("host").endpoint("strict", |e| {
+        e.content_types(["Application/JSON"]).handle(note)
+    });
+    let host = start(builder.endpoint("open", |e| e.handle(note_done))).await;
+    let bus = host.bus();
+    let send = |n, content_type: &'static str| {
+        bus.send(Do { n })
+            .header(headers::CONTENT_TYPE, content_type)
+    };
+    send(1, "application/vnd.test+json")
+        .await
+        .expect("it is stored");
+    send(2, "application/json; charset=utf-8")
+        .await
+        .expect("it is stored");
+    let unknown = bus
+        .publish(Done { n: 3 })
+        .header(headers::CONTENT_TYPE, "application/xml");
+    unknown.await.expect("it is stored");
+    let mut dead = scene.dead_letters(2).await;
+    dead.sort_by(|a, b| b.endpoint.cmp(&a.endpoint));
+    let told: Vec<_> = dead
+        .iter()
+        .map(|one| (one.reason.as_str(), one.attempts[0].error.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "content_not_accepted",
+                "content type `application/vnd.test+json` is not accepted here; send \
+                 `application/json`"
+            ),
+            (
+                "undecodable",
+                "content type `application/xml` cannot be read; send `application/json`"
+            ),
+        ]
+    );
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["do 2"]);
 }

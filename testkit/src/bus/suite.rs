@@ -37,6 +37,7 @@ macro_rules! __bus_behaviours {
                 a_context_refuses_to_be_used_after_its_handler,
                 a_redriven_dead_letter_is_handled_once,
                 one_failing_message_does_not_hold_up_the_others,
+                content_that_is_not_accepted_is_a_dead_letter,
                 an_error_that_asks_for_time_costs_no_attempt,
                 an_error_that_asks_for_time_gets_all_of_it,
             ]
