@@ -12,3 +12,5 @@ mod killed;
 mod outage;
 #[cfg(all(unix, feature = "sqlite", feature = "postgres", feature = "kafka"))]
 mod kafka;
+#[cfg(all(unix, feature = "sqlite", feature = "postgres", feature = "rabbitmq"))]
+mod rabbitmq;

@@ -51,6 +51,10 @@ pub(crate) fn connected(builder: HostBuilder, broker: Option<&Broker>) -> HostBu
         Some(Broker::Kafka { brokers, prefix }) => {
             builder.transport(crate::kafka::transport(brokers, prefix))
         }
+        #[cfg(all(unix, feature = "rabbitmq"))]
+        Some(Broker::RabbitMq { url, namespace }) => {
+            builder.transport(crate::rabbitmq::transport(url, namespace))
+        }
     }
 }
 

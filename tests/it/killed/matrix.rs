@@ -60,6 +60,15 @@ fn a_process_killed_anywhere_with_kafka_loses_and_doubles_nothing() {
     run_matrix("sqlite", Carrier::Kafka(brokers), None);
 }
 
+#[cfg(all(unix, feature = "rabbitmq"))]
+#[test]
+fn a_process_killed_anywhere_with_rabbitmq_loses_and_doubles_nothing() {
+    let Some(url) = crate::rabbitmq::url() else {
+        return;
+    };
+    run_matrix("sqlite", Carrier::RabbitMq(url), None);
+}
+
 /// What carries the messages of a matrix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Carrier {
@@ -67,6 +76,8 @@ enum Carrier {
     FaultBroker,
     #[cfg(all(unix, feature = "kafka"))]
     Kafka(String),
+    #[cfg(all(unix, feature = "rabbitmq"))]
+    RabbitMq(String),
 }
 
 impl Carrier {
@@ -76,6 +87,8 @@ impl Carrier {
             Self::FaultBroker => "+broker",
             #[cfg(all(unix, feature = "kafka"))]
             Self::Kafka(_) => "+kafka",
+            #[cfg(all(unix, feature = "rabbitmq"))]
+            Self::RabbitMq(_) => "+rabbitmq",
         }
     }
 }
@@ -140,6 +153,9 @@ fn cells_of(carrier: &Carrier) -> Vec<(Point, u64)> {
         // Joining its groups takes a process longer than all else: one hit of each point.
         #[cfg(all(unix, feature = "kafka"))]
         Carrier::Kafka(_) => points.map(|point| (*point, later_hit(*point))).collect(),
+        // A broker writes to disk for every message: one hit of each point, too.
+        #[cfg(all(unix, feature = "rabbitmq"))]
+        Carrier::RabbitMq(_) => points.map(|point| (*point, later_hit(*point))).collect(),
         Carrier::Database | Carrier::FaultBroker => points
             .flat_map(|point| [(*point, 1), (*point, later_hit(*point))])
             .collect(),
@@ -189,6 +205,11 @@ async fn run_cell(
         Carrier::Kafka(brokers) => Some(Broker::Kafka {
             brokers: brokers.clone(),
             prefix: crate::kafka::prefix(),
+        }),
+        #[cfg(all(unix, feature = "rabbitmq"))]
+        Carrier::RabbitMq(url) => Some(Broker::RabbitMq {
+            url: url.clone(),
+            namespace: crate::rabbitmq::namespace(),
         }),
     };
     let plan = Plan {

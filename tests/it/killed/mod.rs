@@ -10,5 +10,5 @@ pub(crate) mod ledger;
 mod matrix;
 pub(crate) mod messages;
 pub(crate) mod plan;
-mod process;
+pub(crate) mod process;
 mod regressions;

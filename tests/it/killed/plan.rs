@@ -23,6 +23,9 @@ pub(crate) enum Broker {
     /// Kafka at these brokers, with topics and groups of this prefix.
     #[cfg(all(unix, feature = "kafka"))]
     Kafka { brokers: String, prefix: String },
+    /// RabbitMQ at this URL, with exchanges and queues in this namespace.
+    #[cfg(all(unix, feature = "rabbitmq"))]
+    RabbitMq { url: String, namespace: String },
 }
 
 impl Broker {
@@ -32,6 +35,8 @@ impl Broker {
             Self::Fault(address) => format!("fault {address}"),
             #[cfg(all(unix, feature = "kafka"))]
             Self::Kafka { brokers, prefix } => format!("kafka {brokers} {prefix}"),
+            #[cfg(all(unix, feature = "rabbitmq"))]
+            Self::RabbitMq { url, namespace } => format!("rabbitmq {url} {namespace}"),
         }
     }
 
@@ -43,6 +48,11 @@ impl Broker {
             ["kafka", brokers, prefix] => Some(Self::Kafka {
                 brokers: (*brokers).to_owned(),
                 prefix: (*prefix).to_owned(),
+            }),
+            #[cfg(all(unix, feature = "rabbitmq"))]
+            ["rabbitmq", url, namespace] => Some(Self::RabbitMq {
+                url: (*url).to_owned(),
+                namespace: (*namespace).to_owned(),
             }),
             _ => None,
         }
