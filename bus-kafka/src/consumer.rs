@@ -29,8 +29,6 @@ pub(crate) struct Shared {
     /// Wakes the stream.
     arrived: Notify,
     pub(crate) bell: Bell,
-    /// Records that may wait here, so that a key that is held back leaves others something to do.
-    pub(crate) waiting_max: usize,
 }
 
 impl Shared {
@@ -46,7 +44,18 @@ impl Shared {
     /// Tells stream and thread that something in hand is settled.
     fn settled(&self) {
         self.arrived.notify_one();
-        self.bell.ring_if_awaited();
+        if !self.make_room() {
+            self.bell.ring_if_awaited();
+        }
+    }
+
+    /// Asks for more when there is room again.
+    fn make_room(&self) -> bool {
+        let has_room = self.queue().has_room_again();
+        if has_room {
+            self.bell.ring();
+        }
+        has_room
     }
 }
 
@@ -140,16 +149,11 @@ pub(crate) async fn subscribe(
             Ok(cluster)
         })
         .await?;
-    let waiting_max = usize::try_from(prefetch)
-        .unwrap_or(usize::MAX)
-        .clamp(32, 4096)
-        * 2;
     let shared = Arc::new(Shared {
         endpoint: spec.name.clone(),
         queue: Mutex::new(Queue::new(spec.order, prefetch)),
         arrived: Notify::new(),
         bell: Bell::default(),
-        waiting_max,
     });
     // From here on the thread ends when this is dropped.
     let subscription = Subscription {
@@ -194,7 +198,7 @@ impl Subscription {
             let next = self.shared.queue().take(Instant::now());
             let wake_at = match next {
                 Next::Message(number, envelope, redeliveries) => {
-                    self.make_room();
+                    self.shared.make_room();
                     let settler = KafkaSettler {
                         shared: Arc::clone(&self.shared),
                         number: Some(number),
@@ -209,13 +213,6 @@ impl Subscription {
                 () = self.shared.arrived.notified() => {}
                 () = tokio::time::sleep_until(wake_at) => {}
             }
-        }
-    }
-
-    /// Asks for more when half of what may wait here is gone.
-    fn make_room(&self) {
-        if self.shared.queue().waiting() == self.shared.waiting_max / 2 {
-            self.shared.bell.ring();
         }
     }
 }

@@ -87,7 +87,7 @@ impl Transport for Kafka {
         Capabilities {
             reports_unroutable: true,
             ordered_publish: true,
-            counts_redeliveries: false,
+            counts_redeliveries: true,
             acks_each: false,
             order: Order::PerKey,
             body_bytes_max: self.shared.connection.config().body_bytes_max,

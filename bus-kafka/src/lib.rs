@@ -19,6 +19,8 @@ mod publisher;
 // The way in.
 mod consumer;
 mod member;
+mod rebalance;
+mod commits;
 mod queue;
 mod offsets;
 // All of it together.

@@ -1,28 +1,27 @@
 //! A replica's life in its group, on a thread of its own: it polls, commits what is done, and lets
 //! partitions go in order.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use sagabus_core::error::TransportError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::commits::{begin, commit_now, list_of};
 use crate::config::KafkaConfig;
-use crate::connection::{Connection, Watching};
+use crate::connection::Connection;
 use crate::consumer::Shared;
 use crate::error::{is_away, shown};
 use crate::headers;
 use crate::queue::{Place, Record};
+use crate::rebalance::Rebalancing;
 use crate::topology::{OVERHEAD_BYTES, Reads};
 
 /// How often what is done is committed. What a crash leaves uncommitted comes again and is
@@ -160,7 +159,7 @@ impl Member {
             if self.poll_events(consumer) == Some(End::ThrownOut) {
                 return End::ThrownOut;
             }
-            let is_busy = leaves_at.is_none() && self.poll_queues(&queues);
+            let is_busy = leaves_at.is_none() && self.poll_queues(consumer, &queues);
             if commit_at <= Instant::now() {
                 self.commit(consumer);
                 commit_at = Instant::now() + COMMIT_EVERY;
@@ -190,7 +189,7 @@ impl Member {
         while quiet < 2 {
             match consumer.poll(Duration::ZERO) {
                 None => quiet += 1,
-                Some(Ok(record)) => self.push(&record),
+                Some(Ok(record)) => self.push(consumer, &record),
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
                     self.note(code);
                     return Some(End::ThrownOut);
@@ -224,16 +223,20 @@ impl Member {
     }
 
     /// Takes records where there is room. Returns whether there may be more.
-    fn poll_queues(&mut self, queues: &HashMap<Place, (u64, PartitionQueue<Rebalancing>)>) -> bool {
+    fn poll_queues(
+        &mut self,
+        consumer: &Polled,
+        queues: &HashMap<Place, (u64, PartitionQueue<Rebalancing>)>,
+    ) -> bool {
         let mut has_more = false;
         for (_, queue) in queues.values() {
             for turn in 0..TURN {
-                if self.shared.queue().waiting() >= self.shared.waiting_max {
+                if self.shared.queue().is_full() {
                     return false;
                 }
                 match queue.poll(Duration::ZERO) {
                     None => break,
-                    Some(Ok(record)) => self.push(&record),
+                    Some(Ok(record)) => self.push(consumer, &record),
                     Some(Err(error)) => self.note_error(&error),
                 }
                 has_more |= turn + 1 == TURN;
@@ -242,7 +245,7 @@ impl Member {
         has_more
     }
 
-    fn push(&mut self, record: &BorrowedMessage<'_>) {
+    fn push(&mut self, consumer: &Polled, record: &BorrowedMessage<'_>) {
         let Some(types) = self.reads.topics.get(record.topic()) else {
             return;
         };
@@ -259,6 +262,11 @@ impl Member {
             message,
         };
         self.last_error = None;
+        let is_first = self.shared.queue().is_first(&record.place);
+        if is_first {
+            let before = begin(consumer, &record.place, record.offset);
+            self.shared.queue().begun(&record.place, before);
+        }
         self.shared.queue().push(record);
         self.shared.arrived();
     }
@@ -376,146 +384,4 @@ fn settings(config: &KafkaConfig, group: &str) -> ClientConfig {
         client.set("group.instance.id", instance);
     }
     client
-}
-
-fn list_of(done: &[(Place, i64)]) -> KafkaResult<TopicPartitionList> {
-    let mut list = TopicPartitionList::with_capacity(done.len());
-    for ((topic, partition), offset) in done {
-        list.add_partition_offset(topic, *partition, Offset::Offset(*offset))?;
-    }
-    Ok(list)
-}
-
-fn places_of(list: &TopicPartitionList) -> HashSet<Place> {
-    let each = list.elements().into_iter();
-    each.map(|one| (one.topic().to_owned(), one.partition()))
-        .collect()
-}
-
-/// Commits and waits for the broker's word, unless no broker can be reached.
-fn commit_now(
-    consumer: &BaseConsumer<Rebalancing>,
-    done: &[(Place, i64)],
-    connection: &Connection,
-) {
-    if done.is_empty() || connection.link().is_down() {
-        return;
-    }
-    let committed = list_of(done).and_then(|list| consumer.commit(&list, CommitMode::Sync));
-    if let Err(error) = committed {
-        // What is done comes again to whoever has the partition now, and is recognised.
-        tracing::debug!(
-            error = shown(&error),
-            "offsets of partitions that go are not committed"
-        );
-    }
-}
-
-/// Hears of rebalances and commits. Called by `poll`, on the member's thread.
-pub(crate) struct Rebalancing {
-    watching: Watching,
-    shared: Arc<Shared>,
-    membership: Arc<watch::Sender<Membership>>,
-    hand_over: Duration,
-}
-
-impl Rebalancing {
-    /// Lets partitions go: their lanes finish, or are abandoned when the time is over; what is done
-    /// is committed. Of partitions that are lost already nothing is.
-    fn revoke(&self, consumer: &BaseConsumer<Self>, places: &HashSet<Place>) {
-        let is_lost = consumer.assignment_lost();
-        let mut queue = self.shared.queue();
-        for place in places {
-            queue.stop(place);
-        }
-        drop(queue);
-        if !is_lost {
-            self.wait_for(places);
-            let done = self.shared.queue().to_commit_of(places);
-            if let Some(connection) = self.watching.connection() {
-                commit_now(consumer, &done, &connection);
-            }
-        }
-        let mut queue = self.shared.queue();
-        let abandoned = queue.in_hand_of(places.iter());
-        for place in places {
-            queue.forget(place);
-        }
-        drop(queue);
-        if abandoned > 0 {
-            let endpoint = &self.shared.endpoint;
-            tracing::info!(%endpoint, abandoned, is_lost, "partitions went with deliveries in hand");
-        }
-    }
-
-    fn wait_for(&self, places: &HashSet<Place>) {
-        let deadline = Instant::now() + self.hand_over;
-        self.shared.bell.await_settles(true);
-        loop {
-            let in_hand = self.shared.queue().in_hand_of(places.iter());
-            let left = deadline.saturating_duration_since(Instant::now());
-            if in_hand == 0 || left.is_zero() {
-                break;
-            }
-            self.shared.bell.wait(left);
-        }
-        // While the subscription ends, every settle goes on being worth a ring.
-        let has_stopped = self.shared.bell.has_stopped();
-        self.shared.bell.await_settles(has_stopped);
-    }
-}
-
-impl ClientContext for Rebalancing {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        self.watching.log(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.watching.error(error, reason);
-    }
-}
-
-impl ConsumerContext for Rebalancing {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        match rebalance {
-            Rebalance::Assign(list) => {
-                let places = places_of(list);
-                let mut queue = self.shared.queue();
-                for place in &places {
-                    queue.assign(place.clone());
-                }
-                drop(queue);
-                if self.shared.bell.has_stopped() {
-                    self.shared.queue().stop_all();
-                }
-                if !places.is_empty() {
-                    self.membership.send_replace(Membership::Joined);
-                }
-            }
-            Rebalance::Revoke(list) => self.revoke(consumer, &places_of(list)),
-            Rebalance::Error(error) => {
-                tracing::debug!(
-                    error = shown(error),
-                    "a rebalance failed; the group tries again"
-                );
-            }
-        }
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let failed: Vec<(Place, i64)> = offsets
-            .elements()
-            .iter()
-            .filter(|one| result.is_err() || one.error().is_err())
-            .map(|one| ((one.topic().to_owned(), one.partition()), 0))
-            .collect();
-        if !failed.is_empty() {
-            let error = result.err().map(|error| shown(&error)).unwrap_or_default();
-            tracing::debug!(
-                error,
-                "offsets were not committed; they are committed again"
-            );
-            self.shared.queue().commit_again(&failed);
-        }
-    }
 }

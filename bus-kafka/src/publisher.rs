@@ -96,19 +96,9 @@ impl Publisher {
             return Ok(HashMap::new());
         }
         let names: Vec<String> = unknown.keys().cloned().collect();
-        let look_up = move |connection: &Connection| {
-            let mut there = HashSet::new();
-            for name in names {
-                if topology::look_up(connection, &name)?.is_some() {
-                    there.insert(name);
-                }
-            }
-            Ok(there)
-        };
-        let mut there = self.connection.blocking(look_up).await?;
-        let mut missing = HashMap::new();
+        let (mut there, mut missing) = self.connection.blocking(|one| look_up(one, names)).await?;
         for (name, is_event) in unknown {
-            if there.contains(&name) {
+            if there.contains(&name) || missing.contains_key(&name) {
                 continue;
             }
             match self.create(&name, is_event).await {
@@ -264,12 +254,35 @@ impl Publisher {
     }
 }
 
+/// Finds which topics exist. One that cannot be used is an error of its own records alone. Blocks.
+fn look_up(
+    connection: &Connection,
+    names: Vec<String>,
+) -> Result<(HashSet<String>, HashMap<String, TransportError>), TransportError> {
+    let (mut there, mut refused) = (HashSet::new(), HashMap::new());
+    for name in names {
+        match topology::look_up(connection, &name) {
+            Ok(Some(_)) => {
+                there.insert(name);
+            }
+            Ok(None) => {}
+            Err(error @ (TransportError::Setup(_) | TransportError::Refused(_))) => {
+                refused.insert(name, error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((there, refused))
+}
+
 /// Says of a record what was said of its topic.
 fn refusal(error: &TransportError, address: &str) -> TransportError {
     match error {
         TransportError::Unroutable { .. } => TransportError::Unroutable {
             address: address.to_owned(),
         },
+        // Of this one topic: trying others goes on, and an operator is asked in the end.
+        TransportError::Setup(text) => TransportError::Refused(text.clone()),
         other => again(other),
     }
 }

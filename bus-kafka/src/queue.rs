@@ -32,6 +32,10 @@ struct Partition {
     /// It is about to go: nothing more of it is handed out.
     is_leaving: bool,
     in_hand: usize,
+    /// How often it was begun before, with nothing done since.
+    begun_before: u32,
+    /// Records that have come in this term.
+    came: usize,
 }
 
 /// A record as it comes.
@@ -68,7 +72,16 @@ pub(crate) struct Queue {
     lanes: HashMap<(Place, Bytes), VecDeque<u64>>,
     /// Deliveries that are alive, stale ones included.
     in_hand: usize,
+    /// The bodies of all that is held.
+    bytes: usize,
+    /// Records that may wait here.
+    waiting_max: usize,
+    /// Somebody was told that there is no room.
+    was_full: bool,
 }
+
+/// Bodies that may be held, for the whole endpoint. At least one record always may.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 impl Queue {
     pub(crate) fn new(order: Order, prefetch: u32) -> Self {
@@ -83,6 +96,13 @@ impl Queue {
             later: BTreeSet::new(),
             lanes: HashMap::new(),
             in_hand: 0,
+            bytes: 0,
+            // Twice the prefetch, so that a key that is held back leaves others something to do.
+            waiting_max: usize::try_from(prefetch)
+                .unwrap_or(usize::MAX)
+                .clamp(32, 4096)
+                * 2,
+            was_full: false,
         }
     }
 
@@ -146,10 +166,29 @@ impl Queue {
     fn drop_records(&mut self, place: &Place, is_dropped: impl Fn(&Held) -> bool) {
         self.held
             .retain(|_, held| held.place != *place || !is_dropped(held));
+        self.bytes = self
+            .held
+            .values()
+            .map(|held| held.envelope.body.len())
+            .sum();
         let held = &self.held;
         self.ready.retain(|number| held.contains_key(number));
         self.later.retain(|(_, number)| held.contains_key(number));
         self.lanes.retain(|(of, _), _| of != place);
+    }
+
+    /// Says whether no record of a partition has come in its term.
+    pub(crate) fn is_first(&self, place: &Place) -> bool {
+        let partition = self.partitions.get(place);
+        partition.is_some_and(|one| one.came == 0 && !one.is_leaving)
+    }
+
+    /// Notes how often a partition was begun before. Those that come first are suspects: what was
+    /// in hand then is among them.
+    pub(crate) fn begun(&mut self, place: &Place, before: u32) {
+        if let Some(partition) = self.partitions.get_mut(place) {
+            partition.begun_before = before;
+        }
     }
 
     /// Adds a record. One of a partition that is not ours, or that came before, is dropped.
@@ -160,10 +199,18 @@ impl Queue {
         if partition.is_leaving || !partition.mark.receive(record.offset) {
             return;
         }
+        partition.came += 1;
         let Some((envelope, key)) = record.message else {
             partition.mark.finish(record.offset);
             return;
         };
+        let is_suspect = partition.came <= self.prefetch;
+        let redeliveries = if is_suspect {
+            partition.begun_before
+        } else {
+            0
+        };
+        self.bytes += envelope.body.len();
         self.numbers += 1;
         let number = self.numbers;
         let key = key.filter(|_| self.order == Order::PerKey);
@@ -189,7 +236,7 @@ impl Queue {
             offset: record.offset,
             key,
             envelope,
-            redeliveries: 0,
+            redeliveries,
             is_in_hand: false,
         };
         self.held.insert(number, held);
@@ -198,6 +245,21 @@ impl Queue {
     /// Counts the records that wait here.
     pub(crate) fn waiting(&self) -> usize {
         self.held.len().saturating_sub(self.in_hand)
+    }
+
+    /// Says whether there is no room for more.
+    pub(crate) fn is_full(&mut self) -> bool {
+        self.was_full = self.waiting() >= self.waiting_max
+            || (self.bytes >= BYTES_MAX && !self.held.is_empty());
+        self.was_full
+    }
+
+    /// Says once, after there was no room, that there is again: half of it.
+    pub(crate) fn has_room_again(&mut self) -> bool {
+        let has_room = self.waiting() <= self.waiting_max / 2 && self.bytes <= BYTES_MAX / 2;
+        let is_news = self.was_full && has_room;
+        self.was_full &= !is_news;
+        is_news
     }
 
     /// Takes a record, unless as many as may be are in hand.
@@ -232,6 +294,7 @@ impl Queue {
         let Some(held) = self.held.remove(&number) else {
             return;
         };
+        self.bytes -= held.envelope.body.len();
         if let Some(partition) = self.partitions.get_mut(&held.place) {
             partition.in_hand -= 1;
             partition.mark.finish(held.offset);
@@ -270,6 +333,7 @@ impl Queue {
             partition.is_leaving
         });
         if is_leaving {
+            self.bytes -= held.envelope.body.len();
             self.held.remove(&number);
             return;
         }
@@ -442,6 +506,51 @@ mod tests {
         };
         queue.push(nothing);
         assert_eq!(queue.to_commit(), [(place(0), 8)]);
+    }
+
+    #[tokio::test]
+    async fn the_first_of_a_partition_that_was_begun_before_are_suspects() {
+        let mut queue = queue(Order::Unordered, 2, &[]);
+        assert!(queue.is_first(&place(0)));
+        queue.begun(&place(0), 3);
+        for offset in 1..=3 {
+            queue.push(record(0, offset, "a"));
+        }
+        assert!(!queue.is_first(&place(0)) && queue.is_first(&place(1)));
+        let mut counts = Vec::new();
+        while let Next::Message(number, _, redeliveries) = queue.take(Instant::now()) {
+            counts.push(redeliveries);
+            queue.ack(number);
+        }
+        assert_eq!(counts, [3, 3, 0]);
+    }
+
+    #[tokio::test]
+    async fn room_is_told_once_when_half_of_it_is_there() {
+        let records: Vec<_> = (0..64).map(|offset| (0, offset, "a")).collect();
+        let mut queue = queue(Order::Unordered, 1, &records);
+        assert!(queue.is_full(), "twice 32 wait");
+        let mut news = Vec::new();
+        for taken in 1..=64 {
+            let Next::Message(number, ..) = queue.take(Instant::now()) else {
+                panic!("there are more");
+            };
+            queue.ack(number);
+            if queue.has_room_again() {
+                news.push(taken);
+            }
+        }
+        assert_eq!(news, [32]);
+        let large = |offset| {
+            let mut large = record(1, offset, "b");
+            let (envelope, _) = large.message.as_mut().unwrap();
+            envelope.body = Bytes::from(vec![0; BYTES_MAX / 2]);
+            large
+        };
+        queue.push(large(1));
+        assert!(!queue.is_full());
+        queue.push(large(2));
+        assert!(queue.is_full(), "a few large ones fill it, too");
     }
 
     #[tokio::test]

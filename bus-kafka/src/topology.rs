@@ -83,6 +83,14 @@ fn usable(name: &str) -> String {
     usable
 }
 
+/// Whether Kafka can have a topic of this name. An address may come from outside, as that of an
+/// answer does.
+fn is_usable(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_short = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+    is_short && name.bytes().all(fits) && name != "." && name != ".."
+}
+
 /// What an endpoint reads.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
@@ -150,6 +158,12 @@ pub(crate) fn look_up(
     connection: &Connection,
     name: &str,
 ) -> Result<Option<Existing>, TransportError> {
+    if !is_usable(name) {
+        return Err(TransportError::Refused(format!(
+            "`{name}` is no name of a topic; take 1 to {NAME_BYTES_MAX} characters out of a-z, A-Z, \
+             0-9, `.`, `_` and `-`"
+        )));
+    }
     let what = format!("look topic `{name}` up");
     let metadata = connection.ask(&what, |inspector, patience| {
         inspector.fetch_metadata(Some(name), patience)

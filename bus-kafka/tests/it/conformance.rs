@@ -13,5 +13,5 @@ async fn shared() -> Option<TransportUnderTest> {
 }
 
 sagabus_testkit::transport_suite!(shared, may_skip: [
-    CountsRedeliveries, CutsConnections, Nacks, CutsBeforeConfirm,
+    CutsConnections, Nacks, CutsBeforeConfirm,
 ]);

@@ -278,6 +278,24 @@ fn a_record_that_its_topic_is_too_small_for_is_refused_alone() {
     });
 }
 
+#[test]
+fn an_address_that_no_topic_can_have_is_refused_alone() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let kafka = Kafka::new(quick(&brokers));
+        let good = || publication(kafka.address(Kind::Event, "shop.placed"), Kind::Event, 1);
+        let long = "x".repeat(300);
+        for bad in ["no topic!", "a\0b", "", "..", &long, "größe"] {
+            let bad = publication(bad.to_owned(), Kind::Event, 1);
+            let answers = kafka.publish(&[good(), bad, good()]).await;
+            let error = answers[1].as_ref().expect_err("it is no topic");
+            assert!(matches!(error, TransportError::Refused(_)), "{error:?}");
+            says(&chain(error), &["is no name of a topic"]);
+            assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+        }
+    });
+}
+
 /// One broker for all that logging in and permissions say.
 #[test]
 fn who_is_not_let_in_or_may_not_is_told_what_to_do() {

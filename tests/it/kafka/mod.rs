@@ -5,6 +5,7 @@ mod link;
 mod broker_killed;
 mod replicas;
 mod cut;
+mod fatal;
 
 use std::time::Duration;
 
