@@ -317,6 +317,12 @@ pub trait Subscriber: Send + Sync {
         false
     }
 
+    /// Says whether messages that wait for one instance may be merged into one unit: handling has no
+    /// effect but what it stages, so that it may be done again.
+    fn merges(&self) -> bool {
+        false
+    }
+
     /// Handles a decoded message. What is wanted is staged in `cx`.
     fn handle<'a>(
         &'a self,

@@ -25,7 +25,7 @@ use crate::loader::LoaderHandle;
 use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
 use crate::store::{Instance, Question};
-use crate::unit_of_work::{Attempt, LabelId, Reason, Settle, Start};
+use crate::unit_of_work::{Attempt, LabelId, Reason, RowKey, Settle, Start};
 
 /// Reruns after a conflict, before the message is written down for a moment later.
 const CONFLICTS_MAX: u32 = 3;
@@ -80,6 +80,12 @@ impl Job {
         self.decoded.as_ref().ok()?.1.instance.as_ref()
     }
 
+    /// Says whether the message may be merged with others of its instance.
+    pub(crate) fn merges(&self) -> bool {
+        let decoded = self.decoded.as_ref().ok();
+        decoded.is_some_and(|(subscriber, one)| one.instance.is_some() && subscriber.merges())
+    }
+
     pub(crate) fn label(&self) -> Option<&LabelId> {
         self.decoded.as_ref().ok()?.1.label.as_ref()
     }
@@ -115,35 +121,29 @@ impl Arrival {
 /// Handles one message to its end: committed and acked, written down for later, or a dead letter.
 /// A forced stop leaves it to its lease or its redelivery.
 pub(crate) async fn run(endpoint: &Endpoint, job: Job) {
-    let Job {
-        arrival,
-        place,
-        decoded,
-    } = job;
-    let row = match &arrival {
-        Arrival::Row(row) => Some(row.row),
-        Arrival::Delivery(_) => None,
-    };
-    let attempts = match &arrival {
-        Arrival::Row(row) => row.attempts.clone(),
-        Arrival::Delivery(_) => Vec::new(),
-    };
-    let known_failures = attempts.len();
-    let case = Case {
-        endpoint,
-        arrival,
-        attempts,
-        known_failures,
-        conflicts: 0,
-        given_up: None,
-    };
+    let (case, decoded, held) = Case::open(endpoint, job);
     case.run(decoded).await;
-    if let Some(row) = row {
-        endpoint.in_hand.let_go(row);
-    }
-    drop(place);
-    endpoint.in_hand.freed.notify_one();
+    held.let_go(endpoint);
 }
+
+/// What a message holds while it is handled.
+pub(crate) struct Held {
+    row: Option<RowKey>,
+    place: OwnedSemaphorePermit,
+}
+
+impl Held {
+    pub(crate) fn let_go(self, endpoint: &Endpoint) {
+        if let Some(row) = self.row {
+            endpoint.in_hand.let_go(row);
+        }
+        drop(self.place);
+        endpoint.in_hand.freed.notify_one();
+    }
+}
+
+/// A message with its subscriber, or why it has none.
+pub(crate) type Dispatched = Result<(Arc<dyn Subscriber>, Decoded), Undispatchable>;
 
 /// One message and what happened to it so far.
 pub(crate) struct Case<'a> {
@@ -168,10 +168,46 @@ pub(crate) enum End {
     Abandoned,
 }
 
+impl<'a> Case<'a> {
+    /// Takes a job apart.
+    pub(crate) fn open(endpoint: &'a Endpoint, job: Job) -> (Self, Dispatched, Held) {
+        let Job {
+            arrival,
+            place,
+            decoded,
+        } = job;
+        let (row, attempts) = match &arrival {
+            Arrival::Row(row) => (Some(row.row), row.attempts.clone()),
+            Arrival::Delivery(_) => (None, Vec::new()),
+        };
+        let known_failures = attempts.len();
+        let case = Self {
+            endpoint,
+            arrival,
+            attempts,
+            known_failures,
+            conflicts: 0,
+            given_up: None,
+        };
+        (case, decoded, Held { row, place })
+    }
+}
+
 // What rarely happens is boxed where it is awaited: every message allocates a task that is as large
 // as the largest way through here.
 impl Case<'_> {
-    async fn run(self, decoded: Result<(Arc<dyn Subscriber>, Decoded), Undispatchable>) {
+    /// Says whether nothing about the message asks for care: it has not expired, and no start of it
+    /// ended without a word.
+    pub(crate) fn is_plain(&self) -> bool {
+        match &self.arrival {
+            Arrival::Row(row) => {
+                !row.is_expired && row.starts - 1 - row.failures < LOST_STARTS_SUSPECT
+            }
+            Arrival::Delivery(delivery) => delivery.redeliveries < REDELIVERIES_SUSPECT,
+        }
+    }
+
+    pub(crate) async fn run(self, decoded: Dispatched) {
         if let Arrival::Row(row) = &self.arrival {
             if row.is_expired {
                 self.endpoint.counters.expired.increment();
@@ -191,7 +227,7 @@ impl Case<'_> {
     }
 
     /// Runs a message of which earlier starts ended without a word, with nothing else beside it.
-    async fn run_alone(self, decoded: Result<(Arc<dyn Subscriber>, Decoded), Undispatchable>) {
+    async fn run_alone(self, decoded: Dispatched) {
         if let Arrival::Row(row) = &self.arrival {
             if row.solo_starts >= SOLO_STARTS_MAX {
                 let starts = row.starts - 1;
@@ -206,10 +242,7 @@ impl Case<'_> {
         self.run_decoded(decoded).await;
     }
 
-    async fn run_decoded(
-        mut self,
-        decoded: Result<(Arc<dyn Subscriber>, Decoded), Undispatchable>,
-    ) {
+    async fn run_decoded(mut self, decoded: Dispatched) {
         let (subscriber, decoded) = match decoded {
             Ok(decoded) => decoded,
             Err(refused) => {
@@ -302,7 +335,7 @@ impl Case<'_> {
         }
     }
 
-    fn question(&self, decoded: &Decoded) -> Question {
+    pub(crate) fn question(&self, decoded: &Decoded) -> Question {
         let instance = match &self.arrival {
             Arrival::Row(row) => row.timer.as_ref().map(|timer| timer.owner.clone()),
             Arrival::Delivery(_) => None,
@@ -329,7 +362,7 @@ impl Case<'_> {
     }
 
     /// Says whether this is a timer that its instance no longer holds.
-    fn is_stale_timer(&self, instance: Option<&Instance>) -> bool {
+    pub(crate) fn is_stale_timer(&self, instance: Option<&Instance>) -> bool {
         let Arrival::Row(row) = &self.arrival else {
             return false;
         };
@@ -348,20 +381,7 @@ impl Case<'_> {
         instance_id: Option<InstanceId>,
         instance: Option<Instance>,
     ) -> End {
-        let timer = match &self.arrival {
-            Arrival::Row(row) => row.timer.clone(),
-            Arrival::Delivery(_) => None,
-        };
-        let handling = Handling {
-            envelope: self.arrival.envelope().clone(),
-            endpoint: self.endpoint.name.clone(),
-            attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX - 1) + 1,
-            instance_id,
-            instance,
-            timer,
-            given_up: self.given_up.clone(),
-        };
-        let cx = Ctx::new(handling, Arc::clone(&self.endpoint.host));
+        let cx = self.context(instance_id, instance);
         let started = Instant::now();
         let result = Next::new(&self.endpoint.pipeline, subscriber, message)
             .run(&cx)
@@ -386,6 +406,28 @@ impl Case<'_> {
                 self.end_of(error, is_excused)
             }
         }
+    }
+
+    /// Makes the context of one try.
+    pub(crate) fn context(
+        &self,
+        instance_id: Option<InstanceId>,
+        instance: Option<Instance>,
+    ) -> Ctx {
+        let timer = match &self.arrival {
+            Arrival::Row(row) => row.timer.clone(),
+            Arrival::Delivery(_) => None,
+        };
+        let handling = Handling {
+            envelope: self.arrival.envelope().clone(),
+            endpoint: self.endpoint.name.clone(),
+            attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX - 1) + 1,
+            instance_id,
+            instance,
+            timer,
+            given_up: self.given_up.clone(),
+        };
+        Ctx::new(handling, Arc::clone(&self.endpoint.host))
     }
 
     /// Says how a try ended that left an error.

@@ -40,6 +40,23 @@ impl<T> Lanes<T> {
         next
     }
 
+    /// Takes more of those who wait at the head of a lane, while they are wanted. The lane stays
+    /// busy.
+    pub(crate) fn take_more(
+        &mut self,
+        key: &str,
+        most: usize,
+        is_wanted: impl Fn(&T) -> bool,
+    ) -> Vec<T> {
+        let mut taken = Vec::new();
+        if let Some(lane) = self.busy.get_mut(key) {
+            while taken.len() < most && lane.front().is_some_and(&is_wanted) {
+                taken.extend(lane.pop_front());
+            }
+        }
+        taken
+    }
+
     /// Takes out everything that waits; what runs goes on.
     pub(crate) fn take_waiting(&mut self) -> Vec<T> {
         self.busy
@@ -62,6 +79,13 @@ mod tests {
         assert_eq!(lanes.leave("a"), Some(2));
         assert_eq!(lanes.leave("a"), None);
         assert_eq!(lanes.enter("a", 4), Some(4));
+        for item in 5..9 {
+            assert_eq!(lanes.enter("a", item), None);
+        }
+        assert_eq!(lanes.take_more("a", 2, |item| *item < 8), [5, 6]);
+        assert_eq!(lanes.take_more("a", 9, |item| *item < 8), [7]);
+        assert_eq!(lanes.leave("a"), Some(8), "the lane was busy meanwhile");
+        assert!(lanes.take_more("c", 9, |_| true).is_empty());
         assert_eq!(lanes.leave("b"), None);
     }
 }

@@ -31,6 +31,7 @@ mod receiver;
 mod lanes;
 pub mod loader;
 mod handling;
+mod merging;
 mod settling;
 pub mod dispatch;
 pub mod pipeline;

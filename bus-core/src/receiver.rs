@@ -12,6 +12,7 @@ use crate::handling::{self, Endpoint, Job};
 use crate::intake::{Arrival, Intake, Work};
 use crate::lanes::Lanes;
 use crate::lifecycle::Lifecycle;
+use crate::merging::{self, MERGED_MAX};
 use crate::transport::Delivery;
 use crate::unit_of_work::{Settle, Start};
 
@@ -132,9 +133,32 @@ impl Receiver {
     fn leave(&mut self, lane: Option<String>) {
         self.running -= 1;
         let Some(lane) = lane else { return };
-        if let Some(job) = self.lanes.leave(&lane) {
-            self.start(job, Some(lane));
+        let Some(job) = self.lanes.leave(&lane) else {
+            return;
+        };
+        let more = match job.merges() {
+            true => self.lanes.take_more(&lane, MERGED_MAX - 1, Job::merges),
+            false => Vec::new(),
+        };
+        if more.is_empty() {
+            return self.start(job, Some(lane));
         }
+        let jobs = std::iter::once(job).chain(more).collect();
+        self.start_merged(jobs, lane);
+    }
+
+    /// Runs messages that wait for one instance together.
+    fn start_merged(&mut self, jobs: Vec<Job>, lane: String) {
+        self.running += 1;
+        let leave = Leave {
+            lane: Some(lane),
+            left: self.left.clone(),
+        };
+        let endpoint = Arc::clone(&self.endpoint);
+        self.endpoint.lifecycle.spawn(async move {
+            let _leave = leave;
+            merging::run(&endpoint, jobs).await;
+        });
     }
 
     async fn give_back_waiting(&mut self) {

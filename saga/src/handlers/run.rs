@@ -94,6 +94,10 @@ impl<S: Saga> Subscriber for HandlerSubscriber<S> {
         (self.entry().message.decode)(envelope, self.saga.name)
     }
 
+    fn merges(&self) -> bool {
+        self.saga.merges
+    }
+
     fn handle<'a>(
         &'a self,
         message: Box<dyn Any + Send + Sync>,

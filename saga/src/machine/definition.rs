@@ -316,6 +316,19 @@ impl<S: Saga> Definition<S> {
         all
     }
 
+    /// Says whether no transition runs a function of the user's: then handling a message has no
+    /// effect but what it stages, and may be done again.
+    pub(crate) fn is_pure(&self) -> bool {
+        fn is_pure<S>(acts: &[Act<S>]) -> bool {
+            acts.iter().all(|act| match act {
+                Act::Do(_) => true,
+                Act::Run(_) => false,
+                Act::If(_, acts) => is_pure(acts),
+            })
+        }
+        self.performances().iter().all(|one| is_pure(&one.acts))
+    }
+
     /// Says whether a message type has an answer to its own failure.
     pub(crate) fn compensates(&self, index: usize) -> bool {
         let entry = &self.messages[index];

@@ -24,11 +24,17 @@ use crate::stored::{Book, read};
 pub(crate) struct MachineSubscriber<S: Saga> {
     definition: Arc<Definition<S>>,
     index: usize,
+    merges: bool,
 }
 
 impl<S: Saga> MachineSubscriber<S> {
     pub(crate) fn new(definition: Arc<Definition<S>>, index: usize) -> Self {
-        Self { definition, index }
+        let merges = definition.is_pure();
+        Self {
+            definition,
+            index,
+            merges,
+        }
     }
 
     fn entry(&self) -> &MessageEntry<S> {
@@ -162,6 +168,10 @@ impl<S: Saga> Subscriber for MachineSubscriber<S> {
 
     fn decode(&self, envelope: &Envelope) -> Result<Decoded, CodecError> {
         (self.entry().message.decode)(envelope, &self.definition.name)
+    }
+
+    fn merges(&self) -> bool {
+        self.merges
     }
 
     fn compensates(&self) -> bool {

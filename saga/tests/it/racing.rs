@@ -1,9 +1,15 @@
 //! Many messages for few instances, twice, from everywhere: each is applied once.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
+use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::Instance;
-use sagabus_core::{Command, InstanceId, Kind, Message, MessageId, RunningHost};
+use sagabus_core::transport::Publication;
+use sagabus_core::{
+    Command, EndpointBuilder, Envelope, InstanceId, Kind, Message, MessageId, Retry, RunningHost,
+    Transport,
+};
 use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
 use sagabus_testkit::bus::{Scene, start, stop};
 use sagabus_testkit::wait::eventually;
@@ -12,6 +18,9 @@ use serde::{Deserialize, Serialize};
 on_every_store! {
     sixty_four_messages_at_once_move_one_instance_sixty_four_times,
     random_messages_with_duplicates_on_two_hosts_end_where_a_plain_sum_does,
+    a_hot_instance_takes_many_messages_in_one_unit_and_each_once,
+    an_error_cuts_a_merged_unit_before_it_and_hurts_nobody_else,
+    what_one_merged_message_arms_a_later_one_cancels,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -126,6 +135,141 @@ async fn sixty_four_messages_at_once_move_one_instance_sixty_four_times(scene: S
     let handled = tries - u64::try_from(MESSAGES).unwrap();
     assert!(handled <= 3 * 64, "{handled} tries for 64 messages");
     println!("{handled} tries for 64 messages of one instance on two hosts");
+}
+
+fn publication(transport: &MemoryTransport, key: u64, amount: i64) -> Publication {
+    Publication {
+        address: transport.address(Kind::Command, Add::TYPE),
+        envelope: Envelope::new(&Add { key, amount }).unwrap(),
+        key: None,
+    }
+}
+
+async fn publish(transport: &MemoryTransport, window: &[Publication]) {
+    for answer in transport.publish(window).await {
+        answer.unwrap();
+    }
+}
+
+/// Every tenth message has been handled by another host when this one gets them all.
+async fn a_hot_instance_takes_many_messages_in_one_unit_and_each_once(scene: Scene) {
+    const MESSAGES: i64 = 1000;
+    let transport = MemoryTransport::new();
+    let window: Vec<_> = (1..=MESSAGES)
+        .map(|amount| publication(&transport, 1, amount))
+        .collect();
+    let tenth: Vec<_> = window.iter().step_by(10).cloned().collect();
+    let builder = scene.builder_on("other", scene.peer());
+    let builder = builder.transport(transport.clone());
+    let other = start(builder.endpoint("sums", |e| e.machine(sums()))).await;
+    publish(&transport, &tenth).await;
+    at_version(&scene, 1, MESSAGES / 10).await;
+    stop(other).await;
+
+    let builder = scene.builder("here").transport(transport.clone());
+    let host = start(builder.endpoint("sums", |e| e.machine(sums()))).await;
+    publish(&transport, &window).await;
+    let look = || async {
+        let hosts = std::slice::from_ref(&host);
+        (count(hosts, "duplicates") == 100).then_some(())
+    };
+    at_version(&scene, 1, MESSAGES).await;
+    eventually("the known tenth", look).await;
+    let units = count(std::slice::from_ref(&host), "committed");
+    stop(host).await;
+    let end = at_version(&scene, 1, MESSAGES).await;
+    let sum: Sum = serde_json::from_slice(&end.data).unwrap();
+    let expected = MESSAGES * (MESSAGES + 1) / 2;
+    assert_eq!((end.version, sum.sum), (MESSAGES, expected));
+    assert!(units < 450, "900 messages were {units} units");
+    println!("900 messages of a hot instance were {units} units");
+    let counts = scene.counts().await;
+    assert_eq!((counts.dead_letters, counts.inbox), (0, 1000));
+    assert_eq!(counts.history, 1000, "each message has its own entry");
+}
+
+/// Refuses one amount, arms a timer at another, and cancels it at a third.
+fn moody() -> StateMachine<Sum> {
+    StateMachine::named("sum")
+        .endless()
+        .initially(
+            Sum::when::<Add>()
+                .init(|m| Sum { sum: m.amount })
+                .transition_to(Stage::Counting),
+        )
+        .during(
+            Stage::Counting,
+            Sum::when_if::<Add>(|_, m| m.amount == 13)
+                .then(|_, _| panic!("thirteen is not added"))
+                .stay(),
+        )
+        .during(
+            Stage::Counting,
+            Sum::when_if::<Add>(|_, m| m.amount == 7)
+                .schedule("later", Duration::from_millis(50), |_, _| Add {
+                    key: 1,
+                    amount: 1_000_000,
+                })
+                .stay(),
+        )
+        .during(
+            Stage::Counting,
+            Sum::when_if::<Add>(|_, m| m.amount == 8)
+                .unschedule("later")
+                .stay(),
+        )
+        .during(
+            Stage::Counting,
+            Sum::when_else::<Add>()
+                .then(|s, m| s.sum += m.amount)
+                .stay(),
+        )
+}
+
+/// Runs a moody machine over one window of amounts, which wait for it.
+async fn moody_host(scene: &Scene, amounts: &[i64]) -> RunningHost {
+    let transport = MemoryTransport::new();
+    let builder = scene.builder("here").transport(transport.clone());
+    let moody = |e: EndpointBuilder| e.machine(moody()).retry(Retry::none());
+    let host = start(builder.endpoint("sums", moody)).await;
+    let window: Vec<_> = amounts
+        .iter()
+        .map(|amount| publication(&transport, 1, *amount))
+        .collect();
+    publish(&transport, &window).await;
+    host
+}
+
+async fn an_error_cuts_a_merged_unit_before_it_and_hurts_nobody_else(scene: Scene) {
+    let mut amounts = vec![1; 200];
+    for at in [40, 41, 150] {
+        amounts[at] = 13;
+    }
+    let host = moody_host(&scene, &amounts).await;
+    let dead = scene.dead_letters(3).await;
+    let end = at_version(&scene, 1, 197).await;
+    stop(host).await;
+    let sum: Sum = serde_json::from_slice(&end.data).unwrap();
+    assert_eq!((end.version, sum.sum), (197, 197));
+    assert!(dead.iter().all(|one| one.reason == "attempts_exhausted"));
+    assert_eq!(scene.counts().await.dead_letters, 3);
+}
+
+async fn what_one_merged_message_arms_a_later_one_cancels(scene: Scene) {
+    let mut amounts = vec![1; 60];
+    // Armed, cancelled, armed twice: one timer is left.
+    for (at, amount) in [(30, 7), (31, 8), (32, 7), (33, 7)] {
+        amounts[at] = amount;
+    }
+    let host = moody_host(&scene, &amounts).await;
+    at_version(&scene, 1, 61).await;
+    scene.quiet().await;
+    stop(host).await;
+    let end = at_version(&scene, 1, 61).await;
+    let sum: Sum = serde_json::from_slice(&end.data).unwrap();
+    assert_eq!((end.version, sum.sum), (61, 1_000_056), "it fired once");
+    assert!(end.timers.is_empty());
+    assert_eq!(scene.counts().await.dead_letters, 0);
 }
 
 /// A generator that gives the same numbers every time: Knuth's MMIX.
