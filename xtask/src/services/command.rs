@@ -32,7 +32,10 @@ enum Action {
         service: Option<Kind>,
     },
     /// End everything that `up` started and delete its data.
-    Down,
+    Down {
+        /// One service instead of all of the test set.
+        service: Option<Kind>,
+    },
 }
 
 /// Runs one of the commands.
@@ -50,9 +53,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Action::Status => status(&records)?,
         Action::Env { service } => env(&records, service)?,
-        Action::Down => {
+        Action::Down { service } => {
             let _lock = Lock::take(&records)?;
-            match up::down(&records)? {
+            match up::down(&records, service)? {
                 0 => say::step("nothing of ours was running"),
                 count => say::step(format!("services ended: {count}")),
             }

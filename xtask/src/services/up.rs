@@ -99,10 +99,11 @@ pub(crate) fn up(
     Ok(ready)
 }
 
-/// Ends every service that we started; says how many. The caller holds the [`Lock`].
-pub(crate) fn down(records: &Records) -> Result<usize> {
+/// Ends the services that we started, or one of them; says how many. The caller holds the [`Lock`].
+pub(crate) fn down(records: &Records, wanted: Option<Kind>) -> Result<usize> {
     let mut ended = 0;
-    for service in Kind::test_set() {
+    let services = Kind::test_set().into_iter();
+    for service in services.filter(|one| wanted.is_none_or(|kind| kind == one.kind())) {
         if let Some(record) = records.load(service.kind()) {
             say::detail(format!(
                 "{}: ending {}",
