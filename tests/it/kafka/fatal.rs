@@ -114,7 +114,11 @@ fn a_message_that_kills_its_process_is_a_dead_letter_and_its_neighbours_are_hand
         for line in notes.lines() {
             *counts.entry(line).or_default() += 1;
         }
-        assert_eq!(counts.len(), MESSAGES as usize - 1, "every neighbour was handled");
+        assert_eq!(
+            counts.len(),
+            MESSAGES as usize - 1,
+            "every neighbour was handled"
+        );
         say(&format!(
             "kafka message that kills its process: {aborts} processes died, then a dead letter; \
              {} neighbours handled\n",
