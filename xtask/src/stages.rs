@@ -48,7 +48,7 @@ pub(crate) const STAGES: &[Stage] = &[
     Stage {
         name: "integration",
         command: Call::Tests(&["--test", "*"]),
-        what: "conformance suites, crash and cross-crate tests on SQLite and PostgreSQL",
+        what: "conformance suites, crash and cross-crate tests on SQLite, PostgreSQL, RabbitMQ and Kafka",
     },
     Stage {
         name: "examples",

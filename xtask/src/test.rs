@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     /// Show the stages and stop.
     #[arg(long)]
     list: bool,
-    /// Leave PostgreSQL out: what needs it is not run, and that is said.
+    /// Leave every service out: what needs PostgreSQL or a broker is not run, and that is said.
     #[arg(long)]
     no_postgres: bool,
     /// Write the closing line to this file too.
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
     let mut not_run = Vec::new();
     let held = if arguments.no_postgres {
-        not_run.push("everything on PostgreSQL (--no-postgres)");
+        not_run.push("everything on PostgreSQL, RabbitMQ and Kafka (--no-postgres)");
         None
     } else {
         Some(services::hold(&workspace, arguments.choice)?)
