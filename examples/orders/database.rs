@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use sagabus::Store;
 use sagabus::prelude::*;
 use sagabus::store::StoreAdmin;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions, SqliteRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, FromRow};
 
@@ -121,12 +121,8 @@ impl Database {
     }
 
     #[cfg(not(feature = "postgres"))]
-    #[expect(clippy::unused_async, reason = "the other one connects")]
-    async fn open_postgres(_: &str, _: &str, _: &str) -> Result<Self> {
-        bail!(
-            "this program was built without PostgreSQL; build it with: \
-             cargo run --example orders --features postgres"
-        )
+    async fn open_postgres(_: &str, name: &str, _: &str) -> Result<Self> {
+        std::future::ready(Err(anyhow::anyhow!("no PostgreSQL here for {name}"))).await
     }
 
     /// Returns the store, for a host.
@@ -153,7 +149,10 @@ impl Database {
         let mut described: Vec<_> = dead.iter().map(describe).collect();
         let parked = store.counts().await?.parked;
         if parked > 0 {
-            described.push(format!("{parked} of {SENT} that nobody took"));
+            described.push(format!(
+                "{parked} messages that no service takes; start `payments` and `shipping` before \
+                 `orders`, once"
+            ));
         }
         Ok(described)
     }
@@ -168,14 +167,11 @@ impl Database {
     }
 }
 
-/// What a parked row is, for people.
-const SENT: &str = "the messages that were sent";
-
 /// Makes a database on a server, unless it is there.
+#[cfg(feature = "postgres")]
 async fn make_database(server: &PgConnectOptions, name: &str) -> Result<()> {
-    let mut connection = PgConnection::connect_with(server)
-        .await
-        .context("cannot connect to PostgreSQL")?;
+    let connection = server.connect().await;
+    let mut connection = connection.context("cannot connect to PostgreSQL")?;
     let find = sqlx::query_scalar("select count(*) from pg_database where datname = $1");
     let found: i64 = find.bind(name).fetch_one(&mut connection).await?;
     if found == 0 {

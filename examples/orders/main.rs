@@ -164,6 +164,7 @@ async fn run(options: Options) -> Result<ExitCode> {
 
 /// Says what this process runs, in a shop that is or becomes what the options say.
 fn plan(folder: &Path, options: &Options) -> Result<Plan> {
+    refuse_missing(options)?;
     let (carrier, broker) = match (&options.rabbitmq, &options.kafka) {
         (Some(url), _) => (Carrier::RabbitMq, Broker::RabbitMq(url.clone())),
         (_, Some(brokers)) => (Carrier::Kafka, Broker::Kafka(brokers.clone())),
@@ -190,6 +191,34 @@ fn plan(folder: &Path, options: &Options) -> Result<Plan> {
         external_gateway: options.external_gateway,
         fail_rate: options.fail_rate,
     })
+}
+
+/// Refuses what this program was built without, before anything is made.
+fn refuse_missing(options: &Options) -> Result<()> {
+    let wanted = [
+        (
+            "postgres",
+            options.postgres.is_some(),
+            cfg!(feature = "postgres"),
+        ),
+        (
+            "rabbitmq",
+            options.rabbitmq.is_some(),
+            cfg!(feature = "rabbitmq"),
+        ),
+        ("kafka", options.kafka.is_some(), cfg!(feature = "kafka")),
+    ];
+    let wanted = wanted.into_iter().filter(|(_, is_wanted, _)| *is_wanted);
+    let (names, is_built): (Vec<_>, Vec<_>) =
+        wanted.map(|(name, _, is_built)| (name, is_built)).unzip();
+    if is_built.iter().all(|is_built| *is_built) {
+        return Ok(());
+    }
+    let names = names.join(",");
+    bail!(
+        "this program was built without what these options need; build it with: \
+         cargo run --example orders --features {names} -- .."
+    )
 }
 
 /// Prints the ledger of a folder's shop, over the databases of all services. Needs no running
