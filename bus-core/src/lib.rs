@@ -11,6 +11,7 @@ pub mod request;
 pub mod codec;
 // What a handler run produces.
 pub mod unit_of_work;
+pub mod fingerprint;
 // What a backend implements.
 pub mod endpoint;
 pub mod transport;
@@ -18,6 +19,7 @@ pub mod wire;
 mod wire_time;
 mod question;
 pub mod store;
+pub mod admin;
 pub mod clock;
 pub mod duration;
 // The way out.

@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName, MessageType, Order};
 use crate::envelope::{Envelope, Timer};
 use crate::error::StoreError;
-use crate::id::{HostId, InstanceId, StoreId};
+use crate::id::{HostId, StoreId};
 use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
 pub use crate::question::{Answer, Fate, Instance, Question};
 use crate::unit_of_work::{Attempt, Outcome, Reason, RowKey, Settle, UnitOfWork};
+
+pub use crate::admin::{Counts, StoreAdmin, StoredDeadLetter};
 
 /// A database that keeps inbox, outbox, instances, history and dead letters.
 ///
@@ -405,59 +405,4 @@ pub struct Swept {
     pub tombstones: u64,
     /// A table had at least as many rows as one sweep may remove.
     pub is_full: bool,
-}
-
-/// What operators and tests read and change. Separate from [`Store`], which the engine needs.
-pub trait StoreAdmin: Send + Sync {
-    /// Counts rows.
-    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
-
-    /// Reads dead letters, the latest first.
-    fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<StoredDeadLetter>, StoreError>>;
-
-    /// Turns a dead letter back into a row of its endpoint, with the same identity and no
-    /// attempts, in one transaction. `Ok(false)`: no such dead letter is open.
-    fn redrive(&self, id: i64) -> BoxFuture<'_, Result<bool, StoreError>>;
-
-    /// Reads one instance.
-    fn instance<'a>(
-        &'a self,
-        id: &'a InstanceId,
-    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>>;
-}
-
-/// How many rows there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Rows that wait for their time or their turn, or are in a host's hands.
-    pub outbox: u64,
-    /// Rows that wait for an operator.
-    pub parked: u64,
-    /// Messages that are remembered.
-    pub inbox: u64,
-    /// Instances that go on.
-    pub running: u64,
-    /// Tombstones.
-    pub completed: u64,
-    /// Dead letters that nobody has dealt with.
-    pub dead_letters: u64,
-    /// History entries.
-    pub history: u64,
-}
-
-/// A dead letter as it is stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoredDeadLetter {
-    /// Its id in this database.
-    pub id: i64,
-    /// The endpoint that gave up.
-    pub endpoint: String,
-    /// The message.
-    pub envelope: Envelope,
-    /// Why, as [`Reason::as_str`] spells it.
-    pub reason: String,
-    /// Every failed try.
-    pub attempts: Vec<Attempt>,
-    /// When, by the database's clock.
-    pub at: Timestamp,
 }

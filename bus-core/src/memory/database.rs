@@ -6,37 +6,42 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::labels::Labels;
-use super::outbox::{NewRow, Outbox};
+use super::outbox::Outbox;
+use crate::admin::{AuditEntry, DeadLetterStatus, StoredDeadLetter, StoredHost};
 use crate::clock::Timestamp;
-use crate::endpoint::{EndpointId, EndpointName, Order};
+use crate::endpoint::{EndpointId, EndpointName};
 use crate::error::StoreError;
-use crate::id::{InstanceId, MessageId, StoreId};
+use crate::fingerprint::fingerprint;
+use crate::id::{HostId, InstanceId, MessageId, StoreId};
 use crate::message::Kind;
 use crate::store::{
-    Answer, Attached, Birth, Counts, EndpointSpec, Fate, Instance, Place, Question, Registration,
-    Retention, Routes, StoredDeadLetter, Swept, Target,
+    Answer, Attached, EndpointSpec, Fate, Instance, Place, Question, Registration, Retention,
+    Routes, Swept, Target,
 };
 use crate::unit_of_work::{DeadLetter, HistoryEntry, InstanceStatus};
 
 /// Everything that the store keeps.
 pub(super) struct Database {
-    store: StoreId,
+    pub(super) store: StoreId,
     pub(super) routes: Routes,
-    subscriptions: BTreeMap<(String, EndpointName), Kind>,
+    pub(super) subscriptions: BTreeMap<(String, EndpointName), Kind>,
     pub(super) inbox: HashMap<(MessageId, EndpointId), Timestamp>,
     pub(super) outbox: Outbox,
-    instances: HashMap<InstanceId, (Instance, Timestamp)>,
     pub(super) labels: Labels,
-    history: VecDeque<(Timestamp, HistoryEntry)>,
-    /// Those that nobody has dealt with.
-    dead_letters: BTreeMap<i64, OpenDeadLetter>,
-    last_dead_letter: i64,
+    pub(super) hosts: HashMap<HostId, StoredHost>,
+    pub(super) instances: HashMap<InstanceId, StoredInstance>,
+    pub(super) history: VecDeque<(i64, Timestamp, HistoryEntry)>,
+    last_history: i64,
+    /// Also those that somebody has dealt with.
+    pub(super) dead_letters: BTreeMap<i64, StoredDeadLetter>,
+    pub(super) audit: Vec<AuditEntry>,
 }
 
-/// A dead letter, with what its redrive needs.
-struct OpenDeadLetter {
-    stored: StoredDeadLetter,
-    key: Option<String>,
+/// An instance, with its times.
+pub(super) struct StoredInstance {
+    pub(super) instance: Instance,
+    pub(super) created_at: Timestamp,
+    pub(super) updated_at: Timestamp,
 }
 
 impl Database {
@@ -47,11 +52,13 @@ impl Database {
             subscriptions: BTreeMap::new(),
             inbox: HashMap::new(),
             outbox: Outbox::default(),
+            hosts: HashMap::new(),
             instances: HashMap::new(),
             labels: Labels::default(),
             history: VecDeque::new(),
+            last_history: 0,
             dead_letters: BTreeMap::new(),
-            last_dead_letter: 0,
+            audit: Vec::new(),
         }
     }
 
@@ -63,6 +70,7 @@ impl Database {
         now: Timestamp,
     ) -> Result<Attached, StoreError> {
         self.refuse_second_owner(&registration.endpoints)?;
+        self.put_host(registration, now);
         let mut is_changed = false;
         for spec in &registration.endpoints {
             is_changed |= self.register(spec);
@@ -116,7 +124,8 @@ impl Database {
 
     /// Registers one endpoint and says whether that changed anything.
     fn register(&mut self, spec: &EndpointSpec) -> bool {
-        let next = i32::try_from(self.routes.endpoints.len() + 1).unwrap_or(i32::MAX);
+        let known = self.routes.endpoints.values();
+        let next = known.map(|target| target.id.0).max().unwrap_or(0) + 1;
         let id = match self.routes.endpoints.get(&spec.name) {
             Some(known) => known.id,
             None => EndpointId(next),
@@ -150,8 +159,27 @@ impl Database {
         }
     }
 
+    fn put_host(&mut self, registration: &Registration, now: Timestamp) {
+        let known = self.hosts.get(&registration.host);
+        let host = StoredHost {
+            id: registration.host,
+            name: registration.host_name.clone(),
+            started_at: known.map_or(now, |known| known.started_at),
+            heartbeat_at: now,
+            definitions: registration.definitions.clone(),
+        };
+        self.hosts.insert(registration.host, host);
+    }
+
+    /// Notes that a host is alive.
+    pub(super) fn beat(&mut self, host: HostId, now: Timestamp) {
+        if let Some(host) = self.hosts.get_mut(&host) {
+            host.heartbeat_at = now;
+        }
+    }
+
     /// Lists who takes what, endpoints in the order of their names.
-    fn subscribers(&self) -> BTreeMap<String, Arc<[Target]>> {
+    pub(super) fn subscribers(&self) -> BTreeMap<String, Arc<[Target]>> {
         let mut lists: BTreeMap<String, Vec<Target>> = BTreeMap::new();
         for (message_type, endpoint) in self.subscriptions.keys() {
             if let Some(target) = self.routes.endpoints.get(endpoint) {
@@ -189,116 +217,67 @@ impl Database {
     fn fate(&self, endpoint: EndpointId, id: MessageId) -> Option<Fate> {
         let mut targets = self.routes.endpoints.values();
         let name = &targets.find(|target| target.id == endpoint)?.name;
-        let mut letters = self.dead_letters.values().map(|open| &open.stored);
-        let is_dead = letters.any(|one| one.endpoint == name.as_str() && one.envelope.id == id);
+        let is_dead = self.has_open(name.as_str(), id);
         let is_taken_over = self.inbox.contains_key(&(id, endpoint));
         let has_row = self.outbox.has_message(&format!("@{name}"), id);
         Some(Fate::of(is_taken_over, has_row, is_dead))
     }
 
     pub(super) fn instance(&self, id: &InstanceId) -> Option<Instance> {
-        self.instances.get(id).map(|(instance, _)| instance.clone())
+        self.instances.get(id).map(|one| one.instance.clone())
     }
 
     /// Returns an instance's version; 0 when there is none.
     pub(super) fn version(&self, id: &InstanceId) -> i64 {
-        self.instances
-            .get(id)
-            .map_or(0, |(instance, _)| instance.version)
+        self.instances.get(id).map_or(0, |one| one.instance.version)
     }
 
     pub(super) fn put_instance(&mut self, instance: Instance, now: Timestamp) {
-        self.instances.insert(instance.id.clone(), (instance, now));
+        let known = self.instances.get(&instance.id);
+        let created_at = known.map_or(now, |one| one.created_at);
+        let stored = StoredInstance {
+            created_at,
+            updated_at: now,
+            instance,
+        };
+        self.instances.insert(stored.instance.id.clone(), stored);
     }
 
     pub(super) fn put_history(&mut self, entry: HistoryEntry, now: Timestamp) {
-        self.history.push_back((now, entry));
+        self.last_history += 1;
+        self.history.push_back((self.last_history, now, entry));
     }
 
     pub(super) fn history(&self) -> Vec<HistoryEntry> {
         self.history
             .iter()
-            .map(|(_, entry)| entry.clone())
+            .map(|(_, _, entry)| entry.clone())
             .collect()
     }
 
     /// Writes a dead letter; one that is still open for the same message is written over.
     pub(super) fn put_dead_letter(&mut self, dead: &DeadLetter, now: Timestamp) {
         let open = self.dead_letters.values().find(|open| {
-            open.stored.endpoint == dead.endpoint.as_str()
-                && open.stored.envelope.id == dead.envelope.id
+            open.status == DeadLetterStatus::Open
+                && open.endpoint == dead.endpoint.as_str()
+                && open.envelope.id == dead.envelope.id
         });
-        let id = match open {
-            Some(open) => open.stored.id,
-            None => {
-                self.last_dead_letter += 1;
-                self.last_dead_letter
-            }
-        };
+        let last = self.dead_letters.last_key_value().map_or(0, |(id, _)| *id);
+        let id = open.map_or(last + 1, |open| open.id);
         let stored = StoredDeadLetter {
             id,
+            status: DeadLetterStatus::Open,
             endpoint: dead.endpoint.as_str().to_owned(),
             envelope: dead.envelope.clone(),
+            body_bytes: dead.envelope.body.len() as u64,
             reason: dead.reason.as_str().to_owned(),
+            key: dead.key.clone(),
+            instance: dead.instance.clone(),
+            fingerprint: fingerprint(dead.reason, &dead.attempts),
             attempts: dead.attempts.clone(),
             at: now,
         };
-        let key = dead.key.clone();
-        self.dead_letters.insert(id, OpenDeadLetter { stored, key });
-    }
-
-    pub(super) fn dead_letters(&self, limit: u32) -> Vec<StoredDeadLetter> {
-        let mut letters: Vec<_> = self
-            .dead_letters
-            .values()
-            .map(|open| open.stored.clone())
-            .collect();
-        letters.sort_by_key(|letter| std::cmp::Reverse((letter.at, letter.id)));
-        letters.truncate(limit as usize);
-        letters
-    }
-
-    pub(super) fn redrive(&mut self, id: i64, now: Timestamp) -> bool {
-        let Some(open) = self.dead_letters.remove(&id) else {
-            return false;
-        };
-        let order = self
-            .routes
-            .endpoints
-            .values()
-            .find(|target| target.name.as_str() == open.stored.endpoint)
-            .map_or(Order::Unordered, |target| target.order);
-        let row = NewRow {
-            destination: format!("@{}", open.stored.endpoint),
-            order,
-            envelope: open.stored.envelope,
-            key: open.key,
-            due_at: now,
-            expires_at: None,
-            attempts: Vec::new(),
-            timer: None,
-        };
-        // Born available: an operator's process handles nothing itself.
-        self.outbox.insert(row, Birth::Available, now, now);
-        true
-    }
-
-    pub(super) fn counts(&self) -> Counts {
-        let completed = self
-            .instances
-            .values()
-            .filter(|(instance, _)| instance.status == InstanceStatus::Completed)
-            .count();
-        let parked = self.outbox.parked_count();
-        Counts {
-            outbox: (self.outbox.len() - parked) as u64,
-            parked: parked as u64,
-            inbox: self.inbox.len() as u64,
-            running: (self.instances.len() - completed) as u64,
-            completed: completed as u64,
-            dead_letters: self.dead_letters.len() as u64,
-            history: self.history.len() as u64,
-        }
+        self.dead_letters.insert(id, stored);
     }
 
     pub(super) fn sweep(&mut self, retention: &Retention, now: Timestamp) -> Swept {
@@ -320,22 +299,25 @@ impl Database {
             .history
             .iter()
             .take(most)
-            .take_while(|(at, _)| is_old(*at, retention.history))
+            .take_while(|(_, at, _)| is_old(*at, retention.history))
             .count();
         self.history.drain(..history);
 
         let tombstones: Vec<_> = self
             .instances
             .values()
-            .filter(|(instance, _)| instance.status == InstanceStatus::Completed)
-            .filter(|(_, at)| is_old(*at, retention.tombstones))
-            .map(|(instance, _)| instance.id.clone())
+            .filter(|one| one.instance.status == InstanceStatus::Completed)
+            .filter(|one| is_old(one.updated_at, retention.tombstones))
+            .map(|one| one.instance.id.clone())
             .take(most)
             .collect();
         for id in &tombstones {
             self.instances.remove(id);
             self.labels.remove(id);
         }
+
+        self.hosts
+            .retain(|_, host| !is_old(host.heartbeat_at, retention.history));
 
         let removed = [inbox.len(), history, tombstones.len()];
         Swept {

@@ -6,6 +6,8 @@ mod database;
 mod commit;
 mod labels;
 mod outbox;
+mod admin;
+mod change;
 mod transport;
 mod queue;
 

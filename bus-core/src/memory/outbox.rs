@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
+use crate::admin::{StoredRow, cut};
 use crate::clock::{self, Timestamp};
 use crate::endpoint::Order;
 use crate::envelope::{Envelope, Timer};
 use crate::id::{InstanceId, MessageId};
 use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan, Target};
-use crate::unit_of_work::{Attempt, RowKey, Settle, Start};
+use crate::unit_of_work::{Attempt, Reason, RowKey, Settle, Start};
 
 /// How long an ordered row waits behind an older one of its key before it is looked at again. The
 /// settle of the older one pulls it forward, so this only bounds the harm of a lost pull.
@@ -39,7 +40,9 @@ struct Row {
     starts: i32,
     failures: i32,
     solo_starts: i32,
-    is_parked: bool,
+    /// Why an operator has to decide, if one has to.
+    parked: Option<&'static str>,
+    created_at: Timestamp,
 }
 
 impl Row {
@@ -87,12 +90,13 @@ impl Outbox {
     }
 
     pub(super) fn parked_count(&self) -> usize {
-        self.rows.values().filter(|row| row.is_parked).count()
+        let parked = self.rows.values().filter(|row| row.parked.is_some());
+        parked.count()
     }
 
     /// Counts the rows whose time has come, parked ones aside.
     pub(super) fn due_count(&self, now: Timestamp) -> usize {
-        let is_due = |row: &&Row| !row.is_parked && row.new.due_at <= now;
+        let is_due = |row: &&Row| row.parked.is_none() && row.new.due_at <= now;
         self.rows.values().filter(is_due).count()
     }
 
@@ -118,7 +122,7 @@ impl Outbox {
     /// Says whether a row is there under this epoch, and not an operator's.
     pub(super) fn is_ours(&self, key: RowKey) -> bool {
         let row = self.rows.get(&key.id);
-        row.is_some_and(|row| row.epoch == key.epoch && !row.is_parked)
+        row.is_some_and(|row| row.epoch == key.epoch && row.parked.is_none())
     }
 
     /// Writes a row and returns its key if it was born leased.
@@ -139,14 +143,18 @@ impl Outbox {
             starts: failures,
             failures,
             solo_starts: 0,
-            is_parked: matches!(birth, Birth::Parked(_)),
+            parked: match birth {
+                Birth::Parked(reason) => Some(reason.as_str()),
+                _ => None,
+            },
+            created_at: now,
             new,
         };
         if let Some(timer) = &row.new.timer {
             let key = (timer.owner.clone(), timer.name.clone());
             self.timers.insert(key, id);
         }
-        if row.is_parked {
+        if row.parked.is_some() {
             self.rows.insert(id, row);
             return None;
         }
@@ -173,7 +181,8 @@ impl Outbox {
 
     /// Hands the parked messages of one destination to an endpoint.
     pub(super) fn adopt(&mut self, parked_at: &str, target: &Target, now: Timestamp) {
-        let is_meant = |row: &Row| row.is_parked && row.new.destination == parked_at;
+        let is_meant =
+            |row: &Row| row.parked == Some("no_owner") && row.new.destination == parked_at;
         let ids: Vec<i64> = self
             .rows
             .iter()
@@ -181,8 +190,16 @@ impl Outbox {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.change(id, |row| {
-                row.is_parked = false;
+            self.unpark(id, Some(target), now);
+        }
+    }
+
+    /// Gives a parked row back to the hosts, at its own destination or at another one.
+    fn unpark(&mut self, id: i64, target: Option<&Target>, now: Timestamp) {
+        self.change(id, |row| {
+            row.parked = None;
+            row.available_at = row.new.due_at.max(now);
+            if let Some(target) = target {
                 row.new.destination = format!("@{}", target.name);
                 // What is not due before later stands in no line, as always.
                 let is_due = row.new.due_at <= now;
@@ -191,18 +208,55 @@ impl Outbox {
                 } else {
                     Order::Unordered
                 };
-                row.available_at = row.new.due_at.max(now);
-            });
-            let Some(row) = self.rows.get(&id) else {
-                continue;
-            };
-            let (line, available_at) = (row.line(), row.available_at);
-            if let Some(line) = line {
-                self.lines.entry(line).or_default().insert(id);
             }
-            self.wait(&format!("@{}", target.name), available_at, id);
-            self.has_news = true;
+        });
+        let Some(row) = self.rows.get(&id) else {
+            return;
+        };
+        let (line, available_at) = (row.line(), row.available_at);
+        let destination = row.new.destination.clone();
+        if let Some(line) = line {
+            self.lines.entry(line).or_default().insert(id);
         }
+        self.wait(&destination, available_at, id);
+        self.has_news = true;
+    }
+
+    /// Lets hosts try a parked row again as if it were new; `owner_of` says which endpoint takes a
+    /// command that nobody took. Returns the row as it was, where it is released.
+    pub(super) fn release(
+        &mut self,
+        id: i64,
+        owner_of: impl FnOnce(&str) -> Option<Target>,
+        now: Timestamp,
+    ) -> Option<StoredRow> {
+        let row = self.rows.get(&id).filter(|row| row.parked.is_some())?;
+        let stored = stored_row(id, row, 0);
+        let target = match stored.destination.starts_with('?') {
+            true => Some(owner_of(&stored.envelope.message_type)?),
+            false => None,
+        };
+        self.change(id, |row| {
+            row.new.attempts.clear();
+            (row.starts, row.failures, row.solo_starts) = (0, 0, 0);
+        });
+        self.unpark(id, target.as_ref(), now);
+        Some(stored)
+    }
+
+    /// Removes a parked row and returns it.
+    pub(super) fn discard(&mut self, id: i64, now: Timestamp) -> Option<StoredRow> {
+        let row = self.rows.get(&id).filter(|row| row.parked.is_some())?;
+        let stored = stored_row(id, row, 0);
+        self.remove(id, now);
+        Some(stored)
+    }
+
+    /// Lists rows by their ids, the oldest first.
+    pub(super) fn stored(&self, body_bytes_max: u32) -> impl DoubleEndedIterator<Item = StoredRow> {
+        self.rows
+            .iter()
+            .map(move |(id, row)| stored_row(*id, row, body_bytes_max))
     }
 
     /// Returns the row of a timer that is armed.
@@ -260,7 +314,11 @@ impl Outbox {
                 self.move_to(row.id, now.plus(*after));
                 self.has_news |= after.is_zero();
             }
-            Settle::Park { row, attempts, .. } => self.park(row.id, attempts, now),
+            Settle::Park {
+                row,
+                reason,
+                attempts,
+            } => self.park(row.id, *reason, attempts, now),
             Settle::StartSolo(key) => self.change(key.id, |row| row.solo_starts += 1),
         }
     }
@@ -358,13 +416,13 @@ impl Outbox {
             .is_none_or(|first| *first == id)
     }
 
-    fn park(&mut self, id: i64, attempts: &[Attempt], now: Timestamp) {
+    fn park(&mut self, id: i64, reason: Reason, attempts: &[Attempt], now: Timestamp) {
         let Some(mut row) = self.rows.remove(&id) else {
             return;
         };
         self.step_out(id, &row, now);
         row.record(attempts);
-        row.is_parked = true;
+        row.parked = Some(reason.as_str());
         self.rows.insert(id, row);
     }
 
@@ -380,7 +438,7 @@ impl Outbox {
             return;
         };
         let former = std::mem::replace(&mut row.available_at, available_at);
-        if row.is_parked {
+        if row.parked.is_some() {
             return;
         }
         let destination = row.new.destination.clone();
@@ -433,6 +491,29 @@ impl Outbox {
                 self.waiting.remove(destination);
             }
         }
+    }
+}
+
+fn stored_row(id: i64, row: &Row, body_bytes_max: u32) -> StoredRow {
+    let envelope = &row.new.envelope;
+    StoredRow {
+        id,
+        destination: row.new.destination.clone(),
+        envelope: Envelope {
+            body: cut(&envelope.body, body_bytes_max),
+            ..envelope.clone()
+        },
+        body_bytes: envelope.body.len() as u64,
+        key: row.new.key.clone(),
+        available_at: row.available_at,
+        due_at: (row.new.due_at > row.created_at).then_some(row.new.due_at),
+        expires_at: row.new.expires_at,
+        epoch: row.epoch,
+        failures: row.failures,
+        attempts: row.new.attempts.clone(),
+        parked: row.parked.map(str::to_owned),
+        timer: row.new.timer.clone(),
+        created_at: row.created_at,
     }
 }
 

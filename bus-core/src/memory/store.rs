@@ -10,11 +10,10 @@ use tokio::time::Instant;
 use super::database::Database;
 use crate::clock::{self, Timestamp};
 use crate::error::StoreError;
-use crate::id::InstanceId;
 use crate::lifecycle::Lifecycle;
 use crate::store::{
-    Answer, Attached, Claim, ClaimedRow, CommitReport, Counts, Extension, Group, Instance,
-    Question, Registration, Retention, Store, StoreAdmin, StoredDeadLetter, Swept,
+    Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Group, Question, Registration,
+    Retention, Store, Swept,
 };
 use crate::unit_of_work::HistoryEntry;
 
@@ -63,7 +62,7 @@ impl MemoryStore {
     }
 
     /// Runs `work` on the locked database, and wakes other hosts if rows became available.
-    fn with<T>(&self, work: impl FnOnce(&mut Database, Timestamp) -> T) -> T {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Database, Timestamp) -> T) -> T {
         let mut database = self.lock();
         let now = self.shared.created_at.plus(self.shared.created.elapsed());
         let result = work(&mut database, now);
@@ -98,7 +97,7 @@ impl fmt::Debug for MemoryStore {
 }
 
 /// Wraps an answer that is there already.
-fn ready<'a, T: Send + 'a>(answer: T) -> BoxFuture<'a, T> {
+pub(super) fn ready<'a, T: Send + 'a>(answer: T) -> BoxFuture<'a, T> {
     future::ready(answer).boxed()
 }
 
@@ -133,6 +132,7 @@ impl Store for MemoryStore {
 
     fn extend<'a>(&'a self, extension: &'a Extension) -> BoxFuture<'a, Result<u64, StoreError>> {
         ready(Ok(self.with(|database, now| {
+            database.beat(extension.host, now);
             database
                 .outbox
                 .extend(&extension.rows, now.plus(extension.lease))
@@ -141,26 +141,5 @@ impl Store for MemoryStore {
 
     fn sweep<'a>(&'a self, retention: &'a Retention) -> BoxFuture<'a, Result<Swept, StoreError>> {
         ready(Ok(self.with(|database, now| database.sweep(retention, now))))
-    }
-}
-
-impl StoreAdmin for MemoryStore {
-    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
-        ready(Ok(self.with(|database, _| database.counts())))
-    }
-
-    fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<StoredDeadLetter>, StoreError>> {
-        ready(Ok(self.with(|database, _| database.dead_letters(limit))))
-    }
-
-    fn redrive(&self, id: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
-        ready(Ok(self.with(|database, now| database.redrive(id, now))))
-    }
-
-    fn instance<'a>(
-        &'a self,
-        id: &'a InstanceId,
-    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
-        ready(Ok(self.with(|database, _| database.instance(id))))
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use sagabus_core::StoreError;
 use sagabus_core::clock::micros;
 use sagabus_core::envelope::{Due, Identity, Outgoing, Timer};
+use sagabus_core::fingerprint::fingerprint;
 use sagabus_core::store::{Birth, Group, Place, Placement};
 use sagabus_core::unit_of_work::{
     Attempt, DeadLetter, HistoryEntry, InstanceChange, InstanceStatus, Reason, Settle, Source,
@@ -370,7 +371,7 @@ impl Columns {
         self.all(each().map(attempts).collect())?;
         self.all(
             each()
-                .map(|one| row::fingerprint(one.reason, &one.attempts))
+                .map(|one| fingerprint(one.reason, &one.attempts))
                 .collect(),
         )
     }

@@ -34,12 +34,17 @@ const MIGRATIONS: &[(i32, &str)] = &[
         7,
         include_str!("../../migrations/postgres/0007_labels_v1.sql"),
     ),
+    (
+        8,
+        include_str!("../../migrations/postgres/0008_admin_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
 const PARTS: &[&str] = &[
     "adopt_v1",
     "attach_v1",
+    "audit",
     "behind_v1",
     "claim_transport_v1",
     "claim_v1",
@@ -61,9 +66,11 @@ const PARTS: &[&str] = &[
     "now_micros",
     "outbox",
     "pull_v1",
+    "remove_endpoint_v1",
     "store",
     "subscription",
     "sweep_history_v1",
+    "sweep_hosts_v1",
     "sweep_inbox_v1",
     "sweep_instances_v1",
 ];

@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::store::{
-    Answer, Attached, Claim, ClaimedRow, CommitReport, Counts, Extension, Group, Instance,
-    Question, Registration, Retention, Store, StoreAdmin, StoredDeadLetter, Swept,
+    Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Group, Question, Registration,
+    Retention, Store, Swept,
 };
-use sagabus_core::{InstanceId, Lifecycle, StoreError};
+use sagabus_core::{Lifecycle, StoreError};
 use sqlx::ConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::connections::{Connections, Taken};
 use super::sweep::Cursors;
-use super::{admin, attach, claim, commit, extend, load, migrate, sweep};
+use super::{attach, claim, commit, extend, load, migrate, sweep};
 use crate::nudge::Nudger;
 use crate::wakeup::Wakeups;
 
@@ -291,26 +291,5 @@ impl Store for PgStore {
 
     fn sweep<'a>(&'a self, retention: &'a Retention) -> BoxFuture<'a, Result<Swept, StoreError>> {
         sweep::sweep(self, retention).boxed()
-    }
-}
-
-impl StoreAdmin for PgStore {
-    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
-        admin::counts(self).boxed()
-    }
-
-    fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<StoredDeadLetter>, StoreError>> {
-        admin::dead_letters(self, limit).boxed()
-    }
-
-    fn redrive(&self, id: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
-        admin::redrive(self, id).boxed()
-    }
-
-    fn instance<'a>(
-        &'a self,
-        id: &'a InstanceId,
-    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
-        admin::instance(self, id).boxed()
     }
 }

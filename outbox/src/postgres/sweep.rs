@@ -21,6 +21,8 @@ const SWEEP_INSTANCES: &str = "select seen, removed, last_kind, last_key \
 
 const SWEEP_HISTORY: &str = "select sagabus.sweep_history_v1($1, $2)";
 
+const SWEEP_HOSTS: &str = "select sagabus.sweep_hosts_v1($1, $2)";
+
 /// Where the next page begins. Only a hint: a process that starts anew begins at the front.
 #[derive(Debug, Default)]
 pub(super) struct Cursors(Mutex<Places>);
@@ -78,7 +80,8 @@ pub(super) async fn sweep(store: &PgStore, retention: &Retention) -> Result<Swep
     swept.tombstones = tombstones.removed.unsigned_abs();
     swept.is_full |= tombstones.is_full(rows_max);
 
-    let history = history_page(store, rows_max, retention.history).await?;
+    let history = oldest(store, SWEEP_HISTORY, rows_max, retention.history).await?;
+    oldest(store, SWEEP_HOSTS, rows_max, retention.history).await?;
     swept.history = history.unsigned_abs();
     swept.is_full |= history >= rows_max;
     Ok(swept)
@@ -147,10 +150,15 @@ async fn instance_page(store: &PgStore, rows_max: i64, kept: Duration) -> Result
     Ok(page)
 }
 
-/// Removes the oldest history entries and counts them.
-async fn history_page(store: &PgStore, rows_max: i64, kept: Duration) -> Result<i64, StoreError> {
+/// Removes the oldest entries of a table and counts them.
+async fn oldest(
+    store: &PgStore,
+    text: &'static str,
+    rows_max: i64,
+    kept: Duration,
+) -> Result<i64, StoreError> {
     let mut taken = store.take().await?;
-    let call = sqlx::query_scalar(SWEEP_HISTORY)
+    let call = sqlx::query_scalar(text)
         .bind(page_size(rows_max))
         .bind(micros(kept))
         .fetch_one(&mut *taken);

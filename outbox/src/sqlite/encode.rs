@@ -6,6 +6,7 @@ use std::time::Duration;
 use sagabus_core::StoreError;
 use sagabus_core::clock;
 use sagabus_core::envelope::{Due, Envelope, Identity, Outgoing};
+use sagabus_core::fingerprint::fingerprint;
 use sagabus_core::store::{Birth, Group, Place, Placement};
 use sagabus_core::unit_of_work::{
     DeadLetter, HistoryEntry, InstanceChange, InstanceStatus, Reason, Settle, Source, Start,
@@ -220,7 +221,7 @@ impl Encoded {
             .maybe_text(dead.instance.as_ref().map(|id| id.key.as_str()))
             .int(attempts_at)
             .int(length(attempts.len()))
-            .text(&row::fingerprint(dead.reason, &dead.attempts))
+            .text(&fingerprint(dead.reason, &dead.attempts))
             .end();
     }
 

@@ -14,10 +14,12 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("../../migrations/sqlite/0001_tables.sql")),
     (2, include_str!("../../migrations/sqlite/0002_parked.sql")),
     (3, include_str!("../../migrations/sqlite/0003_labels.sql")),
+    (4, include_str!("../../migrations/sqlite/0004_admin.sql")),
 ];
 
 /// The tables of this release.
 const TABLES: &[&str] = &[
+    "sagabus_audit",
     "sagabus_dead_letter",
     "sagabus_endpoint",
     "sagabus_history",

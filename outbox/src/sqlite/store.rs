@@ -8,10 +8,10 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::store::{
-    Answer, Attached, Claim, ClaimedRow, CommitReport, Counts, Extension, Group, Instance,
-    Question, Registration, Retention, Store, StoreAdmin, StoredDeadLetter, Swept,
+    Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Group, Question, Registration,
+    Retention, Store, Swept,
 };
-use sagabus_core::{InstanceId, Lifecycle, StoreError};
+use sagabus_core::{Lifecycle, StoreError};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::sweep::Cursors;
 use super::writer::{Write, Writer};
-use super::{admin, attach, claim, commit, extend, load, migrate, sweep};
+use super::{attach, claim, commit, extend, load, migrate, sweep};
 use crate::nudge::Nudger;
 use crate::wakeup::Wakeups;
 
@@ -248,27 +248,6 @@ impl Store for SqliteStore {
 
     fn sweep<'a>(&'a self, retention: &'a Retention) -> BoxFuture<'a, Result<Swept, StoreError>> {
         sweep::sweep(self, retention).boxed()
-    }
-}
-
-impl StoreAdmin for SqliteStore {
-    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
-        admin::counts(self).boxed()
-    }
-
-    fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<StoredDeadLetter>, StoreError>> {
-        admin::dead_letters(self, limit).boxed()
-    }
-
-    fn redrive(&self, id: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
-        admin::redrive(self, id).boxed()
-    }
-
-    fn instance<'a>(
-        &'a self,
-        id: &'a InstanceId,
-    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
-        admin::instance(self, id).boxed()
     }
 }
 

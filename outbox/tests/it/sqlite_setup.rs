@@ -75,7 +75,7 @@ async fn a_schema_that_is_missing_partial_older_or_newer_is_told_apart() {
             "newer release",
         ),
         (
-            "update sagabus_store set schema_version = 3; drop table sagabus_history",
+            "update sagabus_store set schema_version = 4; drop table sagabus_history",
             "without sagabus_history",
         ),
         (

@@ -15,6 +15,8 @@ pub mod order;
 pub mod timers;
 pub mod labels;
 pub mod dead_letters;
+pub mod operators;
+pub mod inspection;
 pub mod sweeps;
 pub mod hosts;
 pub mod races;

@@ -146,6 +146,31 @@ macro_rules! __store_behaviours {
                 a_redriven_message_may_die_again,
                 a_redriven_message_keeps_the_order_of_its_endpoint,
             ]
+            operators: [
+                a_store_says_which_it_is,
+                dead_letters_are_found_by_what_is_known_of_them,
+                dead_letters_come_in_pages,
+                bodies_are_read_as_far_as_wanted,
+                dead_letters_are_grouped_by_endpoint_and_fingerprint,
+                what_is_redriven_or_discarded_stays_readable,
+                many_are_redriven_in_the_order_in_which_they_died,
+                a_discarded_dead_letter_can_be_restored_once,
+                every_change_leaves_one_audit_entry_and_none_when_nothing_changed,
+                a_change_of_too_much_is_refused_and_changes_nothing,
+                two_operators_redrive_each_message_once,
+            ]
+            inspection: [
+                a_released_row_is_tried_as_if_it_were_new,
+                a_released_command_goes_to_the_endpoint_that_takes_it_by_now,
+                a_released_row_takes_its_place_in_line_again,
+                only_parked_rows_are_released_or_discarded,
+                destinations_are_summed_up,
+                instances_are_listed_by_kind_and_state,
+                history_tells_of_instance_message_and_conversation,
+                hosts_are_listed_and_swept_when_they_are_long_gone,
+                a_removed_subscription_gets_no_more_messages,
+                an_endpoint_is_removed_when_nothing_waits_for_it,
+            ]
             sweeps: [
                 sweep_is_bounded_and_says_when_there_is_more,
                 sweep_keeps_what_is_young,
@@ -259,6 +284,8 @@ mod tests {
             ("order", include_str!("order.rs")),
             ("timers", include_str!("timers.rs")),
             ("dead_letters", include_str!("dead_letters.rs")),
+            ("operators", include_str!("operators.rs")),
+            ("inspection", include_str!("inspection.rs")),
             ("sweeps", include_str!("sweeps.rs")),
             ("hosts", include_str!("hosts.rs")),
             ("races", include_str!("races.rs")),

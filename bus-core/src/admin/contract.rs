@@ -1,0 +1,137 @@
+//! The contract: what a store answers and changes for people.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::change::{Action, AuditEntry, Change};
+use super::dead_letter::{DeadLetterFilter, DeadLetterGroup, StoredDeadLetter, Tally};
+use super::page::{About, Counts, Page};
+use super::row::{DestinationOverview, RowFilter, StoredRow};
+use super::running::{
+    HistoryOf, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory, StoredHost,
+    TakenOver,
+};
+use crate::error::StoreError;
+use crate::id::{InstanceId, MessageId};
+use crate::store::Instance;
+
+/// What operators and tests read and change. Separate from [`Store`](crate::Store), which is what
+/// the engine needs.
+///
+/// Every answer is bounded by its page, and every text in it is as the message brought it: whoever
+/// shows it escapes it. All reading calls may be dropped at any time.
+pub trait StoreAdmin: Send + Sync {
+    /// Says which database this is and what its clock says.
+    ///
+    /// # Errors
+    /// [`StoreError::Setup`] with what to do where the schema is missing, in part, or of another
+    /// release.
+    fn about(&self) -> BoxFuture<'_, Result<About, StoreError>>;
+
+    /// Counts rows.
+    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
+
+    /// Reads dead letters.
+    fn find_dead_letters<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredDeadLetter>, StoreError>>;
+
+    /// Groups dead letters by endpoint and fingerprint, the largest groups first.
+    fn dead_letter_groups<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetterGroup>, StoreError>>;
+
+    /// Counts the dead letters that a filter lets through.
+    fn count_dead_letters<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+    ) -> BoxFuture<'a, Result<Tally, StoreError>>;
+
+    /// Reads rows of the outbox.
+    fn rows<'a>(
+        &'a self,
+        filter: &'a RowFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>>;
+
+    /// Sums the outbox up, per destination, in the order of their names.
+    fn destinations(&self) -> BoxFuture<'_, Result<Vec<DestinationOverview>, StoreError>>;
+
+    /// Reads the hosts that are known, the latest heartbeat first.
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<StoredHost>, StoreError>>;
+
+    /// Reads the endpoints with their subscriptions, in the order of their names.
+    fn endpoints(&self) -> BoxFuture<'_, Result<Vec<StoredEndpoint>, StoreError>>;
+
+    /// Reads one instance, tombstones included.
+    fn instance<'a>(
+        &'a self,
+        id: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>>;
+
+    /// Reads instances without their data, in the order of kind and key.
+    fn instances<'a>(
+        &'a self,
+        filter: &'a InstanceFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<InstanceOverview>, StoreError>>;
+
+    /// Reads what units did.
+    ///
+    /// History has no index but on its order, which every message would pay for: a question reads
+    /// through all that is kept.
+    fn history<'a>(
+        &'a self,
+        of: &'a HistoryOf,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredHistory>, StoreError>>;
+
+    /// Says where a message was taken over, in the order of the endpoints' names.
+    fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>>;
+
+    /// Reads the changes of operators.
+    fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>>;
+
+    /// Carries a change out, and writes who did it and why in the same transaction.
+    ///
+    /// `Ok` has the ids of what was changed. What is not there, or is already as the change wants
+    /// it, is left out: making a change again changes nothing. A change of nothing leaves no entry.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when more than [`PAGE_MAX`](super::PAGE_MAX) ids are named, or a text has a NUL
+    /// character; [`StoreError::Unknown`] when only reading again tells.
+    ///
+    /// # Cancel safety
+    /// One transaction: whole or not at all.
+    fn change<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Vec<i64>, StoreError>>;
+
+    /// Reads the latest dead letters that are open.
+    fn dead_letters(&self, limit: u32) -> BoxFuture<'_, Result<Vec<StoredDeadLetter>, StoreError>> {
+        async move {
+            let open = DeadLetterFilter::default();
+            self.find_dead_letters(&open, Page::latest(limit)).await
+        }
+        .boxed()
+    }
+
+    /// Turns a dead letter back into a row of its endpoint, on behalf of a program.
+    /// `Ok(false)`: no such dead letter is open.
+    fn redrive(&self, id: i64) -> BoxFuture<'_, Result<bool, StoreError>> {
+        async move {
+            let change = Change {
+                who: "program".to_owned(),
+                why: String::new(),
+                action: Action::RedriveDeadLetters(vec![id]),
+            };
+            Ok(!self.change(&change).await?.is_empty())
+        }
+        .boxed()
+    }
+}
+
+/// Fails to compile if `StoreAdmin` cannot be used as `dyn StoreAdmin`.
+fn _obj_safe(_: &dyn StoreAdmin) {}

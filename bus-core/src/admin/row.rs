@@ -1,0 +1,82 @@
+//! Rows of the outbox as they are stored, and which are meant.
+
+use crate::clock::Timestamp;
+use crate::envelope::{Envelope, Timer};
+use crate::id::MessageId;
+use crate::unit_of_work::Attempt;
+
+/// Which rows of the outbox are meant. What is `None` lets everything through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowFilter {
+    /// Only this row.
+    pub id: Option<i64>,
+    /// Only rows that wait for an operator, or only the others.
+    pub state: Option<RowState>,
+    /// Only rows for this destination, as it is stored: `@orders`, or a transport's address.
+    pub destination: Option<String>,
+    /// Only this message type.
+    pub message_type: Option<String>,
+    /// Only rows parked for this reason.
+    pub reason: Option<String>,
+    /// Only this message.
+    pub message: Option<MessageId>,
+}
+
+/// Who has the say over a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowState {
+    /// An operator.
+    Parked,
+    /// The hosts: it waits for its time or its turn, or is in hand.
+    Moving,
+}
+
+/// A row of the outbox as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredRow {
+    /// Its id in this database.
+    pub id: i64,
+    /// As stored: `@orders`, a transport's address, or `?` and a type that nobody takes.
+    pub destination: String,
+    /// The message; its body as far as it was asked for.
+    pub envelope: Envelope,
+    /// How long the body is.
+    pub body_bytes: u64,
+    /// Its key, where it has one.
+    pub key: Option<String>,
+    /// When it may be taken: due time, back-off and lease in one.
+    pub available_at: Timestamp,
+    /// When it may be sent at the earliest, where that was said.
+    pub due_at: Option<Timestamp>,
+    /// When its time is over, where that was said.
+    pub expires_at: Option<Timestamp>,
+    /// How often it was claimed.
+    pub epoch: i32,
+    /// How often an error was recorded.
+    pub failures: i32,
+    /// The recorded errors.
+    pub attempts: Vec<Attempt>,
+    /// Why an operator has to decide, if one has to.
+    pub parked: Option<String>,
+    /// The timer that it is.
+    pub timer: Option<Timer>,
+    /// When it was written.
+    pub created_at: Timestamp,
+}
+
+/// What the outbox holds for one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationOverview {
+    /// As stored: `@orders`, or a transport's address.
+    pub destination: String,
+    /// Rows that an operator does not have to look at.
+    pub waiting: u64,
+    /// Those of them whose time has come and that nobody has in hand.
+    pub due: u64,
+    /// Since when the longest due of them could have been taken.
+    pub due_since: Option<Timestamp>,
+    /// When the oldest of the waiting was written.
+    pub oldest_at: Option<Timestamp>,
+    /// Rows that wait for an operator.
+    pub parked: u64,
+}

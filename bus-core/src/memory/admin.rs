@@ -1,0 +1,371 @@
+//! What the in-memory store answers for people.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::BoxFuture;
+
+use super::database::Database;
+use super::store::{MemoryStore, ready};
+use crate::admin::{
+    About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DeadLetterStatus,
+    DestinationOverview, First, HistoryOf, InstanceFilter, InstanceOverview, Page, RowFilter,
+    RowState, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow,
+    TakenOver, Tally, cut,
+};
+use crate::clock::Timestamp;
+use crate::endpoint::EndpointId;
+use crate::envelope::Envelope;
+use crate::error::StoreError;
+use crate::id::{InstanceId, MessageId};
+use crate::store::Instance;
+use crate::unit_of_work::InstanceStatus;
+
+impl StoreAdmin for MemoryStore {
+    fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
+        ready(Ok(self.with(|database, now| About {
+            store: database.store,
+            engine: "memory",
+            schema_version: 0,
+            now,
+        })))
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
+        ready(Ok(self.with(|database, _| database.counts())))
+    }
+
+    fn find_dead_letters<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredDeadLetter>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            let found = database.matching(filter).map(|one| StoredDeadLetter {
+                envelope: Envelope {
+                    body: cut(&one.envelope.body, page.body_bytes_max),
+                    ..one.envelope.clone()
+                },
+                ..one.clone()
+            });
+            paged(found, page, |one| one.id)
+        })))
+    }
+
+    fn dead_letter_groups<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetterGroup>, StoreError>> {
+        ready(Ok(self.with(|database, _| database.groups(filter, limit))))
+    }
+
+    fn count_dead_letters<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+    ) -> BoxFuture<'a, Result<Tally, StoreError>> {
+        ready(Ok(self.with(|database, _| Tally {
+            count: database.matching(filter).count() as u64,
+            first_at: database.matching(filter).map(|one| one.at).min(),
+            last_at: database.matching(filter).map(|one| one.at).max(),
+            id_max: database.matching(filter).map(|one| one.id).max(),
+        })))
+    }
+
+    fn rows<'a>(
+        &'a self,
+        filter: &'a RowFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            let all = database.outbox.stored(page.body_bytes_max);
+            paged(all.filter(|row| lets_row(filter, row)), page, |row| row.id)
+        })))
+    }
+
+    fn destinations(&self) -> BoxFuture<'_, Result<Vec<DestinationOverview>, StoreError>> {
+        ready(Ok(self.with(|database, now| database.destinations(now))))
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<StoredHost>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            let mut hosts: Vec<_> = database.hosts.values().cloned().collect();
+            hosts.sort_by_key(|host| std::cmp::Reverse((host.heartbeat_at, host.id)));
+            hosts
+        })))
+    }
+
+    fn endpoints(&self) -> BoxFuture<'_, Result<Vec<StoredEndpoint>, StoreError>> {
+        ready(Ok(self.with(|database, _| database.stored_endpoints())))
+    }
+
+    fn instance<'a>(
+        &'a self,
+        id: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
+        ready(Ok(self.with(|database, _| database.instance(id))))
+    }
+
+    fn instances<'a>(
+        &'a self,
+        filter: &'a InstanceFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<InstanceOverview>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            database.overviews(filter, Page::oldest(limit).size())
+        })))
+    }
+
+    fn history<'a>(
+        &'a self,
+        of: &'a HistoryOf,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredHistory>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            let found = database
+                .history
+                .iter()
+                .map(|(id, at, entry)| StoredHistory {
+                    id: *id,
+                    at: *at,
+                    endpoint: database.endpoint_name(entry.endpoint),
+                    entry: entry.clone(),
+                });
+            paged(found.filter(|one| is_of(of, one)), page, |one| one.id)
+        })))
+    }
+
+    fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            let rows = database.inbox.iter();
+            let mut found: Vec<_> = rows
+                .filter(|((id, _), _)| *id == message)
+                .map(|((_, endpoint), at)| TakenOver {
+                    endpoint: database.endpoint_name(*endpoint),
+                    at: *at,
+                })
+                .collect();
+            found.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+            found
+        })))
+    }
+
+    fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            paged(database.audit.iter().cloned(), page, |entry| entry.id)
+        })))
+    }
+
+    fn change<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Vec<i64>, StoreError>> {
+        ready(self.with(|database, now| database.change(change, now)))
+    }
+}
+
+/// Takes a page out of what is in the order of its ids.
+fn paged<T>(all: impl Iterator<Item = T>, page: Page, id: impl Fn(&T) -> i64) -> Vec<T> {
+    let mut all: Vec<T> = all.collect();
+    if page.first == First::Latest {
+        all.reverse();
+    }
+    let is_behind = |one: &T| match (page.first, page.after) {
+        (_, None) => true,
+        (First::Latest, Some(after)) => id(one) < after,
+        (First::Oldest, Some(after)) => id(one) > after,
+    };
+    let behind = all.into_iter().filter(is_behind);
+    behind.take(page.size() as usize).collect()
+}
+
+fn is<T: PartialEq + ?Sized>(wanted: Option<&T>, value: &T) -> bool {
+    wanted.is_none_or(|wanted| wanted == value)
+}
+
+fn lets_row(filter: &RowFilter, row: &StoredRow) -> bool {
+    let state = match row.parked {
+        Some(_) => RowState::Parked,
+        None => RowState::Moving,
+    };
+    is(filter.id.as_ref(), &row.id)
+        && is(filter.state.as_ref(), &state)
+        && is(filter.destination.as_deref(), &row.destination)
+        && is(filter.message_type.as_deref(), &row.envelope.message_type)
+        && is(filter.message.as_ref(), &row.envelope.id)
+        && (filter.reason.is_none() || filter.reason == row.parked)
+}
+
+fn is_of(of: &HistoryOf, one: &StoredHistory) -> bool {
+    match of {
+        HistoryOf::Instance(id) => {
+            let instance = one.entry.instance.as_ref();
+            instance.is_some_and(|(moved, _)| moved == id)
+        }
+        HistoryOf::Message(id) => one.entry.message_id == *id,
+        HistoryOf::Conversation(id) => one.entry.correlation_id == *id,
+    }
+}
+
+impl Database {
+    pub(super) fn counts(&self) -> Counts {
+        let completed = self
+            .instances
+            .values()
+            .filter(|one| one.instance.status == InstanceStatus::Completed)
+            .count();
+        let parked = self.outbox.parked_count();
+        Counts {
+            outbox: (self.outbox.len() - parked) as u64,
+            parked: parked as u64,
+            inbox: self.inbox.len() as u64,
+            running: (self.instances.len() - completed) as u64,
+            completed: completed as u64,
+            dead_letters: self.matching(&DeadLetterFilter::default()).count() as u64,
+            history: self.history.len() as u64,
+        }
+    }
+
+    /// Lists the dead letters that a filter lets through, the oldest first.
+    fn matching(&self, filter: &DeadLetterFilter) -> impl Iterator<Item = &StoredDeadLetter> {
+        self.dead_letters.values().filter(move |one| {
+            let contains = |text: &String| {
+                let text = text.to_ascii_lowercase();
+                one.fingerprint.to_ascii_lowercase().contains(&text)
+            };
+            is(filter.id.as_ref(), &one.id)
+                && is(filter.status.as_ref(), &one.status)
+                && is(filter.endpoint.as_deref(), &one.endpoint)
+                && is(filter.message_type.as_deref(), &one.envelope.message_type)
+                && is(filter.reason.as_deref(), &one.reason)
+                && is(filter.fingerprint.as_deref(), &one.fingerprint)
+                && filter.text.as_ref().is_none_or(contains)
+                && (filter.key.is_none() || filter.key == one.key)
+                && is(filter.message.as_ref(), &one.envelope.id)
+                && filter.since.is_none_or(|since| one.at >= since)
+                && filter.until.is_none_or(|until| one.at < until)
+                && filter.id_max.is_none_or(|id_max| one.id <= id_max)
+        })
+    }
+
+    fn groups(&self, filter: &DeadLetterFilter, limit: u32) -> Vec<DeadLetterGroup> {
+        let mut groups: BTreeMap<(&str, &str), DeadLetterGroup> = BTreeMap::new();
+        for one in self.matching(filter) {
+            let group = groups
+                .entry((&one.endpoint, &one.fingerprint))
+                .or_insert_with(|| DeadLetterGroup {
+                    endpoint: one.endpoint.clone(),
+                    fingerprint: one.fingerprint.clone(),
+                    count: 0,
+                    first_at: one.at,
+                    last_at: one.at,
+                    example: one.id,
+                });
+            group.count += 1;
+            group.first_at = group.first_at.min(one.at);
+            group.last_at = group.last_at.max(one.at);
+            group.example = group.example.max(one.id);
+        }
+        let mut groups: Vec<_> = groups.into_values().collect();
+        // The order of endpoint and fingerprint stays among groups of one size.
+        groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+        groups.truncate(Page::latest(limit).size() as usize);
+        groups
+    }
+
+    fn destinations(&self, now: Timestamp) -> Vec<DestinationOverview> {
+        let mut all: BTreeMap<String, DestinationOverview> = BTreeMap::new();
+        for row in self.outbox.stored(0) {
+            let name = row.destination.clone();
+            let one = all
+                .entry(row.destination)
+                .or_insert_with(|| DestinationOverview {
+                    destination: name,
+                    waiting: 0,
+                    due: 0,
+                    due_since: None,
+                    oldest_at: None,
+                    parked: 0,
+                });
+            if row.parked.is_some() {
+                one.parked += 1;
+                continue;
+            }
+            one.waiting += 1;
+            let oldest = one
+                .oldest_at
+                .map_or(row.created_at, |at| at.min(row.created_at));
+            one.oldest_at = Some(oldest);
+            if row.available_at <= now {
+                one.due += 1;
+                let since = one
+                    .due_since
+                    .map_or(row.available_at, |at| at.min(row.available_at));
+                one.due_since = Some(since);
+            }
+        }
+        all.into_values().collect()
+    }
+
+    fn stored_endpoints(&self) -> Vec<StoredEndpoint> {
+        let mut endpoints: Vec<_> = self
+            .routes
+            .endpoints
+            .values()
+            .map(|target| StoredEndpoint {
+                name: target.name.to_string(),
+                order: target.order,
+                subscriptions: self
+                    .subscriptions
+                    .iter()
+                    .filter(|((_, endpoint), _)| *endpoint == target.name)
+                    .map(|((name, _), kind)| (name.clone(), kind.as_str().to_owned()))
+                    .collect(),
+            })
+            .collect();
+        endpoints.sort_by(|a, b| a.name.cmp(&b.name));
+        endpoints
+    }
+
+    fn overviews(&self, filter: &InstanceFilter, limit: u32) -> Vec<InstanceOverview> {
+        let key = |id: &InstanceId| (id.kind.to_string(), id.key.clone());
+        let after = filter.after.as_ref().map(key);
+        let mut found: Vec<_> = self
+            .instances
+            .values()
+            .filter(|one| {
+                let instance = &one.instance;
+                is(filter.kind.as_deref(), &*instance.id.kind)
+                    && (filter.state.is_none() || filter.state == instance.state)
+                    && is(filter.status.as_ref(), &instance.status)
+                    && filter.idle_since.is_none_or(|at| one.updated_at < at)
+                    && after
+                        .as_ref()
+                        .is_none_or(|after| key(&instance.id) > *after)
+            })
+            .map(|one| InstanceOverview {
+                id: one.instance.id.clone(),
+                version: one.instance.version,
+                status: one.instance.status,
+                state: one.instance.state.clone(),
+                created_at: one.created_at,
+                updated_at: one.updated_at,
+            })
+            .collect();
+        found.sort_by_key(|one| key(&one.id));
+        found.truncate(limit as usize);
+        found
+    }
+
+    fn endpoint_name(&self, id: EndpointId) -> Option<String> {
+        let mut known = self.routes.endpoints.values();
+        known
+            .find(|one| one.id == id)
+            .map(|one| one.name.to_string())
+    }
+
+    /// Says whether a dead letter of a message is open at an endpoint.
+    pub(super) fn has_open(&self, endpoint: &str, message: MessageId) -> bool {
+        self.dead_letters.values().any(|one| {
+            one.status == DeadLetterStatus::Open
+                && one.endpoint == endpoint
+                && one.envelope.id == message
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! What operators change in the in-memory store.
+
+use serde_json::{Value, json};
+
+use super::database::Database;
+use super::outbox::NewRow;
+use crate::admin::{Action, AuditEntry, Change, DeadLetterStatus, StoredDeadLetter, StoredRow};
+use crate::clock::Timestamp;
+use crate::endpoint::Order;
+use crate::error::StoreError;
+use crate::message::Kind;
+use crate::store::{Birth, Target};
+
+/// What was done: the ids that changed, and an object for the audit per row.
+type Done = (Vec<i64>, Vec<Value>);
+
+impl Database {
+    pub(super) fn change(
+        &mut self,
+        change: &Change,
+        now: Timestamp,
+    ) -> Result<Vec<i64>, StoreError> {
+        change.check()?;
+        let (ids, detail) = match &change.action {
+            Action::RedriveDeadLetters(ids) => {
+                let done = self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Redriven);
+                for id in &done.0 {
+                    self.send_again(*id, now);
+                }
+                done
+            }
+            Action::DiscardDeadLetters(ids) => {
+                self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Discarded)
+            }
+            Action::RestoreDeadLetters(ids) => {
+                self.mark(ids, DeadLetterStatus::Discarded, DeadLetterStatus::Open)
+            }
+            Action::ReleaseRows(ids) => self.release_rows(ids, now),
+            Action::DiscardRows(ids) => {
+                let removed = sorted(ids).into_iter();
+                summed(removed.filter_map(|id| self.outbox.discard(id, now)))
+            }
+            Action::RemoveSubscription {
+                endpoint,
+                message_type,
+            } => self.remove_subscription(endpoint, message_type),
+            Action::RemoveEndpoint { endpoint } => self.remove_endpoint(endpoint),
+        };
+        if !detail.is_empty() {
+            self.audit.push(AuditEntry {
+                id: i64::try_from(self.audit.len()).unwrap_or(i64::MAX) + 1,
+                at: now,
+                who: change.who.clone(),
+                action: change.action.as_str().to_owned(),
+                why: change.why.clone(),
+                detail: Value::Array(detail),
+            });
+        }
+        Ok(ids)
+    }
+
+    /// Moves dead letters from one status to another.
+    fn mark(&mut self, ids: &[i64], from: DeadLetterStatus, to: DeadLetterStatus) -> Done {
+        let mut done = Done::default();
+        for id in sorted(ids) {
+            let is_meant = |one: &StoredDeadLetter| {
+                let is_taken =
+                    to == DeadLetterStatus::Open && self.has_open(&one.endpoint, one.envelope.id);
+                one.status == from && !is_taken
+            };
+            if !self.dead_letters.get(&id).is_some_and(is_meant) {
+                continue;
+            }
+            if let Some(one) = self.dead_letters.get_mut(&id) {
+                one.status = to;
+                done.0.push(id);
+                done.1.push(json!({
+                    "id": id,
+                    "message_id": one.envelope.id,
+                    "message_type": one.envelope.message_type,
+                    "endpoint": one.endpoint,
+                }));
+            }
+        }
+        done
+    }
+
+    /// Writes the row of a redriven message. Its place in line is the last.
+    fn send_again(&mut self, id: i64, now: Timestamp) {
+        let Some(dead) = self.dead_letters.get(&id) else {
+            return;
+        };
+        let mut known = self.routes.endpoints.values();
+        let target = known.find(|target| target.name.as_str() == dead.endpoint);
+        let row = NewRow {
+            destination: format!("@{}", dead.endpoint),
+            order: target.map_or(Order::Unordered, |target| target.order),
+            envelope: dead.envelope.clone(),
+            key: dead.key.clone(),
+            due_at: now,
+            expires_at: None,
+            attempts: Vec::new(),
+            timer: None,
+        };
+        // Born available: an operator's process handles nothing itself.
+        self.outbox.insert(row, Birth::Available, now, now);
+    }
+
+    fn release_rows(&mut self, ids: &[i64], now: Timestamp) -> Done {
+        let owner = |routes: &crate::store::Routes, message_type: &str| -> Option<Target> {
+            let targets = routes.subscribers.get(message_type)?;
+            targets
+                .iter()
+                .find(|target| {
+                    let key = (message_type.to_owned(), target.name.clone());
+                    self.subscriptions.get(&key) == Some(&Kind::Command)
+                })
+                .cloned()
+        };
+        let mut released = Vec::new();
+        for id in sorted(ids) {
+            let routes = &self.routes;
+            let row = self
+                .outbox
+                .release(id, |message_type| owner(routes, message_type), now);
+            released.extend(row);
+        }
+        summed(released.into_iter())
+    }
+
+    fn remove_subscription(&mut self, endpoint: &str, message_type: &str) -> Done {
+        let mut known = self.subscriptions.keys();
+        let is_it = |key: &&(String, crate::EndpointName)| {
+            key.0 == message_type && key.1.as_str() == endpoint
+        };
+        let Some(key) = known.find(is_it).cloned() else {
+            return Done::default();
+        };
+        self.subscriptions.remove(&key);
+        self.routes_changed();
+        let id = self.routes.endpoints.get(&key.1);
+        let id = id.map(|target| i64::from(target.id.0));
+        let detail = json!({ "endpoint": endpoint, "message_type": message_type });
+        (id.into_iter().collect(), vec![detail])
+    }
+
+    fn remove_endpoint(&mut self, endpoint: &str) -> Done {
+        let mut known = self.routes.endpoints.keys();
+        let Some(name) = known.find(|name| name.as_str() == endpoint).cloned() else {
+            return Done::default();
+        };
+        let destination = format!("@{endpoint}");
+        let has_rows = self
+            .outbox
+            .stored(0)
+            .any(|row| row.destination == destination);
+        let has_dead = self
+            .dead_letters
+            .values()
+            .any(|one| one.status == DeadLetterStatus::Open && one.endpoint == endpoint);
+        if has_rows || has_dead {
+            return Done::default();
+        }
+        self.subscriptions.retain(|(_, taker), _| *taker != name);
+        let removed = self.routes.endpoints.remove(&name);
+        self.routes_changed();
+        let id = removed.map(|target| i64::from(target.id.0));
+        (
+            id.into_iter().collect(),
+            vec![json!({ "endpoint": endpoint })],
+        )
+    }
+
+    fn routes_changed(&mut self) {
+        self.routes.version += 1;
+        self.routes.subscribers = self.subscribers();
+    }
+}
+
+fn sorted(ids: &[i64]) -> Vec<i64> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+fn summed(rows: impl Iterator<Item = StoredRow>) -> Done {
+    rows.map(|row| {
+        let detail = json!({
+            "id": row.id,
+            "message_id": row.envelope.id,
+            "message_type": row.envelope.message_type,
+            "destination": row.destination,
+        });
+        (row.id, detail)
+    })
+    .unzip()
+}

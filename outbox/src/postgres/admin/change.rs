@@ -1,0 +1,126 @@
+//! What operators change: each change and its audit entry in one statement, so one transaction.
+
+use sagabus_core::StoreError;
+use sagabus_core::admin::{Action, Change};
+
+use super::super::error::commit_error;
+use super::super::store::PgStore;
+
+/// The end of every text: writes the audit entry (`$1` who, `$2` action, `$3` why) of the rows in
+/// `done`, and returns their ids in order.
+macro_rules! noted {
+    ($place:literal) => {
+        concat!(
+            ", noted as (insert into sagabus.audit (at, who, action, why, detail) ",
+            "select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_agg(jsonb_build_object(",
+            "'id', d.id, 'message_id', d.message_id, 'message_type', d.message_type, '",
+            $place,
+            "', d.place) order by d.id)::text, 'UTF8') from done d having count(*) > 0) ",
+            "select id from done order by id"
+        )
+    };
+}
+
+/// Its place in line is the last; the claim sees to the order.
+const REDRIVE: &str = concat!(
+    "with done as (update sagabus.dead_letter set status = 'redriven' ",
+    "where id = any($4) and status = 'open' ",
+    "returning id, endpoint as place, message_id, message_type, key, headers, body), ",
+    "sent as (insert into sagabus.outbox (message_id, message_type, destination, key, per_key, ",
+    "headers, body, available_at, created_at) ",
+    "select t.message_id, t.message_type, '@' || t.place, t.key, ",
+    "t.key is not null and coalesce(e.per_key, false), t.headers, t.body, ",
+    "sagabus.now_micros(), sagabus.now_micros() ",
+    "from done t left join sagabus.endpoint e on e.name = t.place order by t.id)",
+    noted!("endpoint")
+);
+
+const DISCARD: &str = concat!(
+    "with done as (update sagabus.dead_letter set status = 'discarded' ",
+    "where id = any($4) and status = 'open' ",
+    "returning id, endpoint as place, message_id, message_type)",
+    noted!("endpoint")
+);
+
+/// Of two that ask for one place, the later stays as it is.
+const RESTORE: &str = concat!(
+    "with done as (update sagabus.dead_letter d set status = 'open' ",
+    "where d.id = any($4) and d.status = 'discarded' and not exists (",
+    "select 1 from sagabus.dead_letter o where o.endpoint = d.endpoint ",
+    "and o.message_id = d.message_id and (o.status = 'open' or o.id < d.id ",
+    "and o.status = 'discarded' and o.id = any($4))) ",
+    "returning d.id, d.endpoint as place, d.message_id, d.message_type)",
+    noted!("endpoint")
+);
+
+/// A command that nobody took goes to the endpoint that takes it by now.
+const RELEASE: &str = concat!(
+    "with found as (select o.id, o.destination as place, e.name, e.per_key ",
+    "from sagabus.outbox o left join sagabus.subscription s on o.destination like '?%' ",
+    "and s.message_type = o.message_type and s.kind = 'command' ",
+    "left join sagabus.endpoint e on e.id = s.endpoint_id ",
+    "where o.parked is not null and o.id = any($4) ",
+    "and (o.destination not like '?%' or e.name is not null) for update of o), ",
+    "done as (update sagabus.outbox o set parked = null, starts = 0, failures = 0, ",
+    "solo_starts = 0, attempts = null, ",
+    "available_at = greatest(sagabus.now_micros(), o.due_at), ",
+    "destination = coalesce('@' || f.name, o.destination), ",
+    "per_key = case when f.name is null then o.per_key else f.per_key and o.key is not null ",
+    "and coalesce(o.due_at, 0) <= sagabus.now_micros() end ",
+    "from found f where o.id = f.id and o.parked is not null ",
+    "returning o.id, f.place, o.message_id, o.message_type)",
+    noted!("destination")
+);
+
+const REMOVE_ROWS: &str = concat!(
+    "with done as (delete from sagabus.outbox where parked is not null and id = any($4) ",
+    "returning id, destination as place, message_id, message_type)",
+    noted!("destination")
+);
+
+/// `$4` endpoint, `$5` type.
+const REMOVE_SUBSCRIPTION: &str = "with done as (delete from sagabus.subscription s \
+    using sagabus.endpoint e where e.id = s.endpoint_id and e.name = $4 and s.message_type = $5 \
+    returning e.id::bigint as id), \
+    raised as (update sagabus.store set routes_version = routes_version + 1 \
+        where exists (select 1 from done)), \
+    noted as (insert into sagabus.audit (at, who, action, why, detail) \
+        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
+            'endpoint', $4::text, 'message_type', $5::text))::text, 'UTF8') from done) \
+    select id from done";
+
+/// Removes an endpoint that nothing waits for, and what it takes before it.
+const REMOVE_ENDPOINT: &str = "select id from sagabus.remove_endpoint_v1($1, $2, $3, $4)";
+
+/// Carries a change out.
+pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>, StoreError> {
+    change.check()?;
+    let text = match &change.action {
+        Action::RedriveDeadLetters(_) => REDRIVE,
+        Action::DiscardDeadLetters(_) => DISCARD,
+        Action::RestoreDeadLetters(_) => RESTORE,
+        Action::ReleaseRows(_) => RELEASE,
+        Action::DiscardRows(_) => REMOVE_ROWS,
+        Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
+        Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
+    };
+    let call = sqlx::query_scalar(text)
+        .bind(&change.who)
+        .bind(change.action.as_str())
+        .bind(&change.why);
+    let call = match &change.action {
+        Action::RemoveSubscription {
+            endpoint,
+            message_type,
+        } => call.bind(endpoint).bind(message_type),
+        Action::RemoveEndpoint { endpoint } => call.bind(endpoint),
+        other => call.bind(other.ids()),
+    };
+    let mut taken = store.take().await?;
+    let answer = store.answer(call.fetch_all(&mut *taken)).await;
+    let ids: Vec<i64> = taken.finish(answer, commit_error)?;
+    if !ids.is_empty() {
+        store.nudge();
+    }
+    Ok(ids)
+}

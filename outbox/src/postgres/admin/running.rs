@@ -1,0 +1,320 @@
+//! The database, its hosts, endpoints, instances, history and audit.
+
+use sagabus_core::admin::{
+    About, AuditEntry, Counts, First, HistoryOf, InstanceFilter, InstanceOverview, Page,
+    StoredEndpoint, StoredHistory, StoredHost, TakenOver,
+};
+use sagabus_core::endpoint::{EndpointId, Order};
+use sagabus_core::store::{Instance, Question};
+use sagabus_core::unit_of_work::{HistoryEntry, InstanceStatus};
+use sagabus_core::{CorrelationId, HostId, InstanceId, MessageId, StoreError, StoreId, Timestamp};
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgRow};
+
+use super::super::error::store_error;
+use super::super::load;
+use super::super::migrate;
+use super::super::store::PgStore;
+use super::dead_letters::add;
+use crate::row;
+
+const ABOUT: &str = "select id, schema_version, sagabus.now_micros() from sagabus.store";
+
+const COUNTS: &str = "select \
+    (select count(*) from sagabus.outbox where parked is null), \
+    (select count(*) from sagabus.outbox where parked is not null), \
+    (select count(*) from sagabus.inbox), \
+    (select count(*) from sagabus.instance where not completed), \
+    (select count(*) from sagabus.instance where completed), \
+    (select count(*) from sagabus.dead_letter where status = 'open'), \
+    (select count(*) from sagabus.history)";
+
+const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions from sagabus.host \
+    order by heartbeat_at desc, id desc";
+
+const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus.endpoint e \
+    left join sagabus.subscription s on s.endpoint_id = e.id order by e.name, s.message_type";
+
+/// `$5` and `$6`: kind and key behind which the list begins.
+const INSTANCES: &str = "select kind, key, version, completed, state, created_at, updated_at \
+    from sagabus.instance where (kind, key) > (coalesce($5, ''), coalesce($6, '')) \
+    and ($1::text is null or kind = $1) and ($2::text is null or state = $2) \
+    and ($3::boolean is null or completed = $3) \
+    and ($4::bigint is null or updated_at < $4) order by kind, key limit $7::bigint";
+
+macro_rules! history {
+    ($behind:literal, $order:literal) => {
+        concat!(
+            "select h.id, h.at, e.name, h.endpoint_id, h.message_id, h.message_type, ",
+            "h.correlation_id, h.kind, h.key, h.version, h.detail ",
+            "from sagabus.history h left join sagabus.endpoint e on e.id = h.endpoint_id ",
+            "where ($1::text is null or h.kind = $1 and h.key = $2) ",
+            "and ($3::uuid is null or h.message_id = $3) ",
+            "and ($4::uuid is null or h.correlation_id = $4) ",
+            "and ($5::bigint is null or h.id ",
+            $behind,
+            " $5) order by h.id ",
+            $order,
+            " limit $6::bigint"
+        )
+    };
+}
+
+const TAKEN_OVER: &str = "select e.name, i.accepted_at from sagabus.inbox i \
+    left join sagabus.endpoint e on e.id = i.endpoint_id where i.message_id = $1 order by e.name";
+
+const AUDIT_LATEST: &str = "select id, at, who, action, why, detail from sagabus.audit \
+    where $1::bigint is null or id < $1 order by id desc limit $2::bigint";
+
+const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail from sagabus.audit \
+    where $1::bigint is null or id > $1 order by id limit $2::bigint";
+
+/// Says which database this is, if its schema is of this release.
+pub(super) async fn about(store: &PgStore) -> Result<About, StoreError> {
+    let mut taken = store.take().await?;
+    if let Err(error) = migrate::check(store, &mut taken).await {
+        taken.give_up();
+        return Err(error);
+    }
+    let call = sqlx::query(ABOUT).fetch_one(&mut *taken);
+    let answer = store.answer(call).await;
+    let row = taken.finish(answer, store_error)?;
+    Ok(About {
+        store: StoreId::from_uuid(row.try_get(0).map_err(store_error)?),
+        engine: "postgres",
+        schema_version: row.try_get(1).map_err(store_error)?,
+        now: Timestamp::from_micros(row.try_get(2).map_err(store_error)?),
+    })
+}
+
+/// Counts rows.
+pub(super) async fn counts(store: &PgStore) -> Result<Counts, StoreError> {
+    let mut taken = store.take().await?;
+    let call = sqlx::query(COUNTS).fetch_one(&mut *taken);
+    let answer = store.answer(call).await;
+    let row = taken.finish(answer, store_error)?;
+    let count = |at: usize| -> Result<u64, StoreError> {
+        let count: i64 = row.try_get(at).map_err(store_error)?;
+        Ok(count.cast_unsigned())
+    };
+    Ok(Counts {
+        outbox: count(0)?,
+        parked: count(1)?,
+        inbox: count(2)?,
+        running: count(3)?,
+        completed: count(4)?,
+        dead_letters: count(5)?,
+        history: count(6)?,
+    })
+}
+
+/// Reads the hosts that are known.
+pub(super) async fn hosts(store: &PgStore) -> Result<Vec<StoredHost>, StoreError> {
+    let mut taken = store.take().await?;
+    let call = sqlx::query(HOSTS).fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    let rows = taken.finish(answer, store_error)?;
+    rows.iter()
+        .map(|row| read_host(row).map_err(store_error))
+        .collect()
+}
+
+/// Reads the endpoints with their subscriptions.
+pub(super) async fn endpoints(store: &PgStore) -> Result<Vec<StoredEndpoint>, StoreError> {
+    let mut taken = store.take().await?;
+    let call = sqlx::query(ENDPOINTS).fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    let mut endpoints: Vec<StoredEndpoint> = Vec::new();
+    for row in taken.finish(answer, store_error)? {
+        let name: String = row.try_get(0).map_err(store_error)?;
+        if endpoints.last().is_none_or(|last| last.name != name) {
+            endpoints.push(StoredEndpoint {
+                name,
+                order: match row.try_get(1).map_err(store_error)? {
+                    true => Order::PerKey,
+                    false => Order::Unordered,
+                },
+                subscriptions: Vec::new(),
+            });
+        }
+        let message_type: Option<String> = row.try_get(2).map_err(store_error)?;
+        let kind: Option<String> = row.try_get(3).map_err(store_error)?;
+        if let Some(last) = endpoints.last_mut() {
+            last.subscriptions.extend(message_type.zip(kind));
+        }
+    }
+    Ok(endpoints)
+}
+
+/// Reads one instance, tombstones included.
+pub(super) async fn instance(
+    store: &PgStore,
+    id: &InstanceId,
+) -> Result<Option<Instance>, StoreError> {
+    let question = Question {
+        instance: Some(id.clone()),
+        ..Question::default()
+    };
+    let answers = load::load(store, &[question]).await?;
+    Ok(answers.into_iter().next().and_then(|one| one.instance))
+}
+
+/// Reads instances without their data.
+pub(super) async fn instances(
+    store: &PgStore,
+    filter: &InstanceFilter,
+    limit: u32,
+) -> Result<Vec<InstanceOverview>, StoreError> {
+    let after = filter.after.as_ref();
+    let mut arguments = PgArguments::default();
+    let to = &mut arguments;
+    add(to, filter.kind.clone())?;
+    add(to, filter.state.clone())?;
+    add(
+        to,
+        filter.status.map(|one| one == InstanceStatus::Completed),
+    )?;
+    add(to, filter.idle_since.map(Timestamp::as_micros))?;
+    add(to, after.map(|id| id.kind.to_string()))?;
+    add(to, after.map(|id| id.key.clone()))?;
+    add(to, i64::from(Page::oldest(limit).size()))?;
+    let mut taken = store.take().await?;
+    let call = sqlx::query_with(INSTANCES, arguments).fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    let rows = taken.finish(answer, store_error)?;
+    rows.iter()
+        .map(|row| read_overview(row).map_err(store_error))
+        .collect()
+}
+
+/// Reads what units did.
+pub(super) async fn history(
+    store: &PgStore,
+    of: &HistoryOf,
+    page: Page,
+) -> Result<Vec<StoredHistory>, StoreError> {
+    let text = match page.first {
+        First::Latest => history!("<", "desc"),
+        First::Oldest => history!(">", "asc"),
+    };
+    let (mut instance, mut message, mut conversation) = (None, None, None);
+    match of {
+        HistoryOf::Instance(id) => instance = Some(id),
+        HistoryOf::Message(id) => message = Some(id.as_uuid()),
+        HistoryOf::Conversation(id) => conversation = Some(id.as_uuid()),
+    }
+    let mut taken = store.take().await?;
+    let call = sqlx::query(text)
+        .bind(instance.map(|id| id.kind.to_string()))
+        .bind(instance.map(|id| id.key.clone()))
+        .bind(message)
+        .bind(conversation)
+        .bind(page.after)
+        .bind(i64::from(page.size()))
+        .fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    let rows = taken.finish(answer, store_error)?;
+    rows.iter()
+        .map(|row| read_history(row).map_err(store_error))
+        .collect()
+}
+
+/// Says where a message was taken over.
+pub(super) async fn taken_over(
+    store: &PgStore,
+    message: MessageId,
+) -> Result<Vec<TakenOver>, StoreError> {
+    let mut taken = store.take().await?;
+    let call = sqlx::query(TAKEN_OVER)
+        .bind(message.as_uuid())
+        .fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    let rows = taken.finish(answer, store_error)?;
+    let read = |row: &PgRow| -> Result<TakenOver, sqlx::Error> {
+        Ok(TakenOver {
+            endpoint: row.try_get(0)?,
+            at: Timestamp::from_micros(row.try_get(1)?),
+        })
+    };
+    rows.iter()
+        .map(|row| read(row).map_err(store_error))
+        .collect()
+}
+
+/// Reads the changes of operators.
+pub(super) async fn audit(store: &PgStore, page: Page) -> Result<Vec<AuditEntry>, StoreError> {
+    let text = match page.first {
+        First::Latest => AUDIT_LATEST,
+        First::Oldest => AUDIT_OLDEST,
+    };
+    let mut taken = store.take().await?;
+    let call = sqlx::query(text)
+        .bind(page.after)
+        .bind(i64::from(page.size()))
+        .fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    let rows = taken.finish(answer, store_error)?;
+    let read = |row: &PgRow| -> Result<AuditEntry, sqlx::Error> {
+        Ok(AuditEntry {
+            id: row.try_get(0)?,
+            at: Timestamp::from_micros(row.try_get(1)?),
+            who: row.try_get(2)?,
+            action: row.try_get(3)?,
+            why: row.try_get(4)?,
+            detail: row::value_from_json(row.try_get(5)?),
+        })
+    };
+    rows.iter()
+        .map(|row| read(row).map_err(store_error))
+        .collect()
+}
+
+fn read_host(row: &PgRow) -> Result<StoredHost, sqlx::Error> {
+    Ok(StoredHost {
+        id: HostId::from_uuid(row.try_get(0)?),
+        name: row.try_get(1)?,
+        started_at: Timestamp::from_micros(row.try_get(2)?),
+        heartbeat_at: Timestamp::from_micros(row.try_get(3)?),
+        definitions: row::value_from_json(row.try_get(4)?),
+    })
+}
+
+fn read_overview(row: &PgRow) -> Result<InstanceOverview, sqlx::Error> {
+    Ok(InstanceOverview {
+        id: InstanceId {
+            kind: row.try_get::<String, _>(0)?.into(),
+            key: row.try_get(1)?,
+        },
+        version: row.try_get(2)?,
+        status: match row.try_get(3)? {
+            true => InstanceStatus::Completed,
+            false => InstanceStatus::Running,
+        },
+        state: row.try_get(4)?,
+        created_at: Timestamp::from_micros(row.try_get(5)?),
+        updated_at: Timestamp::from_micros(row.try_get(6)?),
+    })
+}
+
+fn read_history(row: &PgRow) -> Result<StoredHistory, sqlx::Error> {
+    let kind: Option<String> = row.try_get(7)?;
+    let key: Option<String> = row.try_get(8)?;
+    let version: Option<i64> = row.try_get(9)?;
+    let instance = kind.zip(key).map(|(kind, key)| InstanceId {
+        kind: kind.into(),
+        key,
+    });
+    Ok(StoredHistory {
+        id: row.try_get(0)?,
+        at: Timestamp::from_micros(row.try_get(1)?),
+        endpoint: row.try_get(2)?,
+        entry: HistoryEntry {
+            endpoint: EndpointId(row.try_get(3)?),
+            message_id: MessageId::from_uuid(row.try_get(4)?),
+            message_type: row.try_get::<String, _>(5)?.into(),
+            correlation_id: CorrelationId::from_uuid(row.try_get(6)?),
+            instance: instance.zip(version),
+            detail: row::detail_from_json(row.try_get(10)?),
+        },
+    })
+}

@@ -1,0 +1,251 @@
+//! What operators change: each change and its audit entry in one transaction.
+
+use sagabus_core::StoreError;
+use sagabus_core::admin::{Action, Change};
+use serde_json::{Value, json};
+use sqlx::Row;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+
+use super::super::clock::now;
+use super::super::error::store_error;
+use super::super::store::SqliteStore;
+use super::super::writer::Write;
+use super::dead_letters::add;
+use crate::row;
+
+/// `$1` ids as JSON, in all of these texts.
+macro_rules! ids {
+    () => {
+        "(select value from json_each($1))"
+    };
+}
+
+const REDRIVE: &str = concat!(
+    "update sagabus_dead_letter set status = 'redriven' where status = 'open' and id in ",
+    ids!(),
+    " returning id, message_id, message_type, endpoint"
+);
+
+/// Writes the rows of what was redriven, in the order of the dead letters. Their place in line is
+/// the last.
+const SEND_AGAIN: &str = concat!(
+    "insert into sagabus_outbox (message_id, message_type, destination, key, per_key, headers, ",
+    "body, available_at, created_at) select d.message_id, d.message_type, '@' || d.endpoint, ",
+    "d.key, coalesce(e.per_key, 0) = 1 and d.key is not null, d.headers, d.body, ",
+    now!(),
+    ", ",
+    now!(),
+    " from sagabus_dead_letter d left join sagabus_endpoint e on e.name = d.endpoint ",
+    "where d.id in ",
+    ids!(),
+    " order by d.id"
+);
+
+const DISCARD: &str = concat!(
+    "update sagabus_dead_letter set status = 'discarded' where status = 'open' and id in ",
+    ids!(),
+    " returning id, message_id, message_type, endpoint"
+);
+
+/// Of two that ask for one place, the later stays as it is.
+const RESTORE: &str = concat!(
+    "update sagabus_dead_letter as d set status = 'open' where status = 'discarded' and id in ",
+    ids!(),
+    " and not exists (select 1 from sagabus_dead_letter o where o.endpoint = d.endpoint ",
+    "and o.message_id = d.message_id and (o.status = 'open' or o.id < d.id ",
+    "and o.status = 'discarded' and o.id in ",
+    ids!(),
+    ")) returning id, message_id, message_type, endpoint"
+);
+
+/// A command that nobody took goes to the endpoint that takes it by now.
+const FIND_PARKED: &str = concat!(
+    "select o.id, o.message_id, o.message_type, o.destination from sagabus_outbox o ",
+    "where o.parked is not null and o.id in ",
+    ids!(),
+    " and (o.destination not like '?%' or exists (select 1 from sagabus_subscription s ",
+    "where s.message_type = o.message_type and s.kind = 'command')) order by o.id"
+);
+
+const ADDRESS: &str = concat!(
+    "update sagabus_outbox as o set destination = '@' || e.name, ",
+    "per_key = e.per_key = 1 and o.key is not null and coalesce(o.due_at, 0) <= ",
+    now!(),
+    " from sagabus_subscription s join sagabus_endpoint e on e.id = s.endpoint_id ",
+    "where o.destination like '?%' and s.message_type = o.message_type and s.kind = 'command' ",
+    "and o.id in ",
+    ids!()
+);
+
+const RELEASE: &str = concat!(
+    "update sagabus_outbox set parked = null, starts = 0, failures = 0, solo_starts = 0, ",
+    "attempts = null, available_at = max(",
+    now!(),
+    ", coalesce(due_at, 0)) where id in ",
+    ids!()
+);
+
+const REMOVE_ROWS: &str = concat!(
+    "delete from sagabus_outbox where parked is not null and id in ",
+    ids!(),
+    " returning id, message_id, message_type, destination"
+);
+
+const REMOVE_SUBSCRIPTION: &str = "delete from sagabus_subscription where message_type = $2 \
+    and endpoint_id = (select id from sagabus_endpoint where name = $1) returning endpoint_id";
+
+const REMOVE_SUBSCRIPTIONS: &str = "delete from sagabus_subscription \
+    where endpoint_id = (select id from sagabus_endpoint where name = $1)";
+
+/// Asks for an endpoint that nothing waits for.
+const FIND_IDLE_ENDPOINT: &str = "select id from sagabus_endpoint where name = $1 \
+    and not exists (select 1 from sagabus_outbox where destination = '@' || $1) \
+    and not exists (select 1 from sagabus_dead_letter where status = 'open' and endpoint = $1)";
+
+const REMOVE_ENDPOINT: &str = "delete from sagabus_endpoint where name = $1";
+
+const RAISE_ROUTES: &str = "update sagabus_store set routes_version = routes_version + 1";
+
+const PUT_AUDIT: &str = concat!(
+    "insert into sagabus_audit (at, who, action, why, detail) values (",
+    now!(),
+    ", $1, $2, $3, $4)"
+);
+
+/// What was done: the ids that changed, and an object for the audit per row.
+type Done = (Vec<i64>, Vec<Value>);
+
+/// Carries a change out.
+pub(super) async fn change(store: &SqliteStore, change: &Change) -> Result<Vec<i64>, StoreError> {
+    change.check()?;
+    let mut write = store.write().await?;
+    write
+        .step("begin immediate", SqliteArguments::default())
+        .await?;
+    let (ids, detail) = carry_out(&mut write, &change.action).await?;
+    if detail.is_empty() {
+        write.rollback().await;
+        return Ok(ids);
+    }
+    let detail = serde_json::to_vec(&detail).expect("a JSON value is always JSON");
+    let mut arguments = SqliteArguments::default();
+    add(&mut arguments, change.who.clone())?;
+    add(&mut arguments, change.action.as_str())?;
+    add(&mut arguments, change.why.clone())?;
+    add(&mut arguments, detail)?;
+    write.step(PUT_AUDIT, arguments).await?;
+    write.commit().await?;
+    drop(write);
+    store.nudge();
+    Ok(ids)
+}
+
+/// Runs the statements of an action inside the open transaction.
+async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreError> {
+    let done = match action {
+        Action::RedriveDeadLetters(ids) => {
+            let done = dead_letters(write, REDRIVE, ids).await?;
+            write.step(SEND_AGAIN, id_argument(&done.0)?).await?;
+            done
+        }
+        Action::DiscardDeadLetters(ids) => dead_letters(write, DISCARD, ids).await?,
+        Action::RestoreDeadLetters(ids) => dead_letters(write, RESTORE, ids).await?,
+        Action::ReleaseRows(ids) => {
+            let done = summed(write, FIND_PARKED, ids, "destination").await?;
+            write.step(ADDRESS, id_argument(&done.0)?).await?;
+            write.step(RELEASE, id_argument(&done.0)?).await?;
+            done
+        }
+        Action::DiscardRows(ids) => summed(write, REMOVE_ROWS, ids, "destination").await?,
+        Action::RemoveSubscription {
+            endpoint,
+            message_type,
+        } => remove_subscription(write, endpoint, message_type).await?,
+        Action::RemoveEndpoint { endpoint } => remove_endpoint(write, endpoint).await?,
+    };
+    Ok(done)
+}
+
+async fn dead_letters(
+    write: &mut Write,
+    text: &'static str,
+    ids: &[i64],
+) -> Result<Done, StoreError> {
+    summed(write, text, ids, "endpoint").await
+}
+
+/// Runs a text over ids that returns id, message id, type and place of each row that it changed.
+async fn summed(
+    write: &mut Write,
+    text: &'static str,
+    ids: &[i64],
+    place: &str,
+) -> Result<Done, StoreError> {
+    let replies = write.step(text, id_argument(ids)?).await?;
+    let rows = replies.iter().flat_map(|reply| &reply.rows);
+    let mut done = rows
+        .map(|row| sum(row, place).map_err(store_error))
+        .collect::<Result<Vec<_>, _>>()?;
+    // `RETURNING` promises no order.
+    done.sort_by_key(|(id, _)| *id);
+    Ok(done.into_iter().unzip())
+}
+
+fn sum(row: &SqliteRow, place: &str) -> Result<(i64, Value), sqlx::Error> {
+    let id: i64 = row.try_get(0)?;
+    let detail = json!({
+        "id": id,
+        "message_id": row::uuid_from_bytes(row.try_get(1)?).to_string(),
+        "message_type": row.try_get::<String, _>(2)?,
+        place: row.try_get::<String, _>(3)?,
+    });
+    Ok((id, detail))
+}
+
+async fn remove_subscription(
+    write: &mut Write,
+    endpoint: &str,
+    message_type: &str,
+) -> Result<Done, StoreError> {
+    let mut arguments = text_argument(endpoint)?;
+    add(&mut arguments, message_type.to_owned())?;
+    let Some(id) = one_id(write, REMOVE_SUBSCRIPTION, arguments).await? else {
+        return Ok(Done::default());
+    };
+    write.step(RAISE_ROUTES, SqliteArguments::default()).await?;
+    let detail = json!({ "endpoint": endpoint, "message_type": message_type });
+    Ok((vec![id], vec![detail]))
+}
+
+async fn remove_endpoint(write: &mut Write, endpoint: &str) -> Result<Done, StoreError> {
+    let found = one_id(write, FIND_IDLE_ENDPOINT, text_argument(endpoint)?).await?;
+    let Some(id) = found else {
+        return Ok(Done::default());
+    };
+    for text in [REMOVE_SUBSCRIPTIONS, REMOVE_ENDPOINT] {
+        write.step(text, text_argument(endpoint)?).await?;
+    }
+    write.step(RAISE_ROUTES, SqliteArguments::default()).await?;
+    Ok((vec![id], vec![json!({ "endpoint": endpoint })]))
+}
+
+async fn one_id(
+    write: &mut Write,
+    text: &'static str,
+    arguments: SqliteArguments,
+) -> Result<Option<i64>, StoreError> {
+    let replies = write.step(text, arguments).await?;
+    let row = replies.first().and_then(|reply| reply.rows.first());
+    row.map(|row| row.try_get(0).map_err(store_error))
+        .transpose()
+}
+
+fn id_argument(ids: &[i64]) -> Result<SqliteArguments, StoreError> {
+    text_argument(&json!(ids).to_string())
+}
+
+fn text_argument(text: &str) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    add(&mut arguments, text.to_owned())?;
+    Ok(arguments)
+}

@@ -1,0 +1,102 @@
+//! Where each call of an operator goes.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sagabus_core::admin::{
+    About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DestinationOverview,
+    HistoryOf, InstanceFilter, InstanceOverview, Page, RowFilter, StoreAdmin, StoredDeadLetter,
+    StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
+};
+use sagabus_core::store::Instance;
+use sagabus_core::{InstanceId, MessageId, StoreError};
+
+use super::super::store::SqliteStore;
+use super::{change, dead_letters, outgoing, running};
+
+impl StoreAdmin for SqliteStore {
+    fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
+        running::about(self).boxed()
+    }
+
+    fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
+        running::counts(self).boxed()
+    }
+
+    fn find_dead_letters<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredDeadLetter>, StoreError>> {
+        dead_letters::list(self, filter, page).boxed()
+    }
+
+    fn dead_letter_groups<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<DeadLetterGroup>, StoreError>> {
+        dead_letters::groups(self, filter, limit).boxed()
+    }
+
+    fn count_dead_letters<'a>(
+        &'a self,
+        filter: &'a DeadLetterFilter,
+    ) -> BoxFuture<'a, Result<Tally, StoreError>> {
+        dead_letters::count(self, filter).boxed()
+    }
+
+    fn rows<'a>(
+        &'a self,
+        filter: &'a RowFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>> {
+        outgoing::list(self, filter, page).boxed()
+    }
+
+    fn destinations(&self) -> BoxFuture<'_, Result<Vec<DestinationOverview>, StoreError>> {
+        outgoing::destinations(self).boxed()
+    }
+
+    fn hosts(&self) -> BoxFuture<'_, Result<Vec<StoredHost>, StoreError>> {
+        running::hosts(self).boxed()
+    }
+
+    fn endpoints(&self) -> BoxFuture<'_, Result<Vec<StoredEndpoint>, StoreError>> {
+        running::endpoints(self).boxed()
+    }
+
+    fn instance<'a>(
+        &'a self,
+        id: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
+        running::instance(self, id).boxed()
+    }
+
+    fn instances<'a>(
+        &'a self,
+        filter: &'a InstanceFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<InstanceOverview>, StoreError>> {
+        running::instances(self, filter, limit).boxed()
+    }
+
+    fn history<'a>(
+        &'a self,
+        of: &'a HistoryOf,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredHistory>, StoreError>> {
+        running::history(self, of, page).boxed()
+    }
+
+    fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>> {
+        running::taken_over(self, message).boxed()
+    }
+
+    fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
+        running::audit(self, page).boxed()
+    }
+
+    fn change<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Vec<i64>, StoreError>> {
+        change::change(self, change).boxed()
+    }
+}

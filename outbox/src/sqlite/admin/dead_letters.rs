@@ -1,0 +1,274 @@
+//! Dead letters: lists, groups, sums.
+
+use bytes::Bytes;
+use sagabus_core::admin::{
+    DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, First, Page, StoredDeadLetter, Tally,
+};
+use sagabus_core::envelope::Envelope;
+use sagabus_core::{InstanceId, MessageId, StoreError, Timestamp};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments, Row};
+
+use super::super::error::store_error;
+use super::super::store::SqliteStore;
+use crate::row;
+
+/// What the group index knows: `$1` status, `$2` endpoint, `$3` fingerprint, `$4` text in it,
+/// `$5` and `$6` the earliest and the latest time, `$7` and `$8` the id and the largest id.
+macro_rules! narrow {
+    () => {
+        concat!(
+            "status between coalesce($1, '') and coalesce($1, '~') ",
+            "and ($2 is null or endpoint = $2) and ($3 is null or fingerprint = $3) ",
+            "and ($4 is null or instr(lower(fingerprint), lower($4)) > 0) ",
+            "and ($5 is null or at >= $5) and ($6 is null or at < $6) ",
+            "and ($7 is null or id = $7) and ($8 is null or id <= $8)"
+        )
+    };
+}
+
+/// What only the rows know, too: `$9` type, `$10` reason, `$11` key, `$12` message.
+macro_rules! wide {
+    () => {
+        concat!(
+            narrow!(),
+            " and ($9 is null or message_type = $9) and ($10 is null or reason = $10) ",
+            "and ($11 is null or key = $11) and ($12 is null or message_id = $12)"
+        )
+    };
+}
+
+/// Finds the few rows of a key or of a message by their own index.
+macro_rules! by {
+    ("key") => {
+        concat!(wide!(), " and key = $11")
+    };
+    ("message") => {
+        concat!(wide!(), " and message_id = $12")
+    };
+}
+
+macro_rules! columns {
+    () => {
+        "select id, status, endpoint, message_id, message_type, headers, substr(body, 1, $13), \
+         length(body), reason, key, kind, instance_key, fingerprint, attempts, at \
+         from sagabus_dead_letter where "
+    };
+}
+
+/// `$14` and `$15`: behind which id, and how many.
+macro_rules! latest {
+    ($filter:expr) => {
+        concat!(
+            columns!(),
+            $filter,
+            " and ($14 is null or id < $14) order by id desc limit $15"
+        )
+    };
+}
+
+macro_rules! oldest {
+    ($filter:expr) => {
+        concat!(
+            columns!(),
+            $filter,
+            " and ($14 is null or id > $14) order by id limit $15"
+        )
+    };
+}
+
+macro_rules! groups {
+    ($filter:expr) => {
+        concat!(
+            "select endpoint, fingerprint, count(*) as n, min(at), max(at), max(id) ",
+            "from sagabus_dead_letter where ",
+            $filter,
+            " group by endpoint, fingerprint order by n desc, endpoint, fingerprint limit $13"
+        )
+    };
+}
+
+macro_rules! count {
+    ($filter:expr) => {
+        concat!(
+            "select count(*), min(at), max(at), max(id) from sagabus_dead_letter where ",
+            $filter
+        )
+    };
+}
+
+/// The texts of a question, by what the filter looks at.
+struct Texts {
+    latest: &'static str,
+    oldest: &'static str,
+    groups: &'static str,
+    count: &'static str,
+}
+
+const NARROW: Texts = Texts {
+    latest: latest!(wide!()),
+    oldest: oldest!(wide!()),
+    groups: groups!(narrow!()),
+    count: count!(narrow!()),
+};
+
+const WIDE: Texts = Texts {
+    groups: groups!(wide!()),
+    count: count!(wide!()),
+    ..NARROW
+};
+
+const BY_KEY: Texts = Texts {
+    latest: latest!(by!("key")),
+    oldest: oldest!(by!("key")),
+    groups: groups!(by!("key")),
+    count: count!(by!("key")),
+};
+
+const BY_MESSAGE: Texts = Texts {
+    latest: latest!(by!("message")),
+    oldest: oldest!(by!("message")),
+    groups: groups!(by!("message")),
+    count: count!(by!("message")),
+};
+
+fn texts(filter: &DeadLetterFilter) -> &'static Texts {
+    if filter.message.is_some() {
+        &BY_MESSAGE
+    } else if filter.key.is_some() {
+        &BY_KEY
+    } else if filter.message_type.is_some() || filter.reason.is_some() {
+        &WIDE
+    } else {
+        &NARROW
+    }
+}
+
+/// Reads dead letters.
+pub(super) async fn list(
+    store: &SqliteStore,
+    filter: &DeadLetterFilter,
+    page: Page,
+) -> Result<Vec<StoredDeadLetter>, StoreError> {
+    let texts = texts(filter);
+    let text = match page.first {
+        First::Latest => texts.latest,
+        First::Oldest => texts.oldest,
+    };
+    let mut arguments = arguments(filter)?;
+    add(&mut arguments, page.body_bytes_max)?;
+    add(&mut arguments, page.after)?;
+    add(&mut arguments, page.size())?;
+    let rows = sqlx::query_with(text, arguments)
+        .fetch_all(store.reader())
+        .await
+        .map_err(store_error)?;
+    rows.iter()
+        .map(|row| read(row).map_err(store_error))
+        .collect()
+}
+
+/// Groups dead letters by endpoint and fingerprint, the largest first.
+pub(super) async fn groups(
+    store: &SqliteStore,
+    filter: &DeadLetterFilter,
+    limit: u32,
+) -> Result<Vec<DeadLetterGroup>, StoreError> {
+    let mut arguments = arguments(filter)?;
+    add(&mut arguments, Page::latest(limit).size())?;
+    let rows = sqlx::query_with(texts(filter).groups, arguments)
+        .fetch_all(store.reader())
+        .await
+        .map_err(store_error)?;
+    rows.iter()
+        .map(|row| read_group(row).map_err(store_error))
+        .collect()
+}
+
+/// Counts what a filter lets through.
+pub(super) async fn count(
+    store: &SqliteStore,
+    filter: &DeadLetterFilter,
+) -> Result<Tally, StoreError> {
+    let row = sqlx::query_with(texts(filter).count, arguments(filter)?)
+        .fetch_one(store.reader())
+        .await
+        .map_err(store_error)?;
+    read_tally(&row).map_err(store_error)
+}
+
+fn arguments(filter: &DeadLetterFilter) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    let to = &mut arguments;
+    add(to, filter.status.map(DeadLetterStatus::as_str))?;
+    add(to, filter.endpoint.clone())?;
+    add(to, filter.fingerprint.clone())?;
+    add(to, filter.text.clone())?;
+    add(to, filter.since.map(Timestamp::as_micros))?;
+    add(to, filter.until.map(Timestamp::as_micros))?;
+    add(to, filter.id)?;
+    add(to, filter.id_max)?;
+    add(to, filter.message_type.clone())?;
+    add(to, filter.reason.clone())?;
+    add(to, filter.key.clone())?;
+    add(to, filter.message.map(|id| id.as_uuid()))?;
+    Ok(arguments)
+}
+
+fn read(found: &SqliteRow) -> Result<StoredDeadLetter, sqlx::Error> {
+    let kind: Option<String> = found.try_get(10)?;
+    let instance_key: Option<String> = found.try_get(11)?;
+    let attempts: Vec<u8> = found.try_get(13)?;
+    Ok(StoredDeadLetter {
+        id: found.try_get(0)?,
+        status: DeadLetterStatus::from_stored(found.try_get(1)?),
+        endpoint: found.try_get(2)?,
+        envelope: Envelope {
+            id: MessageId::from_uuid(row::uuid_from_bytes(found.try_get(3)?)),
+            message_type: found.try_get::<String, _>(4)?.into(),
+            headers: row::headers_from_json(found.try_get(5)?),
+            body: Bytes::from(found.try_get::<Vec<u8>, _>(6)?),
+        },
+        body_bytes: found.try_get::<i64, _>(7)?.cast_unsigned(),
+        reason: found.try_get(8)?,
+        key: found.try_get(9)?,
+        instance: kind.zip(instance_key).map(|(kind, key)| InstanceId {
+            kind: kind.into(),
+            key,
+        }),
+        fingerprint: found.try_get(12)?,
+        attempts: row::attempts_from_json(Some(&attempts)),
+        at: Timestamp::from_micros(found.try_get(14)?),
+    })
+}
+
+fn read_group(found: &SqliteRow) -> Result<DeadLetterGroup, sqlx::Error> {
+    Ok(DeadLetterGroup {
+        endpoint: found.try_get(0)?,
+        fingerprint: found.try_get(1)?,
+        count: found.try_get::<i64, _>(2)?.cast_unsigned(),
+        first_at: Timestamp::from_micros(found.try_get(3)?),
+        last_at: Timestamp::from_micros(found.try_get(4)?),
+        example: found.try_get(5)?,
+    })
+}
+
+fn read_tally(found: &SqliteRow) -> Result<Tally, sqlx::Error> {
+    Ok(Tally {
+        count: found.try_get::<i64, _>(0)?.cast_unsigned(),
+        first_at: found
+            .try_get::<Option<i64>, _>(1)?
+            .map(Timestamp::from_micros),
+        last_at: found
+            .try_get::<Option<i64>, _>(2)?
+            .map(Timestamp::from_micros),
+        id_max: found.try_get(3)?,
+    })
+}
+
+pub(super) fn add<'t, T>(arguments: &mut SqliteArguments, value: T) -> Result<(), StoreError>
+where
+    T: sqlx::Encode<'t, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    arguments.add(value).map_err(StoreError::Refused)
+}

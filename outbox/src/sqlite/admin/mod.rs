@@ -1,0 +1,7 @@
+//! What operators and tests read and change.
+
+mod contract;
+mod dead_letters;
+mod outgoing;
+mod running;
+mod change;

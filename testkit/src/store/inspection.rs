@@ -1,0 +1,368 @@
+//! What operators see of rows, instances, hosts and endpoints, and what they change there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sagabus_core::admin::{
+    Action, HistoryOf, InstanceFilter, Page, RowFilter, RowState, StoredRow,
+};
+use sagabus_core::endpoint::{EndpointName, Order};
+use sagabus_core::error::StoreError;
+use sagabus_core::id::MessageId;
+use sagabus_core::message::Kind;
+use sagabus_core::store::{Birth, Place, Retention, Subscription, Target};
+use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Reason, Settle};
+
+use super::build::{
+    api, attempts, broker, change as moved, message, message_for, message_to_address,
+};
+use super::harness::{HOUR, Harness, endpoint, instance, registration};
+use super::operators::{dies, does};
+use crate::wait::grow_older;
+
+async fn rows(at: &Harness, filter: &RowFilter) -> Vec<StoredRow> {
+    let found = at.admin.rows(filter, Page::oldest(100)).await;
+    found.expect("rows are shown")
+}
+
+/// Parks a claimed row.
+async fn park(at: &Harness, target: &Target) -> StoredRow {
+    let claimed = at.claim_one(target).await;
+    let park = Settle::Park {
+        row: claimed.row,
+        reason: Reason::Unroutable,
+        attempts: attempts(&["no such place"]),
+    };
+    at.settle([park]).await;
+    let parked = RowFilter {
+        state: Some(RowState::Parked),
+        ..RowFilter::default()
+    };
+    rows(at, &parked).await.remove(0)
+}
+
+/// Its failures belong to the past; everything else of it stays.
+pub async fn a_released_row_is_tried_as_if_it_were_new(at: Arc<Harness>) {
+    let orders = at.orders();
+    let sent = message(&orders).keyed("k");
+    let envelope = sent.envelope().clone();
+    at.write(api().sends(sent)).await;
+    let parked = park(&at, &orders).await;
+    assert_eq!(parked.parked.as_deref(), Some("unroutable"));
+    assert_eq!(parked.attempts[0].error, "no such place");
+    assert_eq!(
+        (parked.envelope.clone(), parked.failures),
+        (envelope.clone(), 1)
+    );
+    assert_eq!(at.counts().await.parked, 1);
+
+    assert_eq!(
+        does(&at, Action::ReleaseRows(vec![parked.id])).await,
+        [parked.id]
+    );
+    assert!(
+        does(&at, Action::ReleaseRows(vec![parked.id]))
+            .await
+            .is_empty()
+    );
+    let claimed = at.claim_one(&orders).await;
+    assert_eq!((claimed.envelope, claimed.row.id), (envelope, parked.id));
+    assert_eq!((claimed.starts, claimed.failures), (1, 0));
+    assert!(claimed.attempts.is_empty());
+    assert_eq!(claimed.key.as_deref(), Some("k"));
+}
+
+/// It stays parked where there is still none.
+pub async fn a_released_command_goes_to_the_endpoint_that_takes_it_by_now(at: Arc<Harness>) {
+    let nobodys = message_for(Place::Nowhere).born(Birth::Parked(Reason::Unroutable));
+    let id = nobodys.id();
+    at.write(api().sends(nobodys)).await;
+    let row = rows(&at, &RowFilter::default()).await.remove(0);
+    assert_eq!(row.destination, "?shop.order-placed");
+    // Events go to whoever takes them when they are published; this one is no command's.
+    assert!(
+        does(&at, Action::ReleaseRows(vec![row.id]))
+            .await
+            .is_empty()
+    );
+    assert_eq!(at.counts().await.parked, 1);
+
+    let mut owner = endpoint("owner", Order::Unordered, &[]);
+    owner.subscriptions.push(Subscription {
+        message_type: "shop.order-placed".into(),
+        kind: Kind::Command,
+    });
+    let host = registration("second", [owner]);
+    let attached = at.store.attach(&host, &at.lifecycle).await;
+    let attached = attached.expect("the host is taken");
+    assert_eq!(does(&at, Action::ReleaseRows(vec![row.id])).await, [row.id]);
+    let name = EndpointName::new("owner").expect("the name is usable");
+    let claimed = at.claim_one(&attached.routes.endpoints[&name]).await;
+    assert_eq!((claimed.row.id, claimed.envelope.id), (row.id, id));
+}
+
+/// A row of an ordered key goes first again where it is the oldest.
+pub async fn a_released_row_takes_its_place_in_line_again(at: Arc<Harness>) {
+    let parcels = at.parcels();
+    let (first, second) = (message(&parcels).keyed("a"), message(&parcels).keyed("a"));
+    let (first_id, second_id) = (first.id(), second.id());
+    at.write(api().sends(first)).await;
+    let parked = park(&at, &parcels).await;
+    at.write(api().sends(second)).await;
+    does(&at, Action::ReleaseRows(vec![parked.id])).await;
+    let head = at.claim_one(&parcels).await;
+    assert_eq!(head.envelope.id, first_id);
+    at.settle([Settle::Delete(head.row)]).await;
+    assert_eq!(at.claim_one(&parcels).await.envelope.id, second_id);
+}
+
+/// What hosts have in hand is theirs.
+pub async fn only_parked_rows_are_released_or_discarded(at: Arc<Harness>) {
+    at.write(api().sends(message(&at.orders()))).await;
+    let parked = park(&at, &at.orders()).await;
+    at.write(api().sends(message(&at.audit()))).await;
+    let moving = RowFilter {
+        state: Some(RowState::Moving),
+        ..RowFilter::default()
+    };
+    let moving = rows(&at, &moving).await.remove(0);
+    assert!(
+        does(&at, Action::ReleaseRows(vec![moving.id]))
+            .await
+            .is_empty()
+    );
+    let both = vec![moving.id, parked.id];
+    assert_eq!(does(&at, Action::DiscardRows(both)).await, [parked.id]);
+    assert_eq!(rows(&at, &RowFilter::default()).await.len(), 1);
+    let entry = at
+        .admin
+        .audit(Page::latest(1))
+        .await
+        .expect("it is shown")
+        .remove(0);
+    assert_eq!(entry.action, "discard_rows");
+    assert_eq!(entry.detail[0]["destination"], "@orders");
+    assert_eq!(
+        entry.detail[0]["message_id"],
+        parked.envelope.id.to_string()
+    );
+}
+
+/// Waiting, due, in hand and parked are told apart.
+pub async fn destinations_are_summed_up(at: Arc<Harness>) {
+    let orders = at.orders();
+    at.write(api().sends(message(&orders))).await;
+    park(&at, &orders).await;
+    at.write(api().sends(message(&orders))).await;
+    at.claim_one(&orders).await;
+    at.write(api().sends(message(&orders))).await;
+    at.write(api().sends(message_to_address("exchange"))).await;
+    grow_older(Duration::from_millis(5)).await;
+    let all = at.admin.destinations().await.expect("they are summed up");
+    let seen: Vec<_> = all
+        .iter()
+        .map(|one| (one.destination.as_str(), one.waiting, one.due, one.parked))
+        .collect();
+    assert_eq!(seen, [("@orders", 2, 1, 1), ("exchange", 1, 1, 0)]);
+    let now = at.admin.about().await.expect("it answers").now;
+    for one in &all {
+        let (since, oldest) = (one.due_since, one.oldest_at);
+        assert!(since.is_some_and(|since| since < now), "{one:?}");
+        assert!(oldest.is_some_and(|oldest| oldest < now), "{one:?}");
+    }
+}
+
+/// In the order of kind and key, page by page.
+pub async fn instances_are_listed_by_kind_and_state(at: Arc<Harness>) {
+    let states = [
+        ("1", "waiting"),
+        ("2", "paid"),
+        ("3", "waiting"),
+        ("4", "waiting"),
+    ];
+    for (key, state) in states {
+        let change = InstanceChange {
+            state: Some(state.into()),
+            ..moved(&instance(key), 0)
+        };
+        at.write(api().changes(change)).await;
+    }
+    at.write(api().completes(&instance("4"), 1)).await;
+    let keys = |filter: InstanceFilter, limit| {
+        let at = Arc::clone(&at);
+        async move {
+            let found = at.admin.instances(&filter, limit).await;
+            let found = found.expect("instances are shown");
+            found.into_iter().map(|one| one.id.key).collect::<Vec<_>>()
+        }
+    };
+    let any = InstanceFilter::default;
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(keys(any(), 10).await, ["1", "2", "3", "4"]);
+    assert_eq!(keys(any(), 2).await, ["1", "2"]);
+    let behind = InstanceFilter {
+        after: Some(instance("2")),
+        ..any()
+    };
+    assert_eq!(keys(behind, 1).await, ["3"]);
+    let running = Some(InstanceStatus::Running);
+    let waiting = InstanceFilter {
+        state: text("waiting"),
+        status: running,
+        ..any()
+    };
+    assert_eq!(keys(waiting, 10).await, ["1", "3"]);
+    let other = InstanceFilter {
+        kind: text("other"),
+        ..any()
+    };
+    assert!(keys(other, 10).await.is_empty());
+    grow_older(Duration::from_millis(5)).await;
+    let now = at.admin.about().await.expect("it answers").now;
+    let idle = InstanceFilter {
+        idle_since: Some(now),
+        ..any()
+    };
+    assert_eq!(keys(idle, 10).await.len(), 4);
+    let ancient = sagabus_core::Timestamp::from_micros(1);
+    let never = InstanceFilter {
+        idle_since: Some(ancient),
+        ..any()
+    };
+    assert!(keys(never, 10).await.is_empty());
+    let last = at
+        .admin
+        .instances(&any(), 10)
+        .await
+        .expect("they are shown")
+        .remove(3);
+    assert_eq!((last.version, last.status), (2, InstanceStatus::Completed));
+    assert!(last.created_at <= last.updated_at);
+}
+
+/// The three questions, and where a message was taken over.
+pub async fn history_tells_of_instance_message_and_conversation(at: Arc<Harness>) {
+    let (orders, audit) = (at.orders(), at.audit());
+    let (first, second) = (MessageId::new(), MessageId::new());
+    let unit = broker(&orders, first).moves(&instance("1"), 0);
+    at.write(unit.records(&orders, first)).await;
+    let unit = broker(&orders, second).moves(&instance("1"), 1);
+    at.write(unit.records(&orders, second)).await;
+    at.write(broker(&audit, first).records(&audit, first)).await;
+    let told = |of: HistoryOf| {
+        let at = Arc::clone(&at);
+        async move {
+            let found = at.admin.history(&of, Page::oldest(10)).await;
+            let found = found.expect("history is shown");
+            let place = |endpoint: Option<String>| endpoint.unwrap_or_default();
+            let lines = found.into_iter();
+            lines
+                .map(|one| (place(one.endpoint), one.entry.message_id))
+                .collect::<Vec<_>>()
+        }
+    };
+    let (at_orders, at_audit) = ("orders".to_owned(), "audit".to_owned());
+    let both = [(at_orders.clone(), first), (at_audit.clone(), first)];
+    assert_eq!(told(HistoryOf::Message(first)).await, both);
+    assert_eq!(told(HistoryOf::Conversation(first.into())).await, both);
+    assert_eq!(
+        told(HistoryOf::Instance(instance("1"))).await,
+        [(at_orders.clone(), first), (at_orders, second)]
+    );
+    assert!(told(HistoryOf::Instance(instance("2"))).await.is_empty());
+    assert!(told(HistoryOf::Message(MessageId::new())).await.is_empty());
+    let taken = at
+        .admin
+        .taken_over(first)
+        .await
+        .expect("the inbox is shown");
+    let places: Vec<_> = taken
+        .iter()
+        .filter_map(|one| one.endpoint.as_deref())
+        .collect();
+    assert_eq!(places, ["audit", "orders"]);
+    let known = at.admin.taken_over(MessageId::new()).await;
+    assert!(known.expect("the inbox is shown").is_empty());
+}
+
+/// The heartbeat moves with every extension.
+pub async fn hosts_are_listed_and_swept_when_they_are_long_gone(at: Arc<Harness>) {
+    let second = registration("second", []);
+    let attached = at.store.attach(&second, &at.lifecycle).await;
+    attached.expect("the host is taken");
+    grow_older(Duration::from_millis(20)).await;
+    at.extend(&[], HOUR).await;
+    let hosts = at.admin.hosts().await.expect("hosts are shown");
+    let seen: Vec<_> = hosts
+        .iter()
+        .map(|one| (one.id, one.name.as_str()))
+        .collect();
+    assert_eq!(seen, [(at.host, "first"), (second.host, "second")]);
+    assert!(hosts[0].heartbeat_at > hosts[0].started_at);
+    assert_eq!(hosts[1].definitions, second.definitions);
+
+    let kept = Retention {
+        history: Duration::from_secs(60),
+        ..Retention::default()
+    };
+    at.store.sweep(&kept).await.expect("a sweep is answered");
+    assert_eq!(at.admin.hosts().await.expect("they are shown").len(), 2);
+    grow_older(Duration::from_millis(5)).await;
+    let gone = Retention {
+        history: Duration::ZERO,
+        ..Retention::default()
+    };
+    at.store.sweep(&gone).await.expect("a sweep is answered");
+    assert!(at.admin.hosts().await.expect("they are shown").is_empty());
+}
+
+/// The routes that every commit is checked against change with it.
+pub async fn a_removed_subscription_gets_no_more_messages(at: Arc<Harness>) {
+    let remove = |message_type: &str| Action::RemoveSubscription {
+        endpoint: "orders".to_owned(),
+        message_type: message_type.to_owned(),
+    };
+    assert!(does(&at, remove("shop.unknown")).await.is_empty());
+    let id = i64::from(at.orders().id.0);
+    assert_eq!(does(&at, remove("shop.order-placed")).await, [id]);
+    assert!(does(&at, remove("shop.order-placed")).await.is_empty());
+    let stale = at.group([api().sends(message(&at.orders()))]);
+    let Err(StoreError::StaleRoutes(routes)) = at.store.commit(&stale).await else {
+        panic!("placements by former routes are refused");
+    };
+    let takers = &routes.subscribers["shop.order-placed"];
+    let names: Vec<_> = takers.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["parcels"]);
+    let endpoints = at.admin.endpoints().await.expect("endpoints are shown");
+    let orders = endpoints.iter().find(|one| one.name == "orders");
+    assert_eq!(orders.map(|one| one.subscriptions.len()), Some(0));
+    let event = ("shop.order-placed".to_owned(), "event".to_owned());
+    assert_eq!(endpoints[2].subscriptions, [event]);
+    assert_eq!(endpoints[2].order, Order::PerKey);
+}
+
+/// Rows and open dead letters keep it; a new one gets an integer of its own.
+pub async fn an_endpoint_is_removed_when_nothing_waits_for_it(at: Arc<Harness>) {
+    let remove = || Action::RemoveEndpoint {
+        endpoint: "orders".to_owned(),
+    };
+    let orders = at.orders();
+    let dead = dies(&at, &orders, "no", None).await;
+    assert!(does(&at, remove()).await.is_empty());
+    does(&at, Action::RedriveDeadLetters(vec![dead])).await;
+    assert!(does(&at, remove()).await.is_empty());
+    let claimed = at.claim_one(&orders).await;
+    at.settle([Settle::Delete(claimed.row)]).await;
+    assert_eq!(does(&at, remove()).await, [i64::from(orders.id.0)]);
+    assert!(does(&at, remove()).await.is_empty());
+    let endpoints = at.admin.endpoints().await.expect("endpoints are shown");
+    let names: Vec<_> = endpoints.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["audit", "parcels"]);
+
+    let again = registration("again", [endpoint("orders", Order::Unordered, &[])]);
+    let attached = at.store.attach(&again, &at.lifecycle).await;
+    let attached = attached.expect("the host is taken");
+    let others = [at.audit().id, at.parcels().id];
+    let new = attached.endpoints[&orders.name];
+    assert!(!others.contains(&new), "{new:?} is an integer of its own");
+}
