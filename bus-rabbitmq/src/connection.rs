@@ -175,6 +175,14 @@ impl Link {
         }
     }
 
+    /// Says whether there is a connection, as far as is known.
+    pub(crate) fn is_connected(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Up { connection, .. } => connection.status().connected(),
+            State::Starting | State::Down { .. } => false,
+        }
+    }
+
     /// Returns why the broker takes no messages, where it said so.
     pub(crate) fn blocked(&self) -> Option<TransportError> {
         match &*self.state.borrow() {

@@ -1,6 +1,6 @@
 //! Deliveries in: one channel per endpoint, acks after the commit, a new channel when one is lost.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -140,6 +140,10 @@ impl Receiver {
                 },
             };
             self.outages.began(&self.endpoint, &failure.to_string());
+            if !self.link.is_connected() {
+                // The connection's outage, which is logged once and not by every endpoint.
+                continue;
+            }
             tokio::select! {
                 () = outage.failed(&failure) => {}
                 () = deliveries.closed() => return,
@@ -194,7 +198,7 @@ impl Receiver {
             consumers,
             answers,
             answered,
-            waiting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
         })
     }
 
@@ -224,7 +228,7 @@ struct Session {
     answers: mpsc::UnboundedSender<Answer>,
     answered: mpsc::UnboundedReceiver<Answer>,
     /// Deliveries to give back when their time has come.
-    waiting: BTreeMap<(Instant, u64), ()>,
+    waiting: BTreeSet<(Instant, u64)>,
 }
 
 impl Session {
@@ -235,7 +239,7 @@ impl Session {
     ) -> Option<TransportError> {
         let mut batch = Vec::with_capacity(ANSWERS_AT_ONCE);
         loop {
-            let due = self.waiting.keys().next().map(|(at, _)| *at);
+            let due = self.waiting.first().map(|(at, _)| *at);
             let due = due.unwrap_or_else(|| Instant::now() + LONG);
             let result = tokio::select! {
                 biased;
@@ -310,15 +314,15 @@ impl Session {
         if delay.is_zero() {
             return self.give_back(tag).await;
         }
-        self.waiting.insert((Instant::now() + delay, tag), ());
+        self.waiting.insert((Instant::now() + delay, tag));
         Ok(())
     }
 
     async fn give_back_due(&mut self) -> lapin::Result<()> {
         let now = Instant::now();
-        while let Some(((at, tag), ())) = self.waiting.pop_first() {
+        while let Some((at, tag)) = self.waiting.pop_first() {
             if at > now {
-                self.waiting.insert((at, tag), ());
+                self.waiting.insert((at, tag));
                 break;
             }
             self.give_back(tag).await?;
