@@ -95,7 +95,7 @@ pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
         Self: Sized,
         M: Message + Correlate<Self>,
     {
-        When::new(Trigger::by_key::<Self, M>()).only(condition)
+        When::new(Trigger::by_key::<Self, M>()).given(condition)
     }
 
     /// As [`when`](Self::when), for messages that no [`when_if`](Self::when_if) before it took.

@@ -60,10 +60,9 @@ impl<S: Saga, M: Send + Sync + 'static> When<S, M, NotStarted, Open> {
         }
     }
 
-    pub(crate) fn only(
-        mut self,
-        condition: impl Fn(&S, &M) -> bool + Send + Sync + 'static,
-    ) -> Self {
+    /// Takes the message only where `condition` is true, as [`Saga::when_if`] does: for answers, news
+    /// and labels. Branches are tried in the order in which they are declared.
+    pub fn given(mut self, condition: impl Fn(&S, &M) -> bool + Send + Sync + 'static) -> Self {
         self.transition.condition = Some(erased(condition));
         self
     }

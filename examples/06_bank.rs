@@ -1,0 +1,141 @@
+//! Sixty-four transfers at once from one account that has money for half of them: nobody is
+//! overdrawn, and no money is lost or made.
+
+use sagabus::memory::MemoryStore;
+use sagabus::prelude::*;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+const TRANSFERS: u32 = 64;
+const CENTS: i64 = 100;
+
+#[derive(Command, Clone, Serialize, Deserialize)]
+#[message("bank.open", correlate(Account = name))]
+struct Open {
+    name: String,
+    cents: i64,
+}
+
+#[derive(Command, Clone, Serialize, Deserialize)]
+#[message("bank.transfer", correlate(Account = from))]
+struct Transfer {
+    from: String,
+    to: String,
+    cents: i64,
+}
+
+#[derive(Command, Clone, Serialize, Deserialize)]
+#[message("bank.credit", correlate(Account = name))]
+struct Credit {
+    name: String,
+    cents: i64,
+}
+
+/// The account after a transfer was refused or money has come.
+#[derive(Event, Serialize, Deserialize)]
+#[message("bank.told")]
+struct Told {
+    name: String,
+    cents: i64,
+    was_refused: bool,
+}
+
+#[derive(Serialize, Deserialize, Saga)]
+#[saga(key = String, state = Stage)]
+struct Account {
+    name: String,
+    cents: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, State)]
+enum Stage {
+    Opened,
+}
+
+fn accounts() -> StateMachine<Account> {
+    let told = |account: &Account, was_refused| Told {
+        name: account.name.clone(),
+        cents: account.cents,
+        was_refused,
+    };
+    StateMachine::named("account")
+        .endless()
+        .initially(
+            Account::when::<Open>()
+                .init(|m| Account {
+                    name: m.name.clone(),
+                    cents: m.cents,
+                })
+                .transition_to(Stage::Opened),
+        )
+        .during(
+            Stage::Opened,
+            Account::when_if::<Transfer>(|account, m| account.cents >= m.cents)
+                .then(|account, m| account.cents -= m.cents)
+                .send(|_, m| Credit {
+                    name: m.to.clone(),
+                    cents: m.cents,
+                })
+                .stay(),
+        )
+        .during(
+            Stage::Opened,
+            Account::when_else::<Transfer>()
+                .publish(move |account, _| told(account, true))
+                .stay(),
+        )
+        .during(
+            Stage::Opened,
+            Account::when::<Credit>()
+                .then(|account, m| account.cents += m.cents)
+                .publish(move |account, _| told(account, false))
+                .stay(),
+        )
+}
+
+async fn note(event: Told, seen: State<mpsc::Sender<Told>>) -> Result {
+    seen.send(event).await?;
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let (sender, mut seen) = mpsc::channel::<Told>(64);
+    let host = Host::builder("bank")
+        .store(MemoryStore::new())
+        .state(sender)
+        .endpoint("accounts", |e| e.machine(accounts()))
+        .endpoint("notes", |e| e.handle(note))
+        .build()?;
+    let host = host.start().await?;
+    let bus = host.bus();
+    let rich = i64::from(TRANSFERS / 2) * CENTS;
+    for (name, cents) in [("Ada", rich), ("Bob", 0)] {
+        let name = name.to_owned();
+        bus.send(Open { name, cents }).await?;
+    }
+    let transfers = (0..TRANSFERS).map(|_| {
+        let transfer = Transfer {
+            from: "Ada".to_owned(),
+            to: "Bob".to_owned(),
+            cents: CENTS,
+        };
+        let bus = bus.clone();
+        async move { bus.send(transfer).await }
+    });
+    futures_util::future::try_join_all(transfers).await?;
+    let (mut refused, mut bob) = (0, 0);
+    for _ in 0..TRANSFERS {
+        let Some(told) = seen.recv().await else { break };
+        assert!(told.cents >= 0, "{} is overdrawn", told.name);
+        if told.was_refused {
+            refused += 1;
+        } else {
+            bob = bob.max(told.cents);
+        }
+    }
+    println!("{refused} transfers refused, Bob has {bob} cents");
+    assert_eq!((refused, bob), (TRANSFERS / 2, rich));
+    host.stop(5.secs()).await;
+    Ok(())
+}
