@@ -1,0 +1,279 @@
+//! What can be asked, as clap knows it.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::filter::DeadLetters;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed, or refused because it would harm what runs
+  2  the arguments are wrong, or a change was not confirmed
+  3  there is nothing by that id or name
+  4  the store cannot be used: no such file, not reachable, or a schema of another release
+  5  a bulk change stopped half-way; what was done is done, and the same command goes on
+
+Examples:
+  sagabus --store orders.db status
+  sagabus --store postgres://user@host/orders dead-letters groups
+  SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --why 'gateway is back'";
+
+/// Looks into a sagabus database and puts right what went wrong.
+#[derive(Debug, Parser)]
+#[command(name = "sagabus", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// The database: a SQLite file, or postgres://user:password@host/database.
+    #[arg(
+        long,
+        env = "SAGABUS_STORE",
+        hide_env_values = true,
+        global = true,
+        value_name = "URL"
+    )]
+    pub(crate) store: Option<String>,
+    /// Print JSON: one document, whole, with stable names.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) operator: OperatorArguments,
+    #[command(subcommand)]
+    pub(crate) noun: Noun,
+}
+
+/// Who changes something, and whether that is certain.
+#[derive(Debug, Args)]
+pub(crate) struct OperatorArguments {
+    /// Make the change without asking.
+    #[arg(long, global = true)]
+    pub(crate) yes: bool,
+    /// Only show what would be changed.
+    #[arg(long, global = true, conflicts_with = "yes")]
+    pub(crate) dry_run: bool,
+    /// Why, for the audit.
+    #[arg(long, global = true, default_value = "", value_name = "TEXT")]
+    pub(crate) why: String,
+    /// Who, for the audit.
+    #[arg(long, global = true, env = "SAGABUS_WHO", value_name = "NAME")]
+    pub(crate) who: Option<String>,
+}
+
+/// What it is about.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Noun {
+    /// How the whole is doing, and what to do about it.
+    Status,
+    /// Messages that stopped being tried.
+    #[command(subcommand)]
+    DeadLetters(DeadLettersVerb),
+    /// Messages that are still to be sent or handled.
+    #[command(subcommand)]
+    Outbox(OutboxVerb),
+    /// Sagas, machines and flows.
+    #[command(subcommand)]
+    Sagas(SagasVerb),
+    /// Single messages.
+    #[command(subcommand)]
+    Messages(MessagesVerb),
+    /// Processes that run, or ran.
+    Hosts,
+    /// Named receivers and what they take.
+    #[command(subcommand)]
+    Endpoints(EndpointsVerb),
+    /// What hosts said of themselves: endpoints, handlers, machines.
+    Describe {
+        /// Only the latest host of this name.
+        host: Option<String>,
+    },
+    /// Creates or updates the schema.
+    Migrate(MigrateArguments),
+    /// What operators changed.
+    Audit(PageArguments),
+}
+
+/// Which part of a list.
+#[derive(Debug, Args)]
+pub(crate) struct PageArguments {
+    /// How many at most.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) limit: u32,
+    /// Go on behind this id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<i64>,
+    /// The oldest first.
+    #[arg(long)]
+    pub(crate) oldest_first: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersVerb {
+    /// List them, the latest first.
+    List {
+        #[command(flatten)]
+        filter: DeadLetters,
+        #[command(flatten)]
+        page: PageArguments,
+    },
+    /// Show one: headers, body, every attempt.
+    Show {
+        /// Its id, as `list` shows it.
+        id: i64,
+    },
+    /// Count them by endpoint and kind of failure.
+    Groups {
+        #[command(flatten)]
+        filter: DeadLetters,
+        /// How many groups at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+    },
+    /// Let hosts handle them again.
+    Retry(BulkArguments),
+    /// Say that they are not wanted any more; they stay readable.
+    Discard(BulkArguments),
+    /// Open discarded ones again.
+    Restore(BulkArguments),
+}
+
+/// Which dead letters a change is for, and how fast it goes.
+#[derive(Debug, Args)]
+pub(crate) struct BulkArguments {
+    /// These ones.
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<i64>,
+    #[command(flatten)]
+    pub(crate) filter: DeadLetters,
+    /// All there are: needed where nothing else says which.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// How many in one transaction.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) batch: u32,
+    /// How many in a second at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OutboxVerb {
+    /// Sum up what waits, per destination.
+    List,
+    /// List rows that wait for an operator.
+    Parked {
+        #[command(flatten)]
+        filter: RowArguments,
+        #[command(flatten)]
+        page: PageArguments,
+    },
+    /// List all rows.
+    Rows {
+        #[command(flatten)]
+        filter: RowArguments,
+        #[command(flatten)]
+        page: PageArguments,
+    },
+    /// Show one row: headers, body, every attempt.
+    Show {
+        /// Its id.
+        id: i64,
+    },
+    /// Let hosts try parked rows again.
+    Release(RowChangeArguments),
+    /// Remove parked rows for good.
+    Discard(RowChangeArguments),
+}
+
+/// Which rows of the outbox.
+#[derive(Debug, Args)]
+pub(crate) struct RowArguments {
+    /// Only for this destination: `@endpoint`, or an address.
+    #[arg(long)]
+    pub(crate) destination: Option<String>,
+    /// Only this message type.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) message_type: Option<String>,
+    /// Only rows parked for this reason.
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+}
+
+/// Which parked rows a change is for.
+#[derive(Debug, Args)]
+pub(crate) struct RowChangeArguments {
+    /// These ones.
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<i64>,
+    #[command(flatten)]
+    pub(crate) filter: RowArguments,
+    /// All there are: needed where nothing else says which.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SagasVerb {
+    /// List instances in the order of kind and key.
+    List {
+        /// Only this kind.
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only this state.
+        #[arg(long)]
+        state: Option<String>,
+        /// Also those that are over.
+        #[arg(long)]
+        completed: bool,
+        /// Only those that did not move for so long: 90s, 15m, 2h, 3d.
+        #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
+        idle_for: Option<std::time::Duration>,
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Go on behind the instance of this kind and `--after-key`.
+        #[arg(long, value_name = "KIND", requires = "after_key")]
+        after_kind: Option<String>,
+        /// Go on behind the instance of `--after-kind` and this key.
+        #[arg(long, value_name = "KEY", requires = "after_kind")]
+        after_key: Option<String>,
+    },
+    /// Show one instance: state, data, timers, history.
+    Show {
+        /// Its kind, as `list` shows it.
+        kind: String,
+        /// Its key.
+        key: String,
+        /// How many history entries, the latest.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+        history: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MessagesVerb {
+    /// Tell all that the tables know about a message: where it came, what it did, what it caused.
+    Show {
+        /// Its identity.
+        id: sagabus_core::MessageId,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointsVerb {
+    /// List them with what they take.
+    List,
+    /// Remove one that no host runs any more, or one of its subscriptions.
+    Remove {
+        /// Its name.
+        name: String,
+        /// Only its subscription to this type.
+        #[arg(long = "type", value_name = "TYPE")]
+        message_type: Option<String>,
+    },
+}
+
+/// How the schema is made.
+#[derive(Debug, Args)]
+pub(crate) struct MigrateArguments {
+    /// Only print the statements, for those who run their own.
+    #[arg(long)]
+    pub(crate) print: bool,
+}

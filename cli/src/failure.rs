@@ -1,0 +1,61 @@
+//! Why a command was not done, and its exit code.
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use sagabus_core::StoreError;
+use sagabus_core::error::chain;
+use sagabus_ops::OpsError;
+
+use crate::text::safe;
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The arguments do not say what to do.
+    #[error("{0}")]
+    Usage(String),
+    /// A change was not confirmed.
+    #[error("{0}")]
+    NotConfirmed(String),
+    /// A bulk change stopped half-way.
+    #[error("{0}")]
+    HalfWay(String),
+    /// What operators do was not done.
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    /// The answer could not be written.
+    #[error("cannot write the answer")]
+    Output(#[from] io::Error),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Ops(error.into())
+    }
+}
+
+impl Failure {
+    /// Returns the code, as `--help` documents it.
+    fn code(&self) -> u8 {
+        match self {
+            Self::Output(error) if error.kind() == ErrorKind::BrokenPipe => 0,
+            Self::Usage(_) | Self::NotConfirmed(_) => 2,
+            Self::HalfWay(_) => 5,
+            Self::Ops(OpsError::NotFound(_)) => 3,
+            Self::Ops(OpsError::Store(StoreError::Setup(_) | StoreError::Unavailable(_))) => 4,
+            Self::Ops(_) | Self::Output(_) => 1,
+        }
+    }
+
+    /// Says on standard error what is wrong, and returns the code. Who closed the pipe has seen
+    /// enough and is told nothing.
+    pub(crate) fn report(&self) -> ExitCode {
+        let code = self.code();
+        if code != 0 {
+            let text = safe(&chain(self));
+            let _ = writeln!(io::stderr(), "error: {text}"); // Nobody is left to be told.
+        }
+        ExitCode::from(code)
+    }
+}

@@ -1,0 +1,113 @@
+//! `sagabus hosts` and `sagabus describe`.
+
+use sagabus_core::Timestamp;
+use sagabus_core::admin::StoreAdmin;
+use sagabus_ops::status::is_alive;
+use sagabus_ops::{OpsError, shape};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::ago;
+
+/// Lists hosts.
+pub(crate) async fn list(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    out: &Output,
+) -> Result<(), Failure> {
+    let found = admin.hosts().await?;
+    let document = || {
+        let all = found.iter().map(|one| shape::host(one, now));
+        json!({ "hosts": all.collect::<Vec<_>>() })
+    };
+    if out.json(document)? {
+        return Ok(());
+    }
+    let rows: Vec<_> = found
+        .iter()
+        .map(|one| {
+            let state = if is_alive(one, now) { "alive" } else { "gone" };
+            let endpoints = one.definitions["endpoints"].as_array();
+            let names = endpoints.into_iter().flatten();
+            let names: Vec<_> = names.filter_map(|one| one["endpoint"].as_str()).collect();
+            vec![
+                one.name.clone(),
+                state.to_owned(),
+                ago(now, one.heartbeat_at),
+                ago(now, one.started_at),
+                one.definitions["version"].as_str().unwrap_or("").to_owned(),
+                one.id.to_string(),
+                names.join(", "),
+            ]
+        })
+        .collect();
+    let columns = [
+        "name",
+        "state",
+        "heard",
+        "started",
+        "version",
+        "id",
+        "endpoints",
+    ];
+    out.table(&columns, &rows, "no host was ever here")
+}
+
+/// Shows what hosts said of themselves: the latest of each name.
+pub(crate) async fn describe(
+    admin: &dyn StoreAdmin,
+    name: Option<&str>,
+    out: &Output,
+) -> Result<(), Failure> {
+    let mut found = admin.hosts().await?;
+    let mut seen = std::collections::HashSet::new();
+    found
+        .retain(|host| name.is_none_or(|name| host.name == name) && seen.insert(host.name.clone()));
+    if found.is_empty() {
+        return Err(OpsError::NotFound(match name {
+            Some(name) => format!("no host `{name}` was ever here; `sagabus hosts` shows who was"),
+            None => "no host was ever here".to_owned(),
+        })
+        .into());
+    }
+    let document =
+        || json!({ "hosts": found.iter().map(|one| &one.definitions).collect::<Vec<_>>() });
+    if out.json(document)? {
+        return Ok(());
+    }
+    for host in &found {
+        out.line(&format!("host {}", host.name))?;
+        for endpoint in host.definitions["endpoints"]
+            .as_array()
+            .into_iter()
+            .flatten()
+        {
+            describe_endpoint(endpoint, out)?;
+        }
+    }
+    Ok(())
+}
+
+fn describe_endpoint(endpoint: &Value, out: &Output) -> Result<(), Failure> {
+    let text = |value: &Value| match value.as_str() {
+        Some(text) => text.to_owned(),
+        None => value.to_string(),
+    };
+    out.line(&format!(
+        "  endpoint {} (order {}, retry {} at once and {} later)",
+        text(&endpoint["endpoint"]),
+        text(&endpoint["order"]),
+        endpoint["retry"]["immediate"],
+        endpoint["retry"]["delayed"]
+    ))?;
+    for handler in endpoint["handlers"].as_array().into_iter().flatten() {
+        out.line(&format!(
+            "    {} {} -> {}",
+            text(&handler["kind"]),
+            text(&handler["type"]),
+            text(&handler["handler"])
+        ))?;
+    }
+    Ok(())
+}

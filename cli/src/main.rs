@@ -1,0 +1,7 @@
+//! The program `sagabus`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sagabus_cli::main()
+}

@@ -1,0 +1,165 @@
+//! `sagabus messages`, and how an envelope is shown.
+
+use bytes::Bytes;
+use sagabus_core::admin::{StoreAdmin, StoredHistory};
+use sagabus_core::unit_of_work::Attempt;
+use sagabus_core::{Envelope, Timestamp};
+use sagabus_ops::messages::biography;
+use sagabus_ops::shape;
+use serde_json::Value;
+
+use crate::arguments::MessagesVerb;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::ago;
+
+/// How much of a body people are shown; `--json` has it all.
+const BODY_CHARS_MAX: usize = 4_000;
+
+pub(crate) async fn run(
+    admin: &dyn StoreAdmin,
+    verb: &MessagesVerb,
+    out: &Output,
+) -> Result<(), Failure> {
+    let MessagesVerb::Show { id } = verb;
+    let found = biography(admin, *id).await?;
+    if out.json(|| shape::biography(&found))? {
+        return Ok(());
+    }
+    out.line(&format!("message {id}"))?;
+    for one in &found.taken_over {
+        let endpoint = one.endpoint.as_deref().unwrap_or("(removed)");
+        out.line(&format!("{}  taken over at {endpoint}", one.at))?;
+    }
+    for one in &found.history {
+        out.line(&format!("{}  {}", one.at, told(one)))?;
+        for (message, message_type) in &one.entry.detail.sent {
+            out.line(&format!("    sent {message_type} {message}"))?;
+        }
+    }
+    for one in &found.dead_letters {
+        out.line(&format!(
+            "{}  given up at {}: dead letter {} ({}), {}",
+            one.at,
+            one.endpoint,
+            one.id,
+            one.status.as_str(),
+            one.fingerprint
+        ))?;
+    }
+    for one in &found.rows {
+        let state = match &one.parked {
+            Some(reason) => format!("parked ({reason})"),
+            None => format!("waits until {}", one.available_at),
+        };
+        out.line(&format!(
+            "{}  row {} for {}: {state}",
+            one.created_at, one.id, one.destination
+        ))?;
+    }
+    Ok(())
+}
+
+/// Tells what a history entry says in a line.
+fn told(one: &StoredHistory) -> String {
+    let entry = &one.entry;
+    let endpoint = one.endpoint.as_deref().unwrap_or("(removed)");
+    let mut told = format!("{} handled at {endpoint}", entry.message_type);
+    if let Some(cause) = entry.detail.causation_id {
+        told.push_str(&format!(", caused by {cause}"));
+    }
+    if let Some((id, version)) = &entry.instance {
+        told.push_str(&format!(", {} {} to version {version}", id.kind, id.key));
+    }
+    if let (Some(from), Some(to)) = (&entry.detail.state_from, &entry.detail.state_to) {
+        told.push_str(&format!(" ({from} to {to})"));
+    }
+    if let Some(note) = &entry.detail.note {
+        told.push_str(&format!(", {note}"));
+    }
+    told
+}
+
+/// Prints what moved an instance.
+pub(crate) fn history_table(
+    now: Timestamp,
+    history: &[StoredHistory],
+    out: &Output,
+) -> Result<(), Failure> {
+    let rows: Vec<_> = history
+        .iter()
+        .map(|one| {
+            let detail = &one.entry.detail;
+            let state = |state: &Option<std::borrow::Cow<'_, str>>| {
+                state.as_deref().unwrap_or("").to_owned()
+            };
+            let version = one
+                .entry
+                .instance
+                .as_ref()
+                .map(|(_, version)| version.to_string());
+            vec![
+                version.unwrap_or_default(),
+                ago(now, one.at),
+                one.entry.message_type.to_string(),
+                state(&detail.state_from),
+                state(&detail.state_to),
+                detail.sent.len().to_string(),
+                one.entry.message_id.to_string(),
+            ]
+        })
+        .collect();
+    let columns = ["version", "when", "by", "from", "to", "sent", "message"];
+    out.table(
+        &columns,
+        &rows,
+        "no history (forgotten by now, or not kept)",
+    )
+}
+
+/// Prints headers, attempts and body of a message.
+pub(crate) fn envelope(
+    envelope: &Envelope,
+    body_bytes: u64,
+    attempts: &[Attempt],
+    out: &Output,
+) -> Result<(), Failure> {
+    out.line("")?;
+    for (name, value) in envelope.headers.iter() {
+        out.line(&format!("{name}: {value}"))?;
+    }
+    out.line("")?;
+    for (at, attempt) in attempts.iter().enumerate() {
+        out.line(&format!(
+            "attempt {} {} on {}",
+            at + 1,
+            attempt.at,
+            attempt.host
+        ))?;
+        out.line(&format!("    {}", attempt.error))?;
+    }
+    if !attempts.is_empty() {
+        out.line("")?;
+    }
+    body(&envelope.body, body_bytes, out)
+}
+
+/// Prints a body where it is text, JSON with line ends; else says how long it is.
+pub(crate) fn body(body: &Bytes, body_bytes: u64, out: &Output) -> Result<(), Failure> {
+    let Ok(text) = std::str::from_utf8(body) else {
+        return out.line(&format!(
+            "(body of {body_bytes} bytes that are no text; see --json)"
+        ));
+    };
+    let text = match serde_json::from_str::<Value>(text) {
+        Ok(json) if json.is_object() || json.is_array() => format!("{json:#}"),
+        _ => text.to_owned(),
+    };
+    let cut = text.char_indices().nth(BODY_CHARS_MAX);
+    let end = cut.map_or(text.len(), |(at, _)| at);
+    out.text(&text[..end])?;
+    match cut {
+        Some(_) => out.line(&format!("(cut; {body_bytes} bytes in all, see --json)")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,233 @@
+//! `sagabus outbox`.
+
+use sagabus_core::Timestamp;
+use sagabus_core::admin::{PAGE_MAX, RowFilter, RowState, StoreAdmin, StoredRow};
+use sagabus_ops::outbox::{self, Verb};
+use sagabus_ops::shape;
+use serde_json::json;
+
+use crate::arguments::{
+    OperatorArguments, OutboxVerb, PageArguments, RowArguments, RowChangeArguments,
+};
+use crate::confirm::{Answer, confirm, operator};
+use crate::dead_letters::page;
+use crate::failure::Failure;
+use crate::messages;
+use crate::output::Output;
+use crate::text::ago;
+
+pub(crate) async fn run(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    verb: &OutboxVerb,
+    operator: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    match verb {
+        OutboxVerb::List => list(admin, now, out).await,
+        OutboxVerb::Parked { filter, page } => {
+            rows(admin, now, filter.with(Some(RowState::Parked)), page, out).await
+        }
+        OutboxVerb::Rows { filter, page } => rows(admin, now, filter.with(None), page, out).await,
+        OutboxVerb::Show { id } => show(admin, *id, out).await,
+        OutboxVerb::Release(change) => {
+            self::change(admin, now, Verb::Release, change, operator, out).await
+        }
+        OutboxVerb::Discard(change) => {
+            self::change(admin, now, Verb::Discard, change, operator, out).await
+        }
+    }
+}
+
+impl RowArguments {
+    fn with(&self, state: Option<RowState>) -> RowFilter {
+        RowFilter {
+            id: None,
+            state,
+            destination: self.destination.clone(),
+            message_type: self.message_type.clone(),
+            reason: self.reason.clone(),
+            message: None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.with(None) == RowFilter::default()
+    }
+}
+
+async fn list(admin: &dyn StoreAdmin, now: Timestamp, out: &Output) -> Result<(), Failure> {
+    let found = admin.destinations().await?;
+    let document =
+        || json!({ "destinations": found.iter().map(shape::destination).collect::<Vec<_>>() });
+    if out.json(document)? {
+        return Ok(());
+    }
+    let since = |at: Option<Timestamp>| at.map(|at| ago(now, at)).unwrap_or_default();
+    let lines: Vec<_> = found
+        .iter()
+        .map(|one| {
+            vec![
+                one.destination.clone(),
+                one.waiting.to_string(),
+                one.due.to_string(),
+                since(one.due_since),
+                since(one.oldest_at),
+                one.parked.to_string(),
+            ]
+        })
+        .collect();
+    let columns = [
+        "destination",
+        "waiting",
+        "due",
+        "due since",
+        "oldest",
+        "parked",
+    ];
+    out.table(&columns, &lines, "the outbox is empty")
+}
+
+async fn rows(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    filter: RowFilter,
+    arguments: &PageArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let found = admin.rows(&filter, page(arguments)).await?;
+    let next = (found.len() == arguments.limit as usize)
+        .then(|| found.last().map(|one| one.id))
+        .flatten();
+    let document = || {
+        let all = found.iter().map(shape::row);
+        json!({ "rows": all.collect::<Vec<_>>(), "next": next })
+    };
+    if out.json(document)? {
+        return Ok(());
+    }
+    table(now, &found, "no such rows", out)?;
+    if let Some(next) = next {
+        out.note(&format!("there may be more: go on with --after {next}"));
+    }
+    Ok(())
+}
+
+fn table(now: Timestamp, found: &[StoredRow], empty: &str, out: &Output) -> Result<(), Failure> {
+    let lines: Vec<_> = found
+        .iter()
+        .map(|one| {
+            let error = one.attempts.last().map(|last| last.error.clone());
+            vec![
+                one.id.to_string(),
+                ago(now, one.created_at),
+                one.destination.clone(),
+                one.envelope.message_type.to_string(),
+                one.key.clone().unwrap_or_default(),
+                one.parked.clone().unwrap_or_default(),
+                error.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let columns = [
+        "id",
+        "written",
+        "destination",
+        "type",
+        "key",
+        "parked",
+        "last error",
+    ];
+    out.table(&columns, &lines, empty)
+}
+
+async fn show(admin: &dyn StoreAdmin, id: i64, out: &Output) -> Result<(), Failure> {
+    let one = outbox::show(admin, id).await?;
+    if out.json(|| shape::row(&one))? {
+        return Ok(());
+    }
+    out.line(&format!("row {}", one.id))?;
+    out.field("destination", Some(&one.destination))?;
+    out.field("type", Some(&one.envelope.message_type))?;
+    out.field("message", Some(&one.envelope.id.to_string()))?;
+    out.field("key", one.key.as_deref())?;
+    out.field("parked", one.parked.as_deref())?;
+    out.field("written", Some(&one.created_at.to_string()))?;
+    out.field("available", Some(&one.available_at.to_string()))?;
+    let expires = one.expires_at.map(|at| at.to_string());
+    out.field("expires", expires.as_deref())?;
+    let timer = one.timer.map(|timer| {
+        let owner = timer.owner;
+        format!("{} of {} {}", timer.name, owner.kind, owner.key)
+    });
+    out.field("timer", timer.as_deref())?;
+    messages::envelope(&one.envelope, one.body_bytes, &one.attempts, out)
+}
+
+async fn change(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    verb: Verb,
+    arguments: &RowChangeArguments,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let (todo, done) = match verb {
+        Verb::Release => ("release", "released"),
+        Verb::Discard => ("discard", "discarded"),
+    };
+    let says = [
+        !arguments.ids.is_empty(),
+        !arguments.filter.is_empty(),
+        arguments.all,
+    ];
+    if says.iter().filter(|one| **one).count() != 1 {
+        return Err(Failure::Usage(format!(
+            "which rows? name ids, or say which by `--destination`, `--type` or `--reason`, or \
+             {todo} `--all`; one of these"
+        )));
+    }
+    let found = match arguments.ids.is_empty() {
+        true => outbox::select(admin, &arguments.filter.with(None), PAGE_MAX).await?,
+        false => named(admin, &arguments.ids).await?,
+    };
+    let sample = || {
+        json!({ "preview": { "count": found.len() },
+            "sample": found.iter().take(5).map(shape::row).collect::<Vec<_>>() })
+    };
+    if !found.is_empty() {
+        if out.is_for_people() {
+            table(now, &found, "", out)?;
+        }
+        if confirm(who, &format!("{todo} {} parked rows", found.len()))? == Answer::Preview {
+            return out.json(sample).map(|_| ());
+        }
+    }
+    let changed = match found.is_empty() {
+        true => Vec::new(),
+        false => outbox::change(admin, &operator(who), verb, &found).await?,
+    };
+    let left = found.len() - changed.len();
+    if out.json(|| json!({ "changed": changed.len(), "passed_over": left }))? {
+        return Ok(());
+    }
+    out.line(&format!("{done} {} rows", changed.len()))?;
+    if left > 0 {
+        out.line(&format!(
+            "{left} stay as they are: not parked any more, or commands that nobody takes"
+        ))?;
+    }
+    if found.len() == PAGE_MAX as usize {
+        out.note("there may be more: run the same command again");
+    }
+    Ok(())
+}
+
+/// Reads the rows that are named.
+async fn named(admin: &dyn StoreAdmin, ids: &[i64]) -> Result<Vec<StoredRow>, Failure> {
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.push(outbox::show(admin, *id).await?);
+    }
+    Ok(found)
+}

@@ -1,0 +1,106 @@
+//! Text that a terminal may be given, and ages that people read.
+
+use std::fmt::Write as _;
+
+use sagabus_core::Timestamp;
+
+/// Says whether a character could move the cursor, change colours or the direction of writing, or
+/// be taken for another one's absence.
+fn is_unsafe(c: char) -> bool {
+    let is_hidden = matches!(c,
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    c.is_control() || is_hidden
+}
+
+/// Writes what a terminal would act on as `\u{1b}`. Messages are written by others.
+pub(crate) fn safe(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' => safe.push_str("\\n"),
+            '\t' => safe.push_str("\\t"),
+            _ if is_unsafe(c) => {
+                let _ = write!(safe, "\\u{{{:x}}}", u32::from(c)); // A string takes everything.
+            }
+            _ => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// The same for a text of several lines: line ends stay.
+pub(crate) fn safe_lines(text: &str) -> String {
+    text.split('\n').map(safe).collect::<Vec<_>>().join("\n")
+}
+
+/// Escapes what JSON would leave alone and a terminal would act on. Only strings hold such.
+pub(crate) fn safe_json(json: &str) -> String {
+    let mut safe = String::with_capacity(json.len());
+    for c in json.chars() {
+        match is_unsafe(c) && c != '\n' {
+            true => {
+                let _ = write!(safe, "\\u{:04x}", u32::from(c)); // A string takes everything.
+            }
+            false => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Cuts a text to so many characters.
+pub(crate) fn cut(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        None => text.to_owned(),
+        Some(_) => {
+            let kept = text.chars().take(chars_max.saturating_sub(1));
+            kept.chain(['…']).collect()
+        }
+    }
+}
+
+/// Says how long ago something was. Clocks differ: what lies ahead was now.
+pub(crate) fn ago(now: Timestamp, at: Timestamp) -> String {
+    let seconds = now.as_micros().saturating_sub(at.as_micros()).max(0) / 1_000_000;
+    match seconds {
+        0..100 => format!("{seconds}s ago"),
+        100..6_000 => format!("{}m ago", seconds / 60),
+        6_000..172_800 => format!("{}h ago", seconds / 3_600),
+        _ => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_gets_through() {
+        let hostile = "a\u{1b}[2Jb\r\u{9b}31m\u{202e}c\u{0}\u{7f}\n";
+        let shown = safe(hostile);
+        assert_eq!(
+            shown,
+            "a\\u{1b}[2Jb\\u{d}\\u{9b}31m\\u{202e}c\\u{0}\\u{7f}\\n"
+        );
+        assert_eq!(safe_lines("a\n\u{1b}b"), "a\n\\u{1b}b");
+        let json = serde_json::json!({ "x": hostile }).to_string();
+        let escaped = safe_json(&json);
+        assert!(!escaped.chars().any(is_unsafe), "{escaped}");
+        let read: serde_json::Value = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(read["x"], hostile);
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(cut("grüße", 5), "grüße");
+        assert_eq!(cut("grüße", 4), "grü…");
+        assert_eq!(cut("", 4), "");
+    }
+
+    #[test]
+    fn an_age_is_never_negative() {
+        let at = Timestamp::from_micros;
+        assert_eq!(ago(at(0), at(5_000_000)), "0s ago");
+        assert_eq!(ago(at(7_200_000_000), at(0)), "2h ago");
+        assert_eq!(ago(at(i64::MAX), at(i64::MIN)), "106751991d ago");
+    }
+}

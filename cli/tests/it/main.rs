@@ -1,0 +1,11 @@
+//! The program itself, against real databases that a real host has filled.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a step that fails is a test that fails, also in what tests share"
+)]
+
+mod scene;
+mod reading;
+mod changing;
+mod bad_input;
+mod help;

@@ -1,0 +1,281 @@
+//! What tools print as JSON. Names stay as they are; new ones may come.
+//!
+//! Times are RFC 3339 in UTC. A body is `{"bytes": n, "text": ".."}` where it is UTF-8, else
+//! `{"bytes": n, "hex": ".."}` with its first 256 bytes; where it was not read, only `bytes`.
+
+use bytes::Bytes;
+use sagabus_core::Timestamp;
+use sagabus_core::admin::{
+    About, AuditEntry, Counts, DeadLetterGroup, DestinationOverview, InstanceOverview,
+    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
+};
+use sagabus_core::store::Instance;
+use sagabus_core::unit_of_work::{Attempt, InstanceStatus};
+use serde_json::{Map, Value, json};
+
+use crate::messages::Biography;
+use crate::status::{Finding, Status, is_alive};
+
+/// How much of a body that is no text is shown.
+const HEX_BYTES: usize = 256;
+
+/// Shapes a time.
+pub fn time(at: Timestamp) -> Value {
+    Value::String(at.to_string())
+}
+
+fn maybe_time(at: Option<Timestamp>) -> Value {
+    at.map_or(Value::Null, time)
+}
+
+/// Shapes a body of which `read` was read.
+pub fn body(read: &Bytes, bytes: u64) -> Value {
+    if read.is_empty() && bytes > 0 {
+        return json!({ "bytes": bytes });
+    }
+    match std::str::from_utf8(read) {
+        Ok(text) => json!({ "bytes": bytes, "text": text }),
+        Err(_) => json!({ "bytes": bytes, "hex": hex(&read[..read.len().min(HEX_BYTES)]) }),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from(DIGITS[usize::from(digit)]))
+        .collect()
+}
+
+fn headers(headers: &sagabus_core::Headers) -> Value {
+    let all = headers.iter();
+    Value::Object(
+        all.map(|(name, value)| (name.to_owned(), Value::from(value)))
+            .collect::<Map<_, _>>(),
+    )
+}
+
+fn attempts(attempts: &[Attempt]) -> Vec<Value> {
+    let shape = |one: &Attempt| json!({ "at": time(one.at), "host": one.host, "error": one.error });
+    attempts.iter().map(shape).collect()
+}
+
+/// Shapes which database it is.
+pub fn about(about: &About) -> Value {
+    json!({
+        "store": about.store,
+        "engine": about.engine,
+        "schema_version": about.schema_version,
+        "now": time(about.now),
+    })
+}
+
+/// Shapes how many rows there are.
+pub fn counts(counts: &Counts) -> Value {
+    json!(counts)
+}
+
+/// Shapes a dead letter.
+pub fn dead_letter(one: &StoredDeadLetter) -> Value {
+    json!({
+        "id": one.id,
+        "status": one.status,
+        "at": time(one.at),
+        "endpoint": one.endpoint,
+        "message_id": one.envelope.id,
+        "message_type": one.envelope.message_type,
+        "correlation_id": one.envelope.correlation_id(),
+        "reason": one.reason,
+        "fingerprint": one.fingerprint,
+        "key": one.key,
+        "instance": one.instance,
+        "headers": headers(&one.envelope.headers),
+        "body": body(&one.envelope.body, one.body_bytes),
+        "attempts": attempts(&one.attempts),
+    })
+}
+
+/// Shapes a group of dead letters.
+pub fn group(one: &DeadLetterGroup) -> Value {
+    json!({
+        "endpoint": one.endpoint,
+        "fingerprint": one.fingerprint,
+        "count": one.count,
+        "first_at": time(one.first_at),
+        "last_at": time(one.last_at),
+        "example": one.example,
+    })
+}
+
+/// Shapes a sum.
+pub fn tally(one: &Tally) -> Value {
+    json!({
+        "count": one.count,
+        "first_at": maybe_time(one.first_at),
+        "last_at": maybe_time(one.last_at),
+        "id_max": one.id_max,
+    })
+}
+
+/// Shapes a row of the outbox.
+pub fn row(one: &StoredRow) -> Value {
+    let timer = one.timer.as_ref().map(
+        |timer| json!({ "owner": timer.owner, "name": timer.name, "generation": timer.generation }),
+    );
+    json!({
+        "id": one.id,
+        "destination": one.destination,
+        "message_id": one.envelope.id,
+        "message_type": one.envelope.message_type,
+        "correlation_id": one.envelope.correlation_id(),
+        "key": one.key,
+        "parked": one.parked,
+        "available_at": time(one.available_at),
+        "due_at": maybe_time(one.due_at),
+        "expires_at": maybe_time(one.expires_at),
+        "created_at": time(one.created_at),
+        "epoch": one.epoch,
+        "failures": one.failures,
+        "timer": timer,
+        "headers": headers(&one.envelope.headers),
+        "body": body(&one.envelope.body, one.body_bytes),
+        "attempts": attempts(&one.attempts),
+    })
+}
+
+/// Shapes what the outbox holds for a destination.
+pub fn destination(one: &DestinationOverview) -> Value {
+    json!({
+        "destination": one.destination,
+        "waiting": one.waiting,
+        "due": one.due,
+        "due_since": maybe_time(one.due_since),
+        "oldest_at": maybe_time(one.oldest_at),
+        "parked": one.parked,
+    })
+}
+
+/// Shapes a host, with what it described of itself.
+pub fn host(one: &StoredHost, now: Timestamp) -> Value {
+    json!({
+        "id": one.id,
+        "name": one.name,
+        "version": one.definitions["version"],
+        "is_alive": is_alive(one, now),
+        "started_at": time(one.started_at),
+        "heartbeat_at": time(one.heartbeat_at),
+        "definitions": one.definitions,
+    })
+}
+
+/// Shapes an endpoint.
+pub fn endpoint(one: &StoredEndpoint) -> Value {
+    let takes = one.subscriptions.iter();
+    json!({
+        "name": one.name,
+        "order": one.order,
+        "subscriptions": takes
+            .map(|(message_type, kind)| json!({ "message_type": message_type, "kind": kind }))
+            .collect::<Vec<_>>(),
+    })
+}
+
+fn status_word(status: InstanceStatus) -> &'static str {
+    match status {
+        InstanceStatus::Running => "running",
+        InstanceStatus::Completed => "completed",
+    }
+}
+
+/// Shapes an instance without its data.
+pub fn overview(one: &InstanceOverview) -> Value {
+    json!({
+        "kind": one.id.kind,
+        "key": one.id.key,
+        "version": one.version,
+        "status": status_word(one.status),
+        "state": one.state,
+        "created_at": time(one.created_at),
+        "updated_at": time(one.updated_at),
+    })
+}
+
+/// Shapes an instance with its data and its history.
+pub fn instance(one: &Instance, history: &[StoredHistory]) -> Value {
+    json!({
+        "kind": one.id.kind,
+        "key": one.id.key,
+        "version": one.version,
+        "status": status_word(one.status),
+        "state": one.state,
+        "schema_version": one.schema_version,
+        "timers": one.timers,
+        "origin": one.origin,
+        "data": body(&one.data, one.data.len() as u64),
+        "history": history.iter().map(self::history).collect::<Vec<_>>(),
+    })
+}
+
+/// Shapes a history entry.
+pub fn history(one: &StoredHistory) -> Value {
+    let entry = &one.entry;
+    json!({
+        "id": one.id,
+        "at": time(one.at),
+        "endpoint": one.endpoint,
+        "message_id": entry.message_id,
+        "message_type": entry.message_type,
+        "correlation_id": entry.correlation_id,
+        "instance": entry.instance.as_ref().map(|(id, version)| {
+            json!({ "kind": id.kind, "key": id.key, "version": version })
+        }),
+        "detail": entry.detail,
+    })
+}
+
+fn taken_over(one: &TakenOver) -> Value {
+    json!({ "endpoint": one.endpoint, "at": time(one.at) })
+}
+
+/// Shapes what is known about a message.
+pub fn biography(one: &Biography) -> Value {
+    json!({
+        "message_id": one.message,
+        "taken_over": one.taken_over.iter().map(taken_over).collect::<Vec<_>>(),
+        "rows": one.rows.iter().map(row).collect::<Vec<_>>(),
+        "history": one.history.iter().map(history).collect::<Vec<_>>(),
+        "dead_letters": one.dead_letters.iter().map(dead_letter).collect::<Vec<_>>(),
+    })
+}
+
+/// Shapes an operator's change.
+pub fn audit(one: &AuditEntry) -> Value {
+    json!({
+        "id": one.id,
+        "at": time(one.at),
+        "who": one.who,
+        "action": one.action,
+        "why": one.why,
+        "detail": one.detail,
+    })
+}
+
+fn finding(one: &Finding) -> Value {
+    json!({ "code": one.code, "fact": one.fact, "remedy": one.remedy })
+}
+
+/// Shapes how the whole is doing.
+pub fn status(one: &Status) -> Value {
+    let alive = one
+        .hosts
+        .iter()
+        .filter(|host| is_alive(host, one.about.now));
+    json!({
+        "about": about(&one.about),
+        "counts": counts(&one.counts),
+        "hosts_alive": alive.count(),
+        "destinations": one.destinations.iter().map(destination).collect::<Vec<_>>(),
+        "dead_letter_groups": one.groups.iter().map(group).collect::<Vec<_>>(),
+        "findings": one.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
