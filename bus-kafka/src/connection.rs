@@ -278,34 +278,42 @@ impl Connection {
         }
     }
 
-    /// Notes that the cluster does not answer, and looks until it does.
-    fn lost(&self, code: Code, reason: &str) {
-        if !self.link().lost(code, reason, &self.config().brokers) {
+    /// Looks whether the cluster answers when a client has lost all its connections, and if not,
+    /// until it does. Brokers close idle connections, too, which is no outage.
+    fn look_for(&self, code: Code, reason: &str) {
+        if self.link().is_looking.swap(true, Ordering::AcqRel) {
             return;
         }
         let this = Arc::downgrade(&self.shared);
-        let probe = move || {
+        let reason = format!("{code}: {reason}");
+        let look = move || {
             while let Some(shared) = this.upgrade() {
                 let connection = Self { shared };
-                let asked = connection.inspector().map(|inspector| {
-                    inspector.poll(Duration::ZERO);
-                    // Of one topic, whether it exists or not: the smallest question.
-                    inspector.fetch_metadata(Some("sagabus.probe"), PROBE)
-                });
-                if matches!(asked, Ok(Ok(_))) {
-                    return connection.link().found(&connection.config().brokers);
+                let (link, brokers) = (connection.link(), &connection.config().brokers);
+                if connection.answers() || link.is_closed() {
+                    link.is_looking.store(false, Ordering::Release);
+                    return link.found(brokers);
                 }
-                if connection.link().is_closed() {
-                    return;
-                }
+                link.lost(&reason, brokers);
                 drop(connection);
                 std::thread::sleep(PROBE);
             }
         };
         // Not counted as a task: nobody waits for a cluster that is away.
-        if Lifecycle::new().spawn_thread("kafka-probe", probe).is_err() {
-            self.link().found(&self.config().brokers); // Better too hopeful than never back.
+        if let Err(error) = Lifecycle::new().spawn_thread("kafka-probe", look) {
+            // Better too hopeful than never back.
+            self.link().is_looking.store(false, Ordering::Release);
+            tracing::warn!(%error, "no thread to look for Kafka");
         }
+    }
+
+    /// Asks for one topic, whether it exists or not: the smallest question. Blocks.
+    fn answers(&self) -> bool {
+        let asked = self.inspector().map(|inspector| {
+            inspector.poll(Duration::ZERO);
+            inspector.fetch_metadata(Some("sagabus.probe"), PROBE)
+        });
+        matches!(asked, Ok(Ok(_)))
     }
 }
 
@@ -323,6 +331,7 @@ impl Drop for Leaving {
 pub(crate) struct Link {
     state: Mutex<State>,
     is_down: AtomicBool,
+    is_looking: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -393,16 +402,14 @@ impl Link {
         self.lock().last = Some((code, reason.to_owned()));
     }
 
-    /// Returns whether this is the beginning of an outage.
-    fn lost(&self, code: Code, reason: &str, brokers: &str) -> bool {
+    /// Notes an outage, and says so once.
+    fn lost(&self, reason: &str, brokers: &str) {
         let mut state = self.lock();
         if state.lost.is_some() {
-            return false;
+            return;
         }
-        let error = state
-            .last
-            .clone()
-            .map_or_else(|| format!("{code}: {reason}"), |(_, reason)| reason);
+        let known = state.last.clone().map(|(_, reason)| reason);
+        let error = known.unwrap_or_else(|| reason.to_owned());
         tracing::warn!(
             brokers,
             error,
@@ -410,7 +417,6 @@ impl Link {
         );
         state.lost = Some((clock::now(), error));
         self.is_down.store(true, Ordering::Relaxed);
-        true
     }
 
     fn found(&self, brokers: &str) {
@@ -446,7 +452,7 @@ impl ClientContext for Watching {
         };
         let connection = Connection { shared };
         if code == Code::AllBrokersDown {
-            connection.lost(code, reason);
+            connection.look_for(code, reason);
         } else {
             connection.link().note(code, reason);
         }

@@ -79,6 +79,7 @@ impl fmt::Debug for Kafka {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.connection.link().close();
+        self.publisher.close();
     }
 }
 

@@ -242,14 +242,26 @@ impl Publisher {
         {
             tracing::debug!("a Kafka producer with an outcome in doubt is replaced");
             let old = slot.take();
-            // Dropping it waits for its thread and for what it had under way.
-            let dropped = self
-                .connection
-                .lifecycle()
-                .spawn_thread("kafka-drop", move || drop(old));
-            if let Err(error) = dropped {
-                tracing::warn!(%error, "no thread to close a Kafka producer");
-            }
+            drop(slot);
+            self.let_go(old);
+        }
+    }
+
+    /// Closes the producer.
+    pub(crate) fn close(&self) {
+        let producer = lock(&self.shared.producer).take();
+        self.let_go(producer);
+    }
+
+    /// Drops a producer on a thread: it waits for its own, and for what it had under way.
+    fn let_go(&self, producer: Option<Arc<Sender>>) {
+        if producer.is_none() {
+            return;
+        }
+        let lifecycle = self.connection.lifecycle();
+        let dropped = lifecycle.spawn_thread("kafka-drop", move || drop(producer));
+        if let Err(error) = dropped {
+            tracing::warn!(%error, "no thread to close a Kafka producer");
         }
     }
 }
