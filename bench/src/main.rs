@@ -11,6 +11,7 @@
 // What is measured with.
 mod machine;
 mod services;
+mod brokers;
 mod row;
 mod measure;
 mod report;
@@ -29,6 +30,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
+use crate::brokers::Brokers;
 use crate::machine::Facts;
 use crate::report::{Line, Report};
 use crate::row::{Alone, Bench, FULL, Profile, QUICK, Row};
@@ -50,7 +52,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every row in about a minute.
+    /// Run every row for a short time.
     Quick(Options),
     /// Run every row for figures that are published.
     Full(Options),
@@ -64,9 +66,18 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Say what the rows of another command need: names of services, one per line.
+    #[command(hide = true)]
+    Needs {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        of: Vec<String>,
+    },
     /// Run a host that has nothing to do, and print its memory.
     #[command(hide = true)]
     IdleHost { backend: String, at: String },
+    /// Run a host that sends until it is told to stop, and print how much.
+    #[command(hide = true)]
+    SendingHost { database: String, broker: String },
 }
 
 #[derive(Debug, Args)]
@@ -110,7 +121,13 @@ async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::List => {
             for row in rows::all() {
-                println!("{:12} {:10} {}", row.name, row.backend.name(), row.about);
+                println!("{:12} {:20} {}", row.name, row.on(), row.about);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Needs { of } => {
+            for name in needs(&of) {
+                println!("{name}");
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -118,6 +135,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Full(options) => measure(FULL, rows::all(), options).await,
         Command::IdleHost { backend, at } => {
             rows::m1::run_idle_host(&backend, &at).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::SendingHost { database, broker } => {
+            rows::outage::run_sending_host(&database, &broker).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Run { rows, options } => {
@@ -130,13 +151,26 @@ async fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// Says which services the rows of a command line need.
+fn needs(of: &[String]) -> Vec<&'static str> {
+    let line = ["bench"].into_iter().chain(of.iter().map(String::as_str));
+    // What is wrong with the line is said when it is run.
+    let rows = match Cli::try_parse_from(line).map(|cli| cli.command) {
+        Ok(Command::Quick(_) | Command::Full(_)) => rows::all(),
+        Ok(Command::Run { rows, .. }) => chosen(&rows).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let mut names: Vec<_> = rows.iter().flat_map(Row::needs).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// Finds the named rows.
 fn chosen(names: &[String]) -> Result<Vec<Row>> {
     let is_meant = |row: &Row, name: &str| match name.split_once('@') {
-        Some((name, backend)) => {
-            row.name.eq_ignore_ascii_case(name) && row.backend.name().eq_ignore_ascii_case(backend)
-        }
-        None => row.name.eq_ignore_ascii_case(name),
+        Some((name, place)) => is_named(row, name) && row.place().eq_ignore_ascii_case(place),
+        None => is_named(row, name),
     };
     let mut found = Vec::new();
     for name in names {
@@ -152,6 +186,13 @@ fn chosen(names: &[String]) -> Result<Vec<Row>> {
     Ok(found)
 }
 
+/// A row is meant by its name, and several by what their names begin with: `L1` by `L1-100`.
+fn is_named(row: &Row, name: &str) -> bool {
+    let family = row.name.split('-').next().unwrap_or_default();
+    let is_exact = |row: &Row| row.name.eq_ignore_ascii_case(name);
+    is_exact(row) || family.eq_ignore_ascii_case(name) && !rows::all().iter().any(is_exact)
+}
+
 async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Result<ExitCode> {
     profile.reps = options.reps.unwrap_or(profile.reps).max(1);
     profile.seconds = options.seconds.unwrap_or(profile.seconds);
@@ -160,6 +201,7 @@ async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Resu
     let bench = Bench {
         profile,
         services: Services::open(results)?,
+        brokers: Brokers::open(),
     };
     let started = Instant::now();
     let report = run_rows(&bench, rows).await;
@@ -200,14 +242,23 @@ async fn run_rows(bench: &Bench, rows: Vec<Row>) -> Result<Report> {
             );
             continue;
         }
+        if let Some(broker) = row.broker.filter(|broker| !bench.brokers.has(*broker)) {
+            let variable = broker.variable();
+            eprintln!(
+                "not run: {} on {} ({variable} is not set)",
+                row.name,
+                row.on()
+            );
+            continue;
+        }
         let started = Instant::now();
         let found = (row.run)(bench, row.backend).await;
-        let found = found.with_context(|| format!("{} on {}", row.name, row.backend.name()))?;
+        let found = found.with_context(|| format!("{} on {}", row.name, row.on()))?;
         let seconds = started.elapsed().as_secs_f64();
-        eprintln!("{} on {}: {seconds:.1} s", row.name, row.backend.name());
+        eprintln!("{} on {}: {seconds:.1} s", row.name, row.on());
         lines.push(Line {
             row: row.name,
-            backend: row.backend.name(),
+            on: row.on(),
             about: row.about,
             found,
             seconds,

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
+use crate::brokers::Broker;
 use crate::machine;
-use crate::row::{Alone, Found, Must, Profile, Promise, Ratio, Run};
+use crate::row::{Alone, Bench, Found, Must, Profile, Promise, Ratio, Run};
 use crate::services::Place;
 
 /// How far the bytes of two subjects that do the same work may lie apart.
@@ -154,12 +155,16 @@ fn differences(one: &[Run], other: &[Run], sameness: Sameness) -> Vec<String> {
             found.push(format!("rows differ: {one:?} and {other:?}"));
         }
     }
-    let bytes = |runs: &[Run]| runs.iter().map(|run| run.bytes).sum::<Option<u64>>();
+    let bytes = |runs: &[Run]| {
+        let messages: u64 = runs.iter().map(|run| run.messages).sum();
+        let bytes = runs.iter().map(|run| run.bytes).sum::<Option<u64>>()?;
+        Some(bytes as f64 / messages as f64)
+    };
     if let (Sameness::RowsAndBytes, Some(one), Some(other)) = (sameness, bytes(one), bytes(other)) {
-        let apart = (one as f64 / other as f64 - 1.0).abs();
+        let apart = (one / other - 1.0).abs();
         if apart > BYTES_APART_MAX {
             found.push(format!(
-                "bytes written differ by {:.0} %: {one} and {other}",
+                "bytes written per message differ by {:.0} %: {one:.0} and {other:.0}",
                 apart * 100.0
             ));
         }
@@ -172,8 +177,12 @@ pub(crate) struct Window {
     started: Instant,
     cpu: Duration,
     server_cpu: Option<Duration>,
+    broker: Option<BrokerCpu>,
     bytes: Option<u64>,
 }
+
+/// The broker's processor time, asked for again at the end.
+type BrokerCpu = (Box<dyn Fn() -> Option<Duration> + Send>, Duration);
 
 impl Window {
     pub(crate) async fn open(place: &Place) -> Result<Self> {
@@ -182,9 +191,20 @@ impl Window {
         Ok(Self {
             bytes,
             server_cpu,
+            broker: None,
             cpu: machine::cpu(),
             started: Instant::now(),
         })
+    }
+
+    /// Begins a stretch in which a broker works as well.
+    pub(crate) async fn open_with(place: &Place, bench: &Bench, broker: Broker) -> Result<Self> {
+        let brokers = bench.brokers.clone();
+        let cpu = move || brokers.cpu(broker);
+        let before = cpu();
+        let mut window = Self::open(place).await?;
+        window.broker = before.map(|before| (Box::new(cpu) as _, before));
+        Ok(window)
     }
 
     /// Ends the stretch; `took` where somebody knows better how long it was.
@@ -196,14 +216,16 @@ impl Window {
     ) -> Result<Run> {
         let seconds = took.unwrap_or_else(|| self.started.elapsed()).as_secs_f64();
         let cpu_seconds = machine::cpu().saturating_sub(self.cpu).as_secs_f64();
+        let broker_cpu = self.broker.and_then(|(cpu, before)| Some((cpu()?, before)));
         let server_cpu = place.server_cpu().await?.zip(self.server_cpu);
         let bytes = place.bytes().await?.zip(self.bytes);
+        let used = |(after, before): (Duration, Duration)| after.saturating_sub(before);
         Ok(Run {
             messages,
             seconds,
             cpu_seconds,
-            server_cpu_seconds: server_cpu
-                .map(|(after, before)| after.saturating_sub(before).as_secs_f64()),
+            server_cpu_seconds: server_cpu.map(used).map(|cpu| cpu.as_secs_f64()),
+            broker_cpu_seconds: broker_cpu.map(used).map(|cpu| cpu.as_secs_f64()),
             bytes: bytes.map(|(after, before)| after - before),
             ..Run::default()
         })

@@ -22,7 +22,7 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 pub(crate) struct Line {
     pub(crate) row: &'static str,
-    pub(crate) backend: &'static str,
+    pub(crate) on: &'static str,
     pub(crate) about: &'static str,
     pub(crate) found: Found,
     pub(crate) seconds: f64,
@@ -66,7 +66,7 @@ impl Report {
         )?;
         writeln!(
             out,
-            "| row | database | subject | messages/s | CPU us client, server | p50, p99, max ms | ratio (min-max) | promise |"
+            "| row | database | subject | messages/s | CPU us client, database, broker | p50, p99, max ms | ratio (min-max) | promise |"
         )?;
         writeln!(out, "|---|---|---|---|---|---|---|---|")?;
         for line in &self.rows {
@@ -84,11 +84,7 @@ impl Report {
         writeln!(out)?;
         for line in &self.rows {
             for fault in &line.found.faults {
-                writeln!(
-                    out,
-                    "- no figure for {} on {}: {fault}",
-                    line.row, line.backend
-                )?;
+                writeln!(out, "- no figure for {} on {}: {fault}", line.row, line.on)?;
             }
         }
         Ok(())
@@ -96,14 +92,9 @@ impl Report {
 }
 
 fn write_line(out: &mut String, line: &Line) -> std::fmt::Result {
-    let Line {
-        row,
-        backend,
-        found,
-        ..
-    } = line;
+    let Line { row, on, found, .. } = line;
     if !found.faults.is_empty() {
-        return writeln!(out, "| {row} | {backend} | no figure | | | | | |");
+        return writeln!(out, "| {row} | {on} | no figure | | | | | |");
     }
     let shown = |ratio: &Ratio| {
         let Ratio {
@@ -134,21 +125,21 @@ fn write_line(out: &mut String, line: &Line) -> std::fmt::Result {
         let rate = median(runs, |run| Some(run.rate()));
         let cpu = median(runs, |run| Some(run.cpu_micros()));
         let server = median(runs, Run::server_cpu_micros);
-        let server = server.map_or_else(String::new, |cpu| format!(", {}", number(Some(cpu))));
-        let (shown_rate, cpu) = (number(rate), number(cpu) + &server);
+        let broker = median(runs, Run::broker_cpu_micros);
+        let more = [server, broker].into_iter().flatten();
+        let more = more
+            .map(|cpu| format!(", {}", number(Some(cpu))))
+            .collect::<String>();
+        let (shown_rate, cpu) = (number(rate), number(cpu) + &more);
         let latency = latency(runs);
         let notes = notes(runs);
         writeln!(
             out,
-            "| {row} | {backend} | {subject}{notes} | {shown_rate} | {cpu} | {latency} | {ratio} | {promises} |"
+            "| {row} | {on} | {subject}{notes} | {shown_rate} | {cpu} | {latency} | {ratio} | {promises} |"
         )?;
     }
     if found.runs.is_empty() {
-        writeln!(
-            out,
-            "| {row} | {backend} | | | | | | {} |",
-            promises.join("; ")
-        )?;
+        writeln!(out, "| {row} | {on} | | | | | | {} |", promises.join("; "))?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 
+use crate::brokers::{Broker, Brokers};
 use crate::services::{Backend, Services};
 
 /// How much is measured.
@@ -22,6 +23,8 @@ pub(crate) struct Profile {
     pub(crate) is_short: bool,
     /// Rows that a growth row grows to.
     pub(crate) grown: u64,
+    /// Rows that wait for a broker.
+    pub(crate) backlog: u64,
     /// Run this subject of comparisons alone: to look into it with other tools.
     pub(crate) alone: Option<Alone>,
 }
@@ -35,13 +38,14 @@ pub(crate) enum Alone {
     Bare,
 }
 
-/// Ends in 90 s on two cores.
+/// Short: for a look, and as a guard.
 pub(crate) const QUICK: Profile = Profile {
     name: "quick",
     reps: 3,
     seconds: 0.5,
     is_short: true,
     grown: 1_000_000,
+    backlog: 20_000,
     alone: None,
 };
 
@@ -52,6 +56,7 @@ pub(crate) const FULL: Profile = Profile {
     seconds: 5.0,
     is_short: false,
     grown: 1_000_000,
+    backlog: 200_000,
     alone: None,
 };
 
@@ -60,6 +65,7 @@ pub(crate) const FULL: Profile = Profile {
 pub(crate) struct Bench {
     pub(crate) profile: Profile,
     pub(crate) services: Services,
+    pub(crate) brokers: Brokers,
 }
 
 /// One line of the table.
@@ -68,7 +74,36 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) backend: Backend,
+    pub(crate) broker: Option<Broker>,
     pub(crate) run: for<'a> fn(&'a Bench, Backend) -> BoxFuture<'a, Result<Found>>,
+}
+
+impl Row {
+    /// Says what the row runs on.
+    pub(crate) fn on(&self) -> &'static str {
+        match (self.backend, self.broker) {
+            (backend, None) => backend.name(),
+            (Backend::Postgres, Some(Broker::RabbitMq)) => "PostgreSQL, RabbitMQ",
+            (Backend::Postgres, Some(Broker::Kafka)) => "PostgreSQL, Kafka",
+            (Backend::Sqlite, Some(Broker::RabbitMq)) => "SQLite, RabbitMQ",
+            (Backend::Sqlite, Some(Broker::Kafka)) => "SQLite, Kafka",
+        }
+    }
+
+    /// Names what tells this row from others of its name.
+    pub(crate) fn place(&self) -> &'static str {
+        self.broker.map_or(self.backend.name(), Broker::name)
+    }
+
+    /// Names the services without which the row cannot run.
+    pub(crate) fn needs(&self) -> impl Iterator<Item = &'static str> {
+        let database = (self.backend == Backend::Postgres).then_some("postgres");
+        let broker = self.broker.map(|broker| match broker {
+            Broker::RabbitMq => "rabbitmq",
+            Broker::Kafka => "kafka",
+        });
+        database.into_iter().chain(broker)
+    }
 }
 
 /// What a row found.
@@ -93,6 +128,8 @@ pub(crate) struct Run {
     pub(crate) cpu_seconds: f64,
     /// Processor time of the database's processes, where they can be seen.
     pub(crate) server_cpu_seconds: Option<f64>,
+    /// Processor time of the broker, where it can be seen.
+    pub(crate) broker_cpu_seconds: Option<f64>,
     /// Bytes of write-ahead log (PostgreSQL) or written by this process (SQLite).
     pub(crate) bytes: Option<u64>,
     /// Rows per table at the end.
@@ -115,6 +152,10 @@ impl Run {
 
     pub(crate) fn server_cpu_micros(&self) -> Option<f64> {
         Some(self.server_cpu_seconds? * 1e6 / self.messages as f64)
+    }
+
+    pub(crate) fn broker_cpu_micros(&self) -> Option<f64> {
+        Some(self.broker_cpu_seconds? * 1e6 / self.messages as f64)
     }
 
     pub(crate) fn p50(&self) -> f64 {

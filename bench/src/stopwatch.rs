@@ -18,6 +18,14 @@ impl Stopwatch {
         })
     }
 
+    /// Makes another one with the same beginning.
+    pub(crate) fn again(&self) -> Arc<Self> {
+        Arc::new(Self {
+            beginning: self.beginning,
+            taken: Mutex::default(),
+        })
+    }
+
     /// Returns the time, as a message carries it.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.beginning.elapsed().as_nanos()).unwrap_or(u64::MAX)

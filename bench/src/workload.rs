@@ -170,13 +170,8 @@ pub(crate) fn account_name(number: u64) -> String {
 /// Makes the n-th message of a run: every tenth opens an account, the others go to one of those
 /// that exist; half are credits.
 pub(crate) fn nth_message(n: u64) -> Raw {
-    let number = if n % 10 == 9 {
-        ACCOUNTS + n
-    } else {
-        scatter(n) % ACCOUNTS
-    };
     let is_credit = (n / 10 + n) % 2 == 1;
-    let account = account_name(number);
+    let account = account_of(n);
     let cents = i64::try_from(n % 1000).unwrap_or_default();
     let (message_type, body) = if is_credit {
         (Credit::TYPE, encode(&account, cents))
@@ -184,6 +179,15 @@ pub(crate) fn nth_message(n: u64) -> Raw {
         (Charge::TYPE, encode(&account, cents))
     };
     raw(message_type, body)
+}
+
+/// Names the account of the n-th message.
+pub(crate) fn account_of(n: u64) -> String {
+    account_name(if n % 10 == 9 {
+        ACCOUNTS + n
+    } else {
+        scatter(n) % ACCOUNTS
+    })
 }
 
 /// Makes the n-th message of a run whose handler keeps no instance.

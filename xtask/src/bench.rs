@@ -1,12 +1,12 @@
-//! `cargo xtask bench`: the measured claims, with the services up.
+//! `cargo xtask bench`: the measured claims, with the services up that they need.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Args;
 
 use crate::fail::Result;
 use crate::process;
-use crate::services::{self, Choice};
+use crate::services::{self, Choice, Kind, Service};
 use crate::workspace::Workspace;
 
 #[derive(Debug, Args)]
@@ -24,12 +24,15 @@ pub(crate) struct Arguments {
 /// Runs the bench program.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
-    let mut command = workspace.cargo();
-    command.args(["run", "--release", "--package", "sagabus-bench", "--"]);
-    command.args(&arguments.handed_on);
-    let held = match arguments.no_postgres {
-        true => None,
-        false => Some(services::hold(&workspace, arguments.choice)?),
+    let mut build = workspace.cargo();
+    build.args(["build", "--release", "--package", "sagabus-bench"]);
+    if !process::inherit(&mut build)?.success() {
+        return Ok(ExitCode::FAILURE);
+    }
+    let mut command = program(&workspace, &arguments.handed_on);
+    let held = match needed(&workspace, arguments)? {
+        none if none.is_empty() => None,
+        needed => Some(services::hold_only(&workspace, arguments.choice, needed)?),
     };
     services::set_variables(&mut command, held.as_ref());
     let status = process::inherit(&mut command)?;
@@ -38,4 +41,31 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The bench program with what it is told.
+fn program(workspace: &Workspace, told: &[String]) -> Command {
+    let mut command = workspace.cargo();
+    command.args([
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "sagabus-bench",
+        "--",
+    ]);
+    command.args(told);
+    command
+}
+
+/// Asks the bench program what its rows need: nobody waits for a broker that no row uses.
+fn needed(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<&'static dyn Service>> {
+    let mut question = vec!["needs".to_owned()];
+    question.extend(arguments.handed_on.iter().cloned());
+    let names = process::capture(&mut program(workspace, &question))?;
+    let is_needed = |service: &&dyn Service| {
+        let is_left_out = arguments.no_postgres && service.kind() == Kind::Postgres;
+        names.lines().any(|name| name == service.kind().name()) && !is_left_out
+    };
+    Ok(Kind::test_set().into_iter().filter(is_needed).collect())
 }

@@ -2,10 +2,15 @@
 //! tables and nothing of our types; the same rows, the same bytes, the same durability.
 
 pub(crate) mod fast_path;
+pub(crate) mod fast_publish;
+pub(crate) mod grouped;
+pub(crate) mod inlet;
 pub(crate) mod postgres;
+pub(crate) mod relay;
 pub(crate) mod postgres_single;
 pub(crate) mod sqlite;
 pub(crate) mod sqlite_single;
+pub(crate) mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,6 +26,10 @@ use crate::source::{Raw, Source, Ticket};
 pub(crate) const GROUP_MAX: usize = 100;
 /// When a message is due that is not for now, in microseconds from now.
 const LATER: i64 = 3_600_000_000;
+/// When all messages are sent, as a header.
+pub(crate) const SENT_AT: &str = "1700000000000000";
+/// Where answers to the endpoint's commands go.
+pub(crate) const REPLY_TO: &str = "endpoint/accounts";
 /// How long a row belongs to its writer, in microseconds.
 pub(crate) const LEASE: i64 = 15_000_000;
 
@@ -66,6 +75,9 @@ struct Headers<'a> {
     correlation: String,
     #[serde(rename = "sagabus-causation-id")]
     causation: String,
+    /// Where answers to a command go.
+    #[serde(rename = "sagabus-reply-to", skip_serializing_if = "Option::is_none")]
+    reply_to: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -96,7 +108,12 @@ pub(crate) struct Incoming {
     pub(crate) ticket: Option<Ticket>,
     /// The row that it is, where it is one: id and epoch.
     pub(crate) row: Option<(i64, i32)>,
+    /// Where a broker has it, if it came from one: partition and offset, or the delivery's tag.
+    pub(crate) mark: Option<Mark>,
 }
+
+/// Partition and offset, or 0 and the tag of a delivery.
+pub(crate) type Mark = (i32, u64);
 
 impl Incoming {
     pub(crate) fn decode(raw: &Raw, ticket: Ticket) -> Result<Self> {
@@ -112,6 +129,7 @@ impl Incoming {
             cents: body.cents,
             ticket: Some(ticket),
             row: None,
+            mark: None,
         })
     }
 
@@ -134,6 +152,27 @@ impl Incoming {
             cents: body.cents,
             ticket: None,
             row: Some(row),
+            mark: None,
+        })
+    }
+
+    pub(crate) fn from_broker(
+        mark: Mark,
+        id: &str,
+        message_type: String,
+        correlation: &str,
+        body: &[u8],
+    ) -> Result<Self> {
+        let body: Body = serde_json::from_slice(body)?;
+        Ok(Self {
+            id: Uuid::parse_str(id)?,
+            message_type,
+            correlation: Uuid::parse_str(correlation)?,
+            account: body.account,
+            cents: body.cents,
+            ticket: None,
+            row: None,
+            mark: Some(mark),
         })
     }
 }
@@ -152,6 +191,9 @@ pub(crate) struct Change {
 /// A message to send.
 pub(crate) struct Sent {
     pub(crate) id: Uuid,
+    pub(crate) kind: &'static str,
+    pub(crate) correlation: String,
+    pub(crate) causation: String,
     pub(crate) message_type: &'static str,
     pub(crate) destination: String,
     pub(crate) headers: Vec<u8>,
@@ -221,7 +263,7 @@ pub(crate) fn apply(
 /// Makes one message to send.
 pub(crate) fn send(
     cause: &Incoming,
-    kind: &str,
+    kind: &'static str,
     message_type: &'static str,
     body: &impl Serialize,
     towards: Towards,
@@ -229,9 +271,13 @@ pub(crate) fn send(
     let headers = Headers {
         content_type: "application/json",
         kind,
-        sent_at: "1700000000000000",
+        sent_at: SENT_AT,
         correlation: cause.correlation.to_string(),
         causation: cause.id.to_string(),
+        reply_to: (kind == "command").then_some(match towards {
+            Towards::Broker => REPLY_TO,
+            Towards::Endpoint => "@accounts",
+        }),
     };
     let destination = match towards {
         Towards::Broker => format!("{kind}/{message_type}"),
@@ -239,10 +285,13 @@ pub(crate) fn send(
     };
     Ok(Sent {
         id: Uuid::now_v7(),
+        kind,
         message_type,
         destination,
-        headers: serde_json::to_vec(&headers)?,
         body: serde_json::to_vec(body)?,
+        headers: serde_json::to_vec(&headers)?,
+        correlation: headers.correlation,
+        causation: headers.causation,
     })
 }
 

@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Change, GROUP_MAX, Incoming, LEASE, Loaded, Towards, apply, deal, take_group};
+use super::{Change, GROUP_MAX, Incoming, LEASE, Loaded, Sent, Towards, apply, deal, take_group};
 use crate::services::Place;
 use crate::source::Source;
 
@@ -88,7 +88,7 @@ const LOAD: &str =
 const COMMIT: &str = "select bare_commit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, \
     $14, $15, $16, $17, $18, $19, $20, $21)";
 
-const DELETE: &str = "delete from sagabus.outbox where id = any($1)";
+pub(super) const DELETE: &str = "delete from sagabus.outbox where id = any($1)";
 
 const CLAIM: &str = "update sagabus.outbox o set epoch = o.epoch + 1, starts = o.starts + 1, \
     available_at = (extract(epoch from clock_timestamp()) * 1000000)::bigint + $2 \
@@ -132,7 +132,7 @@ async fn run_lane(
             break;
         }
         let done = std::mem::take(&mut published);
-        published = handle(&mut connection, &group, done, Towards::Broker).await?;
+        (published, _) = handle(&mut connection, &group, done, Towards::Broker).await?;
         for ticket in group.iter_mut().filter_map(|one| one.ticket.take()) {
             ticket.ack();
         }
@@ -177,13 +177,13 @@ pub(crate) async fn own_rows(
     }
 }
 
-/// Reads, applies and writes a group. Returns the ids of the rows that it sends.
-async fn handle(
+/// Reads, applies and writes a group. Returns what it sends, and the ids of its rows.
+pub(super) async fn handle(
     connection: &mut PgConnection,
     group: &[Incoming],
     published: Vec<i64>,
     towards: Towards,
-) -> Result<Vec<i64>> {
+) -> Result<(Vec<i64>, Vec<Sent>)> {
     let keys: Vec<&str> = group.iter().map(|one| one.account.as_str()).collect();
     let rows = sqlx::query(LOAD)
         .bind(keys)
@@ -206,7 +206,7 @@ async fn commit(
     mut changes: Vec<(&Incoming, Change)>,
     published: Vec<i64>,
     towards: Towards,
-) -> Result<Vec<i64>> {
+) -> Result<(Vec<i64>, Vec<Sent>)> {
     changes.sort_unstable_by(|(_, a), (_, b)| a.account.cmp(&b.account));
     let mut ids: Vec<Uuid> = Vec::new();
     let mut rows: Vec<(i64, i32)> = Vec::new();
@@ -256,5 +256,6 @@ async fn commit(
     let written: Option<Vec<i64>> = query.fetch_one(connection).await?;
     let written = written.unwrap_or_default();
     ensure!(written.len() == sent().count(), "a message was not written");
-    Ok(written)
+    let sent = changes.into_iter().flat_map(|(_, change)| change.sent);
+    Ok((written, sent.collect()))
 }

@@ -108,7 +108,7 @@ async fn broker_run(
 }
 
 /// Checks that every message moved its account once.
-async fn check_accounts(place: &Place, total: u64, run: &mut Run) -> Result<()> {
+pub(crate) async fn check_accounts(place: &Place, total: u64, run: &mut Run) -> Result<()> {
     let (versions, distinct) = match place {
         Place::Postgres { .. } => (
             "select sum(version)::bigint from sagabus.instance",

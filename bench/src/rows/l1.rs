@@ -48,19 +48,18 @@ async fn row(bench: &Bench, backend: Backend, pace: u32) -> Result<Found> {
     .await
 }
 
-/// Sends at a steady pace, whatever becomes of what was sent; the first tenth warms up.
-async fn at_pace<F>(
+/// Sends at a steady pace, whatever becomes of what was sent; the first ones warm up.
+pub(super) async fn at_pace<F>(
+    window: Window,
     place: &Place,
     stopwatch: &Arc<Stopwatch>,
     pace: u32,
-    messages: u64,
+    (warm_up, messages): (usize, u64),
     send: impl Fn(Ping) -> F,
 ) -> Result<Run>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
-    let warm_up = usize::try_from(messages / 10)?;
-    let window = Window::open(place).await?;
     let started = Instant::now();
     let mut sending = JoinSet::new();
     for n in 0..u32::try_from(messages)? {
@@ -102,7 +101,8 @@ async fn ours(bench: &Bench, backend: Backend, pace: u32, messages: u64) -> Resu
             Ok(())
         }
     };
-    let mut run = at_pace(&place, &stopwatch, pace, messages, send).await?;
+    let window = Window::open(&place).await?;
+    let mut run = at_pace(window, &place, &stopwatch, pace, tenth(messages)?, send).await?;
     drained(&place, 0).await?;
     let counters = host.counters();
     run.notes.insert(
@@ -113,6 +113,11 @@ async fn ours(bench: &Bench, backend: Backend, pace: u32, messages: u64) -> Resu
     run.rows = place.counts().await?;
     bench.services.remove(place).await?;
     Ok(run)
+}
+
+/// The first tenth of a run warms up.
+fn tenth(messages: u64) -> Result<(usize, u64)> {
+    Ok((usize::try_from(messages / 10)?, messages))
 }
 
 pub(crate) async fn arrived(ping: Ping, stopwatch: State<Arc<Stopwatch>>) {
@@ -127,7 +132,8 @@ async fn bare(bench: &Bench, backend: Backend, pace: u32, messages: u64) -> Resu
         let service = Arc::clone(&service);
         async move { service.send(ping).await }
     };
-    let mut run = at_pace(&place, &stopwatch, pace, messages, send).await?;
+    let window = Window::open(&place).await?;
+    let mut run = at_pace(window, &place, &stopwatch, pace, tenth(messages)?, send).await?;
     drained(&place, 0).await?;
     service.stop().await?;
     run.rows = place.counts().await?;

@@ -2,16 +2,21 @@
 
 pub(crate) mod h1;
 pub(crate) mod h2;
+pub(crate) mod h2_broker;
 pub(crate) mod h4;
 pub(crate) mod l1;
+pub(crate) mod l1_broker;
 pub(crate) mod latency;
 pub(crate) mod m1;
+pub(crate) mod outage;
+pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod sleeper;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
+use crate::brokers::Broker;
 use crate::report::{Line, median};
 use crate::row::{Bench, Found, Must, Promise, Row, Run};
 use crate::services::Backend;
@@ -78,6 +83,64 @@ const ROWS: &[(&str, &str, Measure)] = &[
     ("M1", "memory of an idle host", m1::idle_host),
 ];
 
+/// The same over a broker beside PostgreSQL.
+const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
+    (
+        "R1",
+        "what waits in the outbox, to a quorum queue",
+        Broker::RabbitMq,
+        relay::to_rabbitmq,
+    ),
+    (
+        "R1-locks",
+        "the same, beside a relay by hand that keeps its transaction open",
+        Broker::RabbitMq,
+        relay::beside_locks,
+    ),
+    (
+        "R2",
+        "what waits in the outbox, to a topic",
+        Broker::Kafka,
+        relay::to_kafka,
+    ),
+    (
+        "H2",
+        "a state machine in groups, from a quorum queue to another",
+        Broker::RabbitMq,
+        h2_broker::over_rabbitmq,
+    ),
+    (
+        "H2",
+        "a state machine in groups, from topics to topics",
+        Broker::Kafka,
+        h2_broker::over_kafka,
+    ),
+    (
+        "L1-1000",
+        "from send through a quorum queue at 1,000 messages/s, commit included",
+        Broker::RabbitMq,
+        l1_broker::over_rabbitmq,
+    ),
+    (
+        "L1-1000",
+        "from send through a topic at 1,000 messages/s, commit included",
+        Broker::Kafka,
+        l1_broker::over_kafka,
+    ),
+    (
+        "R6",
+        "what waits for a thousand exchanges, beside one",
+        Broker::RabbitMq,
+        relay::many_destinations,
+    ),
+    (
+        "M1-down",
+        "memory of a host that sends while its broker is down",
+        Broker::RabbitMq,
+        outage::memory,
+    ),
+];
+
 /// Returns every row, in the order in which they run.
 pub(crate) fn all() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -86,6 +149,7 @@ pub(crate) fn all() -> Vec<Row> {
             name,
             about,
             backend,
+            broker: None,
             run,
         }));
     }
@@ -94,15 +158,24 @@ pub(crate) fn all() -> Vec<Row> {
         name: "T1",
         about: "everybody else while a handler sleeps in its transaction",
         backend: Backend::Postgres,
+        broker: None,
         run: sleeper::others,
     });
+    let over_brokers = OVER_BROKERS.iter();
+    rows.extend(over_brokers.map(|&(name, about, broker, run)| Row {
+        name,
+        about,
+        backend: Backend::Postgres,
+        broker: Some(broker),
+        run,
+    }));
     rows
 }
 
 /// What rows promise together: groups are worth their while.
 pub(crate) fn promises(lines: &[Line]) -> Vec<Promise> {
     let rate = |row: &str| {
-        let is_meant = |line: &&Line| line.row == row && line.backend == Backend::Postgres.name();
+        let is_meant = |line: &&Line| line.row == row && line.on == Backend::Postgres.name();
         let line = lines.iter().find(is_meant)?;
         let is_correct = line.found.faults.is_empty();
         let runs = line.found.runs.get("ours").filter(|_| is_correct)?;

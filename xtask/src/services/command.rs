@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
         Action::Up(choice) => {
             let _lock = Lock::take(&records)?;
-            for ready in up::up(&workspace, &records, choice, true)? {
+            for ready in up::up(&workspace, &records, choice, true, Kind::test_set())? {
                 say::step(format!("{}: {}", ready.service.kind().name(), ready.how));
                 say::detail(shown_url(&ready.url));
             }

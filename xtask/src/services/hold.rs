@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::kind::Kind;
 use super::record::Records;
+use super::service::Service;
 use super::up::{self, Choice, Lock, Ready};
 use crate::fail::{Doing, Result};
 use crate::say;
@@ -22,6 +23,15 @@ pub(crate) struct Held {
 
 /// Brings the test set up and holds it.
 pub(crate) fn hold(workspace: &Workspace, choice: Choice) -> Result<Held> {
+    hold_only(workspace, choice, Kind::test_set())
+}
+
+/// Brings some of the test set up and holds it.
+pub(crate) fn hold_only(
+    workspace: &Workspace,
+    choice: Choice,
+    services: Vec<&'static dyn Service>,
+) -> Result<Held> {
     let records = Records::open(workspace)?;
     let lock = Lock::take(&records)?;
     let path = records.file("in-use");
@@ -35,7 +45,7 @@ pub(crate) fn hold(workspace: &Workspace, choice: Choice) -> Result<Held> {
         records,
         in_use,
     };
-    let started = up::up(workspace, &held.records, choice, false);
+    let started = up::up(workspace, &held.records, choice, false, services);
     drop(lock);
     held.ready = started?;
     for ready in &held.ready {

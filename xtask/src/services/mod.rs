@@ -29,5 +29,7 @@ mod hold;
 mod up;
 
 pub(crate) use command::{Arguments, run};
-pub(crate) use hold::{Held, hold, set_variables};
+pub(crate) use hold::{Held, hold, hold_only, set_variables};
+pub(crate) use kind::Kind;
+pub(crate) use service::Service;
 pub(crate) use up::Choice;

@@ -85,15 +85,16 @@ pub(crate) fn state(service: &dyn Service, records: &Records) -> State {
     }
 }
 
-/// Finds or starts every service of the test set. The caller holds the [`Lock`].
+/// Finds or starts services of the test set. The caller holds the [`Lock`].
 pub(crate) fn up(
     workspace: &Workspace,
     records: &Records,
     choice: Choice,
     keep: bool,
+    services: Vec<&'static dyn Service>,
 ) -> Result<Vec<Ready>> {
     let mut ready = Vec::new();
-    for service in Kind::test_set() {
+    for service in services {
         ready.push(one_up(service, workspace, records, choice, keep)?);
     }
     Ok(ready)
