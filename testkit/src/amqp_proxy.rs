@@ -50,6 +50,20 @@ struct Shared {
 }
 
 impl AmqpProxy {
+    /// Listens on a port of its own, and passes on to the server that a URL names.
+    ///
+    /// # Panics
+    /// When it names none, or no port is free.
+    pub async fn before(url: &str) -> Self {
+        let mut place = authority(url);
+        if !place.contains(':') {
+            place.push_str(":5672");
+        }
+        let found = tokio::net::lookup_host(place).await;
+        let mut found = found.expect("the URL names a host");
+        Self::start(found.next().expect("it has an address")).await
+    }
+
     /// Listens on a port of its own, and passes on to this server.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
 //! The transport contract on a real RabbitMQ.
 
-use sagabus_testkit::amqp_proxy::{AmqpProxy, authority};
+use sagabus_testkit::amqp_proxy::AmqpProxy;
 use sagabus_testkit::transport::TransportUnderTest;
 
 use crate::site::{config, rabbitmq, url};
@@ -8,8 +8,7 @@ use crate::site::{config, rabbitmq, url};
 /// The transport goes through a proxy that can cut it off; its peer does not.
 async fn broker() -> Option<TransportUnderTest> {
     let url = url()?;
-    let server = authority(&url).parse().expect("the URL names an address");
-    let proxy = AmqpProxy::start(server).await;
+    let proxy = AmqpProxy::before(&url).await;
     let peer = config(&url);
     let mut proxied = config(&proxy.url(&url));
     proxied.namespace.clone_from(&peer.namespace);

@@ -18,7 +18,7 @@ use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Delivery, Health, Publication, Transport};
 use sagabus_core::{Envelope, Headers};
 use sagabus_rabbitmq::{RabbitMq, RabbitMqConfig};
-use sagabus_testkit::amqp_proxy::{AmqpProxy, Mode, authority};
+use sagabus_testkit::amqp_proxy::{AmqpProxy, Mode};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
 use sagabus_testkit::service::block_on;
@@ -272,8 +272,7 @@ fn a_receiver_killed_twenty_five_times_with_a_hundred_in_hand_loses_nothing() {
 fn acks_that_are_lost_with_their_connection_double_nothing() {
     let Some(url) = url() else { return };
     block_on(async {
-        let server = authority(&url).parse().expect("an address");
-        let proxy = AmqpProxy::start(server).await;
+        let proxy = AmqpProxy::before(&url).await;
         let config = config(&proxy.url(&url));
         let (store, log) = (MemoryStore::new(), Log::default());
         let builder = builder(&config, &store, &log).endpoint("packing", |e| e.handle(pack));
@@ -308,8 +307,7 @@ fn acks_that_are_lost_with_their_connection_double_nothing() {
 fn a_broker_that_falls_silent_is_left_and_found_again() {
     let Some(url) = url() else { return };
     block_on(async {
-        let server = authority(&url).parse().expect("an address");
-        let proxy = AmqpProxy::start(server).await;
+        let proxy = AmqpProxy::before(&url).await;
         let mut config = config(&proxy.url(&url));
         config.heartbeat = Duration::from_secs(1);
         config.confirm_timeout = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sagabus_testkit::amqp_proxy::{AmqpProxy, Mode, authority};
+use sagabus_testkit::amqp_proxy::{AmqpProxy, Mode};
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::transport::Breakable;
 use sagabus_testkit::wait::{eventually, grow_older};
@@ -31,8 +31,7 @@ fn a_link_that_is_cut_or_dead_loses_and_doubles_nothing() {
         let Some(site) = Site::open("rabbitmq_cut").await else {
             return;
         };
-        let server = authority(&url).parse().expect("an address");
-        let proxy = AmqpProxy::start(server).await;
+        let proxy = AmqpProxy::before(&url).await;
         let host = start(&site, transport(&proxy.url(&url), &namespace())).await;
         let bus = host.bus();
         let (mut sent, mut faults, mut worst) = (0, 0, Duration::ZERO);
