@@ -78,8 +78,7 @@ impl Shop {
         let options = self.options.iter().map(String::as_str);
         let options: Vec<_> = options.chain(service).chain(ours).collect();
         let log = self.folder.0.join(format!("{name}.log"));
-        let said = File::options().create(true).append(true).open(&log);
-        let said = said.expect("a log can be written");
+        let said = File::create(&log).expect("a log can be written");
         let errors = said.try_clone().expect("a log can be shared");
         let mut command = demo(&self.folder, &options);
         let process = command.stdout(said).stderr(errors).spawn();
@@ -138,7 +137,15 @@ impl Service {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Waits until it has handled something: before, it may be starting, which needs the broker.
+    async fn has_handled(&self) {
+        let handled = async || self.said().contains("first message handled").then_some(());
+        eventually("service that has handled a message", handled).await;
+    }
+
+    /// Kills it once it has handled something.
     async fn kill(mut self) {
+        self.has_handled().await;
         self.process.kill().await.expect("it is our child");
         let status = self.process.wait().await.expect("it is our child");
         let was_alive = status.signal() == Some(Signal::KILL.as_raw());
@@ -200,6 +207,9 @@ async fn everyone_is_killed_once(name: &str, mut broker: impl Broker, postgres: 
     let orders = shop.service("orders");
 
     shop.calls(4 * BETWEEN_KILLS).await;
+    for service in [&payments, &shipping, &orders] {
+        service.has_handled().await;
+    }
     broker.kill();
     shop.is_in_the_middle("the broker").await;
     broker.restart();
