@@ -19,4 +19,5 @@ mod parcel_machine;
 mod racing;
 mod shipping;
 mod shipping_saga;
+mod tested;
 mod ticket_labels;
