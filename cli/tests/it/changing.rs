@@ -1,8 +1,11 @@
 //! What the program changes.
 
-use sagabus_core::admin::StoreAdmin;
+use std::collections::HashSet;
+use std::process::Stdio;
 
-use crate::scene::Scene;
+use sagabus_core::admin::{Page, RowFilter, StoreAdmin};
+
+use crate::scene::{Scene, program};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_nobody_confirms_is_not_made() {
@@ -154,4 +157,46 @@ async fn a_parked_command_without_owner_stays_and_can_be_discarded() {
     assert_eq!(store.counts().await.unwrap().parked, 0);
     let audit = scene.json(&["audit"]);
     assert_eq!(audit["audit"][0]["detail"][0]["message_type"], "shop.ship");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_bulk_change_goes_on_and_neither_loses_nor_repeats_one() {
+    let (scene, store) = Scene::with_failures(60).await;
+    let file = scene.file();
+    let slow = ["--batch", "2", "--rate", "20", "--yes"];
+    let store_is = ["--store", file.to_str().unwrap()];
+    let retry = [&store_is[..], &["dead-letters", "retry", "--all"], &slow].concat();
+    let mut child = program(&retry).stdout(Stdio::null()).spawn().unwrap();
+    sagabus_testkit::wait::eventually("some are retried", || async {
+        let left = store.counts().await.unwrap().dead_letters;
+        (left < 50).then_some(())
+    })
+    .await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let counts = store.counts().await.unwrap();
+    assert!(counts.dead_letters > 0, "it was killed in the middle");
+    assert_eq!(
+        counts.outbox + counts.dead_letters,
+        60,
+        "each is one or the other"
+    );
+
+    let ran = scene.run(&["dead-letters", "retry", "--all", "--yes"]);
+    let expected = format!("retried {} dead letters", counts.dead_letters);
+    assert_eq!(ran.out.lines().last(), Some(expected.as_str()), "{ran:?}");
+    let rows = store
+        .rows(&RowFilter::default(), Page::oldest(500))
+        .await
+        .unwrap();
+    let sent = rows.iter().filter(|row| row.parked.is_none());
+    let messages: Vec<_> = sent.map(|row| row.envelope.id).collect();
+    let distinct: HashSet<_> = messages.iter().collect();
+    assert_eq!((messages.len(), distinct.len()), (60, 60));
+    let audit = store.audit(Page::oldest(500)).await.unwrap();
+    let noted: usize = audit
+        .iter()
+        .map(|one| one.detail.as_array().map_or(0, Vec::len))
+        .sum();
+    assert_eq!(noted, 60, "the audit has each once");
 }

@@ -9,3 +9,4 @@ mod reading;
 mod changing;
 mod bad_input;
 mod help;
+mod postgres;

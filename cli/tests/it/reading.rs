@@ -2,7 +2,7 @@
 
 use sagabus_core::admin::{Page, RowFilter, StoreAdmin};
 
-use crate::scene::Scene;
+use crate::scene::{Scene, host};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_says_what_to_look_at() {
@@ -107,7 +107,7 @@ async fn a_message_tells_its_life() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_endpoints_and_definitions_are_shown() {
     let (scene, store) = Scene::new().await;
-    let host = scene.host(&store).await;
+    let host = host(store).await;
     let hosts = scene.json(&["hosts"]);
     assert_eq!(hosts["hosts"][0]["name"], "shop");
     assert_eq!(hosts["hosts"][0]["is_alive"], true);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sagabus_core::admin::StoreAdmin;
 use sagabus_core::message::{self, Kind, Message};
-use sagabus_core::{EndpointBuilder, Host, Result, ResultExt, Retry, RunningHost};
+use sagabus_core::{EndpointBuilder, Host, Result, ResultExt, Retry, RunningHost, Store};
 use sagabus_outbox::SqliteStore;
 use uuid::Uuid;
 
@@ -42,6 +42,14 @@ async fn charge(command: Charge) -> Result<()> {
     Err::<(), _>(std::io::Error::other(error)).terminal()
 }
 
+/// Starts the host whose handler fails.
+pub(crate) async fn host(store: impl Store) -> RunningHost {
+    let payments = |e: EndpointBuilder| e.retry(Retry::none()).handle(charge);
+    let host = Host::builder("shop").store(store);
+    let host = host.endpoint("payments", payments).build().unwrap();
+    host.start().await.unwrap()
+}
+
 /// A file that goes with its test.
 pub(crate) struct Scene {
     folder: PathBuf,
@@ -62,7 +70,7 @@ impl Scene {
     /// Makes a file with `dead` dead letters and one parked command, left by a host that stopped.
     pub(crate) async fn with_failures(dead: u32) -> (Self, SqliteStore) {
         let (scene, store) = Self::new().await;
-        let host = scene.host(&store).await;
+        let host = host(store.clone()).await;
         for order in 0..dead {
             let note = "\u{1b}]0;owned\u{7}".to_owned();
             host.bus().send(Charge { order, note }).await.unwrap();
@@ -75,14 +83,6 @@ impl Scene {
         .await;
         assert!(host.stop(Duration::from_secs(10)).await);
         (scene, store)
-    }
-
-    /// Starts the host whose handler fails.
-    pub(crate) async fn host(&self, store: &SqliteStore) -> RunningHost {
-        let payments = |e: EndpointBuilder| e.retry(Retry::none()).handle(charge);
-        let host = Host::builder("shop").store(store.clone());
-        let host = host.endpoint("payments", payments).build().unwrap();
-        host.start().await.unwrap()
     }
 
     pub(crate) fn file(&self) -> PathBuf {
@@ -118,16 +118,21 @@ pub(crate) struct Ran {
     pub(crate) err: String,
 }
 
-/// Runs the program with nothing but these arguments.
-pub(crate) fn run(arguments: &[&str]) -> Ran {
-    let output: Output = Command::new(env!("CARGO_BIN_EXE_sagabus"))
+/// Names the program with nothing but these arguments.
+pub(crate) fn program(arguments: &[&str]) -> Command {
+    let mut program = Command::new(env!("CARGO_BIN_EXE_sagabus"));
+    program
         .args(arguments)
         .env_remove("SAGABUS_STORE")
         .env_remove("SAGABUS_WHO")
         .env("USER", "ada")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+        .stdin(Stdio::null());
+    program
+}
+
+/// Runs the program with nothing but these arguments.
+pub(crate) fn run(arguments: &[&str]) -> Ran {
+    let output: Output = program(arguments).output().unwrap();
     let ran = Ran {
         code: output.status.code().unwrap(),
         out: String::from_utf8(output.stdout).unwrap(),

@@ -1,0 +1,84 @@
+//! The program against PostgreSQL.
+
+use std::time::Duration;
+
+use sagabus_core::admin::{DeadLetterFilter, StoreAdmin};
+use sagabus_outbox::PgStore;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::scene::{self, Charge, Ship};
+
+/// Runs a statement on the server.
+async fn on_server(url: &str, sql: String) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+}
+
+/// Fills a database as a host that stopped would leave it.
+async fn fill(store: &PgStore, dead: u32) {
+    let host = scene::host(store.clone()).await;
+    for order in 0..dead {
+        let note = "ok".to_owned();
+        host.bus().send(Charge { order, note }).await.unwrap();
+    }
+    host.bus().send(Ship { order: 7 }).await.unwrap();
+    sagabus_testkit::wait::eventually("dead letters", || async {
+        let counts = store.counts().await.unwrap();
+        (counts.dead_letters == u64::from(dead) && counts.parked == 1).then_some(())
+    })
+    .await;
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_works_on_a_file_works_on_a_server() {
+    const URL: &str = "SAGABUS_POSTGRES_URL";
+    let Ok(server) = std::env::var(URL) else {
+        assert!(
+            std::env::var_os("SAGABUS_SERVICES_REQUIRED").is_none(),
+            "services are required, but {URL} is not set"
+        );
+        println!("SKIPPED: {URL} is not set");
+        return;
+    };
+    let name = format!("sagabus_cli_{}", Uuid::now_v7().simple());
+    on_server(&server, format!("create database {name}")).await;
+    let slash = server.rfind('/').unwrap();
+    let url = format!("{}/{name}", &server[..slash]);
+    let run = |arguments: &[&str]| {
+        let ran = scene::run(&[&["--store", &url][..], arguments].concat());
+        assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
+        ran.out
+    };
+
+    let missing = scene::run(&["--store", &url, "status"]);
+    assert_eq!(missing.code, 4, "{missing:?}");
+    assert!(run(&["migrate"]).contains("the schema is of version"));
+    let store = PgStore::connect(&url).await.unwrap();
+    fill(&store, 5).await;
+    assert!(run(&["status"]).contains("! 5 messages are dead letters"));
+    assert!(run(&["dead-letters", "groups"]).contains("5      payments"));
+    assert!(run(&["dead-letters", "list", "--text", "DECLINED"]).contains("shop.charge"));
+    assert!(run(&["dead-letters", "show", "1"]).contains("\"order\": 0"));
+    assert!(run(&["dead-letters", "discard", "1", "--yes"]).contains("discarded 1"));
+    assert!(run(&["dead-letters", "restore", "1", "--yes"]).contains("restored 1"));
+    let retried = run(&["dead-letters", "retry", "--all", "--batch", "2", "--yes"]);
+    assert!(retried.contains("retried 5 dead letters"), "{retried}");
+    assert!(run(&["outbox", "list"]).contains("@payments    5"));
+    assert!(run(&["outbox", "discard", "--all", "--yes"]).contains("discarded 1 rows"));
+    assert!(run(&["hosts"]).contains("shop"));
+    assert!(run(&["describe"]).contains("endpoint payments"));
+    assert!(run(&["sagas", "list"]).contains("no such instances"));
+    let audit = run(&["audit"]);
+    assert_eq!(audit.lines().count(), 7, "{audit}");
+    let redriven = store.count_dead_letters(&DeadLetterFilter::any()).await;
+    assert_eq!(redriven.unwrap().count, 5);
+
+    store.close();
+    drop(store);
+    on_server(&server, format!("drop database {name} with (force)")).await;
+}
