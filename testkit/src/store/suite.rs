@@ -283,6 +283,7 @@ mod tests {
             ("settles", include_str!("settles.rs")),
             ("order", include_str!("order.rs")),
             ("timers", include_str!("timers.rs")),
+            ("labels", include_str!("labels.rs")),
             ("dead_letters", include_str!("dead_letters.rs")),
             ("operators", include_str!("operators.rs")),
             ("inspection", include_str!("inspection.rs")),
