@@ -37,8 +37,13 @@ const COLD_MIN: Duration = Duration::from_secs(10);
 const BREAKER_FAILURES: u32 = 3;
 /// How long an address is left alone.
 const BREAKER_PAUSE: Duration = Duration::from_secs(5);
-/// Refusals after which a row is parked for an operator.
+/// Refusals after which a row is parked for an operator: about 15 s.
 const REFUSALS_MAX: usize = 5;
+/// How often a row without a place is tried: about six minutes, because the service that takes it
+/// may be started after the one that sends it.
+const UNROUTABLE_MAX: usize = 12;
+/// The longest pause between two tries of a row.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Starts the relay of a host that has a transport.
 pub(crate) fn start(
@@ -294,14 +299,12 @@ impl Relay {
         if breaker.failures >= BREAKER_FAILURES {
             breaker.open_until = Instant::now() + jittered(BREAKER_PAUSE);
         }
-        if one.row.attempts.len() + 1 >= REFUSALS_MAX {
+        let Some(after) = pause(error, one.row.attempts.len() + 1) else {
             return self.park(one, Reason::Unroutable, Some(chain(error)));
-        }
+        };
         self.shared.in_hand.let_go(row);
         let mut attempts = one.row.attempts;
         attempts.push(self.attempt(chain(error)));
-        let after = Duration::from_millis(500)
-            * 2u32.saturating_pow(u32::try_from(attempts.len()).unwrap_or(16).min(16));
         Settle::Release {
             row,
             after: jittered(after),
@@ -373,6 +376,18 @@ impl Relay {
     }
 }
 
+/// Says how long a refused row waits for its next try, given how many it has had; `None` when that
+/// was the last one.
+fn pause(error: &TransportError, tries: usize) -> Option<Duration> {
+    let tries_max = match error {
+        TransportError::Unroutable { .. } => UNROUTABLE_MAX,
+        _ => REFUSALS_MAX,
+    };
+    let doubled = u32::try_from(tries).unwrap_or(u32::MAX).min(16);
+    let pause = Duration::from_millis(500) * 2u32.pow(doubled);
+    (tries < tries_max).then_some(pause.min(PAUSE_MAX))
+}
+
 fn in_flight(work: Work) -> Option<InFlight> {
     match work.arrival {
         Arrival::Row(row) => Some(InFlight {
@@ -389,5 +404,24 @@ fn publication(one: &InFlight) -> Publication {
         address: one.row.destination.clone(),
         envelope: one.row.envelope.clone(),
         key: one.row.key.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds up what a row waits until it is parked.
+    fn patience(error: &TransportError) -> Duration {
+        (1..).map_while(|tries| pause(error, tries)).sum()
+    }
+
+    #[test]
+    fn a_row_without_a_place_is_tried_for_longer_than_a_refused_one() {
+        let refused = TransportError::Refused("too long".to_owned());
+        assert_eq!(patience(&refused), Duration::from_secs(15));
+        let address = "command/orders.place".to_owned();
+        let unroutable = TransportError::Unroutable { address };
+        assert_eq!(patience(&unroutable), Duration::from_secs(63 + 5 * 60));
     }
 }
