@@ -2,17 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{RwLock, mpsc};
+use tokio::time::Instant;
 
 use crate::announce::Announcer;
+use crate::backoff::Backoff;
 use crate::bus::Running;
 use crate::claimer::Claimer;
 use crate::committer::{self, CommitterHandle, Shared};
 use crate::context::HostFacts;
 use crate::counters::Counters;
 use crate::endpoint::{EndpointId, EndpointName};
-use crate::error::{RunError, StoreError};
+use crate::error::{RunError, StoreError, TransportError};
 use crate::handling::Endpoint;
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
@@ -27,16 +31,25 @@ use crate::store::{Attached, EndpointSpec, Registration};
 use crate::transport::Transport;
 use crate::upkeep;
 
+/// How long a host that starts rides out a broker that is away. Short: whoever starts it by hand
+/// waits for the word that an address is wrong.
+const AWAY_MAX: Duration = Duration::from_secs(5);
+
 /// Starts a host: attach, check, then the way out, then the way in.
 pub(crate) async fn start(host: Host) -> Result<RunningHost, RunError> {
     let lifecycle = Lifecycle::new();
     match start_on(host, &lifecycle).await {
         Ok(running) => Ok(running),
         Err(error) => {
-            lifecycle.stop(std::time::Duration::ZERO).await;
+            lifecycle.stop(Duration::ZERO).await;
             Err(error)
         }
     }
+}
+
+/// Fails to compile if a host cannot be started in a task.
+fn _is_send(host: Host) -> impl Future<Output = Result<RunningHost, RunError>> + Send {
+    start(host)
 }
 
 async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunError> {
@@ -55,7 +68,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     parts.shared.intakes.open(intakes.clone());
     if let Some(transport) = &host.transport {
         let specs: Vec<_> = registration.endpoints.clone();
-        transport.declare(parts.store, &specs).await?;
+        while_away("declare", || transport.declare(parts.store, &specs)).await?;
         relay::start(&parts.shared, &parts.committer, transport, &parts.wakeups);
     }
     for (endpoint, intake, works) in receivers {
@@ -83,6 +96,28 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         transport: host.transport,
         lifecycle: lifecycle.clone(),
     })
+}
+
+/// Asks a broker again that is away for a moment, as a host that runs does. One that is away for
+/// longer is an error of the start: its address may be wrong.
+async fn while_away<'a, T>(
+    what: &'static str,
+    ask: impl Fn() -> BoxFuture<'a, Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    let deadline = Instant::now() + AWAY_MAX;
+    let mut outage = Backoff::new(what);
+    loop {
+        match ask().await {
+            Ok(done) => {
+                outage.ended();
+                return Ok(done);
+            }
+            Err(error @ TransportError::Unavailable(_)) if Instant::now() < deadline => {
+                outage.failed(&error).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// What the parts of a running host share.
@@ -202,7 +237,8 @@ async fn start_receiver(
                 .collect(),
         };
         let prefetch = u32::try_from(intake.capacity()).unwrap_or(u32::MAX);
-        let deliveries = transport.subscribe(&spec, prefetch).await?;
+        let subscribe = || transport.subscribe(&spec, prefetch);
+        let deliveries = while_away("subscribe", subscribe).await?;
         lifecycle.spawn(receiver::receive(
             intake.clone(),
             deliveries,

@@ -66,11 +66,14 @@ impl Site {
             .await
             .expect("it can be found");
         let server: SocketAddr = found.next().expect("it is somewhere");
-        let handled = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
+        let many = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
             where proname = 'commit_v1' and pronamespace = 'sagabus'::regnamespace";
-        let handled = self.number(handled).await;
+        let one = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
+            where proname = 'commit_one_v1' and pronamespace = 'sagabus'::regnamespace";
+        let place = |found: i64| usize::try_from(found).expect("it has this argument");
         let places = Places {
-            handled: usize::try_from(handled).expect("it has this argument"),
+            many: place(self.number(many).await),
+            one: place(self.number(one).await),
         };
         Proxy::start(server, places, director).await
     }

@@ -1,13 +1,15 @@
 //! As much of PostgreSQL's protocol as it takes to know a commit call when it passes.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use sqlx::types::Uuid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// By this the commit function is known.
-const FUNCTION: &str = "sagabus.commit_v1(";
+/// By this the commit function for many units is known.
+const MANY: &str = "sagabus.commit_v1(";
+/// And the one for a single unit.
+const ONE: &str = "sagabus.commit_one_v1(";
 
 /// One direction of a connection, read frame by frame.
 pub(crate) struct Frames {
@@ -87,17 +89,27 @@ pub(crate) struct Call {
     pub(crate) handled: BTreeSet<Uuid>,
 }
 
-/// Which arguments of the commit function hold what, counted from 0.
+/// Which argument of either commit function holds the messages that are handled, counted from 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Places {
-    pub(crate) handled: usize,
+    /// An array of them.
+    pub(crate) many: usize,
+    /// One, or null.
+    pub(crate) one: usize,
+}
+
+/// Which commit function a statement calls.
+#[derive(Clone, Copy, Debug)]
+enum Function {
+    Many,
+    One,
 }
 
 /// Follows what one client says.
 pub(crate) struct Tracker {
     places: Places,
     /// Prepared statements that call the commit function.
-    statements: HashSet<Vec<u8>>,
+    statements: HashMap<Vec<u8>, Function>,
     is_in_transaction: bool,
     /// What the function was last called with.
     handled: BTreeSet<Uuid>,
@@ -108,7 +120,7 @@ impl Tracker {
     pub(crate) fn new(places: Places) -> Self {
         Self {
             places,
-            statements: HashSet::new(),
+            statements: HashMap::new(),
             is_in_transaction: false,
             handled: BTreeSet::new(),
             call: None,
@@ -134,18 +146,26 @@ impl Tracker {
     fn prepare(&mut self, rest: &[u8]) {
         let (name, rest) = string(rest);
         let (sql, _) = string(rest);
-        if String::from_utf8_lossy(sql).contains(FUNCTION) {
-            self.statements.insert(name.to_vec());
+        let sql = String::from_utf8_lossy(sql);
+        let functions = [(MANY, Function::Many), (ONE, Function::One)];
+        let called = functions.iter().find(|(begin, _)| sql.contains(begin));
+        if let Some((_, function)) = called {
+            self.statements.insert(name.to_vec(), *function);
         }
     }
 
     fn bind(&mut self, rest: &[u8]) {
         let (_, rest) = string(rest);
         let (statement, rest) = string(rest);
-        if !self.statements.contains(statement) {
+        let Some(function) = self.statements.get(statement) else {
             return;
-        }
-        self.handled = uuids(argument(rest, self.places.handled));
+        };
+        self.handled = match function {
+            Function::Many => uuids(argument(rest, self.places.many)),
+            Function::One => Uuid::from_slice(argument(rest, self.places.one))
+                .into_iter()
+                .collect(),
+        };
         if !self.is_in_transaction {
             self.call = Some(Call {
                 door: Door::Group,
