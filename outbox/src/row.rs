@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use sagabus_core::clock::micros;
 use sagabus_core::endpoint::{EndpointName, Order};
-use sagabus_core::envelope::Outgoing;
+use sagabus_core::envelope::{Due, Outgoing};
 use sagabus_core::headers::Headers;
-use sagabus_core::store::Place;
-use sagabus_core::unit_of_work::{Attempt, HistoryDetail, Origin, UnitOfWork};
+use sagabus_core::store::{Birth, Place, Placement};
+use sagabus_core::unit_of_work::{Attempt, HistoryDetail, Origin, Reason, UnitOfWork};
 
 /// Says an endpoint of this database, as the outbox stores it: `@orders`.
 pub(crate) fn endpoint_text(name: &EndpointName) -> String {
@@ -20,6 +21,31 @@ pub(crate) fn endpoint_text(name: &EndpointName) -> String {
 /// Says whether a row stands in the line of its key, where only the oldest moves.
 pub(crate) fn is_in_line(unit: &UnitOfWork, outgoing: &Outgoing, place: &Place) -> bool {
     unit.order_of(outgoing, place.order()) == Order::PerKey
+}
+
+/// Says why a row is parked from the beginning, if it is: what has no place is nobody's.
+pub(crate) fn parked(placement: &Placement) -> Option<Reason> {
+    match (placement.birth, &placement.place) {
+        (Birth::Parked(reason), _) => Some(reason),
+        (_, Place::Nowhere) => Some(Reason::NoOwner),
+        _ => None,
+    }
+}
+
+/// Says how many microseconds from now a row is due, if it is for later.
+pub(crate) fn due_after(outgoing: &Outgoing) -> Option<i64> {
+    match outgoing.due {
+        Due::After(delay) => Some(micros(delay)).filter(|delay| *delay > 0),
+        Due::Now | Due::At(_) => None,
+    }
+}
+
+/// Says at which microsecond since 1970 a row is due, if it has a time.
+pub(crate) fn due_at(outgoing: &Outgoing) -> Option<i64> {
+    match outgoing.due {
+        Due::At(time) => Some(time.as_micros()),
+        Due::Now | Due::After(_) => None,
+    }
 }
 
 /// Encodes failed tries; none are stored as null.

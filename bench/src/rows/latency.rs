@@ -43,18 +43,14 @@ fn ping(stopwatch: &Stopwatch) -> Ping {
 /// Puts latencies into a table and a promise about their 99th percentile.
 fn found(what: &str, run: Run, must: f64) -> Result<Found> {
     let latency = run.latency.context("nothing was measured")?;
-    Ok(promised(what, run, latency.p99, must))
-}
-
-fn promised(what: &str, run: Run, is: f64, must: f64) -> Found {
     let mut found = Found {
         faults: run.faults.clone(),
         ..Found::default()
     };
-    let promise = Promise::new(what, is, Must::AtMost(must));
+    let promise = Promise::new(what, latency.p99, Must::AtMost(must));
     found.promises.push(promise);
     found.runs.insert("ours", vec![run]);
-    found
+    Ok(found)
 }
 
 fn count(bench: &Bench) -> u32 {
@@ -186,15 +182,7 @@ pub(crate) fn long_line(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result
         run.expect("claimed rows of the blocked key", blocked_count, 0);
         drop(store);
         bench.services.remove(place).await?;
-        match backend {
-            Backend::Postgres => found("p99 ms of a claim beside 300k followers", run, 10.0),
-            // The tail is SQLite's own: every thousand pages a commit copies them into the file.
-            Backend::Sqlite => {
-                let p50 = run.p50();
-                let what = "p50 ms of a claim beside 300k followers";
-                Ok(promised(what, run, p50, 10.0))
-            }
-        }
+        found("p99 ms of a claim beside 300k followers", run, 10.0)
     }
     .boxed()
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use sagabus_core::StoreError;
 use sagabus_core::clock::micros;
-use sagabus_core::envelope::{Due, Identity, Outgoing, Timer};
+use sagabus_core::envelope::{Identity, Outgoing, Timer};
 use sagabus_core::fingerprint::fingerprint;
 use sagabus_core::store::{Birth, Group, Place, Placement};
 use sagabus_core::unit_of_work::{
@@ -235,12 +235,7 @@ impl Columns {
             placement.place.as_stored(&outgoing.envelope.message_type)
         };
         let destinations: Vec<String> = placed.iter().map(destination).collect();
-        let parked = |placement: &Placement| match (placement.birth, &placement.place) {
-            (Birth::Parked(reason), _) => Some(reason.as_str()),
-            (_, Place::Nowhere) => Some(Reason::NoOwner.as_str()),
-            _ => None,
-        };
-        let parked: Vec<_> = placed.iter().map(|(one, _)| parked(one)).collect();
+        let parked: Vec<_> = placed.iter().map(|(one, _)| row::parked(one)).collect();
         let in_line = |((placement, outgoing), parked): (&Placed<'_>, &Option<_>)| {
             parked.is_none()
                 && row::is_in_line(&group.units[placement.unit], outgoing, &placement.place)
@@ -269,7 +264,7 @@ impl Columns {
         self.some(each().map(failures).collect())?;
         let attempts = |one: &Outgoing| row::attempts_to_json(&one.attempts);
         self.some(each().map(attempts).collect())?;
-        self.some(parked)?;
+        self.some(parked.iter().map(|one| one.map(Reason::as_str)).collect())?;
         let timers = || each().map(|one| one.timer.as_ref());
         let owners = || timers().map(|one| one.map(|one| &one.owner));
         self.some(
@@ -295,16 +290,8 @@ impl Columns {
         &mut self,
         each: impl Iterator<Item = &'a Outgoing> + Clone,
     ) -> Result<(), StoreError> {
-        let after = |one: &Outgoing| match one.due {
-            Due::After(delay) => Some(micros(delay)).filter(|delay| *delay > 0),
-            Due::Now | Due::At(_) => None,
-        };
-        let at = |one: &Outgoing| match one.due {
-            Due::At(time) => Some(time.as_micros()),
-            Due::Now | Due::After(_) => None,
-        };
-        self.some(each.clone().map(after).collect())?;
-        self.some(each.clone().map(at).collect())?;
+        self.some(each.clone().map(row::due_after).collect())?;
+        self.some(each.clone().map(row::due_at).collect())?;
         self.some(each.map(|one| one.expires_after.map(micros)).collect())
     }
 

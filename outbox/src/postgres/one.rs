@@ -3,7 +3,7 @@
 
 use sagabus_core::StoreError;
 use sagabus_core::clock::micros;
-use sagabus_core::envelope::{Due, Identity, Outgoing};
+use sagabus_core::envelope::{Identity, Outgoing};
 use sagabus_core::store::{Birth, Group, Place, Placement};
 use sagabus_core::unit_of_work::{HistoryEntry, Reason, Source, UnitOfWork};
 use sqlx::postgres::PgArguments;
@@ -98,19 +98,7 @@ impl Values {
 
     fn add_sent(&mut self, sent: Option<(&Placement, &Outgoing)>) -> Result<(), StoreError> {
         let envelope = sent.map(|(_, outgoing)| &outgoing.envelope);
-        let parked = sent.and_then(|(one, _)| match (one.birth, &one.place) {
-            (Birth::Parked(reason), _) => Some(reason.as_str()),
-            (_, Place::Nowhere) => Some(Reason::NoOwner.as_str()),
-            _ => None,
-        });
-        let after = sent.and_then(|(_, outgoing)| match outgoing.due {
-            Due::After(delay) => Some(micros(delay)).filter(|delay| *delay > 0),
-            Due::Now | Due::At(_) => None,
-        });
-        let at = sent.and_then(|(_, outgoing)| match outgoing.due {
-            Due::At(time) => Some(time.as_micros()),
-            Due::Now | Due::After(_) => None,
-        });
+        let parked = sent.and_then(|(one, _)| row::parked(one));
         let destination =
             sent.map(|(one, outgoing)| one.place.as_stored(&outgoing.envelope.message_type));
         let wanted = sent.and_then(|(_, outgoing)| outgoing.expires_after.map(micros));
@@ -122,10 +110,10 @@ impl Values {
         self.add(envelope.map(|one| one.headers.to_json()))?;
         self.add(envelope.map(|one| one.body.as_ref()))?;
         self.add(is_leased)?;
-        self.add(after)?;
-        self.add(at)?;
+        self.add(sent.and_then(|(_, outgoing)| row::due_after(outgoing)))?;
+        self.add(sent.and_then(|(_, outgoing)| row::due_at(outgoing)))?;
         self.add(wanted)?;
-        self.add(parked)
+        self.add(parked.map(Reason::as_str))
     }
 
     fn add_noted(&mut self, noted: Option<&HistoryEntry>) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sagabus_core::StoreError;
 use sagabus_core::clock;
-use sagabus_core::envelope::{Due, Envelope, Identity, Outgoing};
+use sagabus_core::envelope::{Envelope, Identity, Outgoing};
 use sagabus_core::fingerprint::fingerprint;
 use sagabus_core::store::{Birth, Group, Place, Placement};
 use sagabus_core::unit_of_work::{
@@ -386,23 +386,18 @@ struct Born {
 
 impl Born {
     fn new(placement: &Placement, unit: &UnitOfWork, outgoing: &Outgoing, lease: Duration) -> Self {
-        let (after, at) = match outgoing.due {
-            Due::Now => (0, None),
-            Due::After(after) => (micros(after), None),
-            Due::At(at) => (0, Some(at.as_micros())),
-        };
-        let (parked, place) = match (placement.birth, &placement.place) {
-            (Birth::Parked(reason), place) => (Some(reason), place),
-            (_, Place::Nowhere) => (Some(Reason::NoOwner), &Place::Nowhere),
-            (_, place) => (None, place),
-        };
+        let place = &placement.place;
+        let (after, parked) = (
+            row::due_after(outgoing).unwrap_or(0),
+            row::parked(placement),
+        );
         Self {
             destination: place.as_stored(&outgoing.envelope.message_type),
             is_ordered: row::is_in_line(unit, outgoing, place),
             is_leased: placement.birth == Birth::Leased && parked.is_none() && after == 0,
             parked,
             after,
-            at,
+            at: row::due_at(outgoing),
             lease: micros(lease),
         }
     }
