@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use sagabus_core::Store;
 use sagabus_core::store::{Counts, StoreAdmin};
-use sagabus_outbox::{PgStore, SqliteStore};
+use sagabus_outbox::{PgConfig, PgStore, SqliteStore};
 use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
@@ -20,6 +20,9 @@ use crate::machine;
 
 /// Names the server on which the bench makes its databases.
 pub(crate) const URL: &str = "SAGABUS_POSTGRES_URL";
+
+/// Handlers' transactions at once on PostgreSQL: as many as the bare programs have connections.
+const TRANSACTIONS: usize = 8;
 
 /// The database of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -228,7 +231,11 @@ impl Place {
     pub(crate) async fn open(&self) -> Result<Opened> {
         Ok(match self {
             Self::Postgres { url, .. } => {
-                let store = PgStore::connect(url).await?;
+                let config = PgConfig {
+                    tx_connections_max: TRANSACTIONS,
+                    ..PgConfig::new(url)?
+                };
+                let store = PgStore::connect_with(config).await?;
                 Opened {
                     store: Arc::new(store.clone()),
                     admin: Arc::new(store),

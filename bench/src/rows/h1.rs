@@ -18,14 +18,17 @@ use crate::services::{Backend, Place};
 use crate::source::Source;
 use crate::workload::{Charge, NOTE, SendStatement, nth_charge};
 
-/// Messages in hand.
+/// Messages in hand; transactions at once where the handler has one of its own.
 const MANY: usize = 8;
+/// Messages that the source hands out at once where each handler has its own transaction: what a
+/// broker prefetches for an endpoint with the capacity of the defaults.
+const PREFETCHED: usize = 256;
 /// Messages before the measured ones.
 const WARM_UP: u64 = 200;
 /// When the message that each one sends is due: after the run.
 const LATER: Duration = Duration::from_secs(3600);
 
-/// A handler with one statement of its own, eight at once.
+/// A handler with one statement of its own, in eight transactions at once.
 pub(crate) fn with_user_sql(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
     let must = (backend == Backend::Postgres).then_some(Must::AtLeast(1.0));
     row(bench, backend, Work::UserSql, MANY, must).boxed()
@@ -81,13 +84,10 @@ async fn ours(
     in_hand: usize,
     messages: u64,
 ) -> Result<Run> {
-    let endpoint = move |e: EndpointBuilder| {
-        let e = e.capacity(in_hand);
-        match (work, backend) {
-            (Work::NoSql, _) => e.handle(note),
-            (Work::UserSql, Backend::Postgres) => e.handle(pay_postgres),
-            (Work::UserSql, Backend::Sqlite) => e.handle(pay_sqlite),
-        }
+    let endpoint = move |e: EndpointBuilder| match (work, backend) {
+        (Work::NoSql, _) => e.capacity(in_hand).handle(note),
+        (Work::UserSql, Backend::Postgres) => e.handle(pay_postgres),
+        (Work::UserSql, Backend::Sqlite) => e.handle(pay_sqlite),
     };
     let start =
         |place: Place, source| async move { Program::ours(&place, &source, endpoint).await };
@@ -136,7 +136,10 @@ where
         bench,
         backend,
         filling: &filling,
-        window: in_hand,
+        window: match work {
+            Work::UserSql => PREFETCHED,
+            Work::NoSql => in_hand,
+        },
         make: nth_charge,
         warm_up: WARM_UP,
         messages,

@@ -27,7 +27,7 @@ type Measure = for<'a> fn(&'a Bench, Backend) -> BoxFuture<'a, Result<Found>>;
 const ROWS: &[(&str, &str, Measure)] = &[
     (
         "H1",
-        "a handler with one statement of its own, eight at once",
+        "a handler with a statement of its own, in eight transactions at once",
         h1::with_user_sql,
     ),
     (

@@ -11,7 +11,7 @@ use super::attach;
 use super::columns::encode;
 use super::error::commit_error;
 use super::label;
-use super::one::One;
+use super::one::{COMMIT_ONE, One};
 use super::store::PgStore;
 
 /// The arguments are those of `columns.rs`, in its order.
@@ -31,11 +31,6 @@ const COMMIT_LABELLED: &str = "select c.outcomes, c.leased, c.is_stale, c.has_wo
     $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
     $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, \
     $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78) c";
-
-/// The arguments are those of `one.rs`, in its order.
-const COMMIT_ONE: &str = "select outcome, leased, is_stale, has_woken from sagabus.commit_one_v1( \
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
-    $21, $22, $23)";
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +64,19 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    /// Reads the one number that the call for one unit answers.
+    fn of_one(answer: i64) -> Self {
+        const DUPLICATE: i64 = -1;
+        const STALE: i64 = -2;
+        let leased = (answer > 1).then_some(answer / 2);
+        Self {
+            outcomes: (answer == DUPLICATE).then(|| vec![1]),
+            leased: leased.map(|id| vec![Some(id)]),
+            is_stale: answer == STALE,
+            has_woken: answer > 0 && answer % 2 == 1,
+        }
+    }
+
     /// Says whether the routes are other ones, and nothing was written.
     pub(crate) fn is_stale(&self) -> bool {
         self.is_stale
@@ -124,14 +132,7 @@ impl Call {
             Self::One(arguments) => {
                 let query = sqlx::query_with(COMMIT_ONE, arguments);
                 let row: PgRow = query.fetch_one(connection).await?;
-                let outcome: Option<i16> = row.try_get(0)?;
-                let leased: Option<i64> = row.try_get(1)?;
-                Ok(Written {
-                    outcomes: outcome.filter(|word| *word != 0).map(|word| vec![word]),
-                    leased: leased.map(|id| vec![Some(id)]),
-                    is_stale: row.try_get(2)?,
-                    has_woken: row.try_get(3)?,
-                })
+                Ok(Written::of_one(row.try_get(0)?))
             }
             Self::Many(text, arguments) => {
                 let query = sqlx::query_with(text, arguments);

@@ -3,6 +3,7 @@
 //! A call that was cancelled or lost its server never gives its connection back: it is closed. So
 //! no later call inherits an answer, or a transaction, that belongs to somebody else.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use sagabus_core::StoreError;
 use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::error::{connect_error, is_harmless};
@@ -30,6 +31,8 @@ pub(crate) struct Connections {
     permits: Arc<Semaphore>,
     /// The last one given back is taken first, so that a host with little to do rests the others.
     free: Mutex<Vec<Resting>>,
+    /// Who waits for a connection on which a transaction is open, the longest first.
+    heirs: Mutex<VecDeque<oneshot::Sender<Taken>>>,
     connect_timeout: Duration,
     wait_timeout: Duration,
 }
@@ -50,6 +53,7 @@ impl Connections {
             options,
             permits: Arc::new(Semaphore::new(count_max.max(1))),
             free: Mutex::default(),
+            heirs: Mutex::default(),
             connect_timeout,
             wait_timeout,
         })
@@ -77,6 +81,33 @@ impl Connections {
             home: Arc::clone(self),
             _permit: permit,
         })
+    }
+
+    /// Takes a connection as [`take`](Self::take) does, or one from a predecessor who had to
+    /// commit and began a transaction for us in the same round trip.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: what was handed over meanwhile is closed.
+    pub(crate) async fn take_or_inherit(self: &Arc<Self>) -> Result<Inheritance, StoreError> {
+        // Whoever finds a free one does not queue up: it would be in the way of those who wait.
+        if self.permits.available_permits() > 0 {
+            return self.take().await.map(Inheritance::Rested);
+        }
+        let (heir, mut inherited) = oneshot::channel();
+        {
+            let mut heirs = lock(&self.heirs);
+            // Those who gave up leave the line here where nobody commits for long.
+            while heirs.front().is_some_and(oneshot::Sender::is_closed) {
+                heirs.pop_front();
+            }
+            heirs.push_back(heir);
+        }
+        let mut rested = std::pin::pin!(self.take());
+        tokio::select! {
+            biased;
+            Ok(taken) = &mut inherited => Ok(Inheritance::Begun(taken)),
+            taken = &mut rested => taken.map(Inheritance::Rested),
+        }
     }
 
     /// Closes what is not in use and refuses all further calls.
@@ -119,8 +150,30 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Resting>> {
-        // The list is whole after every push and pop, also where a thread panicked between them.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.free)
+    }
+}
+
+/// A list is whole after every push and pop, also where a thread panicked between them.
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection for a transaction.
+pub(crate) enum Inheritance {
+    /// It waits for a command, in no transaction.
+    Rested(Taken),
+    /// A transaction has been begun on it, and nothing was done there yet.
+    Begun(Taken),
+}
+
+/// Somebody who waits for a connection, and will take it with a transaction open.
+pub(crate) struct Heir(oneshot::Sender<Taken>);
+
+impl Heir {
+    /// Hands a connection over; returns it where nobody waits any more.
+    pub(crate) fn inherit(self, taken: Taken) -> Result<(), Taken> {
+        self.0.send(taken)
     }
 }
 
@@ -149,6 +202,14 @@ impl Taken {
         if !self.home.permits.is_closed() {
             self.home.lock().push(Resting { connection, since });
         }
+    }
+
+    /// Returns who has waited longest for a connection of this kind.
+    pub(crate) fn heir(&self) -> Option<Heir> {
+        let mut heirs = lock(&self.home.heirs);
+        std::iter::from_fn(|| heirs.pop_front())
+            .find(|heir| !heir.is_closed())
+            .map(Heir)
     }
 
     /// Closes the connection because its server was lost, and those that rest: what cut this one

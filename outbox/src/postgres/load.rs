@@ -6,6 +6,7 @@ use sagabus_core::store::{Answer, Fate, Instance, Question};
 use sagabus_core::unit_of_work::InstanceStatus;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::types::Uuid;
 
 use super::error::store_error;
 use super::label;
@@ -14,6 +15,9 @@ use crate::row;
 
 const LOAD: &str = "select known, version, completed, state, schema_version, data, timers, \
     origin, blocked from sagabus.load_v1($1, $2, $3, $4, $5, $6)";
+
+/// The same for questions that ask nothing but whether a message was taken over.
+const KNOWN: &str = "select sagabus.known_v1($1, $2)";
 
 /// All in one statement, so that what it sees is of one moment.
 const FATE: &str = "select \
@@ -41,6 +45,10 @@ async fn ask(
     connection: &mut PgConnection,
     questions: &[Question],
 ) -> Result<Vec<Answer>, sqlx::Error> {
+    let plain: Option<Vec<(i32, Uuid)>> = questions.iter().map(plain).collect();
+    if let Some(plain) = plain {
+        return ask_plain(connection, plain).await;
+    }
     let questions = &*label::resolve(connection, questions).await?;
     let mut endpoints = Vec::with_capacity(questions.len());
     let mut messages = Vec::with_capacity(questions.len());
@@ -84,6 +92,35 @@ async fn ask(
         }
     }
     Ok(answers)
+}
+
+/// Returns endpoint and message of a question that asks for no more than whether it is known.
+fn plain(question: &Question) -> Option<(i32, Uuid)> {
+    let Question {
+        taken_over: Some((endpoint, message)),
+        instance: None,
+        label: None,
+        blocked: None,
+        fate: None,
+    } = question
+    else {
+        return None;
+    };
+    Some((endpoint.0, message.as_uuid()))
+}
+
+async fn ask_plain(
+    connection: &mut PgConnection,
+    questions: Vec<(i32, Uuid)>,
+) -> Result<Vec<Answer>, sqlx::Error> {
+    let (endpoints, messages): (Vec<i32>, Vec<Uuid>) = questions.into_iter().unzip();
+    let query = sqlx::query_scalar(KNOWN).bind(endpoints).bind(messages);
+    let known: Vec<bool> = query.fetch_one(connection).await?;
+    let answer = |is_taken_over| Answer {
+        is_taken_over,
+        ..Answer::default()
+    };
+    Ok(known.into_iter().map(answer).collect())
 }
 
 fn fate(row: &PgRow) -> Result<Fate, sqlx::Error> {

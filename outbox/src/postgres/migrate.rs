@@ -38,17 +38,19 @@ const MIGRATIONS: &[(i32, &str)] = &[
         8,
         include_str!("../../migrations/postgres/0008_admin_v1.sql"),
     ),
+    (9, include_str!("../../migrations/postgres/0009_one_v2.sql")),
 ];
 
 /// The tables and functions that this release calls.
 const PARTS: &[&str] = &[
     "adopt_v1",
+    "answer_row_v1",
     "attach_v1",
     "audit",
     "behind_v1",
     "claim_transport_v1",
     "claim_v1",
-    "commit_one_v1",
+    "commit_one_v2",
     "commit_v1",
     "dead_letter",
     "endpoint",
@@ -59,6 +61,7 @@ const PARTS: &[&str] = &[
     "host",
     "inbox",
     "instance",
+    "known_v1",
     "label",
     "label_gone_v1",
     "label_v1",

@@ -12,6 +12,10 @@ use sqlx::{Arguments, Encode, Postgres, Type};
 use super::commit::Door;
 use crate::row;
 
+pub(super) const COMMIT_ONE: &str = "select sagabus.commit_one_v2( \
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
+    $21, $22, $23)";
+
 /// The one unit of a group that has no more to it.
 pub(super) struct One<'a> {
     source: &'a Source,

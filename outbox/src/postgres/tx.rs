@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::attach;
 use super::commit::{Door, announce, judge, write};
-use super::connections::Taken;
+use super::connections::{Inheritance, Taken};
 use super::error::{commit_error, is_excuse, late, store_error};
 use super::store::PgStore;
 use crate::nudge::Nudger;
@@ -26,6 +26,11 @@ use crate::tx::{BusTransaction, sealed};
 
 /// The mark ends with the transaction, so that the commit call knows whether it is still the same.
 const BEGIN: &str = "begin isolation level read committed; set local sagabus.tx = 'open'";
+
+/// The end of one transaction and [`BEGIN`] for whoever waits for the connection: one round trip
+/// where there were two. Where the first fails, the server does not come to the second.
+const COMMIT_AND_BEGIN: &str = "commit; begin isolation level read committed; \
+    set local sagabus.tx = 'open'";
 
 /// An open transaction. Dropped, its connection is closed and the server rolls back.
 #[derive(Debug)]
@@ -41,7 +46,13 @@ impl PgTransaction {
     /// Whoever drops this drops the connection: no later user can meet the open transaction, which
     /// the driver's own pool would let happen.
     async fn begin(store: &PgStore) -> Result<Self, StoreError> {
-        let mut taken = store.tx().take().await?;
+        let mut taken = match store.tx().take_or_inherit().await? {
+            Inheritance::Rested(taken) => taken,
+            Inheritance::Begun(taken) => {
+                let store = store.clone();
+                return Ok(Self { store, taken });
+            }
+        };
         let begin = PgTransactionManager::begin(&mut taken, Some(BEGIN.into_sql_str()));
         let error = match store.answer(begin).await {
             Some(Ok(())) => {
@@ -72,16 +83,40 @@ impl PgTransaction {
             self.end().await;
             return Ok(report);
         }
+        let store = self.store.clone();
+        self.end_well().await?;
+        announce(&store, group, &written);
+        Ok(report)
+    }
+
+    /// Commits, and leaves the connection to whoever waits for it.
+    ///
+    /// A connection whose `COMMIT` failed is closed: the driver still counts a transaction on it.
+    async fn end_well(self) -> Result<(), StoreError> {
         let Self { store, mut taken } = self;
-        // A connection whose `COMMIT` failed is closed: the driver still counts a transaction on
-        // it.
-        match store.answer(commit_all(&mut taken)).await {
-            Some(Ok(())) => taken.give_back(),
+        // With savepoints of the user's still open there is more than one thing to end.
+        let is_plain = PgTransactionManager::get_transaction_depth(&taken) == 1;
+        let heir = is_plain.then(|| taken.heir()).flatten();
+        let Some(heir) = heir else {
+            return match store.answer(commit_all(&mut taken)).await {
+                Some(Ok(())) => {
+                    taken.give_back();
+                    Ok(())
+                }
+                Some(Err(error)) => Err(commit_error(error)),
+                None => Err(late()),
+            };
+        };
+        let ended = sqlx::raw_sql(COMMIT_AND_BEGIN).execute(&mut *taken);
+        match store.answer(ended).await {
+            Some(Ok(_)) => {}
             Some(Err(error)) => return Err(commit_error(error)),
             None => return Err(late()),
         }
-        announce(&store, group, &written);
-        Ok(report)
+        if let Err(taken) = heir.inherit(taken) {
+            Self { store, taken }.end().await;
+        }
+        Ok(())
     }
 
     /// Writes the group as the last statement: in a transaction that failed before, it fails.

@@ -381,3 +381,94 @@ async fn a_cancelled_begin_swallows_nobodys_rows() {
     .await;
     shop.stop().await;
 }
+
+/// The last query of an idle transaction tells how it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_connection_gets_it_with_a_transaction_begun() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let bus = shop.host.bus();
+    let held = [
+        shop.store.begin(&bus).await.unwrap(),
+        shop.store.begin(&bus).await.unwrap(),
+    ];
+    let begun = "select count(*) from pg_stat_activity where datname = current_database() \
+        and state = 'idle in transaction' and query like 'commit; begin%'";
+    // Nobody waits any more when the first one commits: an open transaction would be left behind.
+    let mut left = Box::pin(shop.store.begin(&bus));
+    assert!(futures_util::poll!(&mut left).is_pending());
+    drop(left);
+    let [first, second] = held;
+    first.commit().await.unwrap();
+    assert_eq!(shop.database.number(begun).await, 0);
+    let third = shop.store.begin(&bus).await.unwrap();
+
+    let mut waiting = Box::pin(shop.store.begin(&bus));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    second.commit().await.unwrap();
+    let mut inherited = waiting.await.unwrap();
+    assert_eq!(shop.database.number(begun).await, 1);
+    let connection = inherited.conn().await.unwrap();
+    connection
+        .execute("insert into payment values (1)")
+        .await
+        .unwrap();
+    assert_eq!(shop.payments().await, 0);
+    inherited.commit().await.unwrap();
+    assert_eq!(shop.payments().await, 1);
+    third.rollback().await;
+    shop.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_passed_on_mixes_nobodys_rows() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let bus = shop.host.bus();
+    let tasks = (0..120).map(|n: i64| {
+        let (store, bus) = (shop.store.clone(), bus.clone());
+        tokio::spawn(async move {
+            let begun = cancelled_after(Dice::new(n.cast_unsigned()).below(40_000), async {
+                let mut tx = store.begin(&bus).await.unwrap();
+                let connection = tx.conn().await.unwrap();
+                let insert = sqlx::query("insert into payment values ($1)").bind(n);
+                insert.execute(&mut *connection).await.unwrap();
+                if n % 7 == 0 {
+                    let broken = connection.execute("insert into rule values (1), (1)").await;
+                    broken.unwrap();
+                }
+                tx
+            });
+            match begun.await {
+                None => 0,
+                Some(tx) if n % 5 == 0 => {
+                    tx.rollback().await;
+                    0
+                }
+                Some(tx) => match tx.commit().await {
+                    Ok(()) => n,
+                    Err(_) => {
+                        assert_eq!(n % 7, 0, "only a broken rule fails");
+                        0
+                    }
+                },
+            }
+        })
+    });
+    let mut sum = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        sum += task.await.unwrap();
+    }
+    let written = "select coalesce(sum(cents), 0)::bigint from payment";
+    assert_eq!(shop.database.number(written).await, sum);
+    assert!(sum > 0, "some were kept");
+    let open = "select count(*) from pg_stat_activity where datname = current_database() \
+        and state like 'idle in transaction%'";
+    eventually("end of all transactions", || async {
+        (shop.database.number(open).await == 0).then_some(())
+    })
+    .await;
+    shop.stop().await;
+}

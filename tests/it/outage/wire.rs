@@ -9,7 +9,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 /// By this the commit function for many units is known.
 const MANY: &str = "sagabus.commit_v1(";
 /// And the one for a single unit.
-const ONE: &str = "sagabus.commit_one_v1(";
+const ONE: &str = "sagabus.commit_one_v2(";
 
 /// One direction of a connection, read frame by frame.
 pub(crate) struct Frames {
@@ -181,7 +181,7 @@ impl Tracker {
         }
         if sql.starts_with("commit") || sql.starts_with("rollback") {
             let handled = std::mem::take(&mut self.handled);
-            self.is_in_transaction = false;
+            self.is_in_transaction = sql.contains("; begin");
             let door = Door::Tx;
             self.call = sql.starts_with("commit").then_some(Call { door, handled });
         }
