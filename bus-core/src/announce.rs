@@ -23,6 +23,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
 use crate::store::{Fate, Question, Store};
 use crate::transport::{Publication, Transport};
+use crate::transports::Transports;
 
 /// The pause after the first look at what became of an announcement; doubled after each.
 const LOOK_FIRST: Duration = Duration::from_millis(5);
@@ -32,7 +33,7 @@ const LOOK_LONGEST: Duration = Duration::from_millis(250);
 /// What a running host needs for announcing.
 #[derive(Clone, Debug)]
 pub(crate) struct Announcer {
-    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) transports: Arc<Transports>,
     pub(crate) store: Arc<dyn Store>,
     /// The types that the host announces, with its endpoints that apply them.
     pub(crate) appliers: Arc<HashMap<String, Vec<EndpointId>>>,
@@ -182,8 +183,8 @@ impl<'a> IntoFuture for Announcing<'a> {
 
 /// Hands an event to the broker; where the database is the bus, writes it to the outbox.
 async fn announce(bus: &Bus, announcer: &Announcer, outgoing: Outgoing) -> Result<(), BusError> {
-    match &announcer.transport {
-        Some(transport) => announcer.publish(&**transport, outgoing).await,
+    match announcer.transports.of(&outgoing.envelope.message_type) {
+        Some((_, transport)) => announcer.publish(&**transport, outgoing).await,
         None => bus.send_all(vec![outgoing]).await,
     }
 }

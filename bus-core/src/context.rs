@@ -18,6 +18,7 @@ use crate::message::{Command, Event, Kind, Message};
 use crate::request;
 use crate::store::{Instance, OpenTransaction, Store};
 use crate::transport;
+use crate::transports::Transports;
 use crate::unit_of_work::{InstanceChange, Reason};
 
 /// What a handler may do with the message that it handles. Cheap to clone.
@@ -56,8 +57,8 @@ pub struct HostFacts {
     pub states: States,
     /// The store.
     pub store: Arc<dyn Store>,
-    /// Whether a broker carries commands and events.
-    pub has_transport: bool,
+    /// What carries commands and events, where it is not the database.
+    pub transports: Arc<Transports>,
 }
 
 impl fmt::Debug for HostFacts {
@@ -213,7 +214,7 @@ impl Ctx {
     /// # Errors
     /// When headers or body break a bound, or the handler has returned.
     pub fn push(&self, mut outgoing: Outgoing) -> Result<MessageId, HandlerError> {
-        self.inherit(&mut outgoing.envelope.headers);
+        self.inherit(&mut outgoing);
         outgoing
             .envelope
             .check()
@@ -393,8 +394,17 @@ impl Ctx {
     }
 
     /// Copies the conversation, names the cause, and asks for answers to this endpoint.
-    fn inherit(&self, headers: &mut Headers) {
+    fn inherit(&self, outgoing: &mut Outgoing) {
         let from = &self.inner.envelope;
+        let by_broker = match outgoing.destination {
+            Destination::Endpoint(_) => false,
+            Destination::Address(_) => !self.inner.host.transports.is_empty(),
+            Destination::Owner | Destination::Subscribers => {
+                let message_type = &outgoing.envelope.message_type;
+                self.inner.host.transports.of(message_type).is_some()
+            }
+        };
+        let headers = &mut outgoing.envelope.headers;
         // An answer to the request that started an instance belongs to that conversation.
         if headers.get(headers::CORRELATION_ID).is_none() {
             headers.set(headers::CORRELATION_ID, from.correlation_id().to_string());
@@ -408,7 +418,7 @@ impl Ctx {
         let is_command = headers.get(headers::KIND) == Some(Kind::Command.as_str());
         if is_command && headers.get(headers::REPLY_TO).is_none() {
             let endpoint = &self.inner.endpoint;
-            let address = if self.inner.host.has_transport {
+            let address = if by_broker {
                 transport::endpoint_address(endpoint)
             } else {
                 format!("@{endpoint}")

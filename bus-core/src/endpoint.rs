@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
+use crate::transports::TransportName;
 
 /// The small integer by which a store knows an endpoint. Stable for the life of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +61,8 @@ pub enum Destination {
     Subscribers,
     /// An endpoint of this database: stored as `@orders`.
     Endpoint(EndpointName),
-    /// An address that the transport understands, stored as it is.
+    /// An address that a transport understands, as it is stored: with the transport's name where it
+    /// is not the default one.
     Address(String),
 }
 
@@ -68,12 +70,16 @@ impl Destination {
     /// Reads what a header or a row says: `@orders` is an endpoint, all else an address.
     ///
     /// # Errors
-    /// [`BuildError::EndpointName`] when the text after `@` is no endpoint's name.
+    /// [`BuildError::EndpointName`] when the text after `@` is no endpoint's name,
+    /// [`BuildError::TransportName`] when it begins like a transport's name and has none.
     pub fn parse(text: &str) -> Result<Self, BuildError> {
-        match text.strip_prefix('@') {
-            Some(name) => EndpointName::new(name).map(Self::Endpoint),
-            None => Ok(Self::Address(text.to_owned())),
+        if let Some(name) = text.strip_prefix('@') {
+            return EndpointName::new(name).map(Self::Endpoint);
         }
+        if let Some(rest) = text.strip_prefix(':') {
+            TransportName::new(rest.split_once(':').map_or("", |(name, _)| name))?;
+        }
+        Ok(Self::Address(text.to_owned()))
     }
 }
 

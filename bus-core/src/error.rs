@@ -307,6 +307,47 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A transport's name has other characters than allowed.
+    #[error(
+        "transport name {name:?} is not usable; take 1 to 100 characters out of a-z, 0-9, `.`, `_` \
+         and `-`, and not `default`"
+    )]
+    TransportName {
+        /// The name.
+        name: String,
+    },
+    /// Two transports of one host have one name.
+    #[error("host has two transports called `{name}`; give one of them another name")]
+    TransportTwice {
+        /// The name.
+        name: String,
+    },
+    /// An endpoint reads from, or a message type goes by, a transport that the host does not have.
+    #[error(
+        "{what} names transport `{name}`, which the host does not have; add it with \
+         `.transport_named(\"{name}\", ..)`"
+    )]
+    TransportUnknown {
+        /// The endpoint or the message type.
+        what: String,
+        /// The name.
+        name: String,
+    },
+    /// A command goes by one transport, and its owner reads from another.
+    #[error(
+        "command `{message_type}` goes by transport `{by}`, and its owner, endpoint `{endpoint}`, \
+         reads from `{reads}`; make both the same with `.route::<..>(..)` or `.reads_from(..)`"
+    )]
+    OwnerElsewhere {
+        /// The message type.
+        message_type: String,
+        /// By which transport it goes.
+        by: String,
+        /// Who takes it.
+        endpoint: String,
+        /// From which transport that one reads.
+        reads: String,
+    },
     /// An endpoint takes nothing.
     #[error("endpoint `{name}` has no handler; add one with `.handle(..)` or remove the endpoint")]
     EndpointEmpty {
@@ -330,7 +371,7 @@ pub enum BuildError {
     /// An event is announced that no endpoint of this host applies.
     #[error(
         "host `{host}` announces `{message_type}` and does not handle it; add a handler for it to \
-         one of its endpoints, or use `publish`"
+         one of its endpoints that reads from the same transport, or use `publish`"
     )]
     AnnouncesUnhandled {
         /// The host.
@@ -408,6 +449,14 @@ pub enum RunError {
     /// The transport refused.
     #[error("host cannot use its transport")]
     Transport(#[from] TransportError),
+    /// One of several transports refused.
+    #[error("host cannot use its transport `{name}`")]
+    NamedTransport {
+        /// Its name.
+        name: String,
+        /// What it said.
+        source: TransportError,
+    },
     /// The set-up as the database sees it is unsafe.
     #[error("host is not safe to start")]
     Build(#[from] BuildError),

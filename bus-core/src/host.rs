@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::bus::Bus;
@@ -13,11 +14,12 @@ use crate::endpoint::Order;
 use crate::error::{BuildError, RunError};
 use crate::handler::{Given, States};
 use crate::lifecycle::Lifecycle;
-use crate::message::Event;
+use crate::message::{Event, Kind, Message};
 use crate::plan::{EndpointBuilder, EndpointPlan};
 use crate::running;
 use crate::store::{Retention, Store};
 use crate::transport::{Health, Transport};
+use crate::transports::{TransportName, Transports};
 
 /// How long a stop waits for what is in hand before it lets go.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,7 +34,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 pub struct Host {
     pub(crate) name: String,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) transports: Arc<Transports>,
     pub(crate) states: States,
     pub(crate) endpoints: Vec<EndpointPlan>,
     pub(crate) retention: Retention,
@@ -47,7 +49,9 @@ impl Host {
         HostBuilder {
             name: name.to_owned(),
             store: None,
-            transport: None,
+            transports: Transports::default(),
+            routes: Vec::new(),
+            error: None,
             states: States::default(),
             endpoints: Vec::new(),
             retention: Retention::default(),
@@ -66,13 +70,14 @@ impl Host {
         self.states.get::<T>()
     }
 
-    /// Describes endpoints, subscriptions, retries and the pipeline, as JSON.
+    /// Describes transports, endpoints, subscriptions, retries and the pipeline, as JSON.
     pub fn describe(&self) -> serde_json::Value {
         let endpoints = self.endpoints.iter().map(EndpointPlan::describe);
         json!({
             "host": self.name,
             "lease_seconds": self.lease.as_secs_f64(),
             "steps": ["receive", "decode", "lane", "load", "pipeline", "retry", "commit", "ack"],
+            "transports": self.transports.describe(),
             "endpoints": endpoints.collect::<Vec<_>>(),
             "announces": self.announced,
         })
@@ -110,7 +115,7 @@ impl Host {
 pub struct RunningHost {
     pub(crate) bus: Bus,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) transports: Arc<Transports>,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -125,9 +130,17 @@ impl RunningHost {
         &self.counters
     }
 
-    /// Says how the broker is doing; `None` where the database is the bus.
+    /// Says how the default transport's broker is doing; `None` where there is none.
     pub fn transport_health(&self) -> Option<Health> {
-        self.transport.as_ref().map(|transport| transport.health())
+        let transport = self.transports.get(&TransportName::default());
+        transport.map(|transport| transport.health())
+    }
+
+    /// Says how every broker is doing, the default one first.
+    pub fn transports_health(&self) -> Vec<(TransportName, Health)> {
+        let each = self.transports.each();
+        each.map(|(name, transport)| (name.clone(), transport.health()))
+            .collect()
     }
 
     /// Stops: takes nothing new, finishes what is in hand for at most `deadline`, then lets go.
@@ -140,13 +153,17 @@ impl RunningHost {
         // The committer ends when the last handle is gone, and the bus has one.
         self.bus.close();
         let is_clean = self.lifecycle.stop(deadline).await;
-        if let Some(transport) = &self.transport {
-            let patience = deadline.clamp(CLOSE_MIN, CLOSE_MAX);
+        let patience = deadline.clamp(CLOSE_MIN, CLOSE_MAX);
+        let leaving = self.transports.each().map(async |(name, transport)| {
             let left = tokio::time::timeout(patience, transport.close()).await;
             if left.is_err() {
-                tracing::warn!("the broker was not left in order; what was handled may come again");
+                tracing::warn!(
+                    transport = %name,
+                    "the broker was not left in order; what was handled may come again"
+                );
             }
-        }
+        });
+        join_all(leaving).await;
         is_clean
     }
 }
@@ -185,7 +202,9 @@ async fn wait_for_ctrl_c() {
 pub struct HostBuilder {
     name: String,
     store: Option<Arc<dyn Store>>,
-    transport: Option<Arc<dyn Transport>>,
+    transports: Transports,
+    routes: Vec<(Kind, &'static str, String)>,
+    error: Option<BuildError>,
     states: States,
     endpoints: Vec<(String, EndpointBuilder)>,
     retention: Retention,
@@ -205,10 +224,37 @@ impl HostBuilder {
         self
     }
 
-    /// Sets the broker that carries commands and events.
+    /// Sets the broker that carries commands and events: the default transport, by which goes all
+    /// that has no other [`route`](Self::route).
     pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
-        self.transport = Some(Arc::new(transport));
+        self.transports
+            .add(TransportName::default(), Arc::new(transport));
         self
+    }
+
+    /// Adds a further broker under a name. Endpoints read from it by
+    /// [`reads_from`](EndpointBuilder::reads_from), message types go by it by
+    /// [`route`](Self::route). The name is stored in rows: one that is renamed leaves them behind.
+    pub fn transport_named(mut self, name: &str, transport: impl Transport + 'static) -> Self {
+        match TransportName::new(name) {
+            Ok(known) if self.transports.add(known.clone(), Arc::new(transport)) => {}
+            Ok(known) => self.refuse(BuildError::TransportTwice {
+                name: known.to_string(),
+            }),
+            Err(error) => self.refuse(error),
+        }
+        self
+    }
+
+    /// Makes a message type go by the transport of this name instead of the default one. A command
+    /// whose owner is an endpoint of this host goes where that one reads, without being told.
+    pub fn route<M: Message>(mut self, transport: &str) -> Self {
+        self.routes.push((M::KIND, M::TYPE, transport.to_owned()));
+        self
+    }
+
+    fn refuse(&mut self, error: BuildError) {
+        self.error.get_or_insert(error);
     }
 
     /// Gives a value that handlers take as `State<T>`; one per type.
@@ -270,14 +316,19 @@ impl HostBuilder {
             }
             endpoints.push(builder.build(&name, &given)?);
         }
+        if let Some(error) = self.error {
+            return Err(error);
+        }
         check_owners(&endpoints)?;
-        check_announced(&self.name, &self.announced, &endpoints)?;
-        check_order(self.transport.as_deref(), &endpoints)?;
+        let mut transports = self.transports;
+        transports.route_all(&self.routes, &endpoints)?;
+        check_announced(&self.name, &self.announced, &endpoints, &transports)?;
+        check_order(&transports, &endpoints)?;
         check_retention(&endpoints, &self.retention)?;
         Ok(Host {
             name: self.name,
             store,
-            transport: self.transport,
+            transports: Arc::new(transports),
             states: self.states,
             endpoints,
             retention: self.retention,
@@ -322,9 +373,14 @@ fn check_announced(
     host: &str,
     announced: &[&str],
     endpoints: &[EndpointPlan],
+    transports: &Transports,
 ) -> Result<(), BuildError> {
     for message_type in announced {
-        if !endpoints.iter().any(|one| one.spec.takes(message_type)) {
+        let by = transports.of(message_type).map(|(name, _)| name);
+        let applies = |one: &EndpointPlan| {
+            one.spec.takes(message_type) && by.is_none_or(|by| *by == one.reads)
+        };
+        if !endpoints.iter().any(applies) {
             return Err(BuildError::AnnouncesUnhandled {
                 host: host.to_owned(),
                 message_type: (*message_type).to_owned(),
@@ -335,19 +391,17 @@ fn check_announced(
 }
 
 /// Refuses an order that the transport would break.
-fn check_order(
-    transport: Option<&dyn Transport>,
-    endpoints: &[EndpointPlan],
-) -> Result<(), BuildError> {
-    let kept = transport.map_or(Order::PerKey, |transport| transport.capabilities().order);
-    let mut promised = endpoints
-        .iter()
-        .filter(|one| one.spec.order == Order::PerKey);
-    match (kept, promised.next()) {
-        (Order::Unordered, Some(endpoint)) => Err(BuildError::OrderNotKept {
+fn check_order(transports: &Transports, endpoints: &[EndpointPlan]) -> Result<(), BuildError> {
+    let is_broken = |one: &&EndpointPlan| {
+        let transport = transports.get(&one.reads);
+        let kept = transport.map_or(Order::PerKey, |transport| transport.capabilities().order);
+        one.spec.order == Order::PerKey && kept == Order::Unordered
+    };
+    match endpoints.iter().find(is_broken) {
+        Some(endpoint) => Err(BuildError::OrderNotKept {
             endpoint: endpoint.spec.name.to_string(),
         }),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

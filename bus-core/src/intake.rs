@@ -10,6 +10,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::endpoint::EndpointName;
 use crate::store::{ClaimedRow, Place};
 use crate::transport::Delivery;
+use crate::transports::TransportName;
 use crate::unit_of_work::RowKey;
 
 /// A message that came in, with the place that it takes until it is settled.
@@ -128,8 +129,38 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Intakes {
     endpoints: OnceLock<HashMap<EndpointName, Intake>>,
-    publisher: OnceLock<Intake>,
-    is_publisher_down: AtomicBool,
+    publishers: OnceLock<Vec<Publisher>>,
+}
+
+/// The entrance of one transport's publisher.
+#[derive(Clone, Debug)]
+pub(crate) struct Publisher {
+    pub(crate) name: TransportName,
+    pub(crate) intake: Intake,
+    is_down: Arc<AtomicBool>,
+}
+
+impl Publisher {
+    /// Makes the entrance of a transport's publisher.
+    pub(crate) fn new(name: TransportName, intake: Intake) -> Self {
+        Self {
+            name,
+            intake,
+            is_down: Arc::default(),
+        }
+    }
+
+    /// Notes whether the broker takes messages: rows for it are born leased only while it does.
+    pub(crate) fn set_health(&self, is_healthy: bool) {
+        self.is_down.store(!is_healthy, Ordering::Relaxed);
+    }
+
+    fn reserve(&self) -> Option<Slot> {
+        if self.is_down.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.intake.reserve()
+    }
 }
 
 impl Intakes {
@@ -138,9 +169,9 @@ impl Intakes {
         let _ = self.endpoints.set(endpoints); // A host starts once.
     }
 
-    /// Opens the publisher's entrance.
-    pub(crate) fn open_publisher(&self, intake: Intake) {
-        let _ = self.publisher.set(intake); // A host starts once.
+    /// Opens the publishers' entrances.
+    pub(crate) fn open_publishers(&self, publishers: Vec<Publisher>) {
+        let _ = self.publishers.set(publishers); // A host starts once.
     }
 
     /// Takes a place where a new row would go on in this process; `None` when it is not for us, or
@@ -148,15 +179,12 @@ impl Intakes {
     pub(crate) fn reserve(&self, place: &Place) -> Option<Slot> {
         match place {
             Place::Endpoint(target) => self.endpoints.get()?.get(&target.name)?.reserve(),
-            Place::Address { .. } if self.is_publisher_down.load(Ordering::Relaxed) => None,
-            Place::Address { .. } => self.publisher.get()?.reserve(),
+            Place::Address { address, .. } => {
+                let mut publishers = self.publishers.get()?.iter();
+                publishers.find(|one| one.name.carries(address))?.reserve()
+            }
             Place::Nowhere => None,
         }
-    }
-
-    /// Notes whether the broker takes messages: rows for it are born leased only while it does.
-    pub(crate) fn set_publisher_health(&self, is_healthy: bool) {
-        self.is_publisher_down.store(!is_healthy, Ordering::Relaxed);
     }
 }
 

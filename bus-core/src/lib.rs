@@ -15,6 +15,7 @@ pub mod fingerprint;
 // What a backend implements.
 pub mod endpoint;
 pub mod transport;
+pub mod transports;
 pub mod wire;
 mod wire_time;
 mod question;

@@ -13,6 +13,7 @@ use crate::handler::{Given, Handler, HandlerSubscriber, Subscriber};
 use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
 use crate::store::EndpointSpec;
+use crate::transports::TransportName;
 
 /// An endpoint that is being put together.
 #[must_use = "return it from the closure"]
@@ -21,6 +22,7 @@ pub struct EndpointBuilder {
     definitions: Vec<serde_json::Value>,
     error: Option<BuildError>,
     retry: Retry,
+    reads: TransportName,
     order: Order,
     content_types: Option<Vec<String>>,
     capacity: usize,
@@ -35,6 +37,7 @@ impl Default for EndpointBuilder {
             definitions: Vec::new(),
             error: None,
             retry: Retry::default(),
+            reads: TransportName::default(),
             order: Order::default(),
             content_types: None,
             // Two and a half commit groups: one being committed, one being handled, and some.
@@ -85,6 +88,17 @@ impl EndpointBuilder {
     /// Sets how often a failing message is tried.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Makes this endpoint read from the transport of this name instead of the default one. Its
+    /// commands are then sent by that transport, too. Answers to what its handlers ask come back by
+    /// whichever transport carried the question.
+    pub fn reads_from(mut self, transport: &str) -> Self {
+        match TransportName::new(transport) {
+            Ok(name) => self.reads = name,
+            Err(error) => return self.refuse(error),
+        }
         self
     }
 
@@ -156,6 +170,7 @@ impl EndpointBuilder {
                 order: self.order,
                 subscriptions,
             },
+            reads: self.reads,
             dispatch,
             definitions: self.definitions,
             pipeline: default_pipeline(self.deadline),
@@ -177,6 +192,7 @@ impl fmt::Debug for EndpointBuilder {
 /// An endpoint, checked.
 pub(crate) struct EndpointPlan {
     pub(crate) spec: EndpointSpec,
+    pub(crate) reads: TransportName,
     pub(crate) dispatch: Dispatch,
     pub(crate) definitions: Vec<serde_json::Value>,
     pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
@@ -199,6 +215,7 @@ impl EndpointPlan {
         });
         json!({
             "endpoint": self.spec.name,
+            "reads_from": self.reads.to_string(),
             "order": self.spec.order,
             "capacity": self.capacity,
             "retry": {

@@ -14,6 +14,7 @@ use crate::lanes::Lanes;
 use crate::lifecycle::Lifecycle;
 use crate::merging::{self, MERGED_MAX};
 use crate::transport::Delivery;
+use crate::transports::TransportName;
 use crate::unit_of_work::{Settle, Start};
 
 /// Separates kind and key in a lane's name; no kind may contain it.
@@ -57,15 +58,23 @@ pub(crate) async fn run(
 /// drain.
 pub(crate) async fn receive(
     intake: Intake,
+    transport: TransportName,
     mut deliveries: BoxStream<'static, Delivery>,
     lifecycle: Lifecycle,
 ) {
-    while let Some(slot) = intake.reserve_one().await {
+    loop {
+        // The message comes first: a place that waits for one would be lost to the endpoint's rows.
+        let arrived = async {
+            let mut delivery = deliveries.next().await?;
+            transport.localise(&mut delivery.envelope.headers);
+            let slot = intake.reserve_one().await?;
+            Some((slot, delivery))
+        };
         tokio::select! {
             biased;
             () = lifecycle.draining() => return,
-            delivery = deliveries.next() => match delivery {
-                Some(delivery) => slot.fill_delivery(delivery),
+            arrived = arrived => match arrived {
+                Some((slot, delivery)) => slot.fill_delivery(delivery),
                 None => return,
             },
         }

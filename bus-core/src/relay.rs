@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,9 +15,10 @@ use crate::clock;
 use crate::committer::{CommitterHandle, Shared};
 use crate::error::{StoreError, TransportError, chain};
 use crate::faults::{self, Point};
-use crate::intake::{Arrival, Intake, Slot, Work};
+use crate::intake::{Arrival, Intake, Publisher, Slot, Work};
 use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan};
 use crate::transport::{Publication, Transport};
+use crate::transports::{TransportName, Transports};
 use crate::unit_of_work::{Attempt, Reason, Settle, Start};
 
 /// Rows in hand at most: two windows.
@@ -45,37 +45,41 @@ const UNROUTABLE_MAX: usize = 12;
 /// The longest pause between two tries of a row.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Starts the relay of a host that has a transport.
+/// Starts a relay for each transport of a host. They share nothing that one broker could fill, so
+/// that one that is down never delays the rows of another.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     committer: &CommitterHandle,
-    transport: &Arc<dyn Transport>,
+    transports: &Transports,
     wakeups: &watch::Receiver<u64>,
 ) {
-    let (intake, works) = Intake::new(ROWS_IN_HAND_MAX);
-    shared.intakes.open_publisher(intake.clone());
-    let relay = Relay {
-        shared: Arc::clone(shared),
-        committer: committer.clone(),
-        transport: Arc::clone(transport),
-        intake,
-        wakeups: wakeups.clone(),
-        breakers: HashMap::new(),
-        cold_at: Instant::now(),
-        is_healthy: Arc::new(AtomicBool::new(true)),
-    };
-    shared.lifecycle.spawn(relay.run(works));
+    let mut publishers = Vec::new();
+    for (name, transport) in transports.each() {
+        let (intake, works) = Intake::new(ROWS_IN_HAND_MAX);
+        let publisher = Publisher::new(name.clone(), intake);
+        publishers.push(publisher.clone());
+        let relay = Relay {
+            shared: Arc::clone(shared),
+            committer: committer.clone(),
+            transport: Arc::clone(transport),
+            publisher,
+            wakeups: wakeups.clone(),
+            breakers: HashMap::new(),
+            cold_at: Instant::now(),
+        };
+        shared.lifecycle.spawn(relay.run(works));
+    }
+    shared.intakes.open_publishers(publishers);
 }
 
 struct Relay {
     shared: Arc<Shared>,
     committer: CommitterHandle,
     transport: Arc<dyn Transport>,
-    intake: Intake,
+    publisher: Publisher,
     wakeups: watch::Receiver<u64>,
     breakers: HashMap<String, Breaker>,
     cold_at: Instant,
-    is_healthy: Arc<AtomicBool>,
 }
 
 /// One address that did not take its last messages.
@@ -138,7 +142,7 @@ impl Relay {
         mut waiting: Vec<InFlight>,
         mut works: mpsc::UnboundedReceiver<Work>,
     ) {
-        self.intake.close();
+        self.publisher.intake.close();
         works.close();
         while let Some(work) = works.recv().await {
             waiting.extend(in_flight(work));
@@ -151,9 +155,8 @@ impl Relay {
 
     /// Claims rows where there is room; returns when to look again.
     async fn claim_or_pause(&mut self) -> Duration {
-        if !self.is_healthy.load(Ordering::Relaxed)
-            || self.intake.free() * 2 < self.intake.capacity()
-        {
+        let intake = &self.publisher.intake;
+        if intake.free() * 2 < intake.capacity() {
             return POLL;
         }
         match self.claim().await {
@@ -175,7 +178,7 @@ impl Relay {
             .iter()
             .filter(|(_, breaker)| breaker.open_until > now);
         let except = open.map(|(address, _)| address.clone()).collect();
-        let mut slots = self.intake.reserve_up_to(WINDOW);
+        let mut slots = self.publisher.intake.reserve_up_to(WINDOW);
         let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
         let scan = if now >= self.cold_at {
             Scan::Cold
@@ -183,6 +186,7 @@ impl Relay {
             Scan::Hot
         };
         let from = ClaimFrom::Transport {
+            name: self.publisher.name.clone(),
             limit,
             per_address: PER_ADDRESS,
             except,
@@ -361,15 +365,13 @@ impl Relay {
 
     /// While the broker is away nothing is born leased to the publisher and nothing is claimed.
     async fn note_health(&self, is_down: bool, outage: &mut Backoff) {
-        self.is_healthy.store(!is_down, Ordering::Relaxed);
-        self.shared.intakes.set_publisher_health(!is_down);
+        self.publisher.set_health(!is_down);
         if is_down {
             outage
                 .failed(&TransportError::Unavailable(
                     "a window was not confirmed".into(),
                 ))
                 .await;
-            self.is_healthy.store(true, Ordering::Relaxed);
         } else {
             outage.ended();
         }
@@ -401,7 +403,7 @@ fn in_flight(work: Work) -> Option<InFlight> {
 
 fn publication(one: &InFlight) -> Publication {
     Publication {
-        address: one.row.destination.clone(),
+        address: TransportName::split(&one.row.destination).1.to_owned(),
         envelope: one.row.envelope.clone(),
         key: one.row.key.clone(),
     }

@@ -6,25 +6,26 @@ use crate::endpoint::{Destination, Order};
 use crate::envelope::Outgoing;
 use crate::message::Kind;
 use crate::store::{Birth, Place, Placement, Routes, Target};
-use crate::transport::Transport;
+use crate::transports::Transports;
 use crate::unit_of_work::{Reason, UnitOfWork};
 
 /// Knows who takes what. Shared by everything that sends.
 ///
-/// Without a transport, owner and subscribers are endpoints of this database; with one, commands
-/// and events go to the transport's addresses and only self-addressed rows stay local.
+/// Where no transport carries a message type, its owner and subscribers are endpoints of this
+/// database; where one does, it goes to that transport's address and only self-addressed rows stay
+/// local.
 #[derive(Debug)]
 pub struct Router {
     routes: RwLock<Arc<Routes>>,
-    transport: Option<Arc<dyn Transport>>,
+    transports: Arc<Transports>,
 }
 
 impl Router {
     /// Makes a router over the routes that the store told.
-    pub fn new(routes: Routes, transport: Option<Arc<dyn Transport>>) -> Self {
+    pub fn new(routes: Routes, transports: Arc<Transports>) -> Self {
         Self {
             routes: RwLock::new(Arc::new(routes)),
-            transport,
+            transports,
         }
     }
 
@@ -78,8 +79,8 @@ impl Router {
         add: &mut impl FnMut(Place, Birth),
     ) {
         let message_type = outgoing.envelope.message_type.as_ref();
-        if let Some(transport) = &self.transport {
-            let address = transport.address(kind, message_type);
+        if let Some((name, transport)) = self.transports.of(message_type) {
+            let address = name.stored(&transport.address(kind, message_type));
             let order = transport.capabilities().order;
             return add(Place::Address { address, order }, Birth::Available);
         }

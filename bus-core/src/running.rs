@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::RwLock;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
@@ -20,7 +20,7 @@ use crate::error::{RunError, StoreError, TransportError};
 use crate::handling::Endpoint;
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
-use crate::intake::{InHand, Intake, Intakes, Work};
+use crate::intake::{InHand, Intake, Intakes};
 use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
 use crate::plan::{EndpointPlan, History};
@@ -29,6 +29,7 @@ use crate::relay;
 use crate::route::Router;
 use crate::store::{Attached, EndpointSpec, Registration};
 use crate::transport::Transport;
+use crate::transports::{TransportName, Transports};
 use crate::upkeep;
 
 /// How long a host that starts rides out a broker that is away. Short: whoever starts it by hand
@@ -60,26 +61,43 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     let parts = Parts::new(&host, attached, lifecycle);
     let mut intakes = HashMap::new();
     let mut receivers = Vec::new();
+    let mut shares = Vec::new();
     for plan in host.endpoints {
         let (intake, works) = Intake::new(plan.capacity);
         intakes.insert(plan.spec.name.clone(), intake.clone());
+        for (name, transport) in host.transports.each() {
+            if let Some(spec) = host.transports.share(name, &plan.reads, &plan.spec) {
+                shares.push(Share {
+                    name: name.clone(),
+                    transport: Arc::clone(transport),
+                    spec,
+                    intake: intake.clone(),
+                });
+            }
+        }
         receivers.push((parts.endpoint(plan)?, intake, works));
     }
     parts.shared.intakes.open(intakes.clone());
-    if let Some(transport) = &host.transport {
-        let specs: Vec<_> = registration.endpoints.clone();
-        while_away("declare", || transport.declare(parts.store, &specs)).await?;
-        relay::start(&parts.shared, &parts.committer, transport, &parts.wakeups);
+    declare(&parts, &host.transports, &shares).await?;
+    relay::start(
+        &parts.shared,
+        &parts.committer,
+        &host.transports,
+        &parts.wakeups,
+    );
+    for share in shares {
+        subscribe(&parts, share).await?;
     }
     for (endpoint, intake, works) in receivers {
-        start_receiver(&parts, host.transport.as_ref(), endpoint, intake, works).await?;
+        let running = receiver::run(Arc::new(endpoint), intake, works);
+        lifecycle.spawn(running);
     }
     start_upkeep(&parts, intakes, host_id, host.retention);
     host.bus.open(Running {
         committer: parts.committer.clone(),
         facts: Arc::clone(&parts.facts),
         announcer: Announcer {
-            transport: host.transport.clone(),
+            transports: Arc::clone(&host.transports),
             store: Arc::clone(&parts.shared.store),
             appliers: Arc::new(appliers(
                 &host.announced,
@@ -93,7 +111,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     Ok(RunningHost {
         bus: host.bus,
         counters,
-        transport: host.transport,
+        transports: host.transports,
         lifecycle: lifecycle.clone(),
     })
 }
@@ -136,7 +154,7 @@ impl Parts {
     fn new(host: &Host, attached: Attached, lifecycle: &Lifecycle) -> Self {
         let shared = Arc::new(Shared {
             store: Arc::clone(&host.store),
-            router: Arc::new(Router::new(attached.routes, host.transport.clone())),
+            router: Arc::new(Router::new(attached.routes, Arc::clone(&host.transports))),
             intakes: Arc::new(Intakes::default()),
             in_hand: Arc::new(InHand::default()),
             counters: Arc::new(Counters::default()),
@@ -148,7 +166,7 @@ impl Parts {
                 name: host.name.clone(),
                 states: host.states.clone(),
                 store: Arc::clone(&host.store),
-                has_transport: host.transport.is_some(),
+                transports: Arc::clone(&host.transports),
             }),
             loader: loader::start(Arc::clone(&host.store), lifecycle),
             committer: committer::start(Arc::clone(&shared)),
@@ -217,36 +235,54 @@ fn registration(host: &Host, id: HostId) -> Registration {
     }
 }
 
-async fn start_receiver(
-    parts: &Parts,
-    transport: Option<&Arc<dyn Transport>>,
-    endpoint: Endpoint,
+/// What an endpoint receives by one transport.
+struct Share {
+    name: TransportName,
+    transport: Arc<dyn Transport>,
+    spec: EndpointSpec,
     intake: Intake,
-    works: mpsc::UnboundedReceiver<Work>,
-) -> Result<(), RunError> {
-    let lifecycle = &parts.shared.lifecycle;
-    if let Some(transport) = transport {
-        let spec = EndpointSpec {
-            name: endpoint.name.clone(),
-            order: endpoint.order,
-            subscriptions: endpoint
-                .dispatch
-                .subscribers()
-                .iter()
-                .map(|one| one.subscription())
-                .collect(),
-        };
-        let prefetch = u32::try_from(intake.capacity()).unwrap_or(u32::MAX);
-        let subscribe = || transport.subscribe(&spec, prefetch);
-        let deliveries = while_away("subscribe", subscribe).await?;
-        lifecycle.spawn(receiver::receive(
-            intake.clone(),
-            deliveries,
-            lifecycle.clone(),
-        ));
+}
+
+async fn declare(parts: &Parts, transports: &Transports, shares: &[Share]) -> Result<(), RunError> {
+    for (name, transport) in transports.each() {
+        let ours = shares.iter().filter(|share| share.name == *name);
+        let specs: Vec<_> = ours.map(|share| share.spec.clone()).collect();
+        while_away("declare", || transport.declare(parts.store, &specs))
+            .await
+            .map_err(|error| refused(name, error))?;
     }
-    lifecycle.spawn(receiver::run(Arc::new(endpoint), intake, works));
     Ok(())
+}
+
+async fn subscribe(parts: &Parts, share: Share) -> Result<(), RunError> {
+    let Share {
+        name,
+        transport,
+        spec,
+        intake,
+    } = share;
+    let prefetch = u32::try_from(intake.capacity()).unwrap_or(u32::MAX);
+    let deliveries = while_away("subscribe", || transport.subscribe(&spec, prefetch))
+        .await
+        .map_err(|error| refused(&name, error))?;
+    let lifecycle = &parts.shared.lifecycle;
+    lifecycle.spawn(receiver::receive(
+        intake,
+        name,
+        deliveries,
+        lifecycle.clone(),
+    ));
+    Ok(())
+}
+
+fn refused(name: &TransportName, source: TransportError) -> RunError {
+    match *name == TransportName::default() {
+        true => RunError::Transport(source),
+        false => RunError::NamedTransport {
+            name: name.to_string(),
+            source,
+        },
+    }
 }
 
 fn start_upkeep(

@@ -17,6 +17,7 @@ use crate::id::{HostId, StoreId};
 use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
 pub use crate::question::{Answer, Fate, Instance, Question};
+use crate::transports::TransportName;
 use crate::unit_of_work::{Attempt, Outcome, Reason, RowKey, Settle, UnitOfWork};
 
 pub use crate::admin::{Counts, StoreAdmin, StoredDeadLetter};
@@ -237,9 +238,9 @@ pub struct Placement {
 pub enum Place {
     /// An endpoint of this database; stored as `@name`.
     Endpoint(Target),
-    /// A transport's address, stored as it is.
+    /// An address of a transport.
     Address {
-        /// The address.
+        /// As it is stored: with the transport's name where that is not the default one.
         address: String,
         /// The order that it promises.
         order: Order,
@@ -309,13 +310,15 @@ pub struct Claim {
 pub enum ClaimFrom {
     /// These endpoints of this database, each with the number of rows wanted.
     Endpoints(Vec<(EndpointName, u32)>),
-    /// Every transport address.
+    /// Every address of one transport.
     Transport {
+        /// Which one.
+        name: TransportName,
         /// How many rows in all.
         limit: u32,
         /// How many rows for one address at most.
         per_address: u32,
-        /// Addresses behind an open breaker.
+        /// Addresses behind an open breaker, as they are stored.
         except: Vec<String>,
     },
 }
@@ -334,7 +337,7 @@ pub enum Scan {
 pub struct ClaimedRow {
     /// By which it is settled.
     pub row: RowKey,
-    /// As stored: `@orders`, or a transport's address.
+    /// As stored: `@orders`, or a transport's address with its name where it has one.
     pub destination: String,
     /// The message.
     pub envelope: Envelope,

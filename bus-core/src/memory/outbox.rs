@@ -347,6 +347,7 @@ impl Outbox {
                 );
             }
             ClaimFrom::Transport {
+                name,
                 limit,
                 per_address,
                 except,
@@ -355,7 +356,7 @@ impl Outbox {
                 wanted.extend(
                     self.waiting
                         .keys()
-                        .filter(|to| !to.starts_with('@') && !except.contains(to))
+                        .filter(|to| name.carries(to) && !except.contains(to))
                         .map(|to| (to.clone(), *per_address)),
                 );
             }

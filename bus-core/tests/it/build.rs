@@ -258,6 +258,100 @@ fn a_host_describes_its_endpoints_pipeline_and_handlers() {
 }
 
 #[test]
+fn transports_that_do_not_fit_together_are_refused() {
+    let archive = || builder().transport_named("archive", MemoryTransport::new());
+    check(
+        "a name that is none",
+        builder()
+            .transport_named("a:b", MemoryTransport::new())
+            .endpoint("payments", one),
+        &["transport name \"a:b\"", "not usable", "a-z"],
+    );
+    check(
+        "one name twice",
+        archive()
+            .transport_named("archive", MemoryTransport::new())
+            .endpoint("payments", one),
+        &["host", "`archive`", "another name"],
+    );
+    check(
+        "an endpoint of nowhere",
+        builder().endpoint("payments", |e| one(e).reads_from("archive")),
+        &[
+            "endpoint `payments`",
+            "`archive`",
+            "`.transport_named(\"archive\", ..)`",
+        ],
+    );
+    check(
+        "a route to nowhere",
+        archive().route::<Paid>("attic").endpoint("payments", one),
+        &[
+            "route of `build.paid`",
+            "`attic`",
+            "`.transport_named(\"attic\", ..)`",
+        ],
+    );
+    let elsewhere = [
+        "command `build.pay`",
+        "`archive`",
+        "endpoint `payments`",
+        "`default`",
+        "`.reads_from(..)`",
+    ];
+    check(
+        "a command that does not go to its owner",
+        archive().route::<Pay>("archive").endpoint("payments", one),
+        &elsewhere,
+    );
+    check(
+        "an announcement that goes by another transport than its handler's",
+        archive()
+            .transport(MemoryTransport::new())
+            .announces::<Paid>()
+            .endpoint("audit", |e| e.reads_from("archive").handle(note)),
+        &["`shop`", "`build.paid`", "the same transport"],
+    );
+    check(
+        "an order that the endpoint's own transport breaks",
+        builder()
+            .transport(MemoryTransport::new())
+            .transport_named("loose", Loose(MemoryTransport::new()))
+            .endpoint("payments", |e| {
+                one(e).reads_from("loose").order(Order::PerKey)
+            }),
+        &["endpoint `payments`", "order per key"],
+    );
+}
+
+#[test]
+fn a_host_describes_its_transports_and_what_goes_by_each() {
+    let host = builder()
+        .transport(MemoryTransport::new())
+        .transport_named("loose", Loose(MemoryTransport::new()))
+        .route::<Paid>("loose")
+        .endpoint("payments", |e| one(e).reads_from("loose"))
+        .endpoint("audit", |e| e.handle(note));
+    let described = host.build().unwrap().describe();
+    let at = |pointer: &str| described.pointer(pointer).cloned().unwrap_or_default();
+    for (pointer, expected) in [
+        ("/transports/0/transport", serde_json::json!("default")),
+        ("/transports/0/order", "PerKey".into()),
+        ("/transports/0/routes", serde_json::json!([])),
+        ("/transports/1/transport", "loose".into()),
+        ("/transports/1/order", "Unordered".into()),
+        (
+            "/transports/1/routes",
+            serde_json::json!(["build.paid", "build.pay"]),
+        ),
+        ("/endpoints/0/reads_from", "loose".into()),
+        ("/endpoints/1/reads_from", "default".into()),
+    ] {
+        assert_eq!(at(pointer), expected, "{pointer} of {described:#}");
+    }
+}
+
+#[test]
 fn an_announcement_that_nobody_here_applies_is_refused() {
     let host = builder().announces::<Paid>().endpoint("pay", one);
     let refused = refusal(host);

@@ -19,7 +19,7 @@ const CLAIM: &str = "select id, epoch, destination, message_id, message_type, ke
 
 const CLAIM_TRANSPORT: &str = "select id, epoch, destination, message_id, message_type, key, \
     headers, body, starts, failures, solo_starts, attempts, timer_kind, timer_key, timer_name, \
-    timer_generation, expired from sagabus.claim_transport_v1($1, $2, $3, $4, $5)";
+    timer_generation, expired from sagabus.claim_transport_v2($1, $2, $3, $4, $5, $6)";
 
 /// Claims rows whose time has come.
 pub(super) async fn claim(store: &PgStore, claim: &Claim) -> Result<Vec<ClaimedRow>, StoreError> {
@@ -51,10 +51,12 @@ async fn call(connection: &mut PgConnection, claim: &Claim) -> Result<Vec<PgRow>
                 .bind(limits.collect::<Vec<_>>())
         }
         ClaimFrom::Transport {
+            name,
             limit,
             per_address,
             except,
         } => sqlx::query(CLAIM_TRANSPORT)
+            .bind(name.prefix())
             .bind(count(*limit))
             .bind(count(*per_address))
             .bind(except),

@@ -39,6 +39,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         include_str!("../../migrations/postgres/0008_admin_v1.sql"),
     ),
     (9, include_str!("../../migrations/postgres/0009_one_v2.sql")),
+    (
+        10,
+        include_str!("../../migrations/postgres/0010_transports_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
@@ -48,7 +52,7 @@ const PARTS: &[&str] = &[
     "attach_v1",
     "audit",
     "behind_v1",
-    "claim_transport_v1",
+    "claim_transport_v2",
     "claim_v1",
     "commit_one_v2",
     "commit_v1",

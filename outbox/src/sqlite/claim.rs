@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sagabus_core::envelope::{Envelope, Timer};
 use sagabus_core::store::{Claim, ClaimFrom, ClaimedRow, Scan};
+use sagabus_core::transports::TransportName;
 use sagabus_core::unit_of_work::RowKey;
 use sagabus_core::{InstanceId, MessageId, StoreError};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -80,23 +81,26 @@ const CLAIM: &str = concat!(
     ", 0);"
 );
 
-/// Finds the addresses of transports that have due rows, and how many up to `$1`: jumps from one
-/// destination to the next, and over those of endpoints (`@`) and of nobody (`?`), which lie
-/// between `?` and `A`. `$2` is how far back.
+/// Finds the addresses of one transport that have due rows, and how many up to `$1`: jumps from one
+/// destination to the next. `$2` is how far back. A named transport's lie from `$3` to below `$4`;
+/// the default one's, where `$3` is empty, are all but those of named ones (`:`), of nobody (`?`)
+/// and of endpoints (`@`), which lie between `?` and `A`.
 const FIND_ADDRESSES: &str = concat!(
     "with recursive address (name) as (",
-    "select min(destination) from sagabus_outbox where parked is null ",
+    "select min(destination) from sagabus_outbox where parked is null and destination >= $3 ",
     "union all select (select min(destination) from sagabus_outbox where parked is null ",
-    "and destination > iif(address.name >= '?' and address.name < 'A', '@' || char(127), ",
-    "address.name)) ",
-    "from address where address.name is not null) ",
+    "and destination > iif($3 = '' and address.name >= '?' and address.name < 'A', ",
+    "'@' || char(127), iif($3 = '' and address.name >= ':' and address.name < ';', ",
+    "':' || char(127), address.name))) ",
+    "from address where address.name is not null and address.name < $4) ",
     "select name, (select count(*) from (select 1 from sagabus_outbox where destination = name ",
     "and parked is null and available_at > ",
     now!(),
     " - $2 and available_at <= ",
     now!(),
     " limit $1)) as n_due from address where name is not null ",
-    "and (name < '?' or name >= 'A') and n_due > 0"
+    "and name >= $3 and name < $4 and ($3 <> '' or ((name < ':' or name >= ';') ",
+    "and (name < '?' or name >= 'A'))) and n_due > 0"
 );
 
 /// The most destinations in one text: their number makes the text, and texts are kept prepared.
@@ -116,10 +120,14 @@ pub(super) async fn claim(
             .map(|(name, limit)| (row::endpoint_text(name), *limit))
             .collect(),
         ClaimFrom::Transport {
+            name,
             limit,
             per_address,
             except,
-        } => share_addresses(store, claim, *limit, *per_address, except).await?,
+        } => {
+            let due = due_addresses(store, claim.scan, name, *per_address, except).await?;
+            share(due, *limit)
+        }
     };
     let mut claimed = Vec::new();
     for wanted in wanted.chunks(DESTINATIONS_MAX) {
@@ -160,18 +168,20 @@ async fn claim_destinations(
     Ok(())
 }
 
-/// Shares the limit among the addresses that have due rows: each its own first, so that one with
-/// much to do starves no other, then what is left.
-async fn share_addresses(
+/// Lists the addresses of a transport that have due rows, with how many are wanted of each.
+async fn due_addresses(
     store: &SqliteStore,
-    claim: &Claim,
-    limit: u32,
+    scan: Scan,
+    transport: &TransportName,
     per_address: u32,
     except: &[String],
 ) -> Result<Vec<(String, u32)>, StoreError> {
+    let prefix = transport.prefix();
     let rows = sqlx::query(FIND_ADDRESSES)
         .bind(per_address)
-        .bind(reach(claim.scan))
+        .bind(reach(scan))
+        .bind(&prefix)
+        .bind(format!("{prefix}{}", char::MAX))
         .fetch_all(store.reader())
         .await
         .map_err(store_error)?;
@@ -182,10 +192,11 @@ async fn share_addresses(
             due.push((address, row.try_get(1).map_err(store_error)?));
         }
     }
-    Ok(share(due, limit))
+    Ok(due)
 }
 
-/// Cuts wishes down to a limit, the smallest first: who wants less than an equal share gets it all.
+/// Cuts wishes down to a limit, the smallest first: who wants less than an equal share gets it all,
+/// so that one with much to do starves no other.
 fn share(mut due: Vec<(String, u32)>, limit: u32) -> Vec<(String, u32)> {
     due.sort_unstable_by_key(|(_, wish)| *wish);
     let mut left = limit;

@@ -6,6 +6,7 @@ use sagabus_core::Destination;
 use sagabus_core::HostId;
 use sagabus_core::MessageId;
 use sagabus_core::store::{Birth, ClaimFrom, Extension, Retention, Store, StoreAdmin};
+use sagabus_core::transports::TransportName;
 use sagabus_core::unit_of_work::RowKey;
 use sagabus_outbox::SqliteStore;
 
@@ -27,9 +28,12 @@ async fn a_transport_gets_its_addresses_and_no_endpoints() {
         to("zulu", "z1"),
         to("zulu", "z2"),
         to("zulu", "z3"),
+        to(":archive:first", "a1"),
+        to(":archive:second", "a2"),
     ];
     bench.commit(vec![sends(sent.to_vec())]).await;
     let from = |except: Vec<String>, per_address| ClaimFrom::Transport {
+        name: TransportName::default(),
         limit: 100,
         per_address,
         except,

@@ -8,6 +8,7 @@ pub mod failing;
 pub mod hosting;
 pub mod ordering;
 pub mod sending;
+pub mod transports;
 
 pub use scene::{Answered, Do, Done, Log, Scene, quick_retry, run, start, stop};
 pub use suite::{BEHAVIOURS, Behaviour};

@@ -64,6 +64,14 @@ macro_rules! __bus_behaviours {
                 an_announcement_needs_no_database,
                 an_event_that_was_not_declared_is_not_announced,
             ]
+            transports: [
+                each_type_goes_by_its_transport,
+                a_broker_that_is_down_delays_no_other,
+                an_answer_comes_back_by_the_transport_of_its_question,
+                a_named_broker_stands_beside_the_database,
+                rows_wait_for_a_host_that_has_their_transport,
+                an_endpoint_of_one_place_gets_its_own_rows,
+            ]
         }
     };
 }

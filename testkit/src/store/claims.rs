@@ -7,6 +7,7 @@ use std::time::Duration;
 use sagabus_core::envelope::Due;
 use sagabus_core::id::MessageId;
 use sagabus_core::store::{Claim, ClaimFrom, Scan};
+use sagabus_core::transports::TransportName;
 use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
 use tokio::time::Instant;
 
@@ -257,4 +258,36 @@ pub async fn a_claim_for_transports_keeps_its_bounds(at: Arc<Harness>) {
         (of(&rows, "busy"), of(&rows, "down"), rows.len()),
         (3, 10, 13)
     );
+}
+
+/// A broker that is down fills nobody else's claims, and a host without it leaves its rows alone.
+pub async fn a_claim_for_a_transport_takes_its_rows_and_no_others(at: Arc<Harness>) {
+    let name = |name: &str| TransportName::new(name).expect("it is a name");
+    let plan = api()
+        .sends(message_to_address("event/a"))
+        .sends(message_to_address(":archive:event/a"))
+        .sends(message_to_address(":archive:event/b"))
+        .sends(message_to_address(":archive-old:event/a"))
+        .sends(message_to_address(":zoo:event/a"))
+        .sends(message_to_address("zoo"))
+        .sends(message(&at.orders()));
+    at.write(plan).await;
+    let addresses = |rows: Vec<sagabus_core::store::ClaimedRow>| {
+        let mut addresses: Vec<_> = rows.into_iter().map(|one| one.destination).collect();
+        addresses.sort();
+        addresses
+    };
+    let none = at.claim_by(name("attic"), 10, 10, &[]).await;
+    assert!(none.is_empty(), "{none:?}");
+    let except = [":archive:event/a"];
+    let some = at.claim_by(name("archive"), 10, 10, &except).await;
+    assert_eq!(addresses(some), [":archive:event/b"]);
+    let rest = at.claim_by(name("archive"), 10, 10, &[]).await;
+    assert_eq!(addresses(rest), [":archive:event/a"]);
+    let default = at.claim_for_transport(10, 10, &[]).await;
+    assert_eq!(addresses(default), ["event/a", "zoo"]);
+    let last = at.claim_by(name("zoo"), 10, 10, &[]).await;
+    assert_eq!(addresses(last), [":zoo:event/a"]);
+    let old = at.claim_by(name("archive-old"), 10, 10, &[]).await;
+    assert_eq!(addresses(old), [":archive-old:event/a"]);
 }

@@ -15,6 +15,7 @@ use sagabus_core::store::{
     Answer, Attached, Claim, ClaimFrom, ClaimedRow, CommitReport, Counts, EndpointSpec, Extension,
     Fate, Group, Instance, Question, Registration, Scan, Store, StoreAdmin, Subscription, Target,
 };
+use sagabus_core::transports::TransportName;
 use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
 
 use super::build::{Plan, group};
@@ -216,8 +217,21 @@ impl Harness {
         per_address: u32,
         except: &[&str],
     ) -> Vec<ClaimedRow> {
+        let default = TransportName::default();
+        self.claim_by(default, limit, per_address, except).await
+    }
+
+    /// Claims up to `limit` rows for one transport, and up to `per_address` of each address.
+    pub async fn claim_by(
+        &self,
+        name: TransportName,
+        limit: u32,
+        per_address: u32,
+        except: &[&str],
+    ) -> Vec<ClaimedRow> {
         let claim = Claim {
             from: ClaimFrom::Transport {
+                name,
                 limit,
                 per_address,
                 except: except.iter().map(|&address| address.to_owned()).collect(),

@@ -84,6 +84,7 @@ macro_rules! __store_behaviours {
                 a_message_that_was_not_due_has_not_expired,
                 transports_get_addresses_and_endpoints_get_rows,
                 a_claim_for_transports_keeps_its_bounds,
+                a_claim_for_a_transport_takes_its_rows_and_no_others,
             ]
             settles: [
                 deleting_removes_the_row,

@@ -1,0 +1,259 @@
+//! Several brokers in one host: each message goes by its own, and none waits for another's.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use sagabus_core::error::{HandlerError, TransportError};
+use sagabus_core::memory::MemoryTransport;
+use sagabus_core::store::EndpointSpec;
+use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
+use sagabus_core::{Ctx, HostBuilder, Kind, Retry, State, StoreId};
+
+use super::scene::{Answered, Do, Done, Log, Scene, quick_retry, start, stop};
+
+/// A broker that takes nothing while it is down.
+#[derive(Clone, Debug)]
+struct Shaky {
+    broker: MemoryTransport,
+    is_down: Arc<AtomicBool>,
+}
+
+impl Shaky {
+    fn new() -> Self {
+        Self {
+            broker: MemoryTransport::new(),
+            is_down: Arc::default(),
+        }
+    }
+
+    fn set_down(&self, is_down: bool) {
+        self.is_down.store(is_down, Ordering::SeqCst);
+    }
+}
+
+impl Transport for Shaky {
+    fn capabilities(&self) -> Capabilities {
+        self.broker.capabilities()
+    }
+
+    fn address(&self, kind: Kind, message_type: &str) -> String {
+        self.broker.address(kind, message_type)
+    }
+
+    fn declare<'a>(
+        &'a self,
+        store: StoreId,
+        endpoints: &'a [EndpointSpec],
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        self.broker.declare(store, endpoints)
+    }
+
+    fn publish<'a>(
+        &'a self,
+        window: &'a [Publication],
+    ) -> BoxFuture<'a, Vec<Result<(), TransportError>>> {
+        if !self.is_down.load(Ordering::SeqCst) {
+            return self.broker.publish(window);
+        }
+        let away = |_| Err(TransportError::Unavailable("the broker is down".into()));
+        std::future::ready(window.iter().map(away).collect()).boxed()
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        endpoint: &'a EndpointSpec,
+        prefetch: u32,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>> {
+        self.broker.subscribe(endpoint, prefetch)
+    }
+
+    fn health(&self) -> Health {
+        self.broker.health()
+    }
+}
+
+async fn note(command: Do, log: State<Log>) {
+    log.add(format!("do {}", command.n));
+}
+
+async fn note_done(event: Done, log: State<Log>) {
+    log.add(format!("done {}", event.n));
+}
+
+async fn answer(command: Do, log: State<Log>) -> Answered {
+    log.add(format!("do {}", command.n));
+    Answered { n: command.n }
+}
+
+async fn ask(event: Done, cx: Ctx) -> Result<(), HandlerError> {
+    cx.send(Do { n: event.n })?;
+    Ok(())
+}
+
+async fn note_answer(answer: Answered, log: State<Log>) {
+    log.add(format!("answered {}", answer.n));
+}
+
+/// Commands by the default broker, events by the one called `archive`.
+fn two(builder: HostBuilder, default: &Shaky, archive: &Shaky) -> HostBuilder {
+    builder
+        .transport(default.clone())
+        .transport_named("archive", archive.clone())
+        .route::<Done>("archive")
+        .endpoint("work", |e| e.handle(note))
+        .endpoint("audit", |e| e.reads_from("archive").handle(note_done))
+}
+
+/// Counts what was sent by a broker for an endpoint and not yet taken.
+fn waiting(shaky: &Shaky, endpoint: &str) -> usize {
+    let name = sagabus_core::EndpointName::new(endpoint).expect("it is a name");
+    shaky.broker.depth(&name).0
+}
+
+pub async fn each_type_goes_by_its_transport(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let host = start(two(scene.builder("host"), &default, &archive)).await;
+    for n in 0..20 {
+        host.bus().send(Do { n }).await.expect("it is stored");
+        host.bus().publish(Done { n }).await.expect("it is stored");
+    }
+    scene.log.wait_for(40).await;
+    scene.quiet().await;
+    stop(host).await;
+    for n in 0..20 {
+        assert_eq!(scene.log.count(&format!("do {n}")), 1);
+        assert_eq!(scene.log.count(&format!("done {n}")), 1);
+    }
+}
+
+/// More rows than a relay holds wait for the one that is down, and the other's are not even late.
+pub async fn a_broker_that_is_down_delays_no_other(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let host = start(two(scene.builder("host"), &default, &archive)).await;
+    let bus = host.bus();
+    default.set_down(true);
+    let burst =
+        (0..1500).map(|n| sagabus_core::Outgoing::new(&Do { n }).expect("it can be encoded"));
+    bus.send_all(burst.collect()).await.expect("it is stored");
+    for n in 0..50 {
+        bus.publish(Done { n }).await.expect("it is stored");
+    }
+    let lines = scene.log.wait_for(50).await;
+    assert!(lines.iter().all(|line| line.starts_with("done ")));
+    // Nor does it fall behind while the first outage goes on.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    bus.publish(Done { n: 50 }).await.expect("it is stored");
+    scene.log.wait_for(51).await;
+    assert_eq!(scene.counts().await.outbox, 1500);
+
+    default.set_down(false);
+    scene.log.wait_for(1551).await;
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 1551, "nothing came twice");
+}
+
+/// The owner reads from `archive`, so the command goes there without being told; the endpoint that
+/// asked reads from the default broker.
+pub async fn an_answer_comes_back_by_the_transport_of_its_question(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let builder = scene.builder("host").transport(default.clone());
+    let builder = builder.transport_named("archive", archive.clone());
+    let builder = builder.endpoint("shop", |e| e.handle(ask).handle(note_answer));
+    let host = start(builder.endpoint("work", |e| e.reads_from("archive").handle(answer))).await;
+    host.bus()
+        .publish(Done { n: 7 })
+        .await
+        .expect("it is stored");
+    assert_eq!(scene.log.wait_for(2).await, ["do 7", "answered 7"]);
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(
+        (waiting(&default, "work"), waiting(&archive, "shop")),
+        (0, 0)
+    );
+}
+
+/// The database carries what no broker does.
+pub async fn a_named_broker_stands_beside_the_database(scene: Scene) {
+    let archive = Shaky::new();
+    let builder = scene.builder("host");
+    let builder = builder.transport_named("archive", archive.clone());
+    let builder = builder.route::<Done>("archive");
+    let builder = builder.endpoint("work", |e| e.handle(note).retry(quick_retry()));
+    let host =
+        start(builder.endpoint("audit", |e| e.reads_from("archive").handle(note_done))).await;
+    archive.set_down(true);
+    host.bus()
+        .publish(Done { n: 1 })
+        .await
+        .expect("it is stored");
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(1).await, ["do 1"]);
+    archive.set_down(false);
+    assert_eq!(scene.log.wait_for(2).await, ["do 1", "done 1"]);
+    scene.quiet().await;
+    stop(host).await;
+}
+
+/// A service that was rolled out without the broker leaves its rows to those who have it.
+pub async fn rows_wait_for_a_host_that_has_their_transport(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let first = start(two(scene.builder("one"), &default, &archive)).await;
+    archive.set_down(true);
+    first
+        .bus()
+        .publish(Done { n: 1 })
+        .await
+        .expect("it is stored");
+    stop(first).await;
+    archive.set_down(false);
+
+    let builder = scene.builder_on("two", scene.peer());
+    let builder = builder.transport(default.clone());
+    let second = start(builder.endpoint("work", |e| e.handle(note))).await;
+    second.bus().send(Do { n: 1 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(1).await, ["do 1"]);
+    // Over two leases and several looks at what is due.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(scene.counts().await.outbox, 1);
+    let counted = second.counters().snapshot();
+    assert!(counted.contains(&("publish_failures", 0)), "{counted:?}");
+    stop(second).await;
+
+    let third = start(two(scene.builder("three"), &default, &archive)).await;
+    assert_eq!(scene.log.wait_for(2).await, ["do 1", "done 1"]);
+    scene.quiet().await;
+    stop(third).await;
+}
+
+/// An endpoint for one message at a time still gets what it set aside for later.
+pub async fn an_endpoint_of_one_place_gets_its_own_rows(scene: Scene) {
+    async fn fail_once(command: Do, cx: Ctx, log: State<Log>) -> Result<(), HandlerError> {
+        log.add(format!("do {}", command.n));
+        match cx.attempt() {
+            1 => Err(HandlerError::new("not at the first try")),
+            _ => Ok(()),
+        }
+    }
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let builder = scene.builder("host").transport(default);
+    let builder = builder.transport_named("archive", archive);
+    let host = start(builder.endpoint("work", |e| {
+        let e = e.reads_from("archive").capacity(1).handle(fail_once);
+        e.retry(Retry {
+            immediate: 0,
+            ..quick_retry()
+        })
+    }));
+    let host = host.await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(2).await, ["do 1", "do 1"]);
+    scene.quiet().await;
+    stop(host).await;
+}
