@@ -24,6 +24,8 @@ pub struct KafkaBroker {
     home: PathBuf,
     data: PathBuf,
     port: u16,
+    /// Where clients come in that do not go through the proxy.
+    direct: u16,
     /// It says nothing about groups to somebody who has not logged in.
     is_guarded: bool,
     process: Option<Child>,
@@ -39,7 +41,8 @@ impl KafkaBroker {
         Self::start_with(None, "")
     }
 
-    /// Starts a broker that sends its clients to another port: a proxy's.
+    /// Starts a broker that sends its clients to another port: a proxy's. Those that come in at
+    /// [`direct`](Self::direct) stay there.
     ///
     /// # Panics
     /// When it does not start.
@@ -85,6 +88,7 @@ impl KafkaBroker {
             home: home.into(),
             data: std::env::temp_dir().join(name),
             port: free_port(),
+            direct: free_port(),
             is_guarded: !more.is_empty(),
             process: None,
         };
@@ -96,6 +100,11 @@ impl KafkaBroker {
     /// Returns where it listens.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Returns where it listens for clients that are not sent to the proxy.
+    pub fn direct(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.direct))
     }
 
     /// Kills it, as a machine that loses its power would.
@@ -155,9 +164,21 @@ impl KafkaBroker {
             .replace("@CONTROLLER@", &free_port().to_string())
             .replace("@DATA@", &log.display().to_string());
         if let Some(proxy) = proxy {
-            let ours = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", self.port);
-            let theirs = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{proxy}");
-            filled = filled.replace(&ours, &theirs);
+            let place = |port| format!("listeners=PLAINTEXT://127.0.0.1:{port}");
+            let direct = format!(",DIRECT://127.0.0.1:{}", self.direct);
+            let own = place(self.port);
+            let (both, sent_to) = (own.clone() + &direct, place(proxy) + &direct);
+            filled = filled.replace(&own, &both);
+            let advertised = "advertised.";
+            filled = filled
+                .replace(
+                    &(advertised.to_owned() + &both),
+                    &(advertised.to_owned() + &sent_to),
+                )
+                .replace(
+                    "PLAINTEXT:PLAINTEXT",
+                    "PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT",
+                );
         }
         // The last of a setting counts.
         filled.push_str(more);

@@ -14,3 +14,12 @@ mod outage;
 mod kafka;
 #[cfg(all(unix, feature = "sqlite", feature = "postgres", feature = "rabbitmq"))]
 mod rabbitmq;
+// Runs over both brokers.
+#[cfg(all(
+    unix,
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "rabbitmq",
+    feature = "kafka"
+))]
+mod brokers;

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 /// What a link does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     /// Passes everything on.
     Pass,
     /// Cuts every connection there is, and accepts no more.
@@ -23,15 +23,15 @@ pub(super) enum Mode {
 }
 
 /// A listener before a broker. It is gone when this is dropped.
-pub(super) struct Link {
-    pub(super) address: SocketAddr,
+pub(crate) struct Link {
+    pub(crate) address: SocketAddr,
     mode: Arc<watch::Sender<(Mode, u64)>>,
     _running: JoinSet<()>,
 }
 
 impl Link {
     /// Listens; the broker may be started after this, when it is known where its clients come in.
-    pub(super) async fn listen() -> (Self, watch::Sender<Option<SocketAddr>>) {
+    pub(crate) async fn listen() -> (Self, watch::Sender<Option<SocketAddr>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port can be listened on");
         let address = listener.local_addr().expect("it is bound");
@@ -48,12 +48,12 @@ impl Link {
     }
 
     /// Changes what the link does to the connections that there are and to new ones.
-    pub(super) fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_modify(|current| current.0 = mode);
     }
 
     /// Cuts every connection that there is; new ones are accepted.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.mode.send_modify(|current| current.1 += 1);
     }
 }

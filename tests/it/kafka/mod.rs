@@ -1,7 +1,7 @@
 //! The bus over Kafka while brokers are killed, replicas come and go, and links are cut: nothing is
 //! lost, nothing happens twice, nothing is invented.
 
-mod link;
+pub(crate) mod link;
 mod broker_killed;
 mod replicas;
 mod cut;
@@ -35,7 +35,7 @@ pub(crate) fn prefix() -> String {
 }
 
 /// Few partitions, and losses that are noticed within seconds.
-fn config(brokers: &str, prefix: &str) -> KafkaConfig {
+pub(crate) fn config(brokers: &str, prefix: &str) -> KafkaConfig {
     let mut config = KafkaConfig::new(brokers);
     config.prefix = prefix.to_owned();
     config.topics.partitions = Some(2);

@@ -2,7 +2,7 @@
 //! promised is kept, and nothing happens twice.
 
 mod wire;
-mod proxy;
+pub(crate) mod proxy;
 pub(crate) mod site;
 mod doubt;
 mod frozen;
