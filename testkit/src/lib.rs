@@ -17,6 +17,8 @@ pub mod fault_broker;
 pub mod kafka_broker;
 pub mod rabbitmq_broker;
 pub mod amqp_proxy;
+// Clients of another language.
+pub mod python;
 // Hosts on a store.
 pub mod bus;
 // Sagas and machines of a user's own.

@@ -6,5 +6,6 @@ mod cluster;
 mod conformance;
 mod bus;
 mod foreign;
+mod python;
 mod refused;
 mod secret;

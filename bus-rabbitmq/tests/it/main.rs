@@ -7,6 +7,7 @@ mod conformance;
 // Hosts, and clients that know nothing of us.
 mod bus;
 mod foreign;
+mod python;
 // What goes wrong.
 mod refused;
 mod outages;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::debian;
 use super::docker;
 use super::kind::Kind;
+use super::python;
 use super::record::Records;
 use super::service::Service;
 use super::up::{self, Choice, Lock, State};
@@ -49,6 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
                 say::step(format!("{}: {}", ready.service.kind().name(), ready.how));
                 say::detail(shown_url(&ready.url));
             }
+            python::have(choice.install, &records.file("python.log"))?;
             say::step("ready: eval \"$(cargo xtask services env)\" sets the variables");
         }
         Action::Status => status(&records)?,
@@ -114,6 +116,9 @@ fn status(records: &Records) -> Result<()> {
 }
 
 fn env(records: &Records, wanted: Option<Kind>) -> Result<()> {
+    if let (None, Some((name, python))) = (wanted, python::variable()) {
+        say::result(format_args!("export {name}={}", quoted(&python)));
+    }
     let services = match wanted {
         None => Kind::test_set(),
         Some(kind) => vec![kind.service()],

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::process::Command;
 
 use super::kind::Kind;
+use super::python;
 use super::record::Records;
 use super::service::Service;
 use super::up::{self, Choice, Lock, Ready};
@@ -23,7 +24,9 @@ pub(crate) struct Held {
 
 /// Brings the test set up and holds it.
 pub(crate) fn hold(workspace: &Workspace, choice: Choice) -> Result<Held> {
-    hold_only(workspace, choice, Kind::test_set())
+    let held = hold_only(workspace, choice, Kind::test_set())?;
+    python::have(choice.install, &held.records.file("python.log"))?;
+    Ok(held)
 }
 
 /// Brings some of the test set up and holds it.
@@ -59,7 +62,9 @@ pub(crate) fn set_variables(command: &mut Command, held: Option<&Held>) {
     for service in Kind::test_set() {
         command.env_remove(service.variable());
     }
+    python::forget(command);
     if held.is_some() {
+        command.envs(python::variable());
         // A test that misses its service has failed: nobody reads what a passed test printed.
         command.env("SAGABUS_SERVICES_REQUIRED", "1");
     }
