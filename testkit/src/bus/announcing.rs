@@ -9,7 +9,6 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::error::{BusError, HandlerError, StoreError};
 use sagabus_core::lifecycle::Lifecycle;
-use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::{
     Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Fate, Group, Question,
     Registration, Retention, Store, Swept,
@@ -91,7 +90,7 @@ fn announcing(scene: &Scene) -> HostBuilder {
 }
 
 pub async fn what_is_announced_is_applied_and_that_is_told(scene: Scene) {
-    let builder = announcing(&scene).transport(MemoryTransport::new());
+    let builder = scene.with_broker(announcing(&scene));
     let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
     let fate = host
         .bus()
@@ -119,7 +118,7 @@ pub async fn without_a_broker_what_is_announced_is_an_event_of_the_outbox(scene:
 }
 
 pub async fn what_is_announced_and_cannot_be_applied_is_a_dead_letter(scene: Scene) {
-    let builder = announcing(&scene).transport(MemoryTransport::new());
+    let builder = scene.with_broker(announcing(&scene));
     let builder = builder.endpoint("orders", |e| e.handle(refuse));
     // The one that applies does not hide the one that does not.
     let host = start(builder.endpoint("audit", |e| e.handle(apply))).await;
@@ -135,7 +134,7 @@ pub async fn what_is_announced_and_cannot_be_applied_is_a_dead_letter(scene: Sce
 
 /// An API that was not answered asks again under the identity that it gave.
 pub async fn an_identity_that_is_announced_twice_is_applied_once(scene: Scene) {
-    let builder = announcing(&scene).transport(MemoryTransport::new());
+    let builder = scene.with_broker(announcing(&scene));
     let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
     let (bus, id) = (host.bus(), MessageId::new());
     for _ in 0..3 {
@@ -154,9 +153,7 @@ pub async fn an_announcement_needs_no_database(scene: Scene) {
         is_down: AtomicBool::new(false),
     });
     let builder = scene.builder_on("host", Arc::clone(&door) as Arc<dyn Store>);
-    let builder = builder
-        .announces::<Done>()
-        .transport(MemoryTransport::new());
+    let builder = scene.with_broker(builder.announces::<Done>());
     let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
     let (bus, id) = (host.bus(), MessageId::new());
 
@@ -184,7 +181,7 @@ pub async fn an_announcement_needs_no_database(scene: Scene) {
 }
 
 pub async fn an_event_that_was_not_declared_is_not_announced(scene: Scene) {
-    let builder = scene.builder("host").transport(MemoryTransport::new());
+    let builder = scene.with_broker(scene.builder("host"));
     let host = start(builder.endpoint("orders", |e| e.handle(apply))).await;
     let refused = host.bus().announce(Done { n: 1 }).await;
     match refused {

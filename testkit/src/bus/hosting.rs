@@ -152,7 +152,10 @@ pub async fn a_stopped_host_gives_back_what_it_never_started(scene: Scene) {
     assert!(is_clean);
     assert_eq!(scene.log.lines(), ["starts 0"]);
     let heir = scene.builder_on("heir", scene.peer());
-    let heir = start(heir.endpoint("work", |e| e.handle(note))).await;
+    let heir = heir.endpoint("work", |e| {
+        e.handle(note).order(sagabus_core::Order::PerKey)
+    });
+    let heir = start(heir).await;
     scene.log.wait_for(10).await;
     scene.quiet().await;
     stop(heir).await;

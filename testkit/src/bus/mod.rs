@@ -1,5 +1,7 @@
-//! The database as the bus: what a host promises on every store, one behaviour each.
+//! What a host promises on every store, with the database as the bus or over a broker, one behaviour
+//! each.
 
+mod under_test;
 mod scene;
 mod suite;
 // The behaviours, by area.
@@ -12,3 +14,4 @@ pub mod transports;
 
 pub use scene::{Answered, Do, Done, Log, Scene, quick_retry, run, start, stop};
 pub use suite::{BEHAVIOURS, Behaviour};
+pub use under_test::BusUnderTest;

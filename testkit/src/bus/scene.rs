@@ -4,13 +4,14 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::{Counts, Store, StoreAdmin, StoredDeadLetter};
 use sagabus_core::{
     Command, EndpointBuilder, Event, Host, HostBuilder, Kind, Message, Retry, RunningHost,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::store::StoreUnderTest;
+use super::under_test::BusUnderTest;
 use crate::wait::eventually;
 
 /// How long one behaviour may take.
@@ -22,7 +23,7 @@ const BEHAVIOUR_MAX: Duration = Duration::from_secs(120);
 /// When the behaviour is not kept, or takes longer than two minutes.
 pub fn run<B>(
     name: &str,
-    factory: impl Future<Output = Option<StoreUnderTest>>,
+    factory: impl Future<Output = Option<impl Into<BusUnderTest>>>,
     behaviour: impl FnOnce(Scene) -> B,
 ) where
     B: Future<Output = ()>,
@@ -36,6 +37,10 @@ pub fn run<B>(
         let Some(under_test) = factory.await else {
             return;
         };
+        let under_test = under_test.into();
+        if under_test.leaves_out(name) {
+            return;
+        }
         let scene = Scene::new(under_test);
         tokio::time::timeout(BEHAVIOUR_MAX, behaviour(scene))
             .await
@@ -123,13 +128,13 @@ impl Log {
 /// A fresh store and a log.
 #[derive(Debug)]
 pub struct Scene {
-    under_test: StoreUnderTest,
+    under_test: BusUnderTest,
     /// What handlers saw.
     pub log: Log,
 }
 
 impl Scene {
-    fn new(under_test: StoreUnderTest) -> Self {
+    fn new(under_test: BusUnderTest) -> Self {
         Self {
             under_test,
             log: Log::default(),
@@ -138,12 +143,12 @@ impl Scene {
 
     /// Returns the store as the first host reaches it.
     pub fn store(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.under_test.store)
+        Arc::clone(&self.under_test.store.store)
     }
 
     /// Returns the store as another process would reach it.
     pub fn peer(&self) -> Arc<dyn Store> {
-        Arc::clone(&self.under_test.peer)
+        Arc::clone(&self.under_test.store.peer)
     }
 
     /// Starts to build a host over the store: short leases, the log as a state.
@@ -153,10 +158,19 @@ impl Scene {
 
     /// Starts to build a host over one way to the store.
     pub fn builder_on(&self, name: &str, store: Arc<dyn Store>) -> HostBuilder {
-        Host::builder(name)
+        let builder = Host::builder(name)
             .shared_store(store)
             .lease(Duration::from_millis(600))
-            .state(self.log.clone())
+            .state(self.log.clone());
+        self.under_test.equip(builder)
+    }
+
+    /// Gives a host a broker where it has none.
+    pub fn with_broker(&self, builder: HostBuilder) -> HostBuilder {
+        match self.under_test.has_broker() {
+            true => builder,
+            false => builder.transport(MemoryTransport::new()),
+        }
     }
 
     /// Starts a host with one endpoint.
@@ -175,7 +189,7 @@ impl Scene {
 
     /// Returns the administration of the store.
     pub fn admin(&self) -> &dyn StoreAdmin {
-        &*self.under_test.admin
+        &*self.under_test.store.admin
     }
 
     /// Waits until no row waits or is in hand.

@@ -148,8 +148,9 @@ pub async fn an_event_without_subscriber_is_nobodys_business(scene: Scene) {
         .publish(Done { n: 1 })
         .await
         .expect("it is accepted");
+    scene.quiet().await;
     let counts = scene.counts().await;
-    assert_eq!((counts.parked, counts.outbox), (0, 0));
+    assert_eq!((counts.parked, counts.dead_letters), (0, 0));
     stop(host).await;
 }
 

@@ -76,9 +76,10 @@ macro_rules! __bus_behaviours {
     };
 }
 
-/// Makes one test per behaviour of a host whose bus is the database.
+/// Makes one test per behaviour of a host.
 ///
-/// `factory` is the same as for [`store_suite!`](crate::store_suite).
+/// `factory` is the same as for [`store_suite!`](crate::store_suite): then the database is the bus. Or
+/// it makes a [`BusUnderTest`](crate::bus::BusUnderTest), whose hosts talk over a broker.
 #[macro_export]
 macro_rules! bus_suite {
     ($factory:ident) => {

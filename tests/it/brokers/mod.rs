@@ -3,6 +3,8 @@
 mod several;
 mod announced;
 mod torn;
+mod asked;
+mod suite;
 
 use std::any::Any;
 
