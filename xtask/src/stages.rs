@@ -35,6 +35,11 @@ pub(crate) const STAGES: &[Stage] = &[
         what: "unit tests of every crate",
     },
     Stage {
+        name: "model",
+        command: Call::Program(&["run", "--quiet", "--package", "sagabus-model"]),
+        what: "the design holds in every state of its models, and every mutant of it is caught",
+    },
+    Stage {
         name: "programs",
         command: Call::Program(&[
             "build",

@@ -35,6 +35,7 @@ const PLACES: &[(&str, Place)] = &[
     ("sagabus-dashboard", Place::Skin),
     ("sagabus", Place::Free),
     ("sagabus-testkit", Place::Free),
+    ("sagabus-model", Place::Free),
     ("sagabus-bench", Place::Free),
     ("xtask", Place::Free),
 ];

@@ -1,0 +1,17 @@
+//! The design of sagabus, model-checked: small models that are explored exhaustively, and mutants
+//! of the design that must each be caught by a named property.
+//!
+//! A model is not the code: it says what each step promises, and every action names the function
+//! that it stands for. That the code keeps these promises is shown by the store suite, the kill
+//! matrix and the chaos runner.
+
+// How a model is checked.
+mod check;
+mod fault;
+// The models, in the order in which a message meets them.
+mod taking_over;
+// What the program runs.
+mod suite;
+
+pub use check::{Caught, Holds};
+pub use suite::{Suite, all};
