@@ -43,6 +43,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         10,
         include_str!("../../migrations/postgres/0010_transports_v1.sql"),
     ),
+    (
+        11,
+        include_str!("../../migrations/postgres/0011_lines_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
