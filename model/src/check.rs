@@ -63,7 +63,7 @@ where
     D::State: Clone + Debug + Hash + PartialEq + Send + Sync,
     D::Action: Clone + Debug + PartialEq,
 {
-    let checker = D::build(None).checker().threads(2).spawn_bfs().join();
+    let checker = D::build(None).checker().spawn_bfs().join();
     let mut found = checker.discoveries();
     let mut holds = Holds {
         model: D::NAME,

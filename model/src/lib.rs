@@ -10,6 +10,10 @@ mod check;
 mod fault;
 // The models, in the order in which a message meets them.
 mod taking_over;
+mod publishing;
+mod order;
+mod timers;
+mod retention;
 // What the program runs.
 mod suite;
 

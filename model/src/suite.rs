@@ -1,7 +1,14 @@
 //! Every model, for the program and the tests.
 
-use crate::check::{self, Caught, Holds};
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use crate::check::{self, Caught, Design, Holds};
+use crate::order::Ordered;
+use crate::publishing::Publishing;
+use crate::retention::Retention;
 use crate::taking_over::TakingOver;
+use crate::timers::Timers;
 
 /// One model with its mutants.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +21,22 @@ pub struct Suite {
 
 /// Returns every model, in the order in which a message meets them.
 pub fn all() -> Vec<Suite> {
-    vec![Suite {
-        explore: check::explore::<TakingOver>,
-        catch: check::catch::<TakingOver>,
-    }]
+    vec![
+        suite::<TakingOver>(),
+        suite::<Publishing>(),
+        suite::<Ordered>(),
+        suite::<Timers>(),
+        suite::<Retention>(),
+    ]
+}
+
+fn suite<D: Design>() -> Suite
+where
+    D::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    D::Action: Clone + Debug + PartialEq,
+{
+    Suite {
+        explore: check::explore::<D>,
+        catch: check::catch::<D>,
+    }
 }
