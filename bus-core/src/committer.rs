@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::attempt::failure_count;
 use crate::backoff::{Backoff, jittered};
 use crate::counters::Counters;
 use crate::envelope::{Due, Outgoing};
@@ -492,7 +493,7 @@ impl Shared {
 
 /// Makes the claimed row that a message born leased is.
 fn born(row: RowKey, place: &Place, outgoing: &Outgoing) -> ClaimedRow {
-    let failures = i32::try_from(outgoing.attempts.len()).unwrap_or(i32::MAX);
+    let failures = i32::try_from(failure_count(&outgoing.attempts)).unwrap_or(i32::MAX);
     ClaimedRow {
         row,
         destination: place.as_stored(&outgoing.envelope.message_type),

@@ -41,6 +41,7 @@ mod tests {
             at: Timestamp::from_micros(1),
             host: "host".into(),
             error: error.into(),
+            excused: 0,
         }]
     }
 

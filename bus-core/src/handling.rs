@@ -7,25 +7,24 @@ use tokio::sync::{OwnedSemaphorePermit, RwLock};
 use tokio::time::Instant;
 
 use crate::backoff::jittered;
-use crate::clock;
 use crate::committer::CommitterHandle;
 use crate::context::{Ctx, Handling, HostFacts};
 use crate::counters::Counters;
-use crate::dispatch::{Dispatch, Undispatchable};
+use crate::dispatch::Dispatch;
 use crate::endpoint::{EndpointId, EndpointName, Order};
-use crate::envelope::Envelope;
-use crate::error::{HandlerError, chain};
+use crate::error::{Class, HandlerError, chain};
 use crate::faults::{self, Point};
 use crate::handler::{Decoded, Subscriber};
-use crate::headers;
 use crate::id::InstanceId;
-use crate::intake::{Arrival, InHand, Work};
+use crate::intake::{Arrival, InHand};
+use crate::job::{Dispatched, Job};
 use crate::lifecycle::Lifecycle;
 use crate::loader::LoaderHandle;
 use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
 use crate::store::{Instance, Question};
-use crate::unit_of_work::{Attempt, LabelId, Reason, RowKey, Settle, Start};
+use crate::tries::Tries;
+use crate::unit_of_work::{Reason, RowKey, Settle};
 
 /// Reruns after a conflict, before the message is written down for a moment later.
 const CONFLICTS_MAX: u32 = 3;
@@ -55,69 +54,6 @@ pub(crate) struct Endpoint {
     pub(crate) lifecycle: Lifecycle,
 }
 
-/// A message that has been decoded, or cannot be.
-pub(crate) struct Job {
-    arrival: Arrival,
-    place: OwnedSemaphorePermit,
-    decoded: Result<(Arc<dyn Subscriber>, Decoded), Undispatchable>,
-}
-
-/// Decodes a message.
-pub(crate) fn decode(endpoint: &Endpoint, work: Work) -> Job {
-    let Work { arrival, place } = work;
-    let decoded = endpoint.dispatch.decode(arrival.envelope());
-    let decoded = decoded.map(|(subscriber, decoded)| (Arc::clone(subscriber), decoded));
-    faults::at(Point::Decoded);
-    Job {
-        arrival,
-        place,
-        decoded,
-    }
-}
-
-impl Job {
-    pub(crate) fn instance(&self) -> Option<&InstanceId> {
-        self.decoded.as_ref().ok()?.1.instance.as_ref()
-    }
-
-    /// Says whether the message may be merged with others of its instance.
-    pub(crate) fn merges(&self) -> bool {
-        let decoded = self.decoded.as_ref().ok();
-        decoded.is_some_and(|(subscriber, one)| one.instance.is_some() && subscriber.merges())
-    }
-
-    pub(crate) fn label(&self) -> Option<&LabelId> {
-        self.decoded.as_ref().ok()?.1.label.as_ref()
-    }
-
-    pub(crate) fn key(&self) -> Option<&str> {
-        self.arrival.key()
-    }
-
-    pub(crate) fn into_work(self) -> Work {
-        Work {
-            arrival: self.arrival,
-            place: self.place,
-        }
-    }
-}
-
-impl Arrival {
-    pub(crate) fn envelope(&self) -> &Envelope {
-        match self {
-            Self::Row(row) => &row.envelope,
-            Self::Delivery(delivery) => &delivery.envelope,
-        }
-    }
-
-    pub(crate) fn key(&self) -> Option<&str> {
-        match self {
-            Self::Row(row) => row.key.as_deref(),
-            Self::Delivery(delivery) => delivery.envelope.headers.get(headers::KEY),
-        }
-    }
-}
-
 /// Handles one message to its end: committed and acked, written down for later, or a dead letter.
 /// A forced stop leaves it to its lease or its redelivery.
 pub(crate) async fn run(endpoint: &Endpoint, job: Job) {
@@ -142,15 +78,11 @@ impl Held {
     }
 }
 
-/// A message with its subscriber, or why it has none.
-pub(crate) type Dispatched = Result<(Arc<dyn Subscriber>, Decoded), Undispatchable>;
-
 /// One message and what happened to it so far.
 pub(crate) struct Case<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) arrival: Arrival,
-    pub(crate) attempts: Vec<Attempt>,
-    pub(crate) known_failures: usize,
+    pub(crate) tries: Tries,
     conflicts: u32,
     /// Why the message is given up, once its handler may still answer that.
     given_up: Option<String>,
@@ -160,8 +92,9 @@ pub(crate) struct Case<'a> {
 pub(crate) enum End {
     /// The unit is committed, or had been before.
     Settled,
-    /// Somebody else was faster: load and run again.
-    Reload,
+    /// Somebody else was faster, or the database ended the try: load and run again. With what is
+    /// known of the cause.
+    Reload(String),
     /// The handler failed.
     Failed(HandlerError),
     /// The outcome is not known, and redelivery will tell.
@@ -180,12 +113,10 @@ impl<'a> Case<'a> {
             Arrival::Row(row) => (Some(row.row), row.attempts.clone()),
             Arrival::Delivery(_) => (None, Vec::new()),
         };
-        let known_failures = attempts.len();
         let case = Self {
             endpoint,
             arrival,
-            attempts,
-            known_failures,
+            tries: Tries::of(attempts),
             conflicts: 0,
             given_up: None,
         };
@@ -220,7 +151,7 @@ impl Case<'_> {
         if let Arrival::Delivery(delivery) = &self.arrival
             && delivery.redeliveries >= REDELIVERIES_SUSPECT
         {
-            return Box::pin(self.postpone(Duration::ZERO, Start::Counted)).await;
+            return Box::pin(self.postpone(Duration::ZERO)).await;
         }
         let _shared = self.endpoint.solo.read().await;
         self.run_decoded(decoded).await;
@@ -272,7 +203,7 @@ impl Case<'_> {
                 return self.ack().await;
             }
             if answer.is_blocked {
-                return Box::pin(self.postpone(Duration::ZERO, Start::Counted)).await;
+                return Box::pin(self.postpone(Duration::ZERO)).await;
             }
             let end = if self.is_stale_timer(answer.instance.as_ref()) {
                 Box::pin(self.commit_nothing("stale_timer")).await
@@ -285,7 +216,7 @@ impl Case<'_> {
             let decision = match end {
                 End::Settled => return self.ack().await,
                 End::Abandoned => return Box::pin(self.abandon()).await,
-                End::Reload => Decision::Reload,
+                End::Reload(cause) => self.excused(cause),
                 End::Failed(error) => self.failed(&error, &*subscriber),
             };
             match Box::pin(self.follow(decision)).await {
@@ -296,43 +227,20 @@ impl Case<'_> {
     }
 
     /// Does what was decided on a message that is not settled; returns it if it is to run again.
-    async fn follow(mut self, decision: Decision) -> Option<Self> {
+    async fn follow(self, decision: Decision) -> Option<Self> {
         match decision {
             Decision::Now => return Some(self),
-            Decision::Reload if self.conflicts < CONFLICTS_MAX => {
-                self.conflicts += 1;
+            Decision::Reload => {
                 let pause = Duration::from_millis(2) * 2u32.pow(self.conflicts);
                 tokio::time::sleep(jittered(pause)).await;
                 return Some(self);
             }
-            Decision::Reload => {
-                let pause = jittered(Duration::from_millis(100));
-                self.postpone(pause, Start::GivenBack).await;
-            }
-            Decision::Later(delay) => {
-                let start = self.start();
-                self.postpone(jittered(delay), start).await;
-            }
-            Decision::NotBefore(delay) => {
-                let start = self.start();
-                self.postpone(delay, start).await;
-            }
-            Decision::Aside(delay) => {
-                let start = self.start();
-                self.set_aside(jittered(delay), start).await;
-            }
+            Decision::Later(delay) => self.postpone(jittered(delay)).await,
+            Decision::NotBefore(delay) => self.postpone(delay).await,
+            Decision::Aside(delay) => self.set_aside(jittered(delay)).await,
             Decision::Dead(reason) => self.dead(reason, None).await,
         }
         None
-    }
-
-    /// Says whether this start counts: one that left no failure is given back.
-    fn start(&self) -> Start {
-        if self.attempts.len() > self.known_failures {
-            Start::Counted
-        } else {
-            Start::GivenBack
-        }
     }
 
     pub(crate) fn question(&self, decoded: &Decoded) -> Question {
@@ -421,7 +329,7 @@ impl Case<'_> {
         let handling = Handling {
             envelope: self.arrival.envelope().clone(),
             endpoint: self.endpoint.name.clone(),
-            attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX - 1) + 1,
+            attempt: self.tries.failures() + 1,
             instance_id,
             instance,
             timer,
@@ -434,9 +342,9 @@ impl Case<'_> {
     fn end_of(&self, error: HandlerError, is_excused: bool) -> End {
         if is_excused {
             // The outage is in the log once, by those who talk to the database all the time.
-            let id = self.arrival.envelope().id;
-            tracing::debug!(%id, error = error.chain(), "try ended by the database; costs nothing");
-            return End::Reload;
+            let (id, error) = (self.arrival.envelope().id, error.chain());
+            tracing::debug!(%id, error, "try ended by the database; costs no attempt");
+            return End::Reload(error);
         }
         End::Failed(error)
     }
@@ -445,17 +353,16 @@ impl Case<'_> {
     fn failed(&mut self, error: &HandlerError, subscriber: &dyn Subscriber) -> Decision {
         self.endpoint.counters.failed_attempts.increment();
         let class = error.class();
-        let costs_nothing = matches!(
-            class,
-            crate::error::Class::RetryAfter(_) | crate::error::Class::Conflict
-        );
-        if !costs_nothing {
-            self.note_attempt(error.chain());
+        match class {
+            Class::Conflict => return self.excused(error.chain()),
+            Class::RetryAfter(_) => self.tries.excuse(&self.endpoint.host.name, error.chain()),
+            _ => self.tries.fail(&self.endpoint.host.name, error.chain()),
         }
-        let decision = self.endpoint.retry.decide(class, self.failures());
+        let (failures, excuses) = (self.tries.failures(), self.tries.excuses());
+        let decision = self.endpoint.retry.decide(class, failures, excuses);
         let gives_up = matches!(
             decision,
-            Decision::Dead(Reason::AttemptsExhausted | Reason::Terminal)
+            Decision::Dead(Reason::AttemptsExhausted | Reason::ExcusesExhausted | Reason::Terminal)
         );
         if gives_up && self.given_up.is_none() && subscriber.compensates() {
             self.given_up = Some(error.chain());
@@ -464,21 +371,14 @@ impl Case<'_> {
         decision
     }
 
-    fn failures(&self) -> u32 {
-        let before = match &self.arrival {
-            Arrival::Row(row) => u32::try_from(row.failures).unwrap_or(0),
-            Arrival::Delivery(_) => 0,
-        };
-        let new = self.attempts.len() - self.known_failures;
-        before + u32::try_from(new).unwrap_or(u32::MAX)
-    }
-
-    pub(crate) fn note_attempt(&mut self, error: String) {
-        let host = self.endpoint.host.name.clone();
-        self.attempts.push(Attempt {
-            at: clock::now(),
-            host,
-            error,
-        });
+    /// Says what follows a try that others or the database ended: a few more at once, which nobody
+    /// counts, then one that is written down and counted.
+    fn excused(&mut self, cause: String) -> Decision {
+        if self.conflicts < CONFLICTS_MAX {
+            self.conflicts += 1;
+            return Decision::Reload;
+        }
+        self.tries.excuse(&self.endpoint.host.name, cause);
+        self.endpoint.retry.excuse(self.tries.excuses())
     }
 }

@@ -10,6 +10,7 @@ pub mod envelope;
 pub mod request;
 pub mod codec;
 // What a handler run produces.
+pub mod attempt;
 pub mod unit_of_work;
 pub mod fingerprint;
 // What a backend implements.
@@ -32,8 +33,10 @@ mod intake;
 mod claimer;
 mod receiver;
 mod lanes;
+mod job;
 pub mod loader;
 mod handling;
+mod tries;
 mod merging;
 mod settling;
 pub mod dispatch;

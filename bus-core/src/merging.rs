@@ -13,7 +13,8 @@ use tokio::time::Instant;
 use crate::context::Staged;
 use crate::faults::{self, Point};
 use crate::handler::Subscriber;
-use crate::handling::{Case, Dispatched, End, Endpoint, Held, Job};
+use crate::handling::{Case, End, Endpoint, Held};
+use crate::job::{Dispatched, Job};
 use crate::pipeline::Next;
 use crate::store::Instance;
 use crate::unit_of_work::{InstanceChange, UnitOfWork};
@@ -84,7 +85,7 @@ async fn merge(endpoint: &Endpoint, members: &mut VecDeque<Member<'_>>) {
             }
         }
         // Somebody moved the instance or has handled a part of these: each for itself finds out.
-        End::Reload | End::Failed(_) => {}
+        End::Reload(_) | End::Failed(_) => {}
     }
 }
 

@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::endpoint::Order;
 use crate::faults::{self, Point};
-use crate::handling::{self, Endpoint, Job};
+use crate::handling::{self, Endpoint};
 use crate::intake::{Arrival, Intake, Work};
+use crate::job::{self, Job};
 use crate::lanes::Lanes;
 use crate::lifecycle::Lifecycle;
 use crate::merging::{self, MERGED_MAX};
@@ -95,7 +96,7 @@ impl Receiver {
             return self.give_back(work).await;
         }
         self.endpoint.counters.received.increment();
-        let job = handling::decode(&self.endpoint, work);
+        let job = job::decode(&self.endpoint, work);
         match self.lane_of(&job) {
             None => self.start(job, None),
             Some(lane) => {

@@ -345,6 +345,7 @@ impl Relay {
             at: clock::now(),
             host: "relay".to_owned(),
             error,
+            excused: 0,
         }
     }
 

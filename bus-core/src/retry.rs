@@ -19,6 +19,11 @@ pub struct Retry {
     pub delay: Duration,
     /// The longest delay. Default 5 min.
     pub delay_max: Duration,
+    /// Tries that may be written down for later without costing an attempt: the handler said when
+    /// (`retry_after`), others were faster again and again, the database was away or busy. Beyond
+    /// it a dead letter, `excuses_exhausted`. Default 1,000: more than eight hours of a gateway that
+    /// asks for 30 s each time.
+    pub excuses: u32,
 }
 
 impl Default for Retry {
@@ -28,9 +33,17 @@ impl Default for Retry {
             delayed: 6,
             delay: Duration::from_secs(1),
             delay_max: Duration::from_secs(300),
+            excuses: EXCUSES,
         }
     }
 }
+
+/// The default of [`Retry::excuses`].
+const EXCUSES: u32 = 1000;
+/// The first pause after a try that the database or others ended; each later one is twice as long.
+const EXCUSED_DELAY: Duration = Duration::from_millis(100);
+/// The longest: short, because a database that is back should be used within seconds.
+const EXCUSED_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// What to do with a message whose handler failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,27 +64,42 @@ pub enum Decision {
 }
 
 impl Retry {
-    /// Never tries again.
+    /// Never tries again, but for what costs no attempt.
     pub const fn none() -> Self {
         Self {
             immediate: 0,
             delayed: 0,
             delay: Duration::ZERO,
             delay_max: Duration::ZERO,
+            excuses: EXCUSES,
         }
     }
 
-    /// Decides, given how the error is classed and how many failures there are, this one included.
-    pub fn decide(&self, class: Class, failures: u32) -> Decision {
+    /// Decides, given how the error is classed, and how many tries cost an attempt and how many cost
+    /// none, this one included.
+    pub fn decide(&self, class: Class, failures: u32, excuses: u32) -> Decision {
         match class {
             Class::Terminal => Decision::Dead(Reason::Terminal),
             Class::Dead(reason) => Decision::Dead(reason),
             Class::Conflict => Decision::Reload,
+            Class::RetryAfter(_) if excuses > self.excuses => {
+                Decision::Dead(Reason::ExcusesExhausted)
+            }
             Class::RetryAfter(delay) => Decision::NotBefore(delay),
             Class::Retry => self.after(failures, Reason::AttemptsExhausted),
             Class::RetryAs(reason) => self.after(failures, reason),
             Class::Defer(reason, budget) => defer(reason, budget, failures),
         }
+    }
+
+    /// Decides on a try that others or the database ended, given how many there are that cost no
+    /// attempt, this one included.
+    pub fn excuse(&self, excuses: u32) -> Decision {
+        if excuses > self.excuses {
+            return Decision::Dead(Reason::ExcusesExhausted);
+        }
+        let doubled = EXCUSED_DELAY.saturating_mul(2u32.saturating_pow(excuses.saturating_sub(1)));
+        Decision::Later(doubled.min(EXCUSED_DELAY_MAX))
     }
 
     /// Returns the longest time that may pass between the first try and the last.
@@ -134,8 +162,9 @@ mod tests {
             delayed: 3,
             delay: second,
             delay_max: second * 3,
+            excuses: 0,
         };
-        let decisions: Vec<_> = (1..=5).map(|n| retry.decide(Class::Retry, n)).collect();
+        let decisions: Vec<_> = (1..=5).map(|n| retry.decide(Class::Retry, n, 0)).collect();
         assert_eq!(
             decisions,
             [
@@ -153,16 +182,35 @@ mod tests {
     fn an_error_that_says_when_costs_no_attempt_and_is_not_tried_earlier() {
         let delay = Duration::from_secs(7);
         for failures in [1, 100] {
-            let decision = Retry::none().decide(Class::RetryAfter(delay), failures);
+            let decision = Retry::none().decide(Class::RetryAfter(delay), failures, 1);
             assert_eq!(decision, Decision::NotBefore(delay));
         }
+    }
+
+    #[test]
+    fn what_costs_no_attempt_is_bounded_all_the_same() {
+        let retry = Retry {
+            excuses: 3,
+            ..Retry::default()
+        };
+        let class = Class::RetryAfter(Duration::from_secs(7));
+        let is_dead = |decision| decision == Decision::Dead(Reason::ExcusesExhausted);
+        for excuses in 1..=3 {
+            assert!(!is_dead(retry.decide(class, 100, excuses)));
+            assert!(!is_dead(retry.excuse(excuses)));
+        }
+        assert!(is_dead(retry.decide(class, 0, 4)));
+        assert!(is_dead(retry.excuse(4)));
+        let pauses: Vec<_> = [1, 2, 3, 999].map(|n| Retry::none().excuse(n)).into();
+        let millis = |n| Decision::Later(Duration::from_millis(n));
+        assert_eq!(pauses, [100, 200, 400, 2000].map(millis));
     }
 
     #[test]
     fn what_comes_too_early_is_tried_until_its_budget_is_used_up() {
         let millis = Duration::from_millis;
         let class = Class::Defer(Reason::NoInstance, millis(300));
-        let decisions: Vec<_> = (1..=4).map(|n| Retry::none().decide(class, n)).collect();
+        let decisions: Vec<_> = (1..=4).map(|n| Retry::none().decide(class, n, 0)).collect();
         assert_eq!(
             decisions,
             [
@@ -173,10 +221,10 @@ mod tests {
             ]
         );
         let day = Class::Defer(Reason::NoInstance, Duration::from_secs(24 * 3600));
-        let is_waiting = |n: &u32| matches!(Retry::none().decide(day, *n), Decision::Aside(_));
+        let is_waiting = |n: &u32| matches!(Retry::none().decide(day, *n, 0), Decision::Aside(_));
         assert!((1..1000).take_while(is_waiting).count() < 40);
         let nothing = Class::Defer(Reason::NoInstance, Duration::ZERO);
-        let decision = Retry::default().decide(nothing, 1);
+        let decision = Retry::default().decide(nothing, 1, 0);
         assert_eq!(decision, Decision::Dead(Reason::NoInstance));
     }
 
@@ -184,11 +232,11 @@ mod tests {
     fn an_error_that_says_so_is_never_tried_again() {
         let retry = Retry::default();
         assert_eq!(
-            retry.decide(Class::Terminal, 1),
+            retry.decide(Class::Terminal, 1, 0),
             Decision::Dead(Reason::Terminal)
         );
         assert_eq!(
-            Retry::none().decide(Class::Retry, 1),
+            Retry::none().decide(Class::Retry, 1, 0),
             Decision::Dead(Reason::AttemptsExhausted)
         );
     }

@@ -14,13 +14,16 @@ use crate::handling::{Case, End};
 use crate::headers;
 use crate::intake::Arrival;
 use crate::request;
+use crate::retry::Decision;
 use crate::store::OpenTransaction;
 use crate::unit_of_work::{
-    DeadLetter, HistoryDetail, HistoryEntry, Outcome, Reason, Settle, Source, Start, UnitOfWork,
+    DeadLetter, HistoryDetail, HistoryEntry, Outcome, Reason, RowKey, Settle, Source, UnitOfWork,
 };
 
 /// Attempts that a dead letter remembers: the latest. More would only repeat what these say.
 const ATTEMPTS_KEPT: usize = 20;
+/// What a try is told to have failed by where others were faster.
+const MOVED: &str = "the instance or the subscriptions changed meanwhile";
 /// The most messages that one unit may send.
 const UNIT_MESSAGES_MAX: usize = 10_000;
 /// The most bytes that one unit may write.
@@ -55,8 +58,9 @@ impl Case<'_> {
             .await
         {
             Ok(Outcome::Committed | Outcome::Duplicate) => End::Settled,
-            Ok(Outcome::Conflict) | Err(StoreError::Busy(_) | StoreError::Unavailable(_)) => {
-                End::Reload
+            Ok(Outcome::Conflict) => End::Reload(MOVED.to_owned()),
+            Err(error @ (StoreError::Busy(_) | StoreError::Unavailable(_))) => {
+                End::Reload(chain(&error))
             }
             Err(StoreError::Unknown(error)) => {
                 tracing::warn!(
@@ -78,7 +82,7 @@ impl Case<'_> {
     pub(crate) async fn commit_grouped(&self, unit: UnitOfWork) -> End {
         match self.endpoint.committer.commit(unit).await {
             Some(Answer::Done(Outcome::Committed | Outcome::Duplicate)) => End::Settled,
-            Some(Answer::Done(Outcome::Conflict)) => End::Reload,
+            Some(Answer::Done(Outcome::Conflict)) => End::Reload(MOVED.to_owned()),
             Some(Answer::Refused(error)) => {
                 End::Failed(HandlerError::dead(Reason::RefusedByStore, error))
             }
@@ -121,7 +125,7 @@ impl Case<'_> {
                     .iter()
                     .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
                     .collect(),
-                attempt: u32::try_from(self.attempts.len()).unwrap_or(u32::MAX - 1) + 1,
+                attempt: self.tries.failures() + 1,
                 micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
                 note: staged.note,
             },
@@ -146,18 +150,11 @@ impl Case<'_> {
     }
 
     /// Writes the message down for later, with its attempts, and lets go of the original.
-    pub(crate) async fn postpone(self, after: Duration, start: Start) {
+    pub(crate) async fn postpone(self, after: Duration) {
         self.endpoint.counters.postponed.increment();
-        let has_failed = self.attempts.len() > self.known_failures;
         if let Arrival::Row(row) = &self.arrival {
-            let attempts = has_failed.then(|| self.attempts.clone());
             faults::at(Point::BeforeTakeOver);
-            let release = Settle::Release {
-                row: row.row,
-                after,
-                attempts,
-                start,
-            };
+            let release = self.release(row.row, after);
             self.endpoint.committer.settle(release).await;
             faults::at(Point::AfterTakeOver);
             return;
@@ -167,10 +164,10 @@ impl Case<'_> {
     }
 
     /// Writes the message down for later outside its line, so that what it waits for may pass it.
-    pub(crate) async fn set_aside(self, after: Duration, start: Start) {
+    pub(crate) async fn set_aside(self, after: Duration) {
         let stands_in_line = self.endpoint.order == Order::PerKey && self.arrival.key().is_some();
         if !stands_in_line {
-            return self.postpone(after, start).await;
+            return self.postpone(after).await;
         }
         self.endpoint.counters.postponed.increment();
         let mut copy = self.copy(after);
@@ -178,11 +175,21 @@ impl Case<'_> {
         self.write_down(copy).await;
     }
 
+    /// Releases the message's row, with what was recorded of its tries since it came.
+    fn release(&self, row: RowKey, after: Duration) -> Settle {
+        Settle::Release {
+            row,
+            after,
+            attempts: self.tries.changed(),
+            start: self.tries.start(),
+        }
+    }
+
     /// Copies the message for later, with its attempts.
     fn copy(&self, after: Duration) -> Outgoing {
         let destination = Destination::Endpoint(self.endpoint.name.clone());
         let mut copy = Outgoing::from_envelope(self.arrival.envelope().clone(), destination);
-        copy.attempts.clone_from(&self.attempts);
+        copy.attempts = self.tries.all().to_vec();
         if !after.is_zero() {
             copy.due = Due::After(after);
         }
@@ -203,17 +210,16 @@ impl Case<'_> {
             End::Settled => self.ack().await,
             // It can never be written down: coming again and again would not help it.
             End::Failed(error) => self.dead(Reason::RefusedByStore, Some(error.chain())).await,
-            End::Reload | End::Abandoned => {}
+            End::Reload(_) | End::Abandoned => {}
         }
     }
 
     /// Stops trying: the message becomes a dead letter, with everything that is known.
     pub(crate) async fn dead(mut self, reason: Reason, error: Option<String>) {
         if let Some(error) = error {
-            self.note_attempt(error);
+            self.tries.fail(&self.endpoint.host.name, error);
         }
-        let excess = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
-        self.attempts.drain(..excess);
+        let attempts = self.tries.latest(ATTEMPTS_KEPT);
         let mut envelope = self.arrival.envelope().clone();
         // What a broker delivers may have a type or key that no store keeps as text; nothing may
         // keep a message from becoming a dead letter. The key is in the headers, which are bytes.
@@ -223,13 +229,13 @@ impl Case<'_> {
         let key = self.arrival.key().filter(|key| !key.contains('\0'));
         let key = key.map(str::to_owned);
         let (id, message_type) = (envelope.id, envelope.message_type.clone());
-        let last = self.attempts.last().map_or("", |one| one.error.as_str());
+        let last = attempts.last().map_or("", |one| one.error.as_str());
         let news = request::failure_of(&envelope, reason, last);
         let dead = DeadLetter {
             endpoint: self.endpoint.name.clone(),
             envelope,
             reason,
-            attempts: self.attempts.clone(),
+            attempts,
             key,
             instance: None,
         };
@@ -252,27 +258,26 @@ impl Case<'_> {
             End::Failed(error) => {
                 tracing::error!(%id, error = error.chain(), "dead letter was refused; the message comes again");
             }
-            End::Reload | End::Abandoned => {}
+            End::Reload(_) | End::Abandoned => {}
         }
     }
 
     /// Lets go of a message whose commit is in doubt: it comes again, and the inbox or the epoch
     /// tells whether it was done.
-    pub(crate) async fn abandon(self) {
+    pub(crate) async fn abandon(mut self) {
         let after = Duration::from_millis(50);
-        match self.arrival {
-            Arrival::Row(row) => {
-                let start = Start::GivenBack;
-                let release = Settle::Release {
-                    row: row.row,
-                    after,
-                    attempts: None,
-                    start,
-                };
-                self.endpoint.committer.settle_all(vec![release]).await;
-            }
-            Arrival::Delivery(delivery) => delivery.retry_after(after).await,
+        let row = match self.arrival {
+            // The broker counts how often it comes again.
+            Arrival::Delivery(delivery) => return delivery.retry_after(after).await,
+            Arrival::Row(ref row) => row.row,
+        };
+        let cause = "the commit did not answer; its outcome is unknown".to_owned();
+        self.tries.excuse(&self.endpoint.host.name, cause);
+        if let Decision::Dead(reason) = self.endpoint.retry.excuse(self.tries.excuses()) {
+            return self.dead(reason, None).await;
         }
+        let release = self.release(row, after);
+        self.endpoint.committer.settle_all(vec![release]).await;
     }
 
     /// Tells the broker that the message is ours for good. A row is gone with its commit.

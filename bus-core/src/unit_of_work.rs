@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName, MessageType, Order};
 use crate::envelope::{Due, Envelope, Outgoing};
 use crate::id::{CorrelationId, InstanceId, MessageId};
+
+pub use crate::attempt::Attempt;
 
 /// Everything that one handler run produced. Nothing of it exists until the committer has written
 /// it, in one transaction.
@@ -218,17 +219,6 @@ pub struct HistoryDetail {
     pub note: Option<Cow<'static, str>>,
 }
 
-/// One failed try of a message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// When, by the host's clock.
-    pub at: Timestamp,
-    /// On which host.
-    pub host: String,
-    /// The error and what caused it, outermost first, cut at 4 KiB.
-    pub error: String,
-}
-
 /// A message that stopped being tried, with everything needed to understand and redrive it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {
@@ -252,6 +242,8 @@ pub struct DeadLetter {
 pub enum Reason {
     /// The handler failed as often as it may.
     AttemptsExhausted,
+    /// It was tried as often as it may be without costing an attempt.
+    ExcusesExhausted,
     /// The handler said that trying again is useless.
     Terminal,
     /// No handler of the endpoint takes this type.
@@ -297,6 +289,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AttemptsExhausted => "attempts_exhausted",
+            Self::ExcusesExhausted => "excuses_exhausted",
             Self::Terminal => "terminal",
             Self::NoHandler => "no_handler",
             Self::Undecodable => "undecodable",
@@ -338,9 +331,9 @@ pub enum Settle {
         row: RowKey,
         /// When, from now.
         after: Duration,
-        /// The failed tries so far, the latest last; `None` leaves them as they are. Failures become
-        /// their number, and starts at least as many, so that a start without a recorded end is
-        /// always one more than the failures.
+        /// The tries so far, the latest last; `None` leaves them as they are. Failures become the
+        /// number of those that cost an attempt, and starts at least as many, so that a start
+        /// without a recorded end is always one more than the failures.
         attempts: Option<Vec<Attempt>>,
         /// Whether its start is taken back because the handler never ran.
         start: Start,

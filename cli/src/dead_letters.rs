@@ -91,7 +91,7 @@ fn table(
                 one.endpoint.clone(),
                 one.envelope.message_type.to_string(),
                 one.key.clone().unwrap_or_default(),
-                one.attempts.len().to_string(),
+                messages::try_count(&one.attempts).to_string(),
                 one.fingerprint.clone(),
             ]
         })

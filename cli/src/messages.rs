@@ -117,6 +117,14 @@ pub(crate) fn history_table(
     )
 }
 
+/// Counts the tries that are known, those that cost no attempt included.
+pub(crate) fn try_count(attempts: &[Attempt]) -> u64 {
+    attempts
+        .iter()
+        .map(|one| u64::from(one.excused.max(1)))
+        .sum()
+}
+
 /// Prints headers, attempts and body of a message.
 pub(crate) fn envelope(
     envelope: &Envelope,
@@ -129,13 +137,18 @@ pub(crate) fn envelope(
         out.line(&format!("{name}: {value}"))?;
     }
     out.line("")?;
-    for (at, attempt) in attempts.iter().enumerate() {
-        out.line(&format!(
-            "attempt {} {} on {}",
-            at + 1,
-            attempt.at,
-            attempt.host
-        ))?;
+    let mut failures = 0;
+    for attempt in attempts {
+        let (at, host) = (attempt.at, &attempt.host);
+        match attempt.excused {
+            0 => {
+                failures += 1;
+                out.line(&format!("attempt {failures} {at} on {host}"))?;
+            }
+            n => out.line(&format!(
+                "{n} tries that cost no attempt, last {at} on {host}"
+            ))?,
+        }
         out.line(&format!("    {}", attempt.error))?;
     }
     if !attempts.is_empty() {

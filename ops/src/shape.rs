@@ -56,7 +56,10 @@ fn headers(headers: &sagabus_core::Headers) -> Value {
 }
 
 fn attempts(attempts: &[Attempt]) -> Vec<Value> {
-    let shape = |one: &Attempt| json!({ "at": time(one.at), "host": one.host, "error": one.error });
+    let shape = |one: &Attempt| {
+        let (at, excused) = (time(one.at), one.excused);
+        json!({ "at": at, "host": one.host, "error": one.error, "excused": excused })
+    };
     attempts.iter().map(shape).collect()
 }
 

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use crate::admin::{StoredRow, cut};
+use crate::attempt;
 use crate::clock::{self, Timestamp};
 use crate::endpoint::Order;
 use crate::envelope::{Envelope, Timer};
@@ -62,7 +63,7 @@ impl Row {
 }
 
 fn failure_count(attempts: &[Attempt]) -> i32 {
-    i32::try_from(attempts.len()).unwrap_or(i32::MAX)
+    i32::try_from(attempt::failure_count(attempts)).unwrap_or(i32::MAX)
 }
 
 /// All rows.

@@ -151,6 +151,7 @@ fn what_would_lose_or_block_messages_is_refused_with_its_remedy() {
         delayed: 3,
         delay: Duration::from_secs(3600),
         delay_max: Duration::from_secs(3600),
+        ..Retry::default()
     };
     for (hours, is_enough) in [(4, true), (3, false)] {
         let inbox = Duration::from_secs(hours * 3600);

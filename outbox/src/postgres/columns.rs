@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use sagabus_core::StoreError;
+use sagabus_core::attempt::failure_count;
 use sagabus_core::clock::micros;
 use sagabus_core::envelope::{Identity, Outgoing, Timer};
 use sagabus_core::fingerprint::fingerprint;
@@ -125,7 +126,7 @@ impl Columns {
         self.all(changes.iter().map(|change| change.does).collect())?;
         self.some(changes.iter().map(|change| change.after).collect())?;
         self.all(changes.iter().map(|change| change.back).collect())?;
-        let failures = |change: &Change<'_>| change.attempts.map(|all| count(all.len()));
+        let failures = |change: &Change<'_>| change.attempts.map(|all| count(failure_count(all)));
         self.some(changes.iter().map(failures).collect())?;
         let attempts = |change: &Change<'_>| change.attempts.and_then(row::attempts_to_json);
         self.some(changes.iter().map(attempts).collect())?;
@@ -260,7 +261,7 @@ impl Columns {
         self.any(placed.iter().zip(&parked).map(is_leased).collect())?;
         self.add_due(each())?;
         let failures =
-            |one: &Outgoing| (!one.attempts.is_empty()).then(|| count(one.attempts.len()));
+            |one: &Outgoing| Some(count(failure_count(&one.attempts))).filter(|n| *n > 0);
         self.some(each().map(failures).collect())?;
         let attempts = |one: &Outgoing| row::attempts_to_json(&one.attempts);
         self.some(each().map(attempts).collect())?;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use sagabus_core::StoreError;
+use sagabus_core::attempt::failure_count;
 use sagabus_core::clock;
 use sagabus_core::envelope::{Envelope, Identity, Outgoing};
 use sagabus_core::fingerprint::fingerprint;
@@ -97,7 +98,7 @@ impl Encoded {
                     .int(i64::from(*start == Start::GivenBack))
                     .int(at)
                     .int(length(json.len()))
-                    .maybe_int(attempts.as_ref().map(|attempts| length(attempts.len())))
+                    .maybe_int(attempts.as_ref().map(|all| length(failure_count(all))))
                     .end();
                 self.has_available = true;
             }
@@ -113,7 +114,7 @@ impl Encoded {
                     .text(reason.as_str())
                     .int(at)
                     .int(length(json.len()))
-                    .int(length(attempts.len()))
+                    .int(length(failure_count(attempts)))
                     .end();
             }
         }
@@ -286,7 +287,7 @@ impl Encoded {
             .int(i64::from(born.is_ordered))
             .int(i64::from(follows))
             .maybe_int(outgoing.expires_after.map(micros))
-            .int(length(outgoing.attempts.len()));
+            .int(length(failure_count(&outgoing.attempts)));
         row.int(attempts_at)
             .int(length(attempts.len()))
             .maybe_text(born.parked.map(Reason::as_str));

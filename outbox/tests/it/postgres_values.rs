@@ -72,6 +72,7 @@ async fn a_dead_letter_takes_whatever_the_message_was() {
             at: Timestamp::from_micros(1),
             host: "first".to_owned(),
             error: error.clone(),
+            excused: 0,
         }],
         key: None,
         instance: None,

@@ -249,6 +249,7 @@ async fn settles_hold_whatever_becomes_of_the_units() {
         at: Timestamp::from_micros(5),
         host: "h".into(),
         error: "no\0pe".into(),
+        excused: 0,
     }];
     let mut group = bench.group(Birth::Available, vec![received(plain, known)]);
     group.settles = vec![
@@ -319,6 +320,7 @@ async fn a_dead_letter_keeps_its_bytes_and_goes_back_under_its_identity() {
                     at: Timestamp::from_micros(1),
                     host: "h".into(),
                     error: "card 4711 declined".into(),
+                    excused: 0,
                 };
                 n + 1
             ],

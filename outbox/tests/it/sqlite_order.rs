@@ -70,6 +70,7 @@ async fn a_row_that_is_pulled_forward_still_waits_for_its_time() {
         at: sagabus_core::Timestamp::from_micros(1),
         host: "h".into(),
         error: "no".into(),
+        excused: 0,
     }];
     let sent = vec![keyed("a", "now"), retried];
     bench.commit(vec![sends(sent)]).await;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sagabus_core::envelope::Envelope;
 use sagabus_core::{
-    Bus, BusError, Command, Ctx, Destination, EndpointName, Event, HandlerError, Kind, Message,
-    Outgoing, Result, State, headers,
+    Bus, BusError, Command, Ctx, Destination, EndpointBuilder, EndpointName, Event, HandlerError,
+    Kind, Message, Outgoing, Result, Retry, State, headers,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -403,6 +403,50 @@ pub async fn an_error_that_asks_for_time_gets_all_of_it(scene: Scene) {
     let lines = scene.log.wait_for(8).await;
     stop(host).await;
     assert_eq!(lines, ["in time"; 8]);
+}
+
+pub async fn tries_that_cost_no_attempt_are_bounded_over_restarts(scene: Scene) {
+    async fn busy(_: Do, cx: Ctx, log: State<Log>) -> Result {
+        log.add(format!("attempt {}", cx.attempt()));
+        let pause = Duration::from_millis(30);
+        Err(HandlerError::retry_after(pause, "gateway is busy"))
+    }
+    let retry = Retry {
+        excuses: 5,
+        ..Retry::none()
+    };
+    let build = |e: EndpointBuilder| e.handle(busy).retry(retry.clone());
+    let host = scene.host("work", build).await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    scene.log.wait_for(3).await;
+    stop(host).await;
+    let host = scene.host("work", build).await;
+    let dead = scene.dead_letters(1).await;
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["attempt 1"; 6]);
+    assert_eq!(dead[0].reason, "excuses_exhausted");
+    assert_eq!(dead[0].fingerprint, "excuses_exhausted: gateway is busy");
+    let kept: Vec<_> = dead[0].attempts.iter().map(|one| one.excused).collect();
+    assert_eq!(kept, [6], "one entry stands for all of them");
+}
+
+pub async fn a_message_that_always_conflicts_is_a_dead_letter_in_the_end(scene: Scene) {
+    async fn lose(_: Do, log: State<Log>) -> Result {
+        log.add("tried");
+        Err(HandlerError::conflict("somebody is always faster"))
+    }
+    let retry = Retry {
+        excuses: 1,
+        ..Retry::none()
+    };
+    let host = scene.host("work", |e| e.handle(lose).retry(retry)).await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    stop(host).await;
+    assert_eq!(dead[0].reason, "excuses_exhausted");
+    assert_eq!(dead[0].attempts[0].excused, 2);
+    assert_eq!(scene.log.lines(), ["tried"; 8], "three reruns each time");
 }
 
 /// An allow-list of an endpoint, and a content type without a codec: each a stored row that says

@@ -233,5 +233,6 @@ pub fn quick_retry() -> Retry {
         delayed: 2,
         delay: Duration::from_millis(20),
         delay_max: Duration::from_millis(40),
+        ..Retry::default()
     }
 }

@@ -40,6 +40,8 @@ macro_rules! __bus_behaviours {
                 content_that_is_not_accepted_is_a_dead_letter,
                 an_error_that_asks_for_time_costs_no_attempt,
                 an_error_that_asks_for_time_gets_all_of_it,
+                tries_that_cost_no_attempt_are_bounded_over_restarts,
+                a_message_that_always_conflicts_is_a_dead_letter_in_the_end,
             ]
             ordering: [
                 messages_of_one_key_are_handled_in_order,

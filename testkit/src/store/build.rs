@@ -310,6 +310,7 @@ pub(super) fn attempts(errors: &[&str]) -> Vec<Attempt> {
             at: clock::now(),
             host: "first".to_owned(),
             error: error.to_owned(),
+            excused: 0,
         })
         .collect()
 }

@@ -112,6 +112,24 @@ pub async fn a_release_replaces_attempts_or_leaves_them(at: Arc<Harness>) {
     assert_eq!(row.starts, 5);
 }
 
+/// They are told with the failures, whether a row is released or written, and count as none.
+pub async fn tries_that_cost_no_attempt_are_kept_and_count_no_failure(at: Arc<Harness>) {
+    let row = claimed(&at).await;
+    let mut tries = attempts(&["broken", "gateway is busy"]);
+    tries[1].excused = 7;
+    at.settle([release(row.row, Some(tries.clone()), Start::GivenBack)])
+        .await;
+    let again = at.claim_one(&at.orders()).await;
+    assert_eq!(again.attempts, tries);
+    assert_eq!((again.failures, again.starts), (1, 2));
+
+    let copied = message(&at.orders()).failed_before(tries.clone());
+    at.write(super::build::row(again.row).sends(copied)).await;
+    let copy = at.claim_one(&at.orders()).await;
+    assert_eq!(copy.attempts, tries);
+    assert_eq!((copy.failures, copy.starts), (1, 2));
+}
+
 /// A planned stop costs no start, and no epoch is used twice.
 pub async fn a_start_can_be_given_back(at: Arc<Harness>) {
     let mut row = claimed(&at).await;

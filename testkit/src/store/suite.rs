@@ -91,6 +91,7 @@ macro_rules! __store_behaviours {
                 a_settle_with_an_old_epoch_changes_nothing,
                 a_released_row_comes_back_after_its_delay_with_its_attempts,
                 a_release_replaces_attempts_or_leaves_them,
+                tries_that_cost_no_attempt_are_kept_and_count_no_failure,
                 a_start_can_be_given_back,
                 settling_again_gives_back_no_second_start,
                 a_parked_row_waits_for_an_operator,

@@ -131,6 +131,7 @@ macro_rules! workload {
                     delayed: 3,
                     delay: Duration::from_millis(20),
                     delay_max: Duration::from_millis(50),
+                    ..Retry::default()
                 };
                 builder
                     .store(store.clone())

@@ -181,6 +181,7 @@ fn runs_only_as_a_failing_child() {
         delayed: 4,
         delay: Duration::from_millis(50),
         delay_max: Duration::from_millis(50),
+        ..Retry::default()
     };
     block_on(async {
         let store = open(&folder).await;
