@@ -32,9 +32,9 @@ pub use sagabus_saga::{
 };
 // What runs it.
 pub use sagabus_core::{
-    Announcing, BuildError, Bus, BusError, DurationExt, EndpointBuilder, Fate, History, Host,
-    HostBuilder, Lifecycle, RunError, RunningHost, announce, bus, counters, faults, host,
-    lifecycle, pipeline, plan,
+    Announcing, Breaker, BuildError, Bus, BusError, DurationExt, EndpointBuilder, EndpointHealth,
+    Fate, Flow, History, Host, HostBuilder, Lifecycle, RunError, RunningHost, announce, bus,
+    counters, faults, host, lifecycle, pipeline, plan,
 };
 // What a backend implements.
 pub use sagabus_core::{

@@ -35,6 +35,8 @@ counters! {
     postponed,
     /// Messages that stopped being tried.
     dead_lettered,
+    /// Pauses of endpoints because everything failed alike.
+    paused,
     /// Commit calls.
     groups,
     /// Commit calls whose answer was lost and that were made again.

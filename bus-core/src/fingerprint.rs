@@ -4,15 +4,23 @@ use crate::unit_of_work::{Attempt, Reason};
 
 /// Names the kind of a failure: equal for errors that differ in numbers and identities only.
 pub fn fingerprint(reason: Reason, attempts: &[Attempt]) -> String {
+    let text = reason.as_str().to_owned();
+    match attempts.last() {
+        Some(last) => with_kind(text + ": ", &last.error),
+        None => text,
+    }
+}
+
+/// Names the kind of an error alone.
+pub(crate) fn kind_of(error: &str) -> String {
+    with_kind(String::new(), error)
+}
+
+fn with_kind(mut text: String, error: &str) -> String {
     /// Long enough to tell errors apart, short enough for a table of groups.
     const CHARS_MAX: usize = 160;
-    let mut text = reason.as_str().to_owned();
-    let Some(last) = attempts.last() else {
-        return text;
-    };
-    text.push_str(": ");
     let is_part = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
-    let mut rest = last.error.as_str();
+    let mut rest = error;
     while let Some(first) = rest.chars().next().filter(|_| text.len() < CHARS_MAX) {
         let end = match is_part(first) {
             true => rest.find(|c| !is_part(c)).unwrap_or(rest.len()),

@@ -14,6 +14,7 @@ use crate::dispatch::Dispatch;
 use crate::endpoint::{EndpointId, EndpointName, Order};
 use crate::error::{Class, HandlerError, chain};
 use crate::faults::{self, Point};
+use crate::gate::{Gate, Turn};
 use crate::handler::{Decoded, Subscriber};
 use crate::id::InstanceId;
 use crate::intake::{Arrival, InHand};
@@ -34,6 +35,10 @@ const LOST_STARTS_SUSPECT: i32 = 2;
 const SOLO_STARTS_MAX: i32 = 3;
 /// Redeliveries by the broker after which a message is taken over before it is run.
 const REDELIVERIES_SUSPECT: u32 = 2;
+/// How long a broker's message waits at a paused endpoint's gate before the database takes it over:
+/// a third of what RabbitMQ allows. As a row it may wait for ever; no more of them than the endpoint
+/// has places.
+const BROKER_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What all messages of an endpoint share while it runs.
 pub(crate) struct Endpoint {
@@ -52,6 +57,8 @@ pub(crate) struct Endpoint {
     /// Held for writing by a message that runs alone in the whole host.
     pub(crate) solo: Arc<RwLock<()>>,
     pub(crate) lifecycle: Lifecycle,
+    /// What every try passes.
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// Handles one message to its end: committed and acked, written down for later, or a dead letter.
@@ -84,6 +91,8 @@ pub(crate) struct Case<'a> {
     pub(crate) arrival: Arrival,
     pub(crate) tries: Tries,
     conflicts: u32,
+    /// It failed while the endpoint was paused.
+    was_held: bool,
     /// Why the message is given up, once its handler may still answer that.
     given_up: Option<String>,
 }
@@ -92,13 +101,42 @@ pub(crate) struct Case<'a> {
 pub(crate) enum End {
     /// The unit is committed, or had been before.
     Settled,
-    /// Somebody else was faster, or the database ended the try: load and run again. With what is
-    /// known of the cause.
+    /// Somebody else was faster: load and run again. With what is known of the cause.
     Reload(String),
+    /// The database ended the try: so it costs none. With what is known of the cause.
+    Excused(String),
     /// The handler failed.
     Failed(HandlerError),
     /// The outcome is not known, and redelivery will tell.
     Abandoned,
+}
+
+/// What has to be thought of before a message is tried.
+enum Care {
+    /// Nothing.
+    None,
+    /// Its time is over.
+    Expired,
+    /// Its starts ended without a word too often.
+    KilledHost(String),
+    /// The broker brought it so often that its tries have to be counted.
+    TakeOver,
+    /// It runs alone; its row until that is told.
+    Alone(Option<RowKey>),
+}
+
+/// What follows one try.
+enum Step {
+    /// It is done: the broker may forget it.
+    Ack,
+    /// The host was forced to stop.
+    Leave,
+    /// It waits behind another one of its key.
+    Postpone,
+    /// Redelivery will tell.
+    Abandon,
+    /// It failed.
+    Follow(Decision),
 }
 
 impl<'a> Case<'a> {
@@ -118,6 +156,7 @@ impl<'a> Case<'a> {
             arrival,
             tries: Tries::of(attempts),
             conflicts: 0,
+            was_held: false,
             given_up: None,
         };
         (case, decoded, Held { row, place })
@@ -126,55 +165,42 @@ impl<'a> Case<'a> {
 
 // What rarely happens is boxed where it is awaited: every message allocates a task that is as large
 // as the largest way through here.
-impl Case<'_> {
+impl<'a> Case<'a> {
     /// Says whether nothing about the message asks for care: it has not expired, and no start of it
     /// ended without a word.
     pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.care(), Care::None)
+    }
+
+    fn care(&self) -> Care {
         match &self.arrival {
-            Arrival::Row(row) => {
-                !row.is_expired && row.starts - 1 - row.failures < LOST_STARTS_SUSPECT
+            Arrival::Row(row) if row.is_expired => Care::Expired,
+            Arrival::Row(row) if row.starts - 1 - row.failures < LOST_STARTS_SUSPECT => Care::None,
+            Arrival::Row(row) if row.solo_starts < SOLO_STARTS_MAX => Care::Alone(Some(row.row)),
+            Arrival::Row(row) => Care::KilledHost(format!(
+                "{} starts ended without a word, the last ones alone",
+                row.starts - 1
+            )),
+            Arrival::Delivery(delivery) if delivery.redeliveries < REDELIVERIES_SUSPECT => {
+                Care::None
             }
-            Arrival::Delivery(delivery) => delivery.redeliveries < REDELIVERIES_SUSPECT,
+            Arrival::Delivery(_) => Care::TakeOver,
         }
     }
 
-    pub(crate) async fn run(self, decoded: Dispatched) {
-        if let Arrival::Row(row) = &self.arrival {
-            if row.is_expired {
+    pub(crate) async fn run(mut self, dispatched: Dispatched) {
+        let mut care = match self.care() {
+            Care::Expired => {
                 self.endpoint.counters.expired.increment();
                 return Box::pin(self.dead(Reason::Expired, None)).await;
             }
-            if row.starts - 1 - row.failures >= LOST_STARTS_SUSPECT {
-                return Box::pin(self.run_alone(decoded)).await;
+            Care::KilledHost(error) => {
+                return Box::pin(self.dead(Reason::KilledHost, Some(error))).await;
             }
-        }
-        if let Arrival::Delivery(delivery) = &self.arrival
-            && delivery.redeliveries >= REDELIVERIES_SUSPECT
-        {
-            return Box::pin(self.postpone(Duration::ZERO)).await;
-        }
-        let _shared = self.endpoint.solo.read().await;
-        self.run_decoded(decoded).await;
-    }
-
-    /// Runs a message of which earlier starts ended without a word, with nothing else beside it.
-    async fn run_alone(self, decoded: Dispatched) {
-        if let Arrival::Row(row) = &self.arrival {
-            if row.solo_starts >= SOLO_STARTS_MAX {
-                let starts = row.starts - 1;
-                let error = format!("{starts} starts ended without a word, the last ones alone");
-                return self.dead(Reason::KilledHost, Some(error)).await;
-            }
-            let row = row.row;
-            let _alone = self.endpoint.solo.write().await;
-            self.endpoint.committer.settle(Settle::StartSolo(row)).await;
-            return self.run_decoded(decoded).await;
-        }
-        self.run_decoded(decoded).await;
-    }
-
-    async fn run_decoded(mut self, decoded: Dispatched) {
-        let (subscriber, decoded) = match decoded {
+            Care::TakeOver => return Box::pin(self.postpone(Duration::ZERO)).await,
+            care => care,
+        };
+        let (subscriber, decoded) = match dispatched {
             Ok(decoded) => decoded,
             Err(refused) => {
                 return Box::pin(self.dead(refused.reason, Some(refused.error))).await;
@@ -194,30 +220,30 @@ impl Case<'_> {
                     }
                 },
             };
-            let Some(answer) = self.endpoint.loader.ask(question.clone()).await else {
-                return;
+            // Before any lock: a message may wait here for as long as an outage lasts.
+            let turn = match self.endpoint.gate.enter() {
+                Some(turn) => turn,
+                None => match Box::pin(self.wait_for_turn()).await {
+                    Some(turn) => turn,
+                    None => return Box::pin(self.give_back()).await,
+                },
             };
-            faults::at(Point::Loaded);
-            if answer.is_taken_over {
-                self.endpoint.counters.duplicates.increment();
-                return self.ack().await;
-            }
-            if answer.is_blocked {
-                return Box::pin(self.postpone(Duration::ZERO)).await;
-            }
-            let end = if self.is_stale_timer(answer.instance.as_ref()) {
-                Box::pin(self.commit_nothing("stale_timer")).await
+            let step = if let Care::Alone(row) = care {
+                Box::pin(self.try_alone(&*subscriber, message, &question, &turn, row)).await
             } else {
-                let found = answer.instance.as_ref().map(|one| one.id.clone());
-                let id = question.instance.clone().or(found);
-                self.attempt(&*subscriber, message, id, answer.instance)
-                    .await
+                let _shared = self.endpoint.solo.read().await;
+                self.try_once(&*subscriber, message, &question, &turn).await
             };
-            let decision = match end {
-                End::Settled => return self.ack().await,
-                End::Abandoned => return Box::pin(self.abandon()).await,
-                End::Reload(cause) => self.excused(cause),
-                End::Failed(error) => self.failed(&error, &*subscriber),
+            if let Care::Alone(row) = &mut care {
+                *row = None;
+            }
+            drop(turn);
+            let decision = match step {
+                Step::Ack => return self.ack().await,
+                Step::Leave => return,
+                Step::Postpone => return Box::pin(self.postpone(Duration::ZERO)).await,
+                Step::Abandon => return Box::pin(self.abandon()).await,
+                Step::Follow(decision) => decision,
             };
             match Box::pin(self.follow(decision)).await {
                 Some(again) => self = again,
@@ -226,10 +252,79 @@ impl Case<'_> {
         }
     }
 
+    /// Waits until the endpoint's gate lets the message through. `None`: it is to be given back.
+    async fn wait_for_turn(&self) -> Option<Turn<'a>> {
+        let turn = self.endpoint.gate.wait(&self.endpoint.lifecycle);
+        match &self.arrival {
+            Arrival::Row(_) => turn.await,
+            Arrival::Delivery(_) => tokio::time::timeout(BROKER_PATIENCE, turn)
+                .await
+                .ok()
+                .flatten(),
+        }
+    }
+
+    /// Tries a message of which earlier starts ended without a word, with nothing else beside it.
+    async fn try_alone(
+        &mut self,
+        subscriber: &dyn Subscriber,
+        message: Box<dyn std::any::Any + Send + Sync>,
+        question: &Question,
+        turn: &Turn<'_>,
+        untold: Option<RowKey>,
+    ) -> Step {
+        let _alone = self.endpoint.solo.write().await;
+        if let Some(row) = untold {
+            self.endpoint.committer.settle(Settle::StartSolo(row)).await;
+        }
+        self.try_once(subscriber, message, question, turn).await
+    }
+
+    /// Asks what is known about the message and runs its handler once.
+    async fn try_once(
+        &mut self,
+        subscriber: &dyn Subscriber,
+        message: Box<dyn std::any::Any + Send + Sync>,
+        question: &Question,
+        turn: &Turn<'_>,
+    ) -> Step {
+        let Some(answer) = self.endpoint.loader.ask(question.clone()).await else {
+            return Step::Leave;
+        };
+        faults::at(Point::Loaded);
+        if answer.is_taken_over {
+            self.endpoint.counters.duplicates.increment();
+            return Step::Ack;
+        }
+        if answer.is_blocked {
+            return Step::Postpone;
+        }
+        let end = if self.is_stale_timer(answer.instance.as_ref()) {
+            Box::pin(self.commit_nothing("stale_timer")).await
+        } else {
+            let found = answer.instance.as_ref().map(|one| one.id.clone());
+            let id = question.instance.clone().or(found);
+            let end = self
+                .attempt(subscriber, message, id, answer.instance, turn)
+                .await;
+            if matches!(end, End::Settled) {
+                self.endpoint.gate.succeeded(turn);
+            }
+            end
+        };
+        match end {
+            End::Settled => Step::Ack,
+            End::Abandoned => Step::Abandon,
+            End::Reload(cause) => Step::Follow(self.excused(cause)),
+            End::Excused(cause) => Step::Follow(self.ended_by_database(cause)),
+            End::Failed(error) => Step::Follow(self.failed(&error, subscriber)),
+        }
+    }
+
     /// Does what was decided on a message that is not settled; returns it if it is to run again.
     async fn follow(self, decision: Decision) -> Option<Self> {
         match decision {
-            Decision::Now => return Some(self),
+            Decision::Now | Decision::Held => return Some(self),
             Decision::Reload => {
                 let pause = Duration::from_millis(2) * 2u32.pow(self.conflicts);
                 tokio::time::sleep(jittered(pause)).await;
@@ -288,6 +383,7 @@ impl Case<'_> {
         message: Box<dyn std::any::Any + Send + Sync>,
         instance_id: Option<InstanceId>,
         instance: Option<Instance>,
+        turn: &Turn<'_>,
     ) -> End {
         let cx = self.context(instance_id, instance);
         let started = Instant::now();
@@ -299,7 +395,13 @@ impl Case<'_> {
         // A handler that gave its `Tx` away still holds the slot: its writes cannot be committed.
         let transaction = cx.transaction().try_lock().map(|mut slot| slot.take());
         match (result, transaction) {
-            (Ok(()), Ok(transaction)) => self.commit(staged, started, transaction).await,
+            (Ok(()), Ok(transaction)) => {
+                if transaction.is_none() {
+                    // What others need worked; whether this is stored is another matter.
+                    self.endpoint.gate.succeeded(turn);
+                }
+                self.commit(staged, started, transaction).await
+            }
             (Ok(()), Err(_)) => End::Failed(
                 HandlerError::new("handler returned while something else still holds its `Tx`")
                     .terminal(),
@@ -344,7 +446,7 @@ impl Case<'_> {
             // The outage is in the log once, by those who talk to the database all the time.
             let (id, error) = (self.arrival.envelope().id, error.chain());
             tracing::debug!(%id, error, "try ended by the database; costs no attempt");
-            return End::Reload(error);
+            return End::Excused(error);
         }
         End::Failed(error)
     }
@@ -352,11 +454,19 @@ impl Case<'_> {
     /// Records a failed try and says what follows.
     fn failed(&mut self, error: &HandlerError, subscriber: &dyn Subscriber) -> Decision {
         self.endpoint.counters.failed_attempts.increment();
-        let class = error.class();
+        let (class, text) = (error.class(), error.chain());
+        // What only this message is to blame for says nothing about the others.
+        let is_shared = matches!(
+            class,
+            Class::Retry | Class::RetryAs(_) | Class::RetryAfter(_)
+        );
+        let id = self.arrival.envelope().id;
+        let is_paused = is_shared && self.endpoint.gate.failed(id, &text, self.is_news());
         match class {
-            Class::Conflict => return self.excused(error.chain()),
-            Class::RetryAfter(_) => self.tries.excuse(&self.endpoint.host.name, error.chain()),
-            _ => self.tries.fail(&self.endpoint.host.name, error.chain()),
+            Class::Conflict => return self.excused(text),
+            Class::RetryAfter(_) => self.tries.excuse(&self.endpoint.host.name, text),
+            Class::Retry | Class::RetryAs(_) if is_paused => return self.held(),
+            _ => self.tries.fail(&self.endpoint.host.name, text),
         }
         let (failures, excuses) = (self.tries.failures(), self.tries.excuses());
         let decision = self.endpoint.retry.decide(class, failures, excuses);
@@ -369,6 +479,28 @@ impl Case<'_> {
             return Decision::Now;
         }
         decision
+    }
+
+    /// Says what follows a try that the database ended.
+    fn ended_by_database(&mut self, cause: String) -> Decision {
+        let id = self.arrival.envelope().id;
+        match self.endpoint.gate.failed(id, &cause, self.is_news()) {
+            true => self.held(),
+            false => self.excused(cause),
+        }
+    }
+
+    /// Says whether a failure of this message tells something about the others: one that went on
+    /// failing while others succeeded is to blame itself.
+    fn is_news(&self) -> bool {
+        self.tries.failures() == 0 && !self.was_held
+    }
+
+    /// Says what follows a failure while the endpoint is paused: the message waits at the gate, and
+    /// nothing is written. How often does not matter: it is no more than a probe.
+    fn held(&mut self) -> Decision {
+        self.was_held = true;
+        Decision::Held
     }
 
     /// Says what follows a try that others or the database ended: a few more at once, which nobody

@@ -13,6 +13,7 @@ use crate::counters::Counters;
 use crate::endpoint::Order;
 use crate::error::{BuildError, RunError};
 use crate::handler::{Given, States};
+use crate::health::{EndpointHealth, Watched};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Event, Kind, Message};
 use crate::plan::{EndpointBuilder, EndpointPlan};
@@ -117,6 +118,7 @@ pub struct RunningHost {
     pub(crate) counters: Arc<Counters>,
     pub(crate) transports: Arc<Transports>,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) watched: Vec<Watched>,
 }
 
 impl RunningHost {
@@ -141,6 +143,11 @@ impl RunningHost {
         let each = self.transports.each();
         each.map(|(name, transport)| (name.clone(), transport.health()))
             .collect()
+    }
+
+    /// Says how each endpoint is doing, in the order of their registration.
+    pub fn endpoints(&self) -> Vec<EndpointHealth> {
+        self.watched.iter().map(Watched::health).collect()
     }
 
     /// Stops: takes nothing new, finishes what is in hand for at most `deadline`, then lets go.

@@ -34,6 +34,7 @@ mod claimer;
 mod receiver;
 mod lanes;
 mod job;
+mod gate;
 pub mod loader;
 mod handling;
 mod tries;
@@ -55,6 +56,7 @@ pub mod counters;
 pub mod faults;
 pub mod lifecycle;
 pub mod plan;
+mod health;
 pub mod host;
 mod running;
 pub use announce::Announcing;
@@ -68,8 +70,10 @@ pub use error::{
     BuildError, BusError, CodecError, HandlerError, Result, ResultExt, RunError, StoreError,
     TransportError,
 };
+pub use gate::Breaker;
 pub use handler::{Extract, Handler, IdempotencyKey, IntoOutgoing, State};
 pub use headers::Headers;
+pub use health::{EndpointHealth, Flow};
 pub use host::{Host, HostBuilder, RunningHost};
 pub use id::{CorrelationId, HostId, InstanceId, MessageId, StoreId};
 pub use lifecycle::Lifecycle;

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::dispatch::Dispatch;
 use crate::endpoint::{EndpointName, Order};
 use crate::error::BuildError;
+use crate::gate::Breaker;
 use crate::handler::{Given, Handler, HandlerSubscriber, Subscriber};
 use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
@@ -28,6 +29,7 @@ pub struct EndpointBuilder {
     capacity: usize,
     deadline: Duration,
     history: History,
+    breaker: Breaker,
 }
 
 impl Default for EndpointBuilder {
@@ -44,6 +46,7 @@ impl Default for EndpointBuilder {
             capacity: 256,
             deadline: Duration::from_secs(300),
             history: History::Kept,
+            breaker: Breaker::default(),
         }
     }
 }
@@ -135,6 +138,13 @@ impl EndpointBuilder {
         self
     }
 
+    /// Sets when the endpoint pauses because everything fails alike. Default: after 10 messages in a
+    /// row.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = breaker;
+        self
+    }
+
     pub(crate) fn build(self, name: &str, given: &Given<'_>) -> Result<EndpointPlan, BuildError> {
         let endpoint = EndpointName::new(name)?;
         if let Some(error) = self.error {
@@ -177,6 +187,7 @@ impl EndpointBuilder {
             retry: self.retry,
             capacity: self.capacity,
             history: self.history,
+            breaker: self.breaker,
         })
     }
 }
@@ -199,6 +210,7 @@ pub(crate) struct EndpointPlan {
     pub(crate) retry: Retry,
     pub(crate) capacity: usize,
     pub(crate) history: History,
+    pub(crate) breaker: Breaker,
 }
 
 impl EndpointPlan {
@@ -222,7 +234,9 @@ impl EndpointPlan {
                 "immediate": self.retry.immediate,
                 "delayed": self.retry.delayed,
                 "horizon_seconds": self.retry.horizon().as_secs_f64(),
+                "excuses": self.retry.excuses,
             },
+            "breaker": { "messages": self.breaker.messages },
             "pipeline": self.pipeline.iter().map(|one| one.name()).collect::<Vec<_>>(),
             "handlers": handlers.collect::<Vec<_>>(),
             "definitions": self.definitions,

@@ -59,6 +59,8 @@ pub enum Decision {
     Aside(Duration),
     /// Load it again and run it again; costs nothing.
     Reload,
+    /// Keep it in hand until the endpoint, where everything fails, lets it try again.
+    Held,
     /// Stop trying.
     Dead(Reason),
 }

@@ -17,7 +17,9 @@ use crate::context::HostFacts;
 use crate::counters::Counters;
 use crate::endpoint::{EndpointId, EndpointName};
 use crate::error::{RunError, StoreError, TransportError};
+use crate::gate::Gate;
 use crate::handling::Endpoint;
+use crate::health::Watched;
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
 use crate::intake::{InHand, Intake, Intakes};
@@ -62,6 +64,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     let mut intakes = HashMap::new();
     let mut receivers = Vec::new();
     let mut shares = Vec::new();
+    let mut watched = Vec::new();
     for plan in host.endpoints {
         let (intake, works) = Intake::new(plan.capacity);
         intakes.insert(plan.spec.name.clone(), intake.clone());
@@ -75,7 +78,13 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
                 });
             }
         }
-        receivers.push((parts.endpoint(plan)?, intake, works));
+        let endpoint = parts.endpoint(plan)?;
+        watched.push(Watched {
+            endpoint: endpoint.name.clone(),
+            intake: intake.clone(),
+            gate: Arc::clone(&endpoint.gate),
+        });
+        receivers.push((endpoint, intake, works));
     }
     parts.shared.intakes.open(intakes.clone());
     declare(&parts, &host.transports, &shares).await?;
@@ -113,6 +122,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         counters,
         transports: host.transports,
         lifecycle: lifecycle.clone(),
+        watched,
     })
 }
 
@@ -185,6 +195,8 @@ impl Parts {
                 "store attached without an id for endpoint `{name}`"
             ))
         })?;
+        let counters = &self.shared.counters;
+        let gate = Gate::new(name.clone(), plan.breaker, Arc::clone(counters));
         Ok(Endpoint {
             name,
             id,
@@ -197,9 +209,10 @@ impl Parts {
             loader: self.loader.clone(),
             committer: self.committer.clone(),
             in_hand: Arc::clone(&self.shared.in_hand),
-            counters: Arc::clone(&self.shared.counters),
+            counters: Arc::clone(counters),
             solo: Arc::clone(&self.solo),
             lifecycle: self.shared.lifecycle.clone(),
+            gate: Arc::new(gate),
         })
     }
 }

@@ -60,7 +60,7 @@ impl Case<'_> {
             Ok(Outcome::Committed | Outcome::Duplicate) => End::Settled,
             Ok(Outcome::Conflict) => End::Reload(MOVED.to_owned()),
             Err(error @ (StoreError::Busy(_) | StoreError::Unavailable(_))) => {
-                End::Reload(chain(&error))
+                End::Excused(chain(&error))
             }
             Err(StoreError::Unknown(error)) => {
                 tracing::warn!(
@@ -210,7 +210,7 @@ impl Case<'_> {
             End::Settled => self.ack().await,
             // It can never be written down: coming again and again would not help it.
             End::Failed(error) => self.dead(Reason::RefusedByStore, Some(error.chain())).await,
-            End::Reload(_) | End::Abandoned => {}
+            End::Reload(_) | End::Excused(_) | End::Abandoned => {}
         }
     }
 
@@ -258,7 +258,20 @@ impl Case<'_> {
             End::Failed(error) => {
                 tracing::error!(%id, error = error.chain(), "dead letter was refused; the message comes again");
             }
-            End::Reload(_) | End::Abandoned => {}
+            End::Reload(_) | End::Excused(_) | End::Abandoned => {}
+        }
+    }
+
+    /// Gives back what waited for its turn: a row, or a broker's message that has waited for too
+    /// long, which becomes one. At the end of the host the broker's message is simply let go.
+    pub(crate) async fn give_back(self) {
+        match &self.arrival {
+            Arrival::Row(row) => {
+                let release = self.release(row.row, Duration::ZERO);
+                self.endpoint.committer.settle_all(vec![release]).await;
+            }
+            Arrival::Delivery(_) if self.endpoint.lifecycle.is_draining() => {}
+            Arrival::Delivery(_) => self.postpone(Duration::ZERO).await,
         }
     }
 

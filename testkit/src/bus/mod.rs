@@ -9,6 +9,7 @@ pub mod announcing;
 pub mod failing;
 pub mod hosting;
 pub mod ordering;
+pub mod pausing;
 pub mod sending;
 pub mod transports;
 

@@ -48,6 +48,14 @@ macro_rules! __bus_behaviours {
                 a_failing_message_holds_back_its_own_key_only,
                 a_message_for_later_holds_back_nobody,
             ]
+            pausing: [
+                an_outage_of_what_handlers_need_makes_no_dead_letter,
+                an_outage_drains_no_broker_into_the_database,
+                bad_messages_among_good_ones_pause_nothing,
+                messages_that_are_bad_for_good_pause_nothing,
+                bad_messages_that_waited_out_a_pause_are_dead_letters,
+                what_waits_at_a_paused_endpoint_is_given_back,
+            ]
             hosting: [
                 two_hosts_share_the_work_and_handle_each_message_once,
                 an_event_reaches_endpoints_of_other_hosts,

@@ -11,3 +11,4 @@ mod absent;
 mod silent;
 mod bad_input;
 mod idle;
+mod downstream;

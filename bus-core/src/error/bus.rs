@@ -1,0 +1,48 @@
+//! Why the bus did not take a message.
+
+use super::boundary::{CodecError, StoreError, TransportError};
+use crate::id::MessageId;
+
+/// A message could not be given to the bus.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusError {
+    /// The message cannot be encoded or is too large.
+    #[error("message cannot be sent")]
+    Codec(#[from] CodecError),
+    /// The database did not take it.
+    #[error("message was not stored")]
+    Store(#[from] StoreError),
+    /// The database's answer was lost: the messages may or may not be stored. Sending again with
+    /// the same identity (`with_id`) is safe.
+    #[error("commit did not answer; {} messages may or may not be stored", message_ids.len())]
+    CommitUnknown {
+        /// Their identities.
+        message_ids: Vec<MessageId>,
+    },
+    /// The broker did not take an announcement. Announcing again with the same identity
+    /// (`with_id`) is safe.
+    #[error("event was not announced")]
+    Announce(#[from] TransportError),
+    /// The host did not declare that it announces this event.
+    #[error(
+        "`{message_type}` is not announced by this host; declare it with `.announces::<..>()`, and \
+         handle it, or use `publish`"
+    )]
+    NotAnnounced {
+        /// The event's type.
+        message_type: String,
+    },
+    /// The bus was used inside a handler, where it would bypass the unit of work.
+    #[error("the bus was used inside a handler; send through `Ctx`, or return the message")]
+    InsideHandler,
+    /// The context was used after its handler had returned.
+    #[error("the context was used after its handler returned")]
+    ContextClosed,
+    /// A reply to a message that asked for none.
+    #[error("the message that is handled has no `reply_to` address")]
+    NoReplyAddress,
+    /// The host is not running yet, or no longer.
+    #[error("the host is not running")]
+    NotRunning,
+}

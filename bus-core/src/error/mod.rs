@@ -1,0 +1,11 @@
+//! What can go wrong, one type per boundary.
+
+mod boundary;
+mod bus;
+mod handler;
+mod host;
+
+pub use boundary::{BoxError, CodecError, StoreError, TransportError};
+pub use bus::BusError;
+pub use handler::{Class, HandlerError, Result, ResultExt, chain};
+pub use host::{BuildError, RunError};

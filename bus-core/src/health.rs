@@ -1,0 +1,64 @@
+//! How the endpoints of a host are doing, as the host itself sees it. Asks nobody.
+
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::endpoint::EndpointName;
+use crate::gate::Gate;
+use crate::intake::Intake;
+
+/// How an endpoint is doing in this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// The endpoint.
+    pub endpoint: EndpointName,
+    /// Messages that it has in hand.
+    pub in_hand: usize,
+    /// Messages that it may have in hand.
+    pub capacity: usize,
+    /// Whether it goes on.
+    pub flow: Flow,
+}
+
+/// Whether an endpoint takes messages and tries them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flow {
+    /// It does.
+    Open,
+    /// Every message fails alike: what is in hand waits, and one at a time is tried.
+    Probing {
+        /// Since when, by this machine's clock.
+        since: Timestamp,
+        /// The latest error.
+        error: String,
+        /// How often one message was tried since.
+        probes: u64,
+    },
+}
+
+/// What is asked about one endpoint that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Watched {
+    pub(crate) endpoint: EndpointName,
+    pub(crate) intake: Intake,
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl Watched {
+    /// Says how the endpoint is doing.
+    pub(crate) fn health(&self) -> EndpointHealth {
+        let capacity = self.intake.capacity();
+        let flow = self.gate.pause().map_or(Flow::Open, |pause| Flow::Probing {
+            since: pause.since,
+            error: pause.error,
+            probes: pause.probes,
+        });
+        EndpointHealth {
+            endpoint: self.endpoint.clone(),
+            in_hand: capacity - self.intake.free().min(capacity),
+            capacity,
+            flow,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Where everything fails alike, an endpoint waits for better times; where some messages fail, it
+//! goes on.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sagabus_core::memory::MemoryTransport;
+use sagabus_core::{
+    Breaker, EndpointBuilder, Flow, HandlerError, HostBuilder, Result, RunningHost, State,
+};
+
+use super::scene::{Do, Log, Scene, quick_retry, start, stop};
+use crate::wait::eventually;
+
+/// What every handler needs, up or down.
+#[derive(Debug)]
+struct Gateway(AtomicBool);
+
+impl Gateway {
+    fn answer(&self) -> Result {
+        match self.0.load(Ordering::SeqCst) {
+            true => Ok(()),
+            false => Err(HandlerError::new("gateway is away")),
+        }
+    }
+
+    fn set(&self, is_up: bool) {
+        self.0.store(is_up, Ordering::SeqCst);
+    }
+}
+
+async fn call(command: Do, gateway: State<Gateway>, log: State<Log>) -> Result {
+    gateway.answer()?;
+    log.add(format!("do {}", command.n));
+    Ok(())
+}
+
+/// Fails for every tenth message, whatever the gateway says.
+async fn call_with_luck(command: Do, gateway: State<Gateway>, log: State<Log>) -> Result {
+    gateway.answer()?;
+    if command.n % 10 == 0 {
+        return Err(HandlerError::new(format!("no luck with {}", command.n)));
+    }
+    log.add(format!("do {}", command.n));
+    Ok(())
+}
+
+/// Pauses after five, and looks often.
+fn breaker() -> Breaker {
+    Breaker {
+        messages: 5,
+        probe_delay: Duration::from_millis(10),
+        probe_delay_max: Duration::from_millis(30),
+    }
+}
+
+fn quick(endpoint: EndpointBuilder) -> EndpointBuilder {
+    endpoint
+        .retry(quick_retry())
+        .breaker(breaker())
+        .capacity(64)
+}
+
+async fn started(builder: HostBuilder, is_up: bool) -> (RunningHost, Arc<Gateway>) {
+    let builder = builder.state(Gateway(AtomicBool::new(is_up)));
+    let host = builder.build().expect("the host is put together well");
+    let gateway = host.state().expect("it was given");
+    (host.start().await.expect("the host starts"), gateway)
+}
+
+async fn send_all(host: &RunningHost, n: u32) {
+    for n in 1..=n {
+        host.bus().send(Do { n }).await.expect("it is stored");
+    }
+}
+
+/// Waits until an endpoint that is paused has tried so often that whatever counts attempts would
+/// have used them up.
+async fn wait_for_probes(host: &RunningHost) {
+    let look = || async {
+        match &host.endpoints()[0].flow {
+            Flow::Probing { probes, error, .. } if *probes >= 25 => Some(error.clone()),
+            _ => None,
+        }
+    };
+    let (error, _) = eventually("pause with probes", look).await;
+    assert_eq!(error, "gateway is away");
+}
+
+pub async fn an_outage_of_what_handlers_need_makes_no_dead_letter(scene: Scene) {
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("work", |e| quick(e.handle(call)));
+    let (host, gateway) = started(builder, false).await;
+    send_all(&host, 40).await;
+    wait_for_probes(&host).await;
+    assert_eq!(scene.counts().await.dead_letters, 0);
+    gateway.set(true);
+    let mut lines = scene.log.wait_for(40).await;
+    scene.quiet().await;
+    assert_eq!(host.endpoints()[0].flow, Flow::Open);
+    assert_eq!(host.counters().paused.get(), 1);
+    stop(host).await;
+    lines.sort();
+    lines.dedup();
+    assert_eq!((lines.len(), scene.log.lines().len()), (40, 40));
+    assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+pub async fn an_outage_drains_no_broker_into_the_database(scene: Scene) {
+    let builder = scene.builder("host").transport(MemoryTransport::new());
+    let builder = builder.endpoint("work", |e| quick(e.handle(call)));
+    let (host, gateway) = started(builder, false).await;
+    send_all(&host, 400).await;
+    wait_for_probes(&host).await;
+    // Those by whose failures the outage was noticed, and no more.
+    let look = || async {
+        let counts = scene.counts().await;
+        (counts.outbox <= 10).then_some(counts)
+    };
+    let (counts, _) = eventually("messages left with the broker", look).await;
+    assert_eq!((counts.dead_letters, counts.parked), (0, 0));
+    let health = host.endpoints().remove(0);
+    assert!(health.in_hand <= health.capacity, "{health:?}");
+    gateway.set(true);
+    scene.log.wait_for(400).await;
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 400);
+    assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+pub async fn bad_messages_among_good_ones_pause_nothing(scene: Scene) {
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("work", |e| quick(e.handle(call_with_luck)));
+    let (host, _gateway) = started(builder, true).await;
+    send_all(&host, 300).await;
+    assert_eq!(scene.dead_letters(30).await.len(), 30);
+    scene.quiet().await;
+    assert_eq!(host.counters().paused.get(), 0);
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 270);
+}
+
+pub async fn messages_that_are_bad_for_good_pause_nothing(scene: Scene) {
+    async fn refuse(_: Do) -> Result {
+        Err(HandlerError::new("the card is stolen").terminal())
+    }
+    let host = scene.host("work", |e| quick(e.handle(refuse))).await;
+    send_all(&host, 20).await;
+    assert_eq!(scene.dead_letters(20).await.len(), 20);
+    assert_eq!(host.counters().paused.get(), 0);
+    stop(host).await;
+}
+
+/// A success that ends a pause shows who is to blame.
+pub async fn bad_messages_that_waited_out_a_pause_are_dead_letters(scene: Scene) {
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("work", |e| quick(e.handle(call_with_luck)));
+    let (host, gateway) = started(builder, false).await;
+    send_all(&host, 60).await;
+    wait_for_probes(&host).await;
+    gateway.set(true);
+    scene.log.wait_for(54).await;
+    assert_eq!(scene.dead_letters(6).await.len(), 6);
+    scene.quiet().await;
+    assert_eq!(host.endpoints()[0].flow, Flow::Open);
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 54);
+}
+
+pub async fn what_waits_at_a_paused_endpoint_is_given_back(scene: Scene) {
+    let builder = scene.builder("paused");
+    let builder = builder.endpoint("work", |e| quick(e.handle(call)));
+    let (host, _gateway) = started(builder, false).await;
+    send_all(&host, 40).await;
+    wait_for_probes(&host).await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), [""; 0]);
+    assert_eq!(scene.counts().await.outbox, 40);
+
+    let builder = scene.builder_on("heir", scene.peer());
+    let up = builder.state(Gateway(AtomicBool::new(true)));
+    let heir = start(up.endpoint("work", |e| quick(e.handle(call)))).await;
+    scene.log.wait_for(40).await;
+    scene.quiet().await;
+    stop(heir).await;
+    assert_eq!(scene.log.lines().len(), 40);
+    assert_eq!(scene.counts().await.dead_letters, 0);
+}
