@@ -205,82 +205,90 @@ impl Model for TakingOver {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always(ONE_STEP, |_, state: &State| {
-                (0..MESSAGES).all(|m| state.effects[m] + state.dead[m] <= 1)
-            }),
-            Property::always(ACKED_IS_OURS, |_, state: &State| {
-                let is_ours = |m: usize| {
-                    state.effects[m] + state.dead[m] > 0
-                        || state.rows[m].is_some()
-                        || !state.inbox[m] && !state.is_acked[m]
-                };
-                (0..MESSAGES).all(is_ours)
-            }),
-            Property::always(AT_REST, |_, state: &State| {
-                let is_at_rest = state.ready == [0; MESSAGES]
-                    && state
-                        .hands
-                        .iter()
-                        .flatten()
-                        .all(|hand| *hand == Hand::Empty)
-                    && state.rows.iter().all(Option::is_none)
-                    && state.late.is_none();
-                !is_at_rest || (0..MESSAGES).all(|m| state.effects[m] + state.dead[m] == 1)
-            }),
-            Property::always(NO_LOST_UPDATE, |_, state: &State| {
-                let has_ours =
-                    |m: usize| state.effects[m] == 0 || state.instances[m].data & OURS == OURS;
-                let has_theirs = !state.is_moved_by_others || state.instances[0].data & THEIRS > 0;
-                has_theirs && (0..MESSAGES).all(has_ours)
-            }),
-            Property::always(FENCED, |_, state: &State| {
-                let row = |m: usize| state.rows[m].map_or(FAILURES_MAX, |row| row.failures);
-                (0..MESSAGES).all(|m| row(m) >= state.recorded[m])
-            }),
-            Property::sometimes(
-                "a unit loses, and its neighbour in the group wins",
-                |_, state: &State| {
-                    state.hands.iter().any(|hands| {
-                        matches!(hands[0], Hand::Lost(Source::Delivery))
-                            && hands[1] == Hand::Done(Answer::Committed)
-                    })
-                },
-            ),
-            Property::sometimes("both hosts have claimed one row", |_, state: &State| {
-                let holds = |hands: &[Hand; MESSAGES]| {
-                    matches!(hands[1], Hand::Loaded(Source::Row { .. }, _))
-                };
-                state.hands.iter().all(holds)
-            }),
-            Property::sometimes(
-                "a message is handled after it failed twice",
-                |_, state: &State| state.recorded[1] == 2 && state.effects[1] == 1,
-            ),
-            Property::sometimes("a message is given up", |_, state: &State| {
-                state.dead[1] == 1
-            }),
-            Property::sometimes("a call in doubt had been committed", |_, state: &State| {
-                let is_doubt = |hands: &[Hand; MESSAGES]| {
-                    matches!(hands[0], Hand::Doubt(..)) && state.effects[0] == 1
-                };
-                state.hands.iter().any(is_doubt)
-            }),
-            Property::sometimes(
-                "a call in doubt had not been committed",
-                |_, state: &State| {
-                    let is_doubt = |hands: &[Hand; MESSAGES]| matches!(hands[0], Hand::Doubt(..));
-                    state.effects[0] == 0
-                        && state.late.is_none()
-                        && state.hands.iter().any(is_doubt)
-                },
-            ),
-            Property::sometimes(
-                "a server commits what was made again meanwhile",
-                |_, state: &State| {
-                    state.late.is_some_and(|group| group[0].is_some()) && state.effects[0] == 1
-                },
-            ),
-        ]
+        promised().into_iter().chain(reached()).collect()
     }
+}
+
+/// What holds in every state.
+fn promised() -> Vec<Property<TakingOver>> {
+    vec![
+        Property::always(ONE_STEP, |_, state: &State| {
+            (0..MESSAGES).all(|m| state.effects[m] + state.dead[m] <= 1)
+        }),
+        Property::always(ACKED_IS_OURS, |_, state: &State| {
+            let is_ours = |m: usize| {
+                state.effects[m] + state.dead[m] > 0
+                    || state.rows[m].is_some()
+                    || !state.inbox[m] && !state.is_acked[m]
+            };
+            (0..MESSAGES).all(is_ours)
+        }),
+        Property::always(AT_REST, |_, state: &State| {
+            let is_at_rest = state.ready == [0; MESSAGES]
+                && state
+                    .hands
+                    .iter()
+                    .flatten()
+                    .all(|hand| *hand == Hand::Empty)
+                && state.rows.iter().all(Option::is_none)
+                && state.late.is_none();
+            !is_at_rest || (0..MESSAGES).all(|m| state.effects[m] + state.dead[m] == 1)
+        }),
+        Property::always(NO_LOST_UPDATE, |_, state: &State| {
+            let has_ours =
+                |m: usize| state.effects[m] == 0 || state.instances[m].data & OURS == OURS;
+            let has_theirs = !state.is_moved_by_others || state.instances[0].data & THEIRS > 0;
+            has_theirs && (0..MESSAGES).all(has_ours)
+        }),
+        Property::always(FENCED, |_, state: &State| {
+            let row = |m: usize| state.rows[m].map_or(FAILURES_MAX, |row| row.failures);
+            (0..MESSAGES).all(|m| row(m) >= state.recorded[m])
+        }),
+    ]
+}
+
+/// What the search must come by, or it shows nothing.
+fn reached() -> Vec<Property<TakingOver>> {
+    vec![
+        Property::sometimes(
+            "a unit loses, and its neighbour in the group wins",
+            |_, state: &State| {
+                state.hands.iter().any(|hands| {
+                    matches!(hands[0], Hand::Lost(Source::Delivery))
+                        && hands[1] == Hand::Done(Answer::Committed)
+                })
+            },
+        ),
+        Property::sometimes("both hosts have claimed one row", |_, state: &State| {
+            let holds =
+                |hands: &[Hand; MESSAGES]| matches!(hands[1], Hand::Loaded(Source::Row { .. }, _));
+            state.hands.iter().all(holds)
+        }),
+        Property::sometimes(
+            "a message is handled after it failed twice",
+            |_, state: &State| state.recorded[1] == 2 && state.effects[1] == 1,
+        ),
+        Property::sometimes("a message is given up", |_, state: &State| {
+            state.dead[1] == 1
+        }),
+        Property::sometimes("a call in doubt had been committed", |_, state: &State| {
+            let is_doubt = |hands: &[Hand; MESSAGES]| {
+                matches!(hands[0], Hand::Doubt(..)) && state.effects[0] == 1
+            };
+            state.hands.iter().any(is_doubt)
+        }),
+        Property::sometimes(
+            "a call in doubt had not been committed",
+            |_, state: &State| {
+                let is_doubt = |hands: &[Hand; MESSAGES]| matches!(hands[0], Hand::Doubt(..));
+                state.effects[0] == 0 && state.late.is_none() && state.hands.iter().any(is_doubt)
+            },
+        ),
+        Property::sometimes(
+            "a server commits what was made again meanwhile",
+            |_, state: &State| {
+                state.late.is_some_and(|group| group[0].is_some()) && state.effects[0] == 1
+            },
+        ),
+    ]
 }

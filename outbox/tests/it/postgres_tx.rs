@@ -429,7 +429,7 @@ async fn a_connection_that_is_passed_on_mixes_nobodys_rows() {
     let bus = shop.host.bus();
     let tasks = (0..120).map(|n: i64| {
         let (store, bus) = (shop.store.clone(), bus.clone());
-        tokio::spawn(async move {
+        async move {
             let begun = cancelled_after(Dice::new(n.cast_unsigned()).below(40_000), async {
                 let mut tx = store.begin(&bus).await.unwrap();
                 let connection = tx.conn().await.unwrap();
@@ -455,12 +455,9 @@ async fn a_connection_that_is_passed_on_mixes_nobodys_rows() {
                     }
                 },
             }
-        })
+        }
     });
-    let mut sum = 0;
-    for task in tasks.collect::<Vec<_>>() {
-        sum += task.await.unwrap();
-    }
+    let sum: i64 = futures_util::future::join_all(tasks).await.iter().sum();
     let written = "select coalesce(sum(cents), 0)::bigint from payment";
     assert_eq!(shop.database.number(written).await, sum);
     assert!(sum > 0, "some were kept");

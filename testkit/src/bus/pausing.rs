@@ -40,7 +40,7 @@ async fn call(command: Do, gateway: State<Gateway>, log: State<Log>) -> Result {
 /// Fails for every tenth message, whatever the gateway says.
 async fn call_with_luck(command: Do, gateway: State<Gateway>, log: State<Log>) -> Result {
     gateway.answer()?;
-    if command.n % 10 == 0 {
+    if command.n.is_multiple_of(10) {
         return Err(HandlerError::new(format!("no luck with {}", command.n)));
     }
     log.add(format!("do {}", command.n));

@@ -140,6 +140,7 @@ async fn check(broker: Broker) {
         delayed: 1,
         delay: Duration::from_secs(3600),
         delay_max: Duration::from_secs(3600),
+        ..Retry::default()
     };
     let prices = (broker.reach)(builder("prices", &theirs.url).await, Way::Direct);
     let prices = run(prices.endpoint("prices", |e| e.handle(price).retry(retry))).await;

@@ -183,6 +183,7 @@ async fn start(site: &Site, broker: &Broker, way: Way, story: &Story) -> Running
         delayed: 3,
         delay: PAUSE,
         delay_max: PAUSE,
+        ..Retry::default()
     };
     let builder = builder(story.host, &site.url).await.state(story.clone());
     let builder = (broker.reach)(builder, way);
