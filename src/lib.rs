@@ -33,8 +33,8 @@ pub use sagabus_saga::{
 // What runs it.
 pub use sagabus_core::{
     Announcing, Breaker, BuildError, Bus, BusError, DurationExt, EndpointBuilder, EndpointHealth,
-    Fate, Flow, History, Host, HostBuilder, Lifecycle, RunError, RunningHost, announce, bus,
-    counters, faults, host, lifecycle, pipeline, plan,
+    Fate, Flow, History, Host, HostBuilder, Lifecycle, RequestError, Requesting, RunError,
+    RunningHost, announce, asking, bus, counters, faults, host, lifecycle, pipeline, plan,
 };
 // What a backend implements.
 pub use sagabus_core::{

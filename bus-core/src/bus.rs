@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use crate::announce::{Announcer, Announcing};
+use crate::asking::Requesting;
 use crate::clock::Timestamp;
 use crate::committer::{Answer, CommitterHandle};
 use crate::context::HostFacts;
@@ -62,6 +63,24 @@ impl Bus {
             bus: self,
             outgoing: Outgoing::new(&event),
         }
+    }
+
+    /// Asks: sends a command to its owner and waits for what its handler answers, which is a typed
+    /// message, the news that it failed for good, or nothing within the time.
+    ///
+    /// An endpoint of this host takes the answers: `.endpoint("shop", |e| e.answers::<Price>())`.
+    ///
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use sagabus_core::{Bus, Command, Message};
+    /// # use sagabus_core::error::RequestError;
+    /// async fn price<P: Message>(bus: Bus, ask: impl Command) -> Result<P, RequestError> {
+    ///     bus.request::<P>(ask).within(Duration::from_secs(2)).await
+    /// }
+    /// ```
+    pub fn request<R: Message>(&self, command: impl Command) -> Requesting<'_, R> {
+        Requesting::new(self.send(command))
     }
 
     /// Announces an event: to the broker first, without the database, for facts that cannot be
@@ -173,6 +192,13 @@ impl<'a> Sending<'a> {
         let announcer = self.bus.running()?.announcer;
         let outgoing = self.bus.prepare(self.outgoing?)?;
         Ok((self.bus, announcer, outgoing))
+    }
+
+    /// Prepares it for being sent by one who waits for the answer.
+    pub(crate) fn into_request(self) -> Result<(&'a Bus, Arc<HostFacts>, Outgoing), BusError> {
+        let facts = self.bus.running()?.facts;
+        let outgoing = self.bus.prepare(self.outgoing?)?;
+        Ok((self.bus, facts, outgoing))
     }
 
     /// Gives the message an identity of the caller's, so that the same call can be made again:

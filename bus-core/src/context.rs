@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::asking::Answers;
 use crate::endpoint::{Destination, EndpointName};
 use crate::envelope::{Due, Envelope, Identity, Outgoing, Timer};
 use crate::error::{BusError, HandlerError};
@@ -59,6 +60,26 @@ pub struct HostFacts {
     pub store: Arc<dyn Store>,
     /// What carries commands and events, where it is not the database.
     pub transports: Arc<Transports>,
+    /// Who waits for answers.
+    pub(crate) answers: Arc<Answers>,
+}
+
+impl HostFacts {
+    /// Returns where an answer to `outgoing` finds one of this host's endpoints.
+    pub(crate) fn reply_address(&self, endpoint: &EndpointName, outgoing: &Outgoing) -> String {
+        let by_broker = match outgoing.destination {
+            Destination::Endpoint(_) => false,
+            Destination::Address(_) => !self.transports.is_empty(),
+            Destination::Owner | Destination::Subscribers => {
+                let message_type = &outgoing.envelope.message_type;
+                self.transports.of(message_type).is_some()
+            }
+        };
+        match by_broker {
+            true => transport::endpoint_address(endpoint),
+            false => format!("@{endpoint}"),
+        }
+    }
 }
 
 impl fmt::Debug for HostFacts {
@@ -396,14 +417,6 @@ impl Ctx {
     /// Copies the conversation, names the cause, and asks for answers to this endpoint.
     fn inherit(&self, outgoing: &mut Outgoing) {
         let from = &self.inner.envelope;
-        let by_broker = match outgoing.destination {
-            Destination::Endpoint(_) => false,
-            Destination::Address(_) => !self.inner.host.transports.is_empty(),
-            Destination::Owner | Destination::Subscribers => {
-                let message_type = &outgoing.envelope.message_type;
-                self.inner.host.transports.of(message_type).is_some()
-            }
-        };
         let headers = &mut outgoing.envelope.headers;
         // An answer to the request that started an instance belongs to that conversation.
         if headers.get(headers::CORRELATION_ID).is_none() {
@@ -417,14 +430,15 @@ impl Ctx {
         }
         let is_command = headers.get(headers::KIND) == Some(Kind::Command.as_str());
         if is_command && headers.get(headers::REPLY_TO).is_none() {
-            let endpoint = &self.inner.endpoint;
-            let address = if by_broker {
-                transport::endpoint_address(endpoint)
-            } else {
-                format!("@{endpoint}")
-            };
-            headers.set(headers::REPLY_TO, address);
+            let host = &self.inner.host;
+            let address = host.reply_address(&self.inner.endpoint, outgoing);
+            outgoing.envelope.headers.set(headers::REPLY_TO, address);
         }
+    }
+
+    /// Returns who waits for answers in this process.
+    pub(crate) fn answers(&self) -> &Answers {
+        &self.inner.host.answers
     }
 
     fn staged(&self) -> Result<MutexGuard<'_, Staged>, HandlerError> {

@@ -55,6 +55,8 @@ counters! {
     publish_failures,
     /// Rows that an operator has to look at.
     parked,
+    /// Answers that came when nobody waited for them any more.
+    late_answers,
     /// Rows that came after their time.
     expired,
     /// Rows removed because they were older than their retention.

@@ -464,7 +464,9 @@ impl<'a> Case<'a> {
         let is_paused = is_shared && self.endpoint.gate.failed(id, &text, self.is_news());
         match class {
             Class::Conflict => return self.excused(text),
-            Class::RetryAfter(_) => self.tries.excuse(&self.endpoint.host.name, text),
+            Class::RetryAfter(_) | Class::Elsewhere(..) => {
+                self.tries.excuse(&self.endpoint.host.name, text)
+            }
             Class::Retry | Class::RetryAs(_) if is_paused => return self.held(),
             _ => self.tries.fail(&self.endpoint.host.name, text),
         }

@@ -27,6 +27,7 @@ pub mod duration;
 // The way out.
 pub mod bus;
 pub mod announce;
+pub mod asking;
 pub mod route;
 // The way in.
 mod intake;
@@ -60,6 +61,7 @@ mod health;
 pub mod host;
 mod running;
 pub use announce::Announcing;
+pub use asking::Requesting;
 pub use bus::Bus;
 pub use clock::Timestamp;
 pub use context::Ctx;
@@ -67,8 +69,8 @@ pub use duration::DurationExt;
 pub use endpoint::{Destination, EndpointName, Order};
 pub use envelope::{Due, Envelope, Outgoing};
 pub use error::{
-    BuildError, BusError, CodecError, HandlerError, Result, ResultExt, RunError, StoreError,
-    TransportError,
+    BuildError, BusError, CodecError, HandlerError, RequestError, Result, ResultExt, RunError,
+    StoreError, TransportError,
 };
 pub use gate::Breaker;
 pub use handler::{Extract, Handler, IdempotencyKey, IntoOutgoing, State};

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::asking::AnswerSubscriber;
 use crate::dispatch::Dispatch;
 use crate::endpoint::{EndpointName, Order};
 use crate::error::BuildError;
 use crate::gate::Breaker;
 use crate::handler::{Given, Handler, HandlerSubscriber, Subscriber};
+use crate::message::Message;
 use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
 use crate::store::EndpointSpec;
@@ -21,6 +23,7 @@ use crate::transports::TransportName;
 pub struct EndpointBuilder {
     subscribers: Vec<Arc<dyn Subscriber>>,
     definitions: Vec<serde_json::Value>,
+    answers: Vec<&'static str>,
     error: Option<BuildError>,
     retry: Retry,
     reads: TransportName,
@@ -37,6 +40,7 @@ impl Default for EndpointBuilder {
         Self {
             subscribers: Vec::new(),
             definitions: Vec::new(),
+            answers: Vec::new(),
             error: None,
             retry: Retry::default(),
             reads: TransportName::default(),
@@ -68,6 +72,18 @@ impl EndpointBuilder {
         Args: 'static,
     {
         self.subscribe(Arc::new(HandlerSubscriber::new(handler)))
+    }
+
+    /// Takes answers of this type for [`Bus::request`](crate::Bus::request), and the news of
+    /// requests that failed. Every process of the service has this endpoint; each gets the answers
+    /// to its own requests.
+    pub fn answers<R: Message>(mut self) -> Self {
+        if self.answers.is_empty() {
+            let failures = AnswerSubscriber::of_failures();
+            self.subscribers.push(Arc::new(failures));
+        }
+        self.answers.push(R::TYPE);
+        self.subscribe(Arc::new(AnswerSubscriber::of::<R>()))
     }
 
     /// Adds a subscriber: what sagas and machines are made of.
@@ -183,6 +199,7 @@ impl EndpointBuilder {
             reads: self.reads,
             dispatch,
             definitions: self.definitions,
+            answers: self.answers,
             pipeline: default_pipeline(self.deadline),
             retry: self.retry,
             capacity: self.capacity,
@@ -206,6 +223,8 @@ pub(crate) struct EndpointPlan {
     pub(crate) reads: TransportName,
     pub(crate) dispatch: Dispatch,
     pub(crate) definitions: Vec<serde_json::Value>,
+    /// The types that it takes as answers to requests of the process.
+    pub(crate) answers: Vec<&'static str>,
     pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
     pub(crate) retry: Retry,
     pub(crate) capacity: usize,

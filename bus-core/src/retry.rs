@@ -91,6 +91,10 @@ impl Retry {
             Class::Retry => self.after(failures, Reason::AttemptsExhausted),
             Class::RetryAs(reason) => self.after(failures, reason),
             Class::Defer(reason, budget) => defer(reason, budget, failures),
+            Class::Elsewhere(reason, budget) if HOP.saturating_mul(excuses) > budget => {
+                Decision::Dead(reason)
+            }
+            Class::Elsewhere(..) => Decision::Later(HOP),
         }
     }
 
@@ -128,6 +132,9 @@ impl Retry {
     }
 }
 
+/// How long a message for another process of the service is left alone: a claim is never far away,
+/// and with two processes every other one is right. Always the same, because it waits for nothing.
+const HOP: Duration = Duration::from_millis(30);
 /// The first pause of a message that came too early; each later one is twice as long.
 const DEFER_DELAY: Duration = Duration::from_millis(50);
 /// The longest pause where the budget is short: who waits for a person's doing minds no 5 s.
@@ -206,6 +213,18 @@ mod tests {
         let pauses: Vec<_> = [1, 2, 3, 999].map(|n| Retry::none().excuse(n)).into();
         let millis = |n| Decision::Later(Duration::from_millis(n));
         assert_eq!(pauses, [100, 200, 400, 2000].map(millis));
+    }
+
+    #[test]
+    fn what_is_for_another_process_is_left_to_it_for_a_while() {
+        let class = Class::Elsewhere(Reason::NobodyAsked, Duration::from_secs(60));
+        for (excuses, decision) in [
+            (1, Decision::Later(HOP)),
+            (2000, Decision::Later(HOP)),
+            (2001, Decision::Dead(Reason::NobodyAsked)),
+        ] {
+            assert_eq!(Retry::default().decide(class, 0, excuses), decision);
+        }
     }
 
     #[test]

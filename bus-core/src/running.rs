@@ -9,6 +9,7 @@ use tokio::sync::RwLock;
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
+use crate::asking::Answers;
 use crate::backoff::Backoff;
 use crate::bus::Running;
 use crate::claimer::Claimer;
@@ -60,7 +61,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     let registration = registration(&host, host_id);
     let attached = host.store.attach(&registration, lifecycle).await?;
 
-    let parts = Parts::new(&host, attached, lifecycle);
+    let parts = Parts::new(&host, host_id, attached, lifecycle);
     let mut intakes = HashMap::new();
     let mut receivers = Vec::new();
     let mut shares = Vec::new();
@@ -161,7 +162,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(host: &Host, attached: Attached, lifecycle: &Lifecycle) -> Self {
+    fn new(host: &Host, id: HostId, attached: Attached, lifecycle: &Lifecycle) -> Self {
         let shared = Arc::new(Shared {
             store: Arc::clone(&host.store),
             router: Arc::new(Router::new(attached.routes, Arc::clone(&host.transports))),
@@ -171,12 +172,20 @@ impl Parts {
             lease: host.lease,
             lifecycle: lifecycle.clone(),
         });
+        let takers = host.endpoints.iter().flat_map(|plan| {
+            let name = &plan.spec.name;
+            plan.answers
+                .iter()
+                .map(|answer| ((*answer).to_owned(), name.clone()))
+        });
+        let answers = Answers::new(id, takers.collect(), Arc::clone(&shared.counters));
         Self {
             facts: Arc::new(HostFacts {
                 name: host.name.clone(),
                 states: host.states.clone(),
                 store: Arc::clone(&host.store),
                 transports: Arc::clone(&host.transports),
+                answers: Arc::new(answers),
             }),
             loader: loader::start(Arc::clone(&host.store), lifecycle),
             committer: committer::start(Arc::clone(&shared)),

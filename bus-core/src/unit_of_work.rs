@@ -280,6 +280,8 @@ pub enum Reason {
     NoOwner,
     /// A reply to a message that asked for none.
     NoReplyAddress,
+    /// An answer to a question that no process of this service waits for.
+    NobodyAsked,
     /// The broker has no place for it.
     Unroutable,
 }
@@ -308,6 +310,7 @@ impl Reason {
             Self::UnitTooLarge => "unit_too_large",
             Self::NoOwner => "no_owner",
             Self::NoReplyAddress => "no_reply_address",
+            Self::NobodyAsked => "nobody_asked",
             Self::Unroutable => "unroutable",
         }
     }

@@ -1,7 +1,10 @@
 //! Why the bus did not take a message.
 
+use std::time::Duration;
+
 use super::boundary::{CodecError, StoreError, TransportError};
 use crate::id::MessageId;
+use crate::request::RequestFailed;
 
 /// A message could not be given to the bus.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,15 @@ pub enum BusError {
         /// The event's type.
         message_type: String,
     },
+    /// No endpoint of this host takes this type as an answer.
+    #[error(
+        "no endpoint of this host takes `{answer}` as an answer; add `.answers::<..>()` to one of \
+         its endpoints"
+    )]
+    NoAnswers {
+        /// The answer's type.
+        answer: &'static str,
+    },
     /// The bus was used inside a handler, where it would bypass the unit of work.
     #[error("the bus was used inside a handler; send through `Ctx`, or return the message")]
     InsideHandler,
@@ -45,4 +57,30 @@ pub enum BusError {
     /// The host is not running yet, or no longer.
     #[error("the host is not running")]
     NotRunning,
+}
+
+/// A request brought no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The command was not sent.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// The command became a dead letter.
+    #[error(
+        "request `{}` became a dead letter ({}): {}", _0.message_type, _0.reason, _0.error
+    )]
+    Failed(RequestFailed),
+    /// No answer came in time. The command may have been handled, or still be; asking again with
+    /// the same identity (`with_id`) is safe.
+    #[error("no answer to message {id} within {time:?}")]
+    TimedOut {
+        /// The command's identity.
+        id: MessageId,
+        /// How long was waited.
+        time: Duration,
+    },
+    /// The answer cannot be decoded.
+    #[error("answer cannot be decoded")]
+    Answer(#[source] CodecError),
 }

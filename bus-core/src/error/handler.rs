@@ -36,6 +36,9 @@ pub enum Class {
     /// Not yet: try again with growing pauses until this time is used up; then a dead letter with
     /// this reason. Holds back no other message of its key meanwhile.
     Defer(Reason, Duration),
+    /// Another process of this service has what it takes: leave the message to that one until this
+    /// time is used up; then a dead letter with this reason. Costs no attempt.
+    Elsewhere(Reason, Duration),
 }
 
 impl HandlerError {
@@ -89,6 +92,15 @@ impl HandlerError {
     pub fn defer(reason: Reason, budget: Duration, source: impl Into<BoxError>) -> Self {
         Self {
             class: Class::Defer(reason, budget),
+            source: source.into(),
+        }
+    }
+
+    /// Makes an error that leaves the message to another process of this service, for about
+    /// `budget`; then it is a dead letter with this reason. Costs no attempt.
+    pub(crate) fn elsewhere(reason: Reason, budget: Duration, source: impl Into<BoxError>) -> Self {
+        Self {
+            class: Class::Elsewhere(reason, budget),
             source: source.into(),
         }
     }

@@ -6,6 +6,6 @@ mod handler;
 mod host;
 
 pub use boundary::{BoxError, CodecError, StoreError, TransportError};
-pub use bus::BusError;
+pub use bus::{BusError, RequestError};
 pub use handler::{Class, HandlerError, Result, ResultExt, chain};
 pub use host::{BuildError, RunError};

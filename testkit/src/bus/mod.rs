@@ -6,6 +6,7 @@ mod scene;
 mod suite;
 // The behaviours, by area.
 pub mod announcing;
+pub mod asking;
 pub mod failing;
 pub mod hosting;
 pub mod ordering;

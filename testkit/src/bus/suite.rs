@@ -74,6 +74,14 @@ macro_rules! __bus_behaviours {
                 an_announcement_needs_no_database,
                 an_event_that_was_not_declared_is_not_announced,
             ]
+            asking: [
+                who_asks_gets_the_answer,
+                each_process_gets_the_answers_to_its_own_questions,
+                who_asks_is_told_why_there_is_no_answer,
+                an_answer_that_comes_too_late_is_counted,
+                a_question_that_is_asked_twice_is_sent_once,
+                a_question_whose_answers_nobody_takes_is_not_asked,
+            ]
             transports: [
                 each_type_goes_by_its_transport,
                 a_broker_that_is_down_delays_no_other,

@@ -1,0 +1,160 @@
+//! An API asks and waits for the answer.
+#![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
+
+use std::time::Duration;
+
+use sagabus_core::error::{BusError, HandlerError, RequestError};
+use sagabus_core::{Bus, EndpointBuilder, MessageId, RunningHost, State};
+
+use super::scene::{Answered, Do, Log, Scene, quick_retry, start, stop};
+use crate::wait::eventually;
+
+/// Long enough for anything that is going to happen.
+const LONG: Duration = Duration::from_secs(20);
+/// Short enough to be over before a slow handler is.
+const SHORT: Duration = Duration::from_millis(100);
+
+async fn answer(command: Do, log: State<Log>) -> Answered {
+    log.add(format!("asked {}", command.n));
+    Answered { n: command.n * 2 }
+}
+
+async fn refuse(command: Do) -> Result<Answered, HandlerError> {
+    Err(HandlerError::new(format!("{} cannot be", command.n)).terminal())
+}
+
+fn ask(e: EndpointBuilder) -> EndpointBuilder {
+    e.answers::<Answered>()
+}
+
+/// Starts a host that answers, and asks.
+async fn both(
+    scene: &Scene,
+    answers: impl FnOnce(EndpointBuilder) -> EndpointBuilder,
+) -> RunningHost {
+    let builder = scene.builder("host").endpoint("shop", ask);
+    start(builder.endpoint("prices", answers)).await
+}
+
+async fn late_answers(host: &RunningHost) {
+    let counted = async || (host.counters().late_answers.get() == 1).then_some(());
+    eventually("a late answer", counted).await;
+}
+
+pub async fn who_asks_gets_the_answer(scene: Scene) {
+    let host = both(&scene, |e| e.handle(answer)).await;
+    let bus = host.bus();
+    let asked = (1..=20).map(|n| bus.request::<Answered>(Do { n }).within(LONG));
+    let answers = futures_util::future::join_all(asked).await;
+    for (n, answer) in (1..).zip(answers) {
+        assert_eq!(answer.expect("it is answered").n, n * 2);
+    }
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 20);
+}
+
+/// Several processes of one service read the endpoint to which answers come.
+pub async fn each_process_gets_the_answers_to_its_own_questions(scene: Scene) {
+    let one = start(scene.builder("shop").endpoint("shop", ask)).await;
+    let two = scene.builder_on("shop", scene.peer()).endpoint("shop", ask);
+    let two = start(two).await;
+    let prices = scene.builder("prices");
+    let prices = start(prices.endpoint("prices", |e| e.handle(answer))).await;
+    let ask = |bus: Bus, n| async move { bus.request::<Answered>(Do { n }).within(LONG).await };
+    for n in 1..=10 {
+        let answers = tokio::join!(ask(one.bus(), n), ask(two.bus(), n + 100));
+        assert_eq!(answers.0.expect("it is answered").n, n * 2);
+        assert_eq!(answers.1.expect("it is answered").n, (n + 100) * 2);
+    }
+    for host in [prices, one, two] {
+        stop(host).await;
+    }
+    assert_eq!(scene.log.lines().len(), 20);
+}
+
+pub async fn who_asks_is_told_why_there_is_no_answer(scene: Scene) {
+    let host = both(&scene, |e| e.handle(refuse).retry(quick_retry())).await;
+    let asked = host
+        .bus()
+        .request::<Answered>(Do { n: 7 })
+        .within(LONG)
+        .await;
+    match asked {
+        Err(RequestError::Failed(failed)) => {
+            assert_eq!(failed.reason, "terminal");
+            assert_eq!(failed.message_type, "test.do");
+            assert!(failed.error.contains("7 cannot be"), "{}", failed.error);
+        }
+        other => panic!("a failure was answered {other:?}"),
+    }
+    assert_eq!(scene.dead_letters(1).await.len(), 1);
+    stop(host).await;
+}
+
+/// Nothing is lost without a word: the answer is counted.
+pub async fn an_answer_that_comes_too_late_is_counted(scene: Scene) {
+    let host = both(&scene, |e| {
+        e.handle(async |command: Do| {
+            tokio::time::sleep(SHORT * 4).await;
+            Answered { n: command.n }
+        })
+    })
+    .await;
+    let asked = host
+        .bus()
+        .request::<Answered>(Do { n: 1 })
+        .within(SHORT)
+        .await;
+    match asked {
+        Err(error @ RequestError::TimedOut { .. }) => {
+            assert!(error.to_string().contains("within 100ms"), "{error}");
+        }
+        other => panic!("a slow answer was answered {other:?}"),
+    }
+    late_answers(&host).await;
+    scene.quiet().await;
+    stop(host).await;
+}
+
+/// An HTTP call that is made again: the command is sent once, and both calls get its answer.
+pub async fn a_question_that_is_asked_twice_is_sent_once(scene: Scene) {
+    let host = both(&scene, |e| {
+        e.handle(async |command: Do, log: State<Log>| {
+            log.add("asked");
+            tokio::time::sleep(SHORT * 3).await;
+            Answered { n: command.n }
+        })
+    })
+    .await;
+    let (bus, id) = (host.bus(), MessageId::new());
+    let ask = || {
+        bus.request::<Answered>(Do { n: 3 })
+            .with_id(id)
+            .within(LONG)
+    };
+    let (first, second) = tokio::join!(ask(), ask());
+    assert_eq!(first.expect("it is answered").n, 3);
+    assert_eq!(second.expect("it is answered").n, 3);
+    stop(host).await;
+    assert_eq!(scene.log.count("asked"), 1);
+}
+
+pub async fn a_question_whose_answers_nobody_takes_is_not_asked(scene: Scene) {
+    let host = scene.host("prices", |e| e.handle(answer)).await;
+    let asked = host
+        .bus()
+        .request::<Answered>(Do { n: 1 })
+        .within(LONG)
+        .await;
+    match asked {
+        Err(RequestError::Bus(error @ BusError::NoAnswers { .. })) => {
+            let error = error.to_string();
+            assert!(error.contains("`test.answered`") && error.contains(".answers::<"));
+        }
+        other => panic!("a question without an endpoint for answers was answered {other:?}"),
+    }
+    scene.quiet().await;
+    stop(host).await;
+    assert!(scene.log.lines().is_empty());
+}
