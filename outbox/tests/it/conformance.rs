@@ -23,6 +23,27 @@ mod sqlite {
 
         sagabus_testkit::bus_suite!(fresh);
     }
+
+    mod as_a_transport {
+        use std::sync::Arc;
+
+        use sagabus_testkit::transport::{DatabaseTransport, Skippable, TransportUnderTest};
+
+        use super::fresh;
+
+        async fn transport() -> Option<TransportUnderTest> {
+            let test = fresh().await?;
+            let ours = DatabaseTransport::new(Arc::clone(&test.store));
+            let theirs = DatabaseTransport::new(Arc::clone(&test.peer));
+            let transport = TransportUnderTest::new(ours, theirs).keeping(test);
+            Some(transport.lacking([Skippable::TellsStoresApart]))
+        }
+
+        sagabus_testkit::transport_suite!(
+            transport,
+            may_skip: [TellsStoresApart, CutsConnections, Nacks, CutsBeforeConfirm]
+        );
+    }
 }
 
 #[cfg(feature = "postgres")]
@@ -44,5 +65,26 @@ mod postgres {
         use super::fresh;
 
         sagabus_testkit::bus_suite!(fresh);
+    }
+
+    mod as_a_transport {
+        use std::sync::Arc;
+
+        use sagabus_testkit::transport::{DatabaseTransport, Skippable, TransportUnderTest};
+
+        use super::fresh;
+
+        async fn transport() -> Option<TransportUnderTest> {
+            let test = fresh().await?;
+            let ours = DatabaseTransport::new(Arc::clone(&test.store));
+            let theirs = DatabaseTransport::new(Arc::clone(&test.peer));
+            let transport = TransportUnderTest::new(ours, theirs).keeping(test);
+            Some(transport.lacking([Skippable::TellsStoresApart]))
+        }
+
+        sagabus_testkit::transport_suite!(
+            transport,
+            may_skip: [TellsStoresApart, CutsConnections, Nacks, CutsBeforeConfirm]
+        );
     }
 }

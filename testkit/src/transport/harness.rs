@@ -32,6 +32,7 @@ pub struct Harness {
     pub peer: Arc<dyn Transport>,
     /// The store that owns the endpoints.
     pub store: StoreId,
+    lacks: Vec<Skippable>,
     breakable: Option<Arc<dyn Breakable>>,
     allowed: Allowed,
     name: String,
@@ -58,6 +59,7 @@ impl Harness {
             transport: test.transport,
             peer: test.peer,
             store: StoreId::new(),
+            lacks: test.lacks,
             breakable: test.breakable,
             allowed,
             name: name.to_owned(),
@@ -78,11 +80,12 @@ impl Harness {
             Skippable::OrderedPublish => capabilities.ordered_publish,
             Skippable::CountsRedeliveries => capabilities.counts_redeliveries,
             Skippable::OrdersByKey => capabilities.order == Order::PerKey,
+            Skippable::TellsStoresApart => true,
             Skippable::CutsConnections => self.breakable.is_some(),
             // Known when it is tried.
             Skippable::Nacks | Skippable::CutsBeforeConfirm => self.breakable.is_some(),
         };
-        does || self.skip(what)
+        (does && !self.lacks.contains(&what)) || self.skip(what)
     }
 
     /// Prints that something is skipped and returns false.

@@ -2,6 +2,7 @@
 //! [`Transport`](sagabus_core::Transport) mean, executable.
 
 mod under_test;
+mod database;
 mod harness;
 mod suite;
 // The behaviours, by area.
@@ -13,6 +14,7 @@ pub mod owners;
 pub mod traffic;
 pub mod faults;
 
+pub use database::DatabaseTransport;
 pub use harness::Harness;
 pub use suite::{BEHAVIOURS, Behaviour};
 pub use under_test::{Allowed, Breakable, Skippable, TransportUnderTest, run, unavailable};

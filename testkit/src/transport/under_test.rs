@@ -21,6 +21,8 @@ pub struct TransportUnderTest {
     pub transport: Arc<dyn Transport>,
     /// The same broker, as another process reaches it.
     pub peer: Arc<dyn Transport>,
+    /// What this broker does not do, beside what its capabilities say.
+    pub lacks: Vec<Skippable>,
     /// How to break the broker, where that is possible.
     pub breakable: Option<Arc<dyn Breakable>>,
     /// What must live as long as the transport.
@@ -41,9 +43,17 @@ impl TransportUnderTest {
         Self {
             transport: Arc::new(transport),
             peer: Arc::new(peer),
+            lacks: Vec::new(),
             breakable: None,
             keep: None,
         }
+    }
+
+    /// Says what this broker does not do.
+    #[must_use]
+    pub fn lacking(mut self, lacks: impl IntoIterator<Item = Skippable>) -> Self {
+        self.lacks.extend(lacks);
+        self
     }
 
     /// Says how the broker is broken.
@@ -87,6 +97,8 @@ pub enum Skippable {
     CountsRedeliveries,
     /// `order` is per key.
     OrdersByKey,
+    /// It tells stores apart that share its endpoints: a database that is the bus has one.
+    TellsStoresApart,
     /// The suite can cut connections.
     CutsConnections,
     /// The suite can have a publication refused.
