@@ -98,6 +98,13 @@ impl AmqpProxy {
         url.replacen(&place, &self.address.to_string(), 1)
     }
 
+    /// Leads to another server, and cuts the connections that there are: what stands before a
+    /// cluster does so when a node is lost.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *lock(&self.shared.server) = server;
+        self.cut();
+    }
+
     /// Changes what is done with connections.
     pub fn set(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);

@@ -37,17 +37,45 @@ impl RabbitMqBroker {
             crate::service::skip(&format!("{SCRIPT} is not set: no broker to kill"));
             return None;
         };
+        let broker = Self::named(script, free_port());
+        broker.restart();
+        Some(broker)
+    }
+
+    /// Starts a cluster of three; `None`, with a word, where there is nothing to make one of.
+    ///
+    /// # Panics
+    /// When a node does not start or join.
+    pub fn start_three() -> Option<Vec<Self>> {
+        let first = Self::start()?;
+        let mut nodes = vec![first];
+        for _ in 0..2 {
+            // One `epmd` for all: by it they find each other.
+            let node = Self::named(nodes[0].script.clone(), nodes[0].epmd);
+            node.restart();
+            node.control(&["stop_app"]);
+            node.control(&["join_cluster", &nodes[0].node()]);
+            node.control(&["start_app"]);
+            nodes.push(node);
+        }
+        Some(nodes)
+    }
+
+    fn named(script: String, epmd: u16) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let broker = Self {
+        Self {
             script,
             name: format!("sagabus-rabbitmq-test-{}-{number}", std::process::id()),
             port: free_port(),
             distribution: free_port(),
-            epmd: free_port(),
-        };
-        broker.restart();
-        Some(broker)
+            epmd,
+        }
+    }
+
+    /// Returns its name as a node.
+    pub fn node(&self) -> String {
+        format!("{}@localhost", self.name)
     }
 
     /// Returns its URL.

@@ -2,6 +2,7 @@
 //! happens twice, nothing is invented.
 
 mod broker_killed;
+mod node_killed;
 mod cut;
 
 use std::time::Duration;
