@@ -134,6 +134,29 @@ impl RabbitMqBroker {
         said
     }
 
+    /// Lets it speak TLS on a port more, with this certificate and its PKCS #8 key, both in DER;
+    /// returns the port.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn listen_tls(&self, certificate: &[u8], key: &[u8]) -> u16 {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let port = free_port();
+        let said = self.control(&[
+            "eval",
+            &format!(
+                "{{ok, _}} = application:ensure_all_started(ssl), \
+                 rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}}}, \
+                 [{{cert, binary:decode_hex(<<\"{}\">>)}}, \
+                 {{key, {{'PrivateKeyInfo', binary:decode_hex(<<\"{}\">>)}}}}], 2).",
+                hex(certificate),
+                hex(key)
+            ),
+        ]);
+        assert!(said.contains("ok"), "no listener: {said}");
+        port
+    }
+
     /// Says hello, and is asked back which mechanisms we know: then log-ins are taken.
     fn greets(&self) -> bool {
         let greet = || -> std::io::Result<u8> {

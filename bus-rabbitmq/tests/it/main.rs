@@ -10,5 +10,6 @@ mod foreign;
 mod python;
 // What goes wrong.
 mod refused;
+mod tls;
 mod outages;
 mod secret;
