@@ -1,4 +1,8 @@
 //! One handler: a message goes into a SQLite file and is handled once. Needs nothing else.
+//!
+//! ```text
+//! hello, world
+//! ```
 
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,11 @@
 //! A state machine: one turnstile per gate, moved by coins and by time.
+//!
+//! ```text
+//! north opened, 1 coin(s)
+//! north locked, 1 coin(s)
+//! north opened, 2 coin(s)
+//! north closed, 2 coin(s)
+//! ```
 
 use sagabus::memory::MemoryStore;
 use sagabus::prelude::*;

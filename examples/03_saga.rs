@@ -1,5 +1,11 @@
 //! A handler-per-message saga: a parcel is shipped when its order is paid and packed, whichever
 //! comes first, and packed within a moment.
+//!
+//! ```text
+//! order 1 is on its way
+//! order 2 is not packed yet
+//! order 2 is on its way
+//! ```
 
 use sagabus::memory::MemoryStore;
 use sagabus::prelude::*;

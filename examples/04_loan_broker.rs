@@ -1,7 +1,12 @@
 //! A loan broker as a state machine: three banks are asked, two offers within a moment are enough,
 //! one refusal ends it.
+//!
+//! ```text
+//! Ada: granted at 3 %
+//! Bob: too few answers
+//! Eve: refused
+//! ```
 
-use sagabus::memory::MemoryStore;
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -65,7 +70,7 @@ fn loan_broker() -> StateMachine<Loan> {
                     rates: Vec::new(),
                 })
                 .send_each(banks)
-                .schedule("patience", 200.millis(), |l, _| TimeIsUp {
+                .schedule("patience", 1.secs(), |l, _| TimeIsUp {
                     applicant: l.applicant.clone(),
                 })
                 .transition_to(Stage::Asking),
@@ -120,9 +125,13 @@ async fn show(event: Decided, seen: State<mpsc::Sender<String>>) -> Result {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let folder = std::env::temp_dir().join(format!("sagabus-loans-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let store = SqliteStore::open(folder.join("loans.db")).await?;
+    store.migrate().await?;
     let (sender, mut seen) = mpsc::channel::<String>(8);
     let host = Host::builder("broker")
-        .store(MemoryStore::new())
+        .store(store)
         .state(sender)
         .endpoint("loans", |e| e.machine(loan_broker()))
         .endpoint("banks", |e| e.handle(check_credit))
@@ -140,5 +149,6 @@ async fn main() -> anyhow::Result<()> {
         assert_eq!(next().await, decision);
     }
     host.stop(5.secs()).await;
+    std::fs::remove_dir_all(&folder)?;
     Ok(())
 }

@@ -1,7 +1,17 @@
 //! A trip is booked leg by leg; where one cannot be, what was booked is cancelled in reverse order.
+//!
+//! ```text
+//! booked train
+//! booked ship
+//! trip 0 is booked
+//! booked train
+//! booked ship
+//! cancelled ship
+//! cancelled train
+//! trip 1 is cancelled
+//! ```
 
 use sagabus::machine::{Closed, NotStarted, Open, When};
-use sagabus::memory::MemoryStore;
 use sagabus::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -143,9 +153,13 @@ async fn show(event: Told, seen: State<mpsc::Sender<String>>) -> Result {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let folder = std::env::temp_dir().join(format!("sagabus-travel-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let store = SqliteStore::open(folder.join("travel.db")).await?;
+    store.migrate().await?;
     let (sender, mut seen) = mpsc::channel::<String>(8);
     let host = Host::builder("travel")
-        .store(MemoryStore::new())
+        .store(store)
         .state(sender)
         .endpoint("trips", |e| e.machine(trips()))
         .endpoint("legs", |e| e.handle(book).handle(cancel))
@@ -178,5 +192,6 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     host.stop(5.secs()).await;
+    std::fs::remove_dir_all(&folder)?;
     Ok(())
 }

@@ -38,22 +38,22 @@ impl Drop for Folder {
     }
 }
 
-/// The demo's program, which `cargo test` builds beside this one.
-fn program() -> PathBuf {
+/// An example's program, which `cargo test` builds beside this one.
+pub(crate) fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("a test knows where it is");
     let profile = tests.parent().and_then(Path::parent);
-    let program = profile.map(|profile| profile.join("examples/orders"));
+    let program = profile.map(|profile| profile.join("examples").join(name));
     let program = program.expect("tests are in `target/<profile>/deps`");
     assert!(
         program.exists(),
-        "{} is missing; build it: cargo build --example orders",
+        "{} is missing; build it: cargo build --example {name}",
         program.display()
     );
     program
 }
 
 fn demo(folder: &Folder, options: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = Command::new(program("orders"));
     command.arg("--folder").arg(&folder.0).args(options);
     command.kill_on_drop(true);
     command

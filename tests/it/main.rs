@@ -5,6 +5,8 @@
 mod databases;
 #[cfg(all(unix, feature = "sqlite"))]
 mod demo;
+#[cfg(all(unix, feature = "sqlite"))]
+mod examples;
 // Runs on both stores.
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod killed;

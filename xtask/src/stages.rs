@@ -61,48 +61,6 @@ pub(crate) const STAGES: &[Stage] = &[
         what: "examples compile and their tests pass",
     },
     Stage {
-        name: "hello",
-        command: Call::Program(&["run", "--quiet", "--all-features", "--example", "01_hello"]),
-        what: "the first example runs to its assertion",
-    },
-    Stage {
-        name: "machine",
-        command: Call::Program(&[
-            "run",
-            "--quiet",
-            "--all-features",
-            "--example",
-            "02_state_machine",
-        ]),
-        what: "the state machine's example runs to its assertion",
-    },
-    Stage {
-        name: "saga",
-        command: Call::Program(&["run", "--quiet", "--all-features", "--example", "03_saga"]),
-        what: "the saga's example runs to its assertion",
-    },
-    Stage {
-        name: "loan",
-        command: Call::Program(&[
-            "run",
-            "--quiet",
-            "--all-features",
-            "--example",
-            "04_loan_broker",
-        ]),
-        what: "the loan broker's example runs to its assertion",
-    },
-    Stage {
-        name: "trip",
-        command: Call::Program(&["run", "--quiet", "--all-features", "--example", "05_trip"]),
-        what: "the trip's example runs to its assertion",
-    },
-    Stage {
-        name: "bank",
-        command: Call::Program(&["run", "--quiet", "--all-features", "--example", "06_bank"]),
-        what: "the bank's example runs to its assertion",
-    },
-    Stage {
         name: "docs",
         command: Call::Tests(&["--doc"]),
         what: "examples in the documentation",

@@ -1,0 +1,75 @@
+//! The examples: each prints what the text at its head says.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::demo::program;
+
+/// Many times what the slowest one takes on a quiet machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Returns the block of text at the head of an example.
+fn promised(source: &str) -> Vec<&str> {
+    let head = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let block = head.skip_while(|line| line.trim() != "```text").skip(1);
+    let block = block.map(str::trim);
+    block.take_while(|line| *line != "```").collect()
+}
+
+async fn prints_what_it_promises(name: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/{name}.rs"));
+    let source = std::fs::read_to_string(file).expect("the example is there");
+    let promised = promised(&source);
+    assert!(!promised.is_empty(), "{name} promises nothing");
+    let mut command = Command::new(program(name));
+    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = timeout(PATIENCE, run).await;
+    let output = output.expect("it ends in time").expect("it can be started");
+    let (out, err) = (&output.stdout, &output.stderr);
+    let (out, err) = (String::from_utf8_lossy(out), String::from_utf8_lossy(err));
+    assert!(output.status.success(), "{name}: {out}{err}");
+    assert_eq!(out.lines().collect::<Vec<_>>(), promised, "{name}: {err}");
+}
+
+/// A test for each example, so that one that fails is named.
+macro_rules! examples {
+    ($($test:ident $name:literal,)*) => {
+        $(#[tokio::test]
+        async fn $test() {
+            prints_what_it_promises($name).await;
+        })*
+
+        #[test]
+        fn every_numbered_example_is_checked() {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+            let files = std::fs::read_dir(folder).expect("there are examples");
+            let names = files.filter_map(|file| {
+                let name = file.expect("it can be listed").file_name();
+                let name = name.to_str()?.strip_suffix(".rs")?.to_owned();
+                name.starts_with(|c: char| c.is_ascii_digit()).then_some(name)
+            });
+            let mut names: Vec<_> = names.collect();
+            names.sort();
+            assert_eq!(names, [$($name),*]);
+        }
+    };
+}
+
+examples! {
+    a_message_is_handled "01_hello",
+    a_turnstile_turns "02_state_machine",
+    a_parcel_is_shipped "03_saga",
+    a_loan_is_decided "04_loan_broker",
+    a_loan_is_decided_by_a_saga "04_loan_broker_as_saga",
+    a_trip_is_booked_or_undone "05_trip",
+    an_account_is_never_overdrawn "06_bank",
+    a_sign_up_is_reminded "07_sign_up",
+    a_sign_up_is_reminded_by_a_saga "07_sign_up_as_saga",
+    a_newsletter_goes_on_after_a_kill "08_newsletter",
+    bulk_orders_are_joined "09_bulk_orders",
+    a_carrier_is_never_called_twice "10_logistics",
+}
