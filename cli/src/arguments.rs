@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::filter::DeadLetters;
+use crate::machines::Drawing;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -79,6 +80,9 @@ pub(crate) enum Noun {
     /// Named receivers and what they take.
     #[command(subcommand)]
     Endpoints(EndpointsVerb),
+    /// State machines, drawn as the hosts that run them described them.
+    #[command(subcommand)]
+    Machines(MachinesVerb),
     /// What hosts said of themselves: endpoints, handlers, machines.
     Describe {
         /// Only the latest host of this name.
@@ -267,6 +271,20 @@ pub(crate) enum EndpointsVerb {
         /// Only its subscription to this type.
         #[arg(long = "type", value_name = "TYPE")]
         message_type: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MachinesVerb {
+    /// List them, each version once.
+    List,
+    /// Draw one.
+    Show {
+        /// Its name, as `list` shows it.
+        name: String,
+        /// In which language.
+        #[arg(long, value_enum, default_value_t = Drawing::Mermaid)]
+        format: Drawing,
     },
 }
 

@@ -17,6 +17,7 @@ mod sagas;
 mod messages;
 mod hosts;
 mod endpoints;
+mod machines;
 mod migrate;
 mod audit;
 
@@ -62,6 +63,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Hosts => hosts::list(admin, about.now, &out).await,
         Noun::Describe { host } => hosts::describe(admin, host.as_deref(), &out).await,
         Noun::Endpoints(verb) => endpoints::run(admin, verb, operator, &out).await,
+        Noun::Machines(verb) => machines::run(admin, about.now, verb, &out).await,
         Noun::Audit(page) => audit::run(admin, about.now, page, &out).await,
         Noun::Migrate(_) => Ok(()),
     }

@@ -11,6 +11,7 @@ pub mod dead_letters;
 pub mod outbox;
 pub mod messages;
 pub mod endpoints;
+pub mod machines;
 pub mod shape;
 
 pub use error::OpsError;

@@ -13,6 +13,7 @@ use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{Attempt, InstanceStatus};
 use serde_json::{Map, Value, json};
 
+use crate::machines::DescribedMachine;
 use crate::messages::Biography;
 use crate::status::{Finding, Status, is_alive};
 
@@ -168,6 +169,20 @@ pub fn host(one: &StoredHost, now: Timestamp) -> Value {
         "started_at": time(one.started_at),
         "heartbeat_at": time(one.heartbeat_at),
         "definitions": one.definitions,
+    })
+}
+
+/// Shapes a machine with the hosts that described it.
+pub fn machine(one: &DescribedMachine) -> Value {
+    let hosts = one.hosts.iter();
+    json!({
+        "name": one.name,
+        "endpoint": one.endpoint,
+        "alive": one.alive,
+        "hosts": hosts
+            .map(|host| json!({ "id": host.id, "name": host.name, "heartbeat_at": time(host.heartbeat_at) }))
+            .collect::<Vec<_>>(),
+        "description": one.description,
     })
 }
 

@@ -25,6 +25,7 @@ fn the_commands_are_these() {
         "messages",
         "hosts",
         "endpoints",
+        "machines",
         "describe",
         "migrate",
         "audit",
@@ -36,6 +37,7 @@ fn the_commands_are_these() {
     assert_eq!(verbs(&["outbox"]), outbox);
     assert_eq!(verbs(&["sagas"]), ["list", "show"]);
     assert_eq!(verbs(&["messages"]), ["show"]);
+    assert_eq!(verbs(&["machines"]), ["list", "show"]);
     assert_eq!(verbs(&["endpoints"]), ["list", "remove"]);
 }
 

@@ -5,8 +5,10 @@
 )]
 
 mod scene;
+mod parcels;
 mod reading;
 mod changing;
 mod bad_input;
 mod help;
+mod machines;
 mod postgres;

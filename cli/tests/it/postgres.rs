@@ -7,6 +7,7 @@ use sagabus_outbox::PgStore;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
+use crate::parcels::{self, Release};
 use crate::scene::{self, Charge, Ship};
 
 /// Runs a statement on the server.
@@ -72,6 +73,9 @@ async fn what_works_on_a_file_works_on_a_server() {
     assert!(run(&["outbox", "discard", "--all", "--yes"]).contains("discarded 1 rows"));
     assert!(run(&["hosts"]).contains("shop"));
     assert!(run(&["describe"]).contains("endpoint payments"));
+    let host = parcels::host(store.clone(), Release::Current).await;
+    assert_eq!(run(&["machines", "show", "parcel"]), parcels::drawings()[0]);
+    assert!(host.stop(Duration::from_secs(10)).await);
     assert!(run(&["sagas", "list"]).contains("no such instances"));
     let audit = run(&["audit"]);
     assert_eq!(audit.lines().count(), 7, "{audit}");
