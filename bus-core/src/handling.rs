@@ -465,7 +465,7 @@ impl<'a> Case<'a> {
         match class {
             Class::Conflict => return self.excused(text),
             Class::RetryAfter(_) | Class::Elsewhere(..) => {
-                self.tries.excuse(&self.endpoint.host.name, text)
+                self.tries.excuse(&self.endpoint.host.name, text);
             }
             Class::Retry | Class::RetryAs(_) if is_paused => return self.held(),
             _ => self.tries.fail(&self.endpoint.host.name, text),

@@ -19,6 +19,9 @@ pub mod rabbitmq_broker;
 pub mod amqp_proxy;
 // Clients of another language.
 pub mod python;
+// Databases that fail.
+pub mod postgres_server;
+pub mod postgres_proxy;
 // Hosts on a store.
 pub mod bus;
 // Sagas and machines of a user's own.

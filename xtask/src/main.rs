@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask <services|test|check|bench>`.
+//! Developer commands: `cargo xtask <services|test|check|bench|chaos>`.
 //!
 //! Everything here is plain blocking code: it starts other programs, reads text and prints.
 //! Progress goes to standard error; results (`services env`, totals, tables) to standard output.
@@ -16,6 +16,7 @@ mod say;
 mod workspace;
 // The commands.
 mod bench;
+mod chaos;
 mod check;
 mod services;
 mod stages;
@@ -49,6 +50,8 @@ enum Commands {
     Test(test::Arguments),
     /// Run the bench program with the services up.
     Bench(bench::Arguments),
+    /// Kill and cut off services while money moves, and judge what is left.
+    Chaos(chaos::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Commands::Services(arguments) => services::run(arguments),
         Commands::Check(arguments) => check::run(&arguments),
         Commands::Bench(arguments) => bench::run(&arguments),
+        Commands::Chaos(arguments) => chaos::run(&arguments),
         Commands::Test(arguments) => test::run(&arguments),
     }
 }
@@ -91,6 +95,7 @@ mod tests {
     fn what_is_for_another_program_is_handed_on() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
         assert!(parse("xtask bench quick --rows 3").is_ok());
+        assert!(parse("xtask chaos --minutes 10 --seed 7").is_ok());
         assert!(parse("xtask test --only unit -- store --nocapture").is_ok());
         assert!(parse("xtask services up --source nowhere").is_err());
     }

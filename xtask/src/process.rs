@@ -209,6 +209,27 @@ fn drain(lines: &Receiver<String>, group: &Group, mut pass_on: impl FnMut(String
     }
 }
 
+/// A command with its environment as words for a shell.
+pub(crate) fn quoted(command: &Command) -> String {
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        let (name, value) = (name.to_str()?, value?.to_str()?);
+        Some(word(&format!("{name}={value}")))
+    });
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words = words.map(|one| word(&one.to_string_lossy()));
+    let all: Vec<String> = ["env".to_owned(), "-i".to_owned()]
+        .into_iter()
+        .chain(variables)
+        .chain(words)
+        .collect();
+    all.join(" ")
+}
+
+/// A word for a shell.
+pub(crate) fn word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

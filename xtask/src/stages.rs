@@ -56,6 +56,20 @@ pub(crate) const STAGES: &[Stage] = &[
         what: "conformance suites, crash and cross-crate tests on SQLite, PostgreSQL, RabbitMQ and Kafka",
     },
     Stage {
+        name: "chaos",
+        command: Call::Program(&[
+            "run",
+            "--quiet",
+            "--package",
+            "sagabus-chaos",
+            "--",
+            "run",
+            "--minutes",
+            "1.6",
+        ]),
+        what: "services killed, frozen and cut off for a short while lose, double and invent nothing",
+    },
+    Stage {
         name: "examples",
         command: Call::Tests(&["--examples"]),
         what: "examples compile and their tests pass",

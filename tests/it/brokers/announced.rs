@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{ALL, Broker, DISTINCT, Way, builder, site};
 use crate::databases::say;
-use crate::outage::proxy::Mode;
+use sagabus_testkit::postgres_proxy::Mode;
 
 #[derive(Event, Serialize, Deserialize)]
 #[message("announced.shipped")]

@@ -17,8 +17,8 @@ use crate::databases::{block_on, say};
 use crate::killed::child::postgres;
 use crate::killed::messages::StartTransfer;
 
-use super::proxy::Mode;
 use super::site::{Site, run, send};
+use sagabus_testkit::postgres_proxy::Mode;
 
 #[test]
 fn a_host_says_which_database_does_not_answer_and_starts_when_it_does() {

@@ -9,9 +9,8 @@ use sagabus::PgStore;
 
 use crate::databases::say;
 
-use super::proxy::{Cut, Director};
 use super::site::{Dice, History, Site, run, send};
-use super::wire::{Call, Door};
+use sagabus_testkit::postgres_proxy::{Call, Cut, Director, Door};
 
 /// Cuts of one kind, at most: enough is enough.
 const EACH_MAX: usize = 60;

@@ -13,9 +13,8 @@ use sagabus_testkit::wait::grow_older;
 
 use crate::databases::say;
 
-use super::proxy::{Cut, Director};
 use super::site::{Dice, History, Site, run, send};
-use super::wire::Call;
+use sagabus_testkit::postgres_proxy::{Call, Cut, Director};
 
 /// How many calls are frozen.
 const FROZEN: usize = 30;

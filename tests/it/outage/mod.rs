@@ -1,8 +1,6 @@
 //! The database goes away, does not answer, or answers when nobody listens any more: what was
 //! promised is kept, and nothing happens twice.
 
-mod wire;
-pub(crate) mod proxy;
 pub(crate) mod site;
 mod doubt;
 mod frozen;

@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 use crate::databases::say;
 
-use super::proxy::{Mode, Proxy};
 use super::site::{Site, run, send};
+use sagabus_testkit::postgres_proxy::{Mode, Proxy};
 
 /// How long a call may go without an answer.
 const CALL_MAX: Duration = Duration::from_millis(400);

@@ -17,8 +17,7 @@ use crate::killed::ledger::{judge, ledger_rows, prepare};
 use crate::killed::messages::StartTransfer;
 use crate::killed::plan::{Assignment, Database};
 
-use super::proxy::{Director, Proxy};
-use super::wire::Places;
+use sagabus_testkit::postgres_proxy::{Director, Places, Proxy};
 
 /// A database on the server.
 pub(crate) struct Site {

@@ -56,6 +56,10 @@ const ALLOWED: &[Allowed] = &[
         why: "measures real time and runs reference programs",
     },
     Allowed {
+        path: "chaos/",
+        why: "runs processes in real time",
+    },
+    Allowed {
         path: "testkit/",
         why: "plays brokers, crashes and slow handlers",
     },

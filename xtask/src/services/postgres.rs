@@ -21,6 +21,8 @@ use super::owned::Owned;
 use super::record::{Origin, Record};
 use super::service::{Request, Service, Source, free_port};
 use crate::fail::{Doing, Error, Result, fail};
+use crate::process::{quoted, word};
+use crate::workspace::cache_folder;
 use crate::{interrupt, process, say};
 
 /// The oldest version that the store supports.
@@ -32,6 +34,19 @@ const SETTINGS: &[(&str, &str)] = &[("max_connections", "200"), ("shared_buffers
 
 /// A free port can be taken by somebody else before the server has it.
 const TRIES: u32 = 3;
+
+/// What the script does where the programs are. A crash is what the server does without a word to
+/// its clients; the data stays as it is.
+const INSIDE: &str = r#"PATH=@PROGRAMS@:/usr/bin:/bin; cd /
+case $1 in
+make)
+    initdb -D "$2" -A trust -U postgres --no-locale -E UTF8 --no-sync --no-instructions >/dev/null &&
+    printf '%s\n' "listen_addresses = '127.0.0.1'" "unix_socket_directories = ''" "port = $3" \
+        "timezone = 'UTC'" "max_connections = 200" "shared_buffers = 128MB" >> "$2/postgresql.conf" ;;
+start) pg_ctl -D "$2" -w -t 60 -s -l "$2/server.log" start ;;
+crash) pg_ctl -D "$2" -m immediate -w -t 30 -s stop ;;
+remove) pg_ctl -D "$2" -m immediate -w -t 30 -s stop; rm -rf "$2" ;;
+esac"#;
 
 #[derive(Debug)]
 pub(crate) struct Postgres;
@@ -83,6 +98,12 @@ impl Service for Postgres {
             (Signal::KILL, Duration::from_secs(5)),
         ];
         STEPS
+    }
+
+    fn more_variables(&self) -> Vec<(&'static str, String)> {
+        let script = script().ok().filter(|script| script.is_file());
+        let told = |script: PathBuf| ("SAGABUS_POSTGRES_SCRIPT", script.display().to_string());
+        script.map(told).into_iter().collect()
     }
 
     fn start_locally(&self, request: &Request<'_>) -> Result<Record> {
@@ -206,12 +227,36 @@ impl Place {
         }
     }
 
+    /// Writes the script that runs servers here, for tests that make one fail.
+    fn write_script(&self) -> Result<()> {
+        let script = script()?;
+        let (data, _) = self.data("");
+        // Entered as for `initdb`, with a shell in its place.
+        let program = word(&self.programs.join("initdb").display().to_string());
+        let enter = quoted(&self.command("initdb")).replace(&program, "sh");
+        let inside = INSIDE.replace("@PROGRAMS@", &self.programs.display().to_string());
+        let text = format!(
+            "#!/bin/sh\n\
+             # Runs a PostgreSQL server for tests; written by `cargo xtask`.\n\
+             # make NAME PORT | start NAME | crash NAME | remove NAME\n\
+             verb=$1; name=$2; shift 2\n\
+             exec {enter} -c {} sh \"$verb\" {}\"$name\" \"$@\"\n",
+            word(&inside),
+            word(&format!("{}/", data.display()).replace("//", "/")),
+        );
+        fs::write(&script, text).doing(format!("write {}", script.display()))
+    }
+
     fn origin(&self, process: Option<Owned>) -> Origin {
         match self.user {
             User::Inside(_) => Origin::Debian13 { process },
             User::Postgres | User::Ourselves => Origin::Host { process },
         }
     }
+}
+
+fn script() -> Result<PathBuf> {
+    Ok(cache_folder()?.join("postgres.sh"))
 }
 
 fn start(place: &Place, request: &Request<'_>) -> Result<Record> {
@@ -226,6 +271,7 @@ fn start(place: &Place, request: &Request<'_>) -> Result<Record> {
         kept: false,
     };
     (request.announce)(&record)?;
+    place.write_script()?;
     say::detail(format!(
         "{}: a new data folder in {}",
         record.version,

@@ -20,6 +20,7 @@ use super::owned::Owned;
 use super::record::{Origin, Record};
 use super::service::{Request, Service, Source, free_port};
 use crate::fail::{Doing, Error, Result, fail};
+use crate::process::{quoted, word};
 use crate::workspace::cache_folder;
 use crate::{interrupt, process, say};
 
@@ -233,26 +234,6 @@ impl Place {
 
 fn script() -> Result<PathBuf> {
     Ok(cache_folder()?.join("rabbitmq.sh"))
-}
-
-/// A command with its environment as words for a shell.
-fn quoted(command: &Command) -> String {
-    let variables = command.get_envs().filter_map(|(name, value)| {
-        let (name, value) = (name.to_str()?, value?.to_str()?);
-        Some(word(&format!("{name}={value}")))
-    });
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words = words.map(|one| word(&one.to_string_lossy()));
-    let all: Vec<String> = ["env".to_owned(), "-i".to_owned()]
-        .into_iter()
-        .chain(variables)
-        .chain(words)
-        .collect();
-    all.join(" ")
-}
-
-fn word(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// The version by the folder `rabbitmq_server-4.0.5`.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use sqlx::types::Uuid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use uuid::Uuid;
 
 /// By this the commit function for many units is known.
 const MANY: &str = "sagabus.commit_v1(";
@@ -74,7 +74,7 @@ pub(crate) async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) -> bool {
 
 /// Who commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
+pub enum Door {
     /// The committer, for a group.
     Group,
     /// The transaction of a handler's own SQL.
@@ -83,19 +83,20 @@ pub(crate) enum Door {
 
 /// A commit on its way.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
-    pub(crate) door: Door,
+pub struct Call {
+    /// Who commits.
+    pub door: Door,
     /// The messages that it answers.
-    pub(crate) handled: BTreeSet<Uuid>,
+    pub handled: BTreeSet<Uuid>,
 }
 
 /// Which argument of either commit function holds the messages that are handled, counted from 0.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Places {
+pub struct Places {
     /// An array of them.
-    pub(crate) many: usize,
+    pub many: usize,
     /// One, or null.
-    pub(crate) one: usize,
+    pub one: usize,
 }
 
 /// Which commit function a statement calls.

@@ -1,0 +1,151 @@
+//! The chaos runner: services that move money, killed, frozen and cut off by a seeded schedule on
+//! databases and brokers of its own, and a ledger that tells what was lost, doubled or invented.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runs processes in real time and owns no tasks of the engine"
+)]
+
+// The workload.
+mod messages;
+mod service;
+mod carrier;
+// What is done to it.
+mod dice;
+mod site;
+mod doubt;
+mod process;
+mod client;
+mod storm;
+// What came of it.
+mod records;
+mod judge;
+mod run;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::site::SetUp;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "sagabus-chaos",
+    about = "Kills services of sagabus while money moves"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the storm on each set-up, and judge.
+    Run(Arguments),
+    /// Be one host process of a set-up.
+    #[command(hide = true)]
+    Host(service::Arguments),
+}
+
+#[derive(Args, Debug)]
+struct Arguments {
+    /// Time of storm in all, shared by the set-ups.
+    #[arg(long, value_name = "MINUTES", default_value_t = 2.0)]
+    minutes: f64,
+    /// The schedule's seed; another one in every run where it is not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// These set-ups only.
+    #[arg(long, value_name = "SET-UP")]
+    only: Vec<SetUp>,
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime needs threads and a timer");
+    let done = runtime.block_on(async {
+        match Cli::parse().command {
+            Command::Run(arguments) => run_all(&arguments).await,
+            Command::Host(arguments) => service::run(arguments).await.map(|()| true),
+        }
+    });
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sagabus-chaos: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_all(arguments: &Arguments) -> Result<bool> {
+    let all = [
+        SetUp::Postgres,
+        SetUp::Sqlite,
+        SetUp::Rabbitmq,
+        SetUp::Kafka,
+    ];
+    let set_ups = if arguments.only.is_empty() {
+        all.to_vec()
+    } else {
+        arguments.only.clone()
+    };
+    let seed = arguments.seed.unwrap_or_else(|| {
+        let id = sagabus::MessageId::new().as_uuid().as_u128();
+        (id & 0xffff_ffff) as u64
+    });
+    let time = Duration::from_secs_f64(arguments.minutes * 60.0 / set_ups.len() as f64);
+    println!(
+        "seed {seed}, {:.0} s of storm on each set-up",
+        time.as_secs_f64()
+    );
+    let folder = folder(seed)?;
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for set_up in set_ups {
+        let logs = folder.join(format!("{set_up:?}").to_lowercase());
+        let is_good = match run::run(set_up, time, seed, &logs).await {
+            Ok(Some(outcome)) => {
+                report::show(&outcome);
+                outcome.is_good()
+            }
+            Ok(None) => {
+                skipped += 1;
+                continue;
+            }
+            Err(error) => {
+                println!("{set_up:?}: {error:?}");
+                false
+            }
+        };
+        if is_good {
+            passed += 1;
+            std::fs::remove_dir_all(&logs)?;
+        } else {
+            failed += 1;
+            println!(
+                "seed {seed}; the logs of this run are in {}",
+                logs.display()
+            );
+        }
+    }
+    if failed == 0 {
+        std::fs::remove_dir(&folder)?;
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    Ok(failed == 0)
+}
+
+fn folder(seed: u64) -> Result<PathBuf> {
+    let name = format!("sagabus-chaos-{}-{seed}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&folder)?;
+    Ok(folder)
+}

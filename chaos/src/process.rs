@@ -1,0 +1,158 @@
+//! The host processes: started, killed, stopped, told to go, and started again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::carrier::Carrier;
+use crate::service::{DEADLINE, Service};
+
+/// One replica of a service.
+#[derive(Debug)]
+pub(crate) struct Replica {
+    service: Service,
+    name: String,
+    database: String,
+    carrier: Option<Carrier>,
+    folder: PathBuf,
+    /// How often it was started.
+    lives: u32,
+    child: Option<Child>,
+}
+
+/// How a replica ended that was told to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    InTime,
+    TooLate,
+    Badly,
+}
+
+impl Replica {
+    pub(crate) fn new(
+        service: Service,
+        name: &str,
+        database: &str,
+        carrier: Option<&Carrier>,
+        folder: &Path,
+    ) -> Self {
+        Self {
+            service,
+            name: name.to_owned(),
+            database: database.to_owned(),
+            carrier: carrier.cloned(),
+            folder: folder.to_owned(),
+            lives: 0,
+            child: None,
+        }
+    }
+
+    /// Starts it, with a log of this life.
+    pub(crate) fn start(&mut self) -> Result<()> {
+        self.lives += 1;
+        let log = |kind| {
+            self.folder
+                .join(format!("{}-{}.{kind}", self.name, self.lives))
+        };
+        let file = |kind| File::create(log(kind)).context("a log can be written");
+        let this = std::env::current_exe().context("a program knows its own path")?;
+        let mut command = Command::new(this);
+        let service = match self.service {
+            Service::Transfers => "transfers",
+            Service::Accounts => "accounts",
+        };
+        command.args(["host", "--service", service, "--name", &self.name]);
+        command.args(["--database", &self.database]);
+        if let Some(carrier) = &self.carrier {
+            command.args(["--carrier", &carrier.told()]);
+        }
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command.stdout(file("out")?).stderr(file("err")?);
+        self.child = Some(
+            command
+                .spawn()
+                .context("this program can be started again")?,
+        );
+        Ok(())
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        let id = self.child.as_ref()?.id()?;
+        Pid::from_raw(i32::try_from(id).ok()?)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid() {
+            // One that ended by itself meanwhile is started again by whoever looks after it.
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Kills it where it stands.
+    pub(crate) async fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill().await; // One that ended by itself is as dead.
+        }
+    }
+
+    /// Stops it without its knowing.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Tells it to go and waits.
+    pub(crate) async fn terminate(&mut self) -> Gone {
+        let started = Instant::now();
+        self.signal(Signal::TERM);
+        let Some(mut child) = self.child.take() else {
+            return Gone::Badly;
+        };
+        let ended = tokio::time::timeout(DEADLINE * 2, child.wait()).await;
+        match ended {
+            Ok(Ok(status)) if !status.success() => Gone::Badly,
+            Ok(Ok(_)) if started.elapsed() <= DEADLINE => Gone::InTime,
+            _ => Gone::TooLate,
+        }
+    }
+
+    /// Says whether it ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        match &mut self.child {
+            Some(child) => !matches!(child.try_wait(), Ok(None)),
+            None => true,
+        }
+    }
+
+    /// Adds up what all its lives have said that they counted, by their last words.
+    pub(crate) fn counted(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for life in 1..=self.lives {
+            let path = self.folder.join(format!("{}-{life}.out", self.name));
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let mut lines = text.lines().rev();
+            let last = lines.find_map(|line| {
+                let said = line.strip_prefix("counted ")?;
+                serde_json::from_str::<BTreeMap<String, u64>>(said).ok()
+            });
+            for (name, value) in last.unwrap_or_default() {
+                *sums.entry(name).or_default() += value;
+            }
+        }
+        sums
+    }
+
+    pub(crate) fn lives(&self) -> u32 {
+        self.lives
+    }
+}

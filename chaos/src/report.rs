@@ -1,0 +1,55 @@
+//! The table at the end of a set-up.
+
+use crate::run::Outcome;
+
+/// Examples of one thing that is wrong.
+const EXAMPLES_MAX: usize = 5;
+/// What the hosts counted and is worth a line.
+const COUNTED: [&str; 9] = [
+    "committed",
+    "duplicates",
+    "conflicts",
+    "resubmitted",
+    "failed_attempts",
+    "postponed",
+    "handed_over",
+    "claimed",
+    "published",
+];
+
+/// Prints what was attempted, what came of it, what was done and what was counted.
+pub(crate) fn show(outcome: &Outcome) {
+    let verdict = &outcome.verdict;
+    let word = if outcome.is_good() { "ok" } else { "FAILED" };
+    println!("\n{:?}: {word}", outcome.set_up);
+    println!(
+        "  attempt {}, acknowledged {}, unknown {}, failed {}, recovered {}",
+        verdict.attempts, verdict.acknowledged, verdict.unknown, verdict.failed, verdict.recovered
+    );
+    println!(
+        "  effects {}, lost {}, duplicated {}, unexpected {}",
+        verdict.effects, verdict.lost, verdict.duplicated, verdict.unexpected
+    );
+    match outcome.quiet_after {
+        Some(time) => println!("  all done {:.1} s after the storm", time.as_secs_f64()),
+        None => println!("  NEVER DONE after the storm"),
+    }
+    for (what, times) in &outcome.faults {
+        println!("  {what}: {times}");
+    }
+    println!("  copies under a known identity: {}", outcome.copies);
+    println!("  lives of hosts: {}", outcome.lives);
+    let counted = COUNTED.iter().filter_map(|name| {
+        let value = outcome.counted.get(*name)?;
+        Some(format!("{name} {value}"))
+    });
+    let counted: Vec<_> = counted.collect();
+    println!("  counted at least: {}", counted.join(", "));
+    for (what, examples) in &verdict.wrong {
+        let shown = examples[..examples.len().min(EXAMPLES_MAX)].join("; ");
+        println!("  WRONG {what}: {} ({shown})", examples.len());
+    }
+    for what in &outcome.vacuous {
+        println!("  NEVER HAPPENED {what}");
+    }
+}

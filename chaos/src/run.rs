@@ -1,0 +1,173 @@
+//! One set-up from its start to its verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::client::{Client, Placed};
+use crate::judge::Verdict;
+use crate::messages::expected;
+use crate::process::Replica;
+use crate::records::Records;
+use crate::service::Service;
+use crate::site::{Engine, SetUp, Site};
+use crate::storm::Storm;
+
+/// Time for the first transfers, so that queues and groups are there before anything dies.
+const WARM_UP: Duration = Duration::from_secs(4);
+/// Within this everything has to be done when the storm is over.
+const QUIET_WITHIN: Duration = Duration::from_secs(90);
+const REPLICAS: [(Service, &str); 4] = [
+    (Service::Transfers, "transfers-1"),
+    (Service::Accounts, "accounts-1"),
+    (Service::Transfers, "transfers-2"),
+    (Service::Accounts, "accounts-2"),
+];
+
+/// What one set-up showed.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) set_up: SetUp,
+    pub(crate) verdict: Verdict,
+    /// What happened, and how often.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// What the hosts counted, by their last words.
+    pub(crate) counted: BTreeMap<String, u64>,
+    /// Copies under an identity that was sent before.
+    pub(crate) copies: u64,
+    pub(crate) lives: u32,
+    /// How long it took to do what was left; none: it was never done.
+    pub(crate) quiet_after: Option<Duration>,
+    /// What should have happened and did not.
+    pub(crate) vacuous: Vec<&'static str>,
+}
+
+impl Outcome {
+    pub(crate) fn is_good(&self) -> bool {
+        self.verdict.wrong.is_empty() && self.vacuous.is_empty() && self.quiet_after.is_some()
+    }
+}
+
+/// Runs one set-up; `None`, with a word, where there is nothing to make it of.
+pub(crate) async fn run(
+    set_up: SetUp,
+    time: Duration,
+    seed: u64,
+    folder: &Path,
+) -> Result<Option<Outcome>> {
+    std::fs::create_dir_all(folder).context("a folder for logs can be made")?;
+    let Some(mut site) = Site::open(set_up, folder, seed).await? else {
+        return Ok(None);
+    };
+    let database = site.database();
+    let carrier = site.carrier.clone();
+    let replica =
+        |(service, name)| Replica::new(service, name, &database, carrier.as_ref(), folder);
+    let mut replicas: Vec<_> = REPLICAS.map(replica).into();
+    for replica in &mut replicas {
+        replica.start()?;
+    }
+    let client = Client::start(&database, carrier.as_ref()).await?;
+    let (over, is_over) = watch::channel(false);
+    let placing = tokio::spawn(client.run(seed, is_over));
+    tokio::time::sleep(WARM_UP).await;
+    site.settle_broker();
+
+    let mut storm = Storm::new(&mut site, &mut replicas, seed);
+    storm.rage(time).await?;
+    over.send_replace(true);
+    let (client, placed) = placing.await.context("the client does not panic")?;
+    let quiet_after = until_quiet(&mut storm, &placed).await?;
+    storm.end().await;
+    let mut faults = std::mem::take(&mut storm.seen);
+    client.stop().await;
+
+    let records = Records::read(&site).await?;
+    if let Engine::Postgres { doubt, .. } = &site.engine {
+        let doubt: Arc<_> = Arc::clone(doubt);
+        faults.extend(doubt.seen());
+    }
+    let mut counted = BTreeMap::new();
+    for (name, value) in replicas.iter().flat_map(Replica::counted) {
+        *counted.entry(name).or_default() += value;
+    }
+    let verdict = Verdict::of(&placed, &records);
+    Ok(Some(Outcome {
+        set_up,
+        vacuous: vacuous(set_up, &faults, &counted, &placed),
+        verdict,
+        faults,
+        counted,
+        copies: placed.copies,
+        lives: replicas.iter().map(Replica::lives).sum(),
+        quiet_after,
+    }))
+}
+
+/// Waits until the ledger has all that it must have, and nothing waits.
+async fn until_quiet(storm: &mut Storm<'_>, placed: &Placed) -> Result<Option<Duration>> {
+    let started = Instant::now();
+    while started.elapsed() < QUIET_WITHIN {
+        storm.calm().await?;
+        let records = Records::read(storm.site).await?;
+        let there: BTreeSet<_> = records
+            .ledger
+            .iter()
+            .map(|(id, leg, _)| (*id, leg.as_str()))
+            .collect();
+        let is_done = |id: &i64| {
+            expected(*id)
+                .iter()
+                .all(|(leg, _)| there.contains(&(*id, *leg)))
+        };
+        let verdict = Verdict::of(placed, &records);
+        let is_quiet = verdict.wrong.is_empty() && records.outbox == 0;
+        if is_quiet && placed.acknowledged.iter().all(is_done) {
+            return Ok(Some(started.elapsed()));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(None)
+}
+
+/// Names what should have happened and did not: a run in which nothing goes wrong shows nothing.
+fn vacuous(
+    set_up: SetUp,
+    faults: &BTreeMap<&'static str, u64>,
+    counted: &BTreeMap<String, u64>,
+    placed: &Placed,
+) -> Vec<&'static str> {
+    let mut must = vec![
+        "hosts killed (SIGKILL)",
+        "hosts frozen beyond their leases (SIGSTOP)",
+    ];
+    if set_up != SetUp::Sqlite {
+        must.extend([
+            "database crashes (immediate)",
+            "connections ended by the server",
+            "times every connection to the database was cut",
+            "commit in doubt, had committed",
+            "commit in doubt, had not",
+        ]);
+    }
+    if matches!(set_up, SetUp::Rabbitmq | SetUp::Kafka) {
+        must.push("broker kills (SIGKILL)");
+    }
+    must.retain(|what| faults.get(what).copied().unwrap_or(0) == 0);
+    if counted.get("duplicates").copied().unwrap_or(0) == 0 && set_up != SetUp::Sqlite {
+        must.push("a duplicate that was recognised");
+    }
+    if placed.copies == 0 {
+        must.push("a copy under an identity that was sent before");
+    }
+    let placed_most = placed.acknowledged.len() as i64 * 100 >= placed.attempts * 95;
+    if !placed_most {
+        must.push("95 % of the transfers acknowledged");
+    }
+    must
+}
