@@ -16,7 +16,7 @@ use sagabus_core::clock::{self, Timestamp};
 use sagabus_core::error::TransportError;
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::transport::Health;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::RabbitMqConfig;
@@ -25,6 +25,10 @@ use crate::error::Failure;
 /// How often the state of a connection is looked at beside its events, which are only sent for
 /// some ways to end.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the broker may take to greet a process that was connected before, at first. The driver
+/// does not notice when a connection ends while it is made, so this is what such an end costs; it
+/// is doubled after each silence, up to `connect_timeout`, for a broker that is slow.
+const GREETING: Duration = Duration::from_secs(2);
 /// How long a goodbye may take.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
 
@@ -248,14 +252,21 @@ struct Supervisor {
 impl Supervisor {
     async fn run(self, lifecycle: Lifecycle) {
         let mut outage = Backoff::new(self.purpose);
+        let most = self.config.connect_timeout;
+        // Nothing is in a hurry before the first time.
+        let mut greeting = most;
         loop {
             let failure = tokio::select! {
                 biased;
                 () = lifecycle.draining() => return,
-                connected = self.connect() => match connected {
-                    Err(failure) => failure,
+                connected = self.connect(greeting) => match connected {
+                    Err(failure) => {
+                        greeting = (greeting * 2).min(most);
+                        failure
+                    }
                     Ok(connection) => {
                         outage.ended();
+                        greeting = GREETING.min(most);
                         match self.keep(connection, &lifecycle).await {
                             Some(failure) => failure,
                             None => return,
@@ -330,7 +341,7 @@ impl Supervisor {
         });
     }
 
-    async fn connect(&self) -> Result<Connection, Failure> {
+    async fn connect(&self, greeting: Duration) -> Result<Connection, Failure> {
         let most = self.config.connect_timeout;
         // The password is not in what the driver may log.
         let mut uri = self.uri.clone();
@@ -349,6 +360,8 @@ impl Supervisor {
         };
         let runtime = lapin::runtime::default_runtime()
             .map_err(|error| Failure::connecting(&self.uri, &error))?;
+        let opened = Arc::new(Notify::new());
+        let is_open = Arc::clone(&opened);
         let open = Connection::connector(
             uri,
             runtime,
@@ -357,14 +370,23 @@ impl Supervisor {
                 let opening = uri.connect_with_config_async(tls.as_ref(), &runtime);
                 let opened = timeout(most, opening).await;
                 let timed_out = || std::io::Error::from(std::io::ErrorKind::TimedOut);
-                Ok(opened.map_err(|_| timed_out())??)
+                let stream = opened.map_err(|_| timed_out())??;
+                is_open.notify_one();
+                Ok(stream)
             },
             properties,
         );
-        match timeout(most, open).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Failure::connecting(&self.uri, &error)),
-            Err(_) => Err(Failure::timed_out(&self.uri, most)),
+        let silent = async {
+            opened.notified().await;
+            tokio::time::sleep(greeting).await;
+        };
+        tokio::select! {
+            connected = timeout(most, open) => match connected {
+                Ok(Ok(connection)) => Ok(connection),
+                Ok(Err(error)) => Err(Failure::connecting(&self.uri, &error)),
+                Err(_) => Err(Failure::timed_out(&self.uri, most)),
+            },
+            () = silent => Err(Failure::timed_out(&self.uri, greeting)),
         }
     }
 }

@@ -44,6 +44,8 @@ struct Shared {
     cuts: watch::Sender<u64>,
     /// Cut before the confirm of the next publication to this exchange.
     unconfirmed: Mutex<Option<String>>,
+    /// How many frames of the server the next connection gets before it is cut.
+    brief: Mutex<Option<u32>>,
     /// Acks of clients to lose, each with its connection.
     lost_acks: AtomicU64,
     fired: AtomicU64,
@@ -77,6 +79,7 @@ impl AmqpProxy {
             mode: watch::Sender::new(Mode::Pass),
             cuts: watch::Sender::new(0),
             unconfirmed: Mutex::default(),
+            brief: Mutex::default(),
             lost_acks: AtomicU64::new(0),
             fired: AtomicU64::new(0),
         });
@@ -121,6 +124,12 @@ impl AmqpProxy {
     /// Loses the next acks of clients, each together with its connection.
     pub fn lose_acks(&self, count: u64) {
         self.shared.lost_acks.store(count, Ordering::SeqCst);
+    }
+
+    /// Cuts the next connection when it has had this many frames of the server: while it is made,
+    /// or soon after.
+    pub fn cut_next_after(&self, frames: u32) {
+        *lock(&self.shared.brief) = Some(frames);
     }
 
     /// Counts the faults that happened, cuts on command aside.
@@ -245,7 +254,16 @@ async fn answers(
     shared: &Shared,
     deaf: &Mutex<Option<[u8; 2]>>,
 ) {
-    while let Some(frame) = read(&mut from).await {
+    let mut brief = lock(&shared.brief).take();
+    loop {
+        if brief == Some(0) {
+            shared.fired.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+        brief = brief.map(|frames| frames - 1);
+        let Some(frame) = read(&mut from).await else {
+            return;
+        };
         let is_confirm = starts_with(&frame, ACK) || starts_with(&frame, NACK);
         if is_confirm && *lock(deaf) == Some([frame[1], frame[2]]) {
             shared.fired.fetch_add(1, Ordering::SeqCst);

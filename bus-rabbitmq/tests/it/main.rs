@@ -12,4 +12,5 @@ mod python;
 mod refused;
 mod tls;
 mod outages;
+mod handshakes;
 mod secret;
