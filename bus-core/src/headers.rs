@@ -1,6 +1,7 @@
 //! The string map that travels beside a body, and every header that we know.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -148,8 +149,26 @@ impl Headers {
 impl<N: Into<Cow<'static, str>>, V: Into<String>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
         let mut map = Self::new();
+        // Names by their places, once there are more than a message may have: whoever sends very
+        // many must not make us compare each with each.
+        let mut places: HashMap<Cow<'static, str>, usize> = HashMap::new();
         for (name, value) in headers {
-            map.set(name, value);
+            let (name, value) = (name.into(), value.into());
+            if map.0.len() < COUNT_MAX {
+                map.set(name, value);
+                continue;
+            }
+            if places.is_empty() {
+                let known = map.0.iter().enumerate();
+                places.extend(known.map(|(at, (name, _))| (name.clone(), at)));
+            }
+            match places.get(&name) {
+                Some(at) => map.0[*at].1 = value,
+                None => {
+                    places.insert(name.clone(), map.0.len());
+                    map.0.push((name, value));
+                }
+            }
         }
         map
     }

@@ -156,18 +156,19 @@ pub fn read(
     } = received;
     let mut is_ours = false;
     let mut attributes = Attributes::default();
-    let mut map = Headers::with_capacity(pairs.len());
-    for (name, value) in pairs {
-        match binding.attribute(&name) {
-            Some(attribute) => match attributes.place(attribute) {
-                Some(place) => *place = Some(value),
-                None if attribute == "specversion" => {}
-                None => map.set(extension(attribute, name.clone()), value),
-            },
-            None if name == MARK => is_ours = true,
-            None => map.set(headers::known_name(name), value),
+    let own = pairs.into_iter().filter_map(|(name, value)| {
+        let Some(attribute) = binding.attribute(&name) else {
+            is_ours |= name == MARK;
+            return (name != MARK).then(|| (headers::known_name(name), value));
+        };
+        match attributes.place(attribute) {
+            Some(place) => *place = Some(value),
+            None if attribute == "specversion" => {}
+            None => return Some((extension(attribute, name.clone()), value)),
         }
-    }
+        None
+    });
+    let mut map: Headers = own.collect();
     let foreign_type = native.message_type.clone();
     let id = identity(&attributes, &native, is_ours).unwrap_or_else(nameless);
     let message_type = attributes.message_type.take().or(foreign_type);

@@ -2,4 +2,5 @@
 
 mod build;
 mod conformance;
+mod hostile;
 mod memory_store;
