@@ -118,6 +118,7 @@ async fn run_all(arguments: &Arguments) -> Result<bool> {
             }
             Ok(None) => {
                 skipped += 1;
+                std::fs::remove_dir_all(&logs)?;
                 continue;
             }
             Err(error) => {
