@@ -39,7 +39,7 @@ pub use sagabus_core::{
 // What a backend implements.
 pub use sagabus_core::{
     Capabilities, Delivery, Health, Outcome, Reason, Source, Store, StoreError, Transport,
-    TransportError, UnitOfWork, store, transport, unit_of_work,
+    TransportError, UnitOfWork, backlog, store, transport, unit_of_work,
 };
 // Backends.
 pub use sagabus_core::memory;

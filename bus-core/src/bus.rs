@@ -18,6 +18,7 @@ use crate::error::{BusError, CodecError};
 use crate::headers;
 use crate::id::MessageId;
 use crate::message::{Command, Event, Message};
+use crate::overload::Overload;
 use crate::unit_of_work::UnitOfWork;
 
 tokio::task_local! {
@@ -46,6 +47,7 @@ pub(crate) struct Running {
     pub(crate) committer: CommitterHandle,
     pub(crate) facts: Arc<HostFacts>,
     pub(crate) announcer: Announcer,
+    pub(crate) overload: Arc<Overload>,
 }
 
 impl Bus {
@@ -105,8 +107,8 @@ impl Bus {
     /// cannot be reached.
     ///
     /// # Errors
-    /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Store`] when the
-    /// database refused, [`BusError::CommitUnknown`] when the host was stopped meanwhile.
+    /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Overloaded`] where the host
+    /// has a limit, [`BusError::Store`] when the database refused, [`BusError::CommitUnknown`] when the host was stopped meanwhile.
     ///
     /// # Cancel safety
     /// A dropped call may or may not have sent.
@@ -150,9 +152,11 @@ impl Bus {
     /// Returns the committer of the running host, for the doors that commit with user rows.
     ///
     /// # Errors
-    /// [`BusError::InsideHandler`], [`BusError::NotRunning`].
+    /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Overloaded`].
     pub fn engine(&self) -> Result<CommitterHandle, BusError> {
-        self.running().map(|running| running.committer)
+        let running = self.running()?;
+        running.overload.check()?;
+        Ok(running.committer)
     }
 
     pub(crate) fn open(&self, running: Running) {

@@ -17,6 +17,7 @@ use crate::faults::{self, Point};
 use crate::gate::{Gate, Turn};
 use crate::handler::{Decoded, Subscriber};
 use crate::id::InstanceId;
+use crate::inflow::Inflow;
 use crate::intake::{Arrival, InHand};
 use crate::job::{Dispatched, Job};
 use crate::lifecycle::Lifecycle;
@@ -59,6 +60,8 @@ pub(crate) struct Endpoint {
     pub(crate) lifecycle: Lifecycle,
     /// What every try passes.
     pub(crate) gate: Arc<Gate>,
+    /// What a broker's messages wait for.
+    pub(crate) inflow: Arc<Inflow>,
 }
 
 /// Handles one message to its end: committed and acked, written down for later, or a dead letter.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::endpoint::EndpointName;
 use crate::gate::Gate;
+use crate::inflow::Inflow;
 use crate::intake::Intake;
 
 /// How an endpoint is doing in this host.
@@ -35,6 +36,11 @@ pub enum Flow {
         /// How often one message was tried since.
         probes: u64,
     },
+    /// Too many messages wait in the database: those are tried, and the broker keeps the others.
+    Full {
+        /// How many, when it was last measured; no more are counted than the endpoint may have.
+        rows: u64,
+    },
 }
 
 /// What is asked about one endpoint that runs.
@@ -43,17 +49,22 @@ pub(crate) struct Watched {
     pub(crate) endpoint: EndpointName,
     pub(crate) intake: Intake,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) inflow: Arc<Inflow>,
 }
 
 impl Watched {
     /// Says how the endpoint is doing.
     pub(crate) fn health(&self) -> EndpointHealth {
         let capacity = self.intake.capacity();
-        let flow = self.gate.pause().map_or(Flow::Open, |pause| Flow::Probing {
-            since: pause.since,
-            error: pause.error,
-            probes: pause.probes,
-        });
+        let flow = match (self.gate.pause(), self.inflow.excess()) {
+            (Some(pause), _) => Flow::Probing {
+                since: pause.since,
+                error: pause.error,
+                probes: pause.probes,
+            },
+            (None, Some(rows)) => Flow::Full { rows },
+            (None, None) => Flow::Open,
+        };
         EndpointHealth {
             endpoint: self.endpoint.clone(),
             in_hand: capacity - self.intake.free().min(capacity),

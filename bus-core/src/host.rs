@@ -42,6 +42,7 @@ pub struct Host {
     pub(crate) lease: Duration,
     pub(crate) bus: Bus,
     pub(crate) announced: Vec<&'static str>,
+    pub(crate) overloaded_after: Option<Duration>,
 }
 
 impl Host {
@@ -58,6 +59,7 @@ impl Host {
             retention: Retention::default(),
             lease: Duration::from_secs(15),
             announced: Vec::new(),
+            overloaded_after: None,
         }
     }
 
@@ -217,6 +219,7 @@ pub struct HostBuilder {
     retention: Retention,
     lease: Duration,
     announced: Vec<&'static str>,
+    overloaded_after: Option<Duration>,
 }
 
 impl HostBuilder {
@@ -301,6 +304,14 @@ impl HostBuilder {
         self
     }
 
+    /// Refuses to send from outside of handlers ([`BusError::Overloaded`](crate::BusError)) while a
+    /// message of the outbox could have been taken for longer than this and was not. Default: never.
+    /// Measured every third of a lease; what handlers send is never refused.
+    pub fn overloaded_after(mut self, age: Duration) -> Self {
+        self.overloaded_after = Some(age);
+        self
+    }
+
     /// Checks everything that can be known without the database.
     ///
     /// # Errors
@@ -342,6 +353,7 @@ impl HostBuilder {
             lease: self.lease,
             bus: Bus::default(),
             announced: self.announced,
+            overloaded_after: self.overloaded_after,
         })
     }
 }

@@ -20,17 +20,20 @@ pub mod transports;
 pub mod wire;
 mod wire_time;
 mod question;
+pub mod backlog;
 pub mod store;
 pub mod admin;
 pub mod clock;
 pub mod duration;
 // The way out.
 pub mod bus;
+mod overload;
 pub mod announce;
 pub mod asking;
 pub mod route;
 // The way in.
 mod intake;
+mod inflow;
 mod claimer;
 mod receiver;
 mod lanes;

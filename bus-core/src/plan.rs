@@ -33,6 +33,7 @@ pub struct EndpointBuilder {
     deadline: Duration,
     history: History,
     breaker: Breaker,
+    rows_max: u32,
 }
 
 impl Default for EndpointBuilder {
@@ -51,6 +52,8 @@ impl Default for EndpointBuilder {
             deadline: Duration::from_secs(300),
             history: History::Kept,
             breaker: Breaker::default(),
+            // Forty times what it has in hand: hours of single failures, seconds of an outage.
+            rows_max: 10_000,
         }
     }
 }
@@ -161,6 +164,14 @@ impl EndpointBuilder {
         self
     }
 
+    /// Sets how many messages of a broker may wait in the database, for another try or behind
+    /// another one of their key, before the broker keeps the others. Default 10,000, over all hosts;
+    /// at least 1. Timers do not count. Without a broker there is no bound: the database is the bus.
+    pub fn taken_over_max(mut self, messages: u32) -> Self {
+        self.rows_max = messages.max(1);
+        self
+    }
+
     pub(crate) fn build(self, name: &str, given: &Given<'_>) -> Result<EndpointPlan, BuildError> {
         let endpoint = EndpointName::new(name)?;
         if let Some(error) = self.error {
@@ -205,6 +216,7 @@ impl EndpointBuilder {
             capacity: self.capacity,
             history: self.history,
             breaker: self.breaker,
+            rows_max: self.rows_max,
         })
     }
 }
@@ -230,6 +242,7 @@ pub(crate) struct EndpointPlan {
     pub(crate) capacity: usize,
     pub(crate) history: History,
     pub(crate) breaker: Breaker,
+    pub(crate) rows_max: u32,
 }
 
 impl EndpointPlan {
@@ -256,6 +269,7 @@ impl EndpointPlan {
                 "excuses": self.retry.excuses,
             },
             "breaker": { "messages": self.breaker.messages },
+            "taken_over_max": self.rows_max,
             "pipeline": self.pipeline.iter().map(|one| one.name()).collect::<Vec<_>>(),
             "handlers": handlers.collect::<Vec<_>>(),
             "definitions": self.definitions,

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::endpoint::Order;
 use crate::faults::{self, Point};
 use crate::handling::{self, Endpoint};
+use crate::inflow::Inflow;
 use crate::intake::{Arrival, Intake, Work};
 use crate::job::{self, Job};
 use crate::lanes::Lanes;
@@ -55,15 +56,16 @@ pub(crate) async fn run(
     }
 }
 
-/// Lets a broker's deliveries into an endpoint, as many as it has places for, until it is told to
-/// drain.
+/// Lets a broker's deliveries into an endpoint, as many as it has places for and while the database
+/// has not taken over too many, until it is told to drain.
 pub(crate) async fn receive(
     intake: Intake,
+    inflow: Arc<Inflow>,
     transport: TransportName,
     mut deliveries: BoxStream<'static, Delivery>,
     lifecycle: Lifecycle,
 ) {
-    loop {
+    while inflow.wait(&lifecycle).await.is_some() {
         // The message comes first: a place that waits for one would be lost to the endpoint's rows.
         let arrived = async {
             let mut delivery = deliveries.next().await?;

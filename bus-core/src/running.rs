@@ -23,9 +23,11 @@ use crate::handling::Endpoint;
 use crate::health::Watched;
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
+use crate::inflow::Inflow;
 use crate::intake::{InHand, Intake, Intakes};
 use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
+use crate::overload::Overload;
 use crate::plan::{EndpointPlan, History};
 use crate::receiver;
 use crate::relay;
@@ -33,7 +35,7 @@ use crate::route::Router;
 use crate::store::{Attached, EndpointSpec, Registration};
 use crate::transport::Transport;
 use crate::transports::{TransportName, Transports};
-use crate::upkeep;
+use crate::upkeep::{self, Bounds};
 
 /// How long a host that starts rides out a broker that is away. Short: whoever starts it by hand
 /// waits for the word that an address is wrong.
@@ -69,21 +71,24 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     for plan in host.endpoints {
         let (intake, works) = Intake::new(plan.capacity);
         intakes.insert(plan.spec.name.clone(), intake.clone());
+        let (reads, spec) = (plan.reads.clone(), plan.spec.clone());
+        let endpoint = parts.endpoint(plan)?;
         for (name, transport) in host.transports.each() {
-            if let Some(spec) = host.transports.share(name, &plan.reads, &plan.spec) {
+            if let Some(spec) = host.transports.share(name, &reads, &spec) {
                 shares.push(Share {
                     name: name.clone(),
                     transport: Arc::clone(transport),
                     spec,
                     intake: intake.clone(),
+                    inflow: Arc::clone(&endpoint.inflow),
                 });
             }
         }
-        let endpoint = parts.endpoint(plan)?;
         watched.push(Watched {
             endpoint: endpoint.name.clone(),
             intake: intake.clone(),
             gate: Arc::clone(&endpoint.gate),
+            inflow: Arc::clone(&endpoint.inflow),
         });
         receivers.push((endpoint, intake, works));
     }
@@ -102,7 +107,15 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         let running = receiver::run(Arc::new(endpoint), intake, works);
         lifecycle.spawn(running);
     }
-    start_upkeep(&parts, intakes, host_id, host.retention);
+    let overload = Arc::new(Overload::new(host.overloaded_after));
+    let bounded = watched.iter().filter(|_| !host.transports.is_empty());
+    let bounds = Bounds {
+        inflows: bounded
+            .map(|one| (one.endpoint.clone(), Arc::clone(&one.inflow)))
+            .collect(),
+        overload: Arc::clone(&overload),
+    };
+    start_upkeep(&parts, intakes, bounds, host_id, host.retention);
     host.bus.open(Running {
         committer: parts.committer.clone(),
         facts: Arc::clone(&parts.facts),
@@ -116,6 +129,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
             )),
             lifecycle: lifecycle.clone(),
         },
+        overload,
     });
     let counters = Arc::clone(&parts.shared.counters);
     Ok(RunningHost {
@@ -206,6 +220,7 @@ impl Parts {
         })?;
         let counters = &self.shared.counters;
         let gate = Gate::new(name.clone(), plan.breaker, Arc::clone(counters));
+        let inflow = Inflow::new(name.clone(), plan.rows_max);
         Ok(Endpoint {
             name,
             id,
@@ -222,6 +237,7 @@ impl Parts {
             solo: Arc::clone(&self.solo),
             lifecycle: self.shared.lifecycle.clone(),
             gate: Arc::new(gate),
+            inflow: Arc::new(inflow),
         })
     }
 }
@@ -263,6 +279,7 @@ struct Share {
     transport: Arc<dyn Transport>,
     spec: EndpointSpec,
     intake: Intake,
+    inflow: Arc<Inflow>,
 }
 
 async fn declare(parts: &Parts, transports: &Transports, shares: &[Share]) -> Result<(), RunError> {
@@ -282,6 +299,7 @@ async fn subscribe(parts: &Parts, share: Share) -> Result<(), RunError> {
         transport,
         spec,
         intake,
+        inflow,
     } = share;
     let prefetch = u32::try_from(intake.capacity()).unwrap_or(u32::MAX);
     let deliveries = while_away("subscribe", || transport.subscribe(&spec, prefetch))
@@ -290,6 +308,7 @@ async fn subscribe(parts: &Parts, share: Share) -> Result<(), RunError> {
     let lifecycle = &parts.shared.lifecycle;
     lifecycle.spawn(receiver::receive(
         intake,
+        inflow,
         name,
         deliveries,
         lifecycle.clone(),
@@ -310,6 +329,7 @@ fn refused(name: &TransportName, source: TransportError) -> RunError {
 fn start_upkeep(
     parts: &Parts,
     intakes: HashMap<EndpointName, Intake>,
+    bounds: Bounds,
     host: HostId,
     retention: crate::store::Retention,
 ) {
@@ -319,6 +339,7 @@ fn start_upkeep(
         Arc::clone(store),
         host,
         Arc::clone(&shared.in_hand),
+        bounds,
         shared.lease,
         lifecycle.clone(),
     );

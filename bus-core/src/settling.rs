@@ -207,7 +207,12 @@ impl Case<'_> {
         let end = self.commit_grouped(unit).await;
         faults::at(Point::AfterTakeOver);
         match end {
-            End::Settled => self.ack().await,
+            End::Settled => {
+                if matches!(self.arrival, Arrival::Delivery(_)) {
+                    self.endpoint.inflow.took_over();
+                }
+                self.ack().await;
+            }
             // It can never be written down: coming again and again would not help it.
             End::Failed(error) => self.dead(Reason::RefusedByStore, Some(error.chain())).await,
             End::Reload(_) | End::Excused(_) | End::Abandoned => {}

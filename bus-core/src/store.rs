@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::backlog::{Extended, Measure};
 use crate::endpoint::{EndpointId, EndpointName, MessageType, Order};
 use crate::envelope::{Envelope, Timer};
 use crate::error::StoreError;
@@ -82,13 +83,17 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
     /// Rows claimed by a dropped call come back when their lease ends.
     fn claim<'a>(&'a self, claim: &'a Claim) -> BoxFuture<'a, Result<Vec<ClaimedRow>, StoreError>>;
 
-    /// Extends the leases of all that this host has in hand, and its heartbeat, in one statement.
+    /// Extends the leases of all that this host has in hand, and its heartbeat, in one statement;
+    /// and measures what waits, where that is asked.
     ///
     /// `Ok` has the number of rows that were still ours.
     ///
     /// # Cancel safety
     /// Extending again is harmless.
-    fn extend<'a>(&'a self, extension: &'a Extension) -> BoxFuture<'a, Result<u64, StoreError>>;
+    fn extend<'a>(
+        &'a self,
+        extension: &'a Extension,
+    ) -> BoxFuture<'a, Result<Extended, StoreError>>;
 
     /// Removes a bounded number of rows that are older than their retention.
     ///
@@ -366,6 +371,8 @@ pub struct Extension {
     pub rows: Vec<RowKey>,
     /// From now.
     pub lease: Duration,
+    /// What the host wants to know about what waits.
+    pub measure: Measure,
 }
 
 /// How long things are kept, and how much one sweep removes.

@@ -3,18 +3,52 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backlog::{Backlog, Measure, Wanted};
 use crate::backoff::{Backoff, jittered};
 use crate::counters::Counters;
+use crate::endpoint::EndpointName;
 use crate::faults::{self, Point};
 use crate::id::HostId;
+use crate::inflow::Inflow;
 use crate::intake::InHand;
 use crate::lifecycle::Lifecycle;
+use crate::overload::Overload;
 use crate::store::{Extension, Retention, Store};
 
 /// The pause between sweeps while there is more, so that commits get their turn.
 const SWEEP_PAUSE_FULL: Duration = Duration::from_millis(50);
 
-/// Extends the leases of everything in hand, in one statement per third of a lease.
+/// What a host knows by asking with its heartbeat, so that no message has to ask.
+pub(crate) struct Bounds {
+    /// Endpoints whose broker keeps messages back while the database has too many.
+    pub(crate) inflows: Vec<(EndpointName, Arc<Inflow>)>,
+    pub(crate) overload: Arc<Overload>,
+}
+
+impl Bounds {
+    fn question(&self) -> Measure {
+        let inflows = self.inflows.iter();
+        let count =
+            |(name, inflow): &(EndpointName, Arc<Inflow>)| (name.clone(), inflow.rows_max());
+        Measure {
+            endpoints: inflows.map(count).collect(),
+            oldest: match self.overload.is_limited() {
+                true => Wanted::Yes,
+                false => Wanted::No,
+            },
+        }
+    }
+
+    fn learn(&self, backlog: Backlog) {
+        for ((_, inflow), rows) in self.inflows.iter().zip(backlog.counts) {
+            inflow.measured(rows);
+        }
+        self.overload.measured(backlog.oldest);
+    }
+}
+
+/// Extends the leases of everything in hand, in one statement per third of a lease, and learns what
+/// waits.
 ///
 /// Goes on while the host drains: what is in hand must stay ours until it is settled. Ends when
 /// the host has stopped.
@@ -22,6 +56,7 @@ pub(crate) async fn extend_leases(
     store: Arc<dyn Store>,
     host: HostId,
     in_hand: Arc<InHand>,
+    bounds: Bounds,
     lease: Duration,
     lifecycle: Lifecycle,
 ) {
@@ -41,10 +76,12 @@ pub(crate) async fn extend_leases(
             host,
             rows: in_hand.rows(),
             lease,
+            measure: bounds.question(),
         };
         match store.extend(&extension).await {
-            Ok(_) => {
+            Ok(extended) => {
                 faults::at(Point::AfterExtend);
+                bounds.learn(extended.backlog);
                 backoff.ended();
                 pause = lease / 3;
             }

@@ -54,6 +54,21 @@ pub enum BusError {
     /// A reply to a message that asked for none.
     #[error("the message that is handled has no `reply_to` address")]
     NoReplyAddress,
+    /// What was sent before waits for longer than the host allows
+    /// ([`overloaded_after`](crate::HostBuilder::overloaded_after)). Nothing was stored.
+    #[error(
+        "a message for `{destination}` has waited for {age:?}, longer than {limit:?}; nothing was \
+         stored: refuse the request or try again later, and see `sagabus outbox list` for who does \
+         not take them"
+    )]
+    Overloaded {
+        /// The destination, as stored: `@orders`, or an address.
+        destination: String,
+        /// For how long its longest due message could have been taken, when it was last measured.
+        age: Duration,
+        /// How long it may wait.
+        limit: Duration,
+    },
     /// The host is not running yet, or no longer.
     #[error("the host is not running")]
     NotRunning,

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::admin::{StoredRow, cut};
 use crate::attempt;
+use crate::backlog::{Backlog, Measure, Wanted};
 use crate::clock::{self, Timestamp};
-use crate::endpoint::Order;
+use crate::endpoint::{EndpointName, Order};
 use crate::envelope::{Envelope, Timer};
 use crate::id::{InstanceId, MessageId};
 use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan, Target};
@@ -334,6 +335,36 @@ impl Outbox {
             }
         }
         count
+    }
+
+    /// Measures what waits.
+    pub(super) fn measure(&self, measure: &Measure, now: Timestamp) -> Backlog {
+        let count = |(name, limit): &(EndpointName, u32)| {
+            let destination = format!("@{name}");
+            let waiting = self.waiting.get(&destination).into_iter().flatten();
+            let rows = waiting.filter_map(|(_, id)| self.rows.get(id));
+            let taken_over = rows.filter(|row| row.new.timer.is_none());
+            let count = taken_over.take(*limit as usize).count();
+            u32::try_from(count).unwrap_or(*limit)
+        };
+        let first = |(destination, rows): (&String, &BTreeSet<(Timestamp, i64)>)| {
+            let (available_at, _) = rows.first()?;
+            let age = now.as_micros() - available_at.as_micros();
+            let age = u64::try_from(age).ok()?;
+            Some((destination.clone(), Duration::from_micros(age)))
+        };
+        let is_asked = measure.oldest == Wanted::Yes;
+        Backlog {
+            counts: measure.endpoints.iter().map(count).collect(),
+            oldest: is_asked
+                .then(|| {
+                    self.waiting
+                        .iter()
+                        .filter_map(first)
+                        .max_by_key(|one| one.1)
+                })
+                .flatten(),
+        }
     }
 
     pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> Vec<ClaimedRow> {

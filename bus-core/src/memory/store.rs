@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::database::Database;
+use crate::backlog::Extended;
 use crate::clock::{self, Timestamp};
 use crate::error::StoreError;
 use crate::lifecycle::Lifecycle;
@@ -130,12 +131,17 @@ impl Store for MemoryStore {
         ))
     }
 
-    fn extend<'a>(&'a self, extension: &'a Extension) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn extend<'a>(
+        &'a self,
+        extension: &'a Extension,
+    ) -> BoxFuture<'a, Result<Extended, StoreError>> {
         ready(Ok(self.with(|database, now| {
             database.beat(extension.host, now);
-            database
-                .outbox
-                .extend(&extension.rows, now.plus(extension.lease))
+            let lease_end = now.plus(extension.lease);
+            Extended {
+                rows: database.outbox.extend(&extension.rows, lease_end),
+                backlog: database.outbox.measure(&extension.measure, now),
+            }
         })))
     }
 

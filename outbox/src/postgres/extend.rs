@@ -1,26 +1,37 @@
 //! The leases of what a host has in hand, and its heartbeat.
 
 use sagabus_core::StoreError;
+use sagabus_core::backlog::Extended;
 use sagabus_core::clock::micros;
 use sagabus_core::store::Extension;
+use sqlx::postgres::PgConnection;
 
 use super::error::commit_error;
+use super::measure::measure;
 use super::store::PgStore;
 
 const EXTEND: &str = "select sagabus.extend_v1($1, $2, $3, $4)";
 
 /// Extends everything in one call.
-pub(super) async fn extend(store: &PgStore, extension: &Extension) -> Result<u64, StoreError> {
+pub(super) async fn extend(store: &PgStore, extension: &Extension) -> Result<Extended, StoreError> {
     let ids: Vec<i64> = extension.rows.iter().map(|row| row.id).collect();
     let epochs: Vec<i32> = extension.rows.iter().map(|row| row.epoch).collect();
     let mut taken = store.take().await?;
-    let call = sqlx::query_scalar(EXTEND)
-        .bind(extension.host.as_uuid())
-        .bind(ids)
-        .bind(epochs)
-        .bind(micros(extension.lease))
-        .fetch_one(&mut *taken);
+    let connection: &mut PgConnection = &mut taken;
+    let call = async move {
+        let count = sqlx::query_scalar(EXTEND)
+            .bind(extension.host.as_uuid())
+            .bind(ids)
+            .bind(epochs)
+            .bind(micros(extension.lease))
+            .fetch_one(&mut *connection)
+            .await?;
+        Ok((count, measure(connection, &extension.measure).await?))
+    };
     let answer = store.answer(call).await;
-    let count: i64 = taken.finish(answer, commit_error)?;
-    Ok(count.unsigned_abs())
+    let (count, backlog): (i64, _) = taken.finish(answer, commit_error)?;
+    Ok(Extended {
+        rows: count.unsigned_abs(),
+        backlog,
+    })
 }

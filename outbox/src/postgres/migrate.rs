@@ -47,6 +47,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         11,
         include_str!("../../migrations/postgres/0011_lines_v1.sql"),
     ),
+    (
+        12,
+        include_str!("../../migrations/postgres/0012_measure_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.

@@ -10,6 +10,7 @@ mod label;
 mod load;
 mod claim;
 mod extend;
+mod measure;
 mod sweep;
 mod migrate;
 mod admin;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sagabus_core::backlog::Extended;
 use sagabus_core::store::{
     Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Group, Question, Registration,
     Retention, Store, Swept,
@@ -285,7 +286,10 @@ impl Store for PgStore {
         claim::claim(self, claim).boxed()
     }
 
-    fn extend<'a>(&'a self, extension: &'a Extension) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn extend<'a>(
+        &'a self,
+        extension: &'a Extension,
+    ) -> BoxFuture<'a, Result<Extended, StoreError>> {
         extend::extend(self, extension).boxed()
     }
 

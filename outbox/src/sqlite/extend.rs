@@ -1,6 +1,7 @@
 //! Leases of what a host has in hand, and its heartbeat.
 
 use sagabus_core::StoreError;
+use sagabus_core::backlog::Extended;
 use sagabus_core::store::Extension;
 use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
@@ -8,6 +9,7 @@ use sqlx::sqlite::SqliteArguments;
 use super::clock::now;
 use super::encode::micros;
 use super::error::commit_error;
+use super::measure::measure;
 use super::rows::Rows;
 use super::store::SqliteStore;
 
@@ -26,7 +28,10 @@ const EXTEND: &str = concat!(
 const EXTENDED: usize = 2;
 
 /// Extends leases and heartbeat in one transaction.
-pub(super) async fn extend(store: &SqliteStore, extension: &Extension) -> Result<u64, StoreError> {
+pub(super) async fn extend(
+    store: &SqliteStore,
+    extension: &Extension,
+) -> Result<Extended, StoreError> {
     let mut rows = Rows::default();
     for row in &extension.rows {
         rows.row_key(*row).end();
@@ -43,5 +48,9 @@ pub(super) async fn extend(store: &SqliteStore, extension: &Extension) -> Result
     arguments.add(rows).map_err(StoreError::Refused)?;
     let mut write = store.write().await?;
     let replies = write.whole(EXTEND, arguments).await.map_err(commit_error)?;
-    Ok(replies.get(EXTENDED).map_or(0, |reply| reply.changes))
+    drop(write);
+    Ok(Extended {
+        rows: replies.get(EXTENDED).map_or(0, |reply| reply.changes),
+        backlog: measure(store, &extension.measure).await?,
+    })
 }

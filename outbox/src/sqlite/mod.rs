@@ -10,6 +10,7 @@ mod rows;
 mod load;
 mod claim;
 mod extend;
+mod measure;
 mod sweep;
 mod migrate;
 mod admin;

@@ -96,8 +96,9 @@ async fn leases_are_extended_for_what_is_still_ours() {
             },
         ],
         lease: Duration::from_secs(3000),
+        measure: sagabus_core::backlog::Measure::default(),
     };
-    assert_eq!(bench.extend(&extension).await.unwrap(), 1);
+    assert_eq!(bench.extend(&extension).await.unwrap().rows, 1);
     let extended = "select count(*) from sagabus_outbox where available_at > \
                     2000000000 + unixepoch('subsec') * 1000000";
     assert_eq!(bench.ask(extended).await, 1);

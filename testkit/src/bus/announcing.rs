@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sagabus_core::backlog::Extended;
 use sagabus_core::error::{BusError, HandlerError, StoreError};
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::store::{
@@ -76,7 +77,10 @@ impl Store for Door {
         self.pass(self.store.claim(claim))
     }
 
-    fn extend<'a>(&'a self, extension: &'a Extension) -> BoxFuture<'a, Result<u64, StoreError>> {
+    fn extend<'a>(
+        &'a self,
+        extension: &'a Extension,
+    ) -> BoxFuture<'a, Result<Extended, StoreError>> {
         self.pass(self.store.extend(extension))
     }
 

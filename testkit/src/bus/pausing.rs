@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::{
-    Breaker, EndpointBuilder, Flow, HandlerError, HostBuilder, Result, RunningHost, State,
+    Breaker, BusError, EndpointBuilder, Flow, HandlerError, HostBuilder, Result, RunningHost, State,
 };
 
 use super::scene::{Do, Log, Scene, quick_retry, start, stop};
@@ -188,4 +188,77 @@ pub async fn what_waits_at_a_paused_endpoint_is_given_back(scene: Scene) {
     stop(heir).await;
     assert_eq!(scene.log.lines().len(), 40);
     assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+/// What is written down for later is bounded: beyond it the broker keeps its messages.
+pub async fn a_database_that_took_over_too_much_leaves_messages_with_the_broker(scene: Scene) {
+    async fn busy(command: Do, gateway: State<Gateway>, log: State<Log>) -> Result {
+        let pause = Duration::from_millis(50);
+        let answer = gateway.answer();
+        answer.map_err(|_| HandlerError::retry_after(pause, "come again"))?;
+        log.add(format!("do {}", command.n));
+        Ok(())
+    }
+    let builder = scene.builder("host").transport(MemoryTransport::new());
+    let builder = builder.endpoint("work", |e| {
+        quick(e.handle(busy))
+            .capacity(8)
+            .breaker(Breaker::never())
+            .taken_over_max(30)
+    });
+    let (host, gateway) = started(builder, false).await;
+    send_all(&host, 300).await;
+    let look = || async {
+        let health = host.endpoints().remove(0);
+        let postponed = host.counters().postponed.get();
+        // Its own rows go on: they are tried again and again.
+        (matches!(health.flow, Flow::Full { .. }) && postponed > 100).then_some(())
+    };
+    eventually("an endpoint that is full", look).await;
+    let counts = scene.counts().await;
+    // Those that were in hand when the bound was reached come on top.
+    assert!(counts.outbox <= 30 + 8, "{counts:?}");
+    gateway.set(true);
+    scene.log.wait_for(300).await;
+    scene.quiet().await;
+    let look = || async { (host.endpoints()[0].flow == Flow::Open).then_some(()) };
+    eventually("an endpoint with room", look).await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 300);
+    assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+pub async fn an_api_is_refused_while_its_outbox_is_too_old(scene: Scene) {
+    let age = Duration::from_millis(300);
+    let api = start(scene.builder("api").overloaded_after(age)).await;
+    let owner = scene.builder_on("owner", scene.peer());
+    let owner = start(owner.endpoint("work", |e| e.handle(note))).await;
+    stop(owner).await;
+    let bus = api.bus();
+    bus.send(Do { n: 1 }).await.expect("the outbox is empty");
+    let look = || async { bus.send(Do { n: 2 }).await.err() };
+    let (error, _) = eventually("a refusal", look).await;
+    let BusError::Overloaded {
+        destination,
+        age: is,
+        limit,
+    } = &error
+    else {
+        panic!("{error:?}")
+    };
+    assert_eq!((destination.as_str(), *limit), ("@work", age));
+    assert!(*is > age, "{is:?}");
+    assert!(error.to_string().contains("try again later"), "{error}");
+    // Whoever comes and takes them makes it young again.
+    let owner = scene.builder_on("owner", scene.peer());
+    let owner = start(owner.endpoint("work", |e| e.handle(note))).await;
+    let look = || async { bus.send(Do { n: 3 }).await.ok() };
+    eventually("a bus that takes messages", look).await;
+    scene.quiet().await;
+    stop(owner).await;
+    stop(api).await;
+}
+
+async fn note(command: Do, log: State<Log>) {
+    log.add(format!("do {}", command.n));
 }

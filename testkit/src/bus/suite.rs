@@ -55,6 +55,8 @@ macro_rules! __bus_behaviours {
                 messages_that_are_bad_for_good_pause_nothing,
                 bad_messages_that_waited_out_a_pause_are_dead_letters,
                 what_waits_at_a_paused_endpoint_is_given_back,
+                a_database_that_took_over_too_much_leaves_messages_with_the_broker,
+                an_api_is_refused_while_its_outbox_is_too_old,
             ]
             hosting: [
                 two_hosts_share_the_work_and_handle_each_message_once,

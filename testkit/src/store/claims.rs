@@ -4,15 +4,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sagabus_core::backlog::{Backlog, Measure, Wanted};
 use sagabus_core::envelope::Due;
 use sagabus_core::id::MessageId;
-use sagabus_core::store::{Claim, ClaimFrom, Scan};
+use sagabus_core::store::{Birth, Claim, ClaimFrom, Scan};
 use sagabus_core::transports::TransportName;
-use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
+use sagabus_core::unit_of_work::{Outcome, Reason, RowKey, Settle};
 use tokio::time::Instant;
 
 use super::build::{Plan, api, message, message_to_address, row};
-use super::harness::{HOUR, Harness, claim, endpoint_name};
+use super::harness::{HOUR, Harness, claim, endpoint_name, instance};
 use crate::wait::{eventually, grow_older};
 
 /// Sends many messages in one unit.
@@ -290,4 +291,47 @@ pub async fn a_claim_for_a_transport_takes_its_rows_and_no_others(at: Arc<Harnes
     assert_eq!(addresses(last), [":zoo:event/a"]);
     let old = at.claim_by(name("archive-old"), 10, 10, &[]).await;
     assert_eq!(addresses(old), [":archive-old:event/a"]);
+}
+
+/// A host asks with its heartbeat: how many messages an endpoint has, and for how long the longest
+/// due of all could have been taken.
+pub async fn what_waits_is_measured(at: Arc<Harness>) {
+    let (orders, parcels) = (at.orders(), at.parcels());
+    let asked = |limit| Measure {
+        endpoints: vec![(orders.name.clone(), limit), (parcels.name.clone(), limit)],
+        oldest: Wanted::Yes,
+    };
+    let nothing = at.measure(asked(9)).await;
+    assert_eq!((nothing.counts, nothing.oldest), (vec![0, 0], None));
+    assert_eq!(at.measure(Measure::default()).await, Backlog::default());
+
+    // A timer is nobody's backlog; what waits for another try is, and so is what is in hand.
+    let id = instance("one");
+    let timer = message(&orders).timer(&id, "deadline", 1);
+    at.write(api().sends(timer.due(Due::After(HOUR)))).await;
+    let later = message(&orders).due(Due::After(HOUR));
+    at.write(api().sends(later)).await;
+    at.write(api().sends(message(&orders).leased())).await;
+    at.write(api().sends(message(&orders).born(Birth::Parked(Reason::NoOwner))))
+        .await;
+    let counted = at.measure(asked(9)).await;
+    assert_eq!((counted.counts, counted.oldest), (vec![2, 0], None));
+
+    at.write(api().sends(message(&parcels))).await;
+    let waited = Duration::from_millis(120);
+    grow_older(waited).await;
+    at.write(api().sends(message_to_address("shop.orders")))
+        .await;
+    let measured = at.measure(asked(1)).await;
+    assert_eq!(measured.counts, [1, 1], "no more is counted than asked");
+    let (destination, age) = measured.oldest.expect("something could be taken");
+    assert_eq!(destination, "@parcels");
+    assert!(age >= waited && age < HOUR, "{age:?}");
+    at.claim(&parcels).await;
+    let measured = at.measure(asked(1)).await;
+    let (destination, age) = measured.oldest.expect("something could be taken");
+    assert!(
+        destination == "shop.orders" && age < HOUR,
+        "{destination} {age:?}"
+    );
 }

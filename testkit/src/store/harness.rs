@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use sagabus_core::backlog::{Backlog, Extended, Measure};
 use sagabus_core::endpoint::{EndpointId, EndpointName, Order};
 use sagabus_core::error::StoreError;
 use sagabus_core::id::{HostId, InstanceId, MessageId};
@@ -244,15 +245,30 @@ impl Harness {
 
     /// Extends the leases of rows and returns how many were still ours.
     pub async fn extend(&self, rows: &[RowKey], lease: Duration) -> u64 {
+        self.extend_and_measure(rows, lease, Measure::default())
+            .await
+            .rows
+    }
+
+    /// Measures what waits.
+    pub async fn measure(&self, measure: Measure) -> Backlog {
+        self.extend_and_measure(&[], HOUR, measure).await.backlog
+    }
+
+    async fn extend_and_measure(
+        &self,
+        rows: &[RowKey],
+        lease: Duration,
+        measure: Measure,
+    ) -> Extended {
         let extension = Extension {
             host: self.host,
             rows: rows.to_vec(),
             lease,
+            measure,
         };
-        self.store
-            .extend(&extension)
-            .await
-            .expect("an extension is answered")
+        let extended = self.store.extend(&extension).await;
+        extended.expect("an extension is answered")
     }
 
     /// Asks about waiting messages.

@@ -85,6 +85,7 @@ macro_rules! __store_behaviours {
                 transports_get_addresses_and_endpoints_get_rows,
                 a_claim_for_transports_keeps_its_bounds,
                 a_claim_for_a_transport_takes_its_rows_and_no_others,
+                what_waits_is_measured,
             ]
             settles: [
                 deleting_removes_the_row,
