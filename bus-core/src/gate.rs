@@ -1,5 +1,5 @@
-//! What every try of an endpoint passes: open while messages succeed, and for one at a time while
-//! everything fails alike.
+//! What every try of an endpoint passes: open while messages succeed, as often as its rate allows,
+//! and for one at a time while everything fails alike.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use crate::endpoint::EndpointName;
 use crate::fingerprint::kind_of;
 use crate::id::MessageId;
 use crate::lifecycle::Lifecycle;
+use crate::rate::Rate;
 
 /// Kinds of failures that are told apart between two successes. Where there are more, they are not
 /// alike.
@@ -69,6 +70,8 @@ pub(crate) struct Gate {
     is_paused: watch::Sender<bool>,
     /// Whose turn it is to probe, in the order in which they came.
     turns: Semaphore,
+    /// How often messages may be tried, where that is limited.
+    rate: Option<Rate>,
 }
 
 #[derive(Debug)]
@@ -101,7 +104,12 @@ pub(crate) struct Turn<'g> {
 
 impl Gate {
     /// Makes an open gate.
-    pub(crate) fn new(endpoint: EndpointName, breaker: Breaker, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        endpoint: EndpointName,
+        breaker: Breaker,
+        rate: Option<Rate>,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             endpoint,
             breaker,
@@ -110,6 +118,7 @@ impl Gate {
             state: Mutex::new(State::Flowing(HashMap::new())),
             is_paused: watch::Sender::new(false),
             turns: Semaphore::new(1),
+            rate,
         }
     }
 
@@ -118,18 +127,46 @@ impl Gate {
         self.is_calm.load(Ordering::Relaxed)
     }
 
+    /// Says whether messages pass without being counted one by one.
+    pub(crate) fn is_free(&self) -> bool {
+        self.is_calm() && self.rate.is_none()
+    }
+
     /// Lets a message through at once, or not.
     pub(crate) fn enter(&self) -> Option<Turn<'_>> {
         let is_open = self.is_calm() || !*self.is_paused.borrow();
-        is_open.then_some(Turn { probe: None })
+        let may_pass = is_open && self.rate.as_ref().is_none_or(Rate::take_now);
+        may_pass.then_some(Turn { probe: None })
     }
 
-    /// Waits until everything may go on, or it is this message's turn to probe. `None`: the host
-    /// drains.
+    /// Waits until a message may be tried. `None`: the host drains.
     ///
     /// # Cancel safety
     /// A dropped wait loses its place among those that wait.
     pub(crate) async fn wait(&self, lifecycle: &Lifecycle) -> Option<Turn<'_>> {
+        loop {
+            let turn = if *self.is_paused.borrow() {
+                self.wait_out_pause(lifecycle).await?
+            } else {
+                Turn { probe: None }
+            };
+            let Some(rate) = &self.rate else {
+                return Some(turn);
+            };
+            tokio::select! {
+                biased;
+                () = lifecycle.draining() => return None,
+                () = sleep_until(rate.take_next()) => {}
+            }
+            // Another pause may have begun meanwhile.
+            if turn.probe.is_some() || !*self.is_paused.borrow() {
+                return Some(turn);
+            }
+        }
+    }
+
+    /// Waits until everything may go on, or it is this message's turn to probe.
+    async fn wait_out_pause(&self, lifecycle: &Lifecycle) -> Option<Turn<'_>> {
         let mut is_paused = self.is_paused.subscribe();
         tokio::select! {
             biased;
@@ -251,7 +288,7 @@ mod tests {
             messages,
             ..Breaker::default()
         };
-        Gate::new(endpoint, breaker, Arc::default())
+        Gate::new(endpoint, breaker, None, Arc::default())
     }
 
     fn free() -> Turn<'static> {

@@ -39,6 +39,7 @@ mod receiver;
 mod lanes;
 mod job;
 mod gate;
+mod rate;
 pub mod loader;
 mod handling;
 mod tries;

@@ -34,6 +34,7 @@ pub struct EndpointBuilder {
     history: History,
     breaker: Breaker,
     rows_max: u32,
+    rate: Option<(u32, Duration)>,
 }
 
 impl Default for EndpointBuilder {
@@ -54,6 +55,7 @@ impl Default for EndpointBuilder {
             breaker: Breaker::default(),
             // Forty times what it has in hand: hours of single failures, seconds of an outage.
             rows_max: 10_000,
+            rate: None,
         }
     }
 }
@@ -164,6 +166,14 @@ impl EndpointBuilder {
         self
     }
 
+    /// Lets handlers run no more often than `tries` times in each `per`, evenly spread, in each host:
+    /// every try counts, also one that follows another at once. What has to wait for its turn holds
+    /// its place. At least one try; default: no limit. Messages of one instance are then not merged.
+    pub fn rate(mut self, tries: u32, per: Duration) -> Self {
+        self.rate = Some((tries.max(1), per));
+        self
+    }
+
     /// Sets how many messages of a broker may wait in the database, for another try or behind
     /// another one of their key, before the broker keeps the others. Default 10,000, over all hosts;
     /// at least 1. Timers do not count. Without a broker there is no bound: the database is the bus.
@@ -217,6 +227,7 @@ impl EndpointBuilder {
             history: self.history,
             breaker: self.breaker,
             rows_max: self.rows_max,
+            rate: self.rate,
         })
     }
 }
@@ -243,6 +254,7 @@ pub(crate) struct EndpointPlan {
     pub(crate) history: History,
     pub(crate) breaker: Breaker,
     pub(crate) rows_max: u32,
+    pub(crate) rate: Option<(u32, Duration)>,
 }
 
 impl EndpointPlan {
@@ -270,6 +282,9 @@ impl EndpointPlan {
             },
             "breaker": { "messages": self.breaker.messages },
             "taken_over_max": self.rows_max,
+            "rate": self.rate.map(|(tries, per)| {
+                json!({ "tries": tries, "per_seconds": per.as_secs_f64() })
+            }),
             "pipeline": self.pipeline.iter().map(|one| one.name()).collect::<Vec<_>>(),
             "handlers": handlers.collect::<Vec<_>>(),
             "definitions": self.definitions,

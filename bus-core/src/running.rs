@@ -29,6 +29,7 @@ use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
 use crate::overload::Overload;
 use crate::plan::{EndpointPlan, History};
+use crate::rate::Rate;
 use crate::receiver;
 use crate::relay;
 use crate::route::Router;
@@ -219,7 +220,8 @@ impl Parts {
             ))
         })?;
         let counters = &self.shared.counters;
-        let gate = Gate::new(name.clone(), plan.breaker, Arc::clone(counters));
+        let rate = plan.rate.map(|(tries, per)| Rate::new(tries, per));
+        let gate = Gate::new(name.clone(), plan.breaker, rate, Arc::clone(counters));
         let inflow = Inflow::new(name.clone(), plan.rows_max);
         Ok(Endpoint {
             name,

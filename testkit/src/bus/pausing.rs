@@ -2,14 +2,17 @@
 //! goes on.
 #![expect(missing_docs, reason = "a behaviour says by its name what it shows")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::{
-    Breaker, BusError, EndpointBuilder, Flow, HandlerError, HostBuilder, Result, RunningHost, State,
+    Breaker, BusError, Ctx, EndpointBuilder, Flow, HandlerError, HostBuilder, Result, RunningHost,
+    State,
 };
+
+use tokio::time::Instant;
 
 use super::scene::{Do, Log, Scene, quick_retry, start, stop};
 use crate::wait::eventually;
@@ -261,4 +264,37 @@ pub async fn an_api_is_refused_while_its_outbox_is_too_old(scene: Scene) {
 
 async fn note(command: Do, log: State<Log>) {
     log.add(format!("do {}", command.n));
+}
+
+/// Also where every other try fails and is made again at once.
+pub async fn handlers_run_no_more_often_than_their_rate(scene: Scene) {
+    type Times = Mutex<Vec<Instant>>;
+    async fn tick(_: Do, cx: Ctx, times: State<Times>) -> Result {
+        times.lock().expect("nobody panics").push(Instant::now());
+        match cx.attempt() {
+            1 => Err(HandlerError::new("once more")),
+            _ => Ok(()),
+        }
+    }
+    let builder = scene.builder("host").state(Times::default());
+    let builder = builder.endpoint("work", |e| {
+        quick(e.handle(tick))
+            .breaker(Breaker::never())
+            .rate(50, Duration::from_secs(1))
+    });
+    let host = builder.build().expect("the host is put together well");
+    let times: Arc<Times> = host.state().expect("it was given");
+    let host = host.start().await.expect("the host starts");
+    let began = Instant::now();
+    send_all(&host, 15).await;
+    let look = || async {
+        let times = times.lock().expect("nobody panics");
+        (times.len() == 30).then(|| times.clone())
+    };
+    let (times, _) = eventually("all tries", look).await;
+    scene.quiet().await;
+    stop(host).await;
+    // Thirty moments that are 20 ms apart.
+    let took = times.into_iter().max().map(|last| last - began);
+    assert!(took >= Some(Duration::from_millis(29 * 20)), "{took:?}");
 }

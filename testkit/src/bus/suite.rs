@@ -57,6 +57,7 @@ macro_rules! __bus_behaviours {
                 what_waits_at_a_paused_endpoint_is_given_back,
                 a_database_that_took_over_too_much_leaves_messages_with_the_broker,
                 an_api_is_refused_while_its_outbox_is_too_old,
+                handlers_run_no_more_often_than_their_rate,
             ]
             hosting: [
                 two_hosts_share_the_work_and_handle_each_message_once,
