@@ -38,8 +38,8 @@ pub use sagabus_core::{
 };
 // What a backend implements.
 pub use sagabus_core::{
-    Capabilities, Delivery, Health, Outcome, Reason, Source, Store, StoreError, Transport,
-    TransportError, UnitOfWork, backlog, store, transport, unit_of_work,
+    Capabilities, Delivery, Health, KeyAfterDeath, Outcome, Reason, Source, Store, StoreError,
+    Transport, TransportError, UnitOfWork, backlog, store, transport, unit_of_work,
 };
 // Backends.
 pub use sagabus_core::memory;

@@ -14,6 +14,10 @@ use crate::wire_time;
 pub struct Timestamp(i64);
 
 impl Timestamp {
+    /// When a stub is available, which holds the place of a dead letter: the last microsecond of the
+    /// year 9999.
+    pub const NEVER: Self = Self(253_402_300_799_999_999);
+
     /// Wraps microseconds since 1970-01-01 UTC.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)

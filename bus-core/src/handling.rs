@@ -26,7 +26,7 @@ use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
 use crate::store::{Instance, Question};
 use crate::tries::Tries;
-use crate::unit_of_work::{Reason, RowKey, Settle};
+use crate::unit_of_work::{KeyAfterDeath, Reason, RowKey, Settle};
 
 /// Reruns after a conflict, before the message is written down for a moment later.
 const CONFLICTS_MAX: u32 = 3;
@@ -46,6 +46,8 @@ pub(crate) struct Endpoint {
     pub(crate) name: EndpointName,
     pub(crate) id: EndpointId,
     pub(crate) order: Order,
+    /// What a dead letter's key does; goes on where no order is promised.
+    pub(crate) key_after: KeyAfterDeath,
     pub(crate) dispatch: Dispatch,
     pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
     pub(crate) retry: Retry,

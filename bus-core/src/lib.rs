@@ -88,7 +88,7 @@ pub use plan::{EndpointBuilder, History};
 pub use retry::Retry;
 pub use store::{Fate, Store};
 pub use transport::{Capabilities, Delivery, Health, Transport};
-pub use unit_of_work::{Label, LabelId, Outcome, Reason, Source, UnitOfWork};
+pub use unit_of_work::{KeyAfterDeath, Label, LabelId, Outcome, Reason, Source, UnitOfWork};
 
 // Backends that need nothing.
 pub mod memory;

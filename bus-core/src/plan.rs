@@ -17,6 +17,7 @@ use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
 use crate::store::EndpointSpec;
 use crate::transports::TransportName;
+use crate::unit_of_work::KeyAfterDeath;
 
 /// An endpoint that is being put together.
 #[must_use = "return it from the closure"]
@@ -35,6 +36,7 @@ pub struct EndpointBuilder {
     breaker: Breaker,
     rows_max: u32,
     rate: Option<(u32, Duration)>,
+    key_after: KeyAfterDeath,
 }
 
 impl Default for EndpointBuilder {
@@ -56,6 +58,7 @@ impl Default for EndpointBuilder {
             // Forty times what it has in hand: hours of single failures, seconds of an outage.
             rows_max: 10_000,
             rate: None,
+            key_after: KeyAfterDeath::default(),
         }
     }
 }
@@ -138,6 +141,13 @@ impl EndpointBuilder {
     pub fn content_types<'t>(mut self, content_types: impl IntoIterator<Item = &'t str>) -> Self {
         let all = content_types.into_iter().map(str::to_ascii_lowercase);
         self.content_types = Some(all.collect());
+        self
+    }
+
+    /// Sets what the later messages of a key do when one of them became a dead letter. Matters where
+    /// order is promised per key. Default: they wait.
+    pub fn key_after_death(mut self, key_after: KeyAfterDeath) -> Self {
+        self.key_after = key_after;
         self
     }
 
@@ -228,6 +238,7 @@ impl EndpointBuilder {
             breaker: self.breaker,
             rows_max: self.rows_max,
             rate: self.rate,
+            key_after: self.key_after,
         })
     }
 }
@@ -255,6 +266,7 @@ pub(crate) struct EndpointPlan {
     pub(crate) breaker: Breaker,
     pub(crate) rows_max: u32,
     pub(crate) rate: Option<(u32, Duration)>,
+    pub(crate) key_after: KeyAfterDeath,
 }
 
 impl EndpointPlan {
@@ -273,6 +285,7 @@ impl EndpointPlan {
             "endpoint": self.spec.name,
             "reads_from": self.reads.to_string(),
             "order": self.spec.order,
+            "key_after_death": self.key_after,
             "capacity": self.capacity,
             "retry": {
                 "immediate": self.retry.immediate,

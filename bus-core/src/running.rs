@@ -16,7 +16,7 @@ use crate::claimer::Claimer;
 use crate::committer::{self, CommitterHandle, Shared};
 use crate::context::HostFacts;
 use crate::counters::Counters;
-use crate::endpoint::{EndpointId, EndpointName};
+use crate::endpoint::{EndpointId, EndpointName, Order};
 use crate::error::{RunError, StoreError, TransportError};
 use crate::gate::Gate;
 use crate::handling::Endpoint;
@@ -36,6 +36,7 @@ use crate::route::Router;
 use crate::store::{Attached, EndpointSpec, Registration};
 use crate::transport::Transport;
 use crate::transports::{TransportName, Transports};
+use crate::unit_of_work::KeyAfterDeath;
 use crate::upkeep::{self, Bounds};
 
 /// How long a host that starts rides out a broker that is away. Short: whoever starts it by hand
@@ -227,6 +228,10 @@ impl Parts {
             name,
             id,
             order,
+            key_after: match order {
+                Order::PerKey => plan.key_after,
+                Order::Unordered => KeyAfterDeath::GoesOn,
+            },
             dispatch: plan.dispatch,
             pipeline: plan.pipeline,
             retry: plan.retry,

@@ -243,6 +243,7 @@ impl Case<'_> {
             attempts,
             key,
             instance: None,
+            key_after: self.endpoint.key_after,
         };
         let unit = UnitOfWork {
             sources: vec![self.source()],

@@ -234,6 +234,30 @@ pub struct DeadLetter {
     pub key: Option<String>,
     /// The instance that it was for.
     pub instance: Option<InstanceId>,
+    /// What its key's later messages do.
+    pub key_after: KeyAfterDeath,
+}
+
+impl DeadLetter {
+    /// Returns the key whose later messages wait until somebody has dealt with this one.
+    pub fn held_key(&self) -> Option<&str> {
+        let is_held = self.key_after == KeyAfterDeath::Waits;
+        self.key.as_deref().filter(|_| is_held)
+    }
+}
+
+/// Says what the later messages of a key do when one of them became a dead letter.
+///
+/// Where order is declared, a stub holds the place of a dead letter whose key waits: redriven, the
+/// message stands there again; discarded, it makes way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyAfterDeath {
+    /// They wait until it is redriven or discarded.
+    #[default]
+    Waits,
+    /// They go on without it: redriven, it comes after them.
+    GoesOn,
 }
 
 /// Why a message is a dead letter or a row is parked, as a word that programs can compare.

@@ -50,6 +50,7 @@ pub(crate) async fn run(
     for one in &found.rows {
         let state = match &one.parked {
             Some(reason) => format!("parked ({reason})"),
+            None if one.is_stub() => "holds the place of a dead letter".to_owned(),
             None => format!("waits until {}", one.available_at),
         };
         out.line(&format!(

@@ -117,7 +117,10 @@ fn table(now: Timestamp, found: &[StoredRow], empty: &str, out: &Output) -> Resu
     let lines: Vec<_> = found
         .iter()
         .map(|one| {
-            let error = one.attempts.last().map(|last| last.error.clone());
+            let error = match one.is_stub() {
+                true => Some("holds the place of a dead letter".to_owned()),
+                false => one.attempts.last().map(|last| last.error.clone()),
+            };
             vec![
                 one.id.to_string(),
                 ago(now, one.created_at),
@@ -153,7 +156,11 @@ async fn show(admin: &dyn StoreAdmin, id: i64, out: &Output) -> Result<(), Failu
     out.field("key", one.key.as_deref())?;
     out.field("parked", one.parked.as_deref())?;
     out.field("written", Some(&one.created_at.to_string()))?;
-    out.field("available", Some(&one.available_at.to_string()))?;
+    let available = match one.is_stub() {
+        true => "never: holds the place of a dead letter".to_owned(),
+        false => one.available_at.to_string(),
+    };
+    out.field("available", Some(&available))?;
     let expires = one.expires_at.map(|at| at.to_string());
     out.field("expires", expires.as_deref())?;
     let timer = one.timer.map(|timer| {

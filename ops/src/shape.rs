@@ -135,6 +135,7 @@ pub fn row(one: &StoredRow) -> Value {
         "key": one.key,
         "parked": one.parked,
         "available_at": time(one.available_at),
+        "is_stub": one.is_stub(),
         "due_at": maybe_time(one.due_at),
         "expires_at": maybe_time(one.expires_at),
         "created_at": time(one.created_at),

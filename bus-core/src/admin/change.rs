@@ -46,11 +46,13 @@ impl Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Turns open dead letters back into rows of their endpoints, with the same identity and no
-    /// attempts, in the order of their ids.
+    /// attempts, in the order of their ids: each in the place that its stub held, else the last.
     RedriveDeadLetters(Vec<i64>),
-    /// Says of open dead letters that they are not wanted any more. They stay readable.
+    /// Says of open dead letters that they are not wanted any more. They stay readable; a key that
+    /// waited for one goes on.
     DiscardDeadLetters(Vec<i64>),
-    /// Opens discarded dead letters again, but those whose message has another one open.
+    /// Opens discarded dead letters again, but those whose message has another one open. Their keys
+    /// have gone on and do not wait for them any more.
     RestoreDeadLetters(Vec<i64>),
     /// Lets hosts try parked rows again, with no attempts. A command that nobody took goes to the
     /// endpoint that takes it by now; it stays parked where there is none.

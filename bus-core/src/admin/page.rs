@@ -26,7 +26,8 @@ pub struct About {
 /// How many rows there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Rows that wait for their time or their turn, or are in a host's hands.
+    /// Rows that wait for their time or their turn, or are in a host's hands; stubs of dead letters
+    /// left out.
     pub outbox: u64,
     /// Rows that wait for an operator.
     pub parked: u64,

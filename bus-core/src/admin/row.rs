@@ -64,12 +64,19 @@ pub struct StoredRow {
     pub created_at: Timestamp,
 }
 
+impl StoredRow {
+    /// Says whether it only holds the place of a dead letter, whose key waits.
+    pub fn is_stub(&self) -> bool {
+        self.available_at == Timestamp::NEVER
+    }
+}
+
 /// What the outbox holds for one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationOverview {
     /// As stored: `@orders`, or a transport's address.
     pub destination: String,
-    /// Rows that an operator does not have to look at.
+    /// Rows that an operator does not have to look at, stubs of dead letters left out.
     pub waiting: u64,
     /// Those of them whose time has come and that nobody has in hand.
     pub due: u64,

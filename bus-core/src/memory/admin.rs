@@ -212,7 +212,7 @@ impl Database {
             .count();
         let parked = self.outbox.parked_count();
         Counts {
-            outbox: (self.outbox.len() - parked) as u64,
+            outbox: (self.outbox.len() - parked - self.outbox.stub_count()) as u64,
             parked: parked as u64,
             inbox: self.inbox.len() as u64,
             running: (self.instances.len() - completed) as u64,
@@ -287,7 +287,7 @@ impl Database {
                 one.parked += 1;
                 continue;
             }
-            one.waiting += 1;
+            one.waiting += u64::from(row.available_at < Timestamp::NEVER);
             let oldest = one
                 .oldest_at
                 .map_or(row.created_at, |at| at.min(row.created_at));

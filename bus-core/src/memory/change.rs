@@ -30,7 +30,12 @@ impl Database {
                 done
             }
             Action::DiscardDeadLetters(ids) => {
-                self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Discarded)
+                let done = self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Discarded);
+                let stubs: Vec<_> = done.0.iter().filter_map(|id| self.stub_of(*id)).collect();
+                for stub in stubs {
+                    self.outbox.remove(stub, now);
+                }
+                done
             }
             Action::RestoreDeadLetters(ids) => {
                 self.mark(ids, DeadLetterStatus::Discarded, DeadLetterStatus::Open)
@@ -85,11 +90,24 @@ impl Database {
         done
     }
 
-    /// Writes the row of a redriven message. Its place in line is the last.
+    /// Finds what holds the place of a dead letter.
+    fn stub_of(&self, id: i64) -> Option<i64> {
+        let dead = self.dead_letters.get(&id)?;
+        let destination = format!("@{}", dead.endpoint);
+        let key = dead.key.as_deref();
+        self.outbox.stub(&destination, key, dead.envelope.id)
+    }
+
+    /// Writes the row of a redriven message: in the place that its stub held, else the last.
     fn send_again(&mut self, id: i64, now: Timestamp) {
+        let stub = self.stub_of(id);
         let Some(dead) = self.dead_letters.get(&id) else {
             return;
         };
+        if let Some(stub) = stub {
+            let envelope = dead.envelope.clone();
+            return self.outbox.fill_stub(stub, envelope, now);
+        }
         let mut known = self.routes.endpoints.values();
         let target = known.find(|target| target.name.as_str() == dead.endpoint);
         let row = NewRow {

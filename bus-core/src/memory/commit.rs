@@ -7,7 +7,7 @@ use crate::envelope::{Due, Identity, Outgoing};
 use crate::error::StoreError;
 use crate::id::InstanceId;
 use crate::store::{Birth, CommitReport, Group, Instance, Place, Placement};
-use crate::unit_of_work::{InstanceChange, Outcome, RowKey, Source, UnitOfWork};
+use crate::unit_of_work::{DeadLetter, InstanceChange, Outcome, RowKey, Source, UnitOfWork};
 
 impl Database {
     /// Writes a group. Everything that may refuse does so before the first write.
@@ -57,6 +57,11 @@ impl Database {
             }
             if let Some(dead) = &unit.failed {
                 self.put_dead_letter(dead, now);
+                let is_row = |source: &Source| matches!(source, Source::Row(_));
+                if dead.held_key().is_some() && !unit.sources.iter().any(is_row) {
+                    let destination = format!("@{}", dead.endpoint);
+                    self.outbox.put_stub(destination, dead, now);
+                }
             }
         }
         Ok(CommitReport { outcomes, leased })
@@ -152,7 +157,11 @@ impl Database {
         }
         for source in &unit.sources {
             if let Source::Row(key) = source {
-                self.outbox.remove(key.id, now);
+                let dead = unit.failed.as_deref();
+                match dead.and_then(DeadLetter::held_key) {
+                    Some(_) => self.outbox.hold(key.id, now),
+                    None => self.outbox.remove(key.id, now),
+                }
             }
         }
     }

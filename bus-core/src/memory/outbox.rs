@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::admin::{StoredRow, cut};
 use crate::attempt;
 use crate::backlog::{Backlog, Measure, Wanted};
 use crate::clock::{self, Timestamp};
 use crate::endpoint::{EndpointName, Order};
 use crate::envelope::{Envelope, Timer};
+use crate::headers::Headers;
 use crate::id::{InstanceId, MessageId};
 use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan, Target};
-use crate::unit_of_work::{Attempt, Reason, RowKey, Settle, Start};
+use crate::unit_of_work::{Attempt, DeadLetter, Reason, RowKey, Settle, Start};
 
 /// How long an ordered row waits behind an older one of its key before it is looked at again. The
 /// settle of the older one pulls it forward, so this only bounds the harm of a lost pull.
@@ -47,7 +50,31 @@ struct Row {
     created_at: Timestamp,
 }
 
+impl NewRow {
+    /// Makes what holds the place of a dead letter.
+    fn stub(destination: String, key: Option<String>, envelope: &Envelope) -> Self {
+        Self {
+            destination,
+            order: Order::PerKey,
+            envelope: Envelope {
+                headers: Headers::default(),
+                body: Bytes::new(),
+                ..envelope.clone()
+            },
+            key,
+            due_at: Timestamp::NEVER,
+            expires_at: None,
+            attempts: Vec::new(),
+            timer: None,
+        }
+    }
+}
+
 impl Row {
+    fn is_stub(&self) -> bool {
+        self.available_at == Timestamp::NEVER
+    }
+
     /// Returns the line that the row stands in: the rows of its destination and key, where order
     /// is promised.
     fn line(&self) -> Option<(String, String)> {
@@ -94,6 +121,11 @@ impl Outbox {
     pub(super) fn parked_count(&self) -> usize {
         let parked = self.rows.values().filter(|row| row.parked.is_some());
         parked.count()
+    }
+
+    /// Counts the rows that hold the places of dead letters.
+    pub(super) fn stub_count(&self) -> usize {
+        self.rows.values().filter(|row| row.is_stub()).count()
     }
 
     /// Counts the rows whose time has come, parked ones aside.
@@ -272,6 +304,66 @@ impl Outbox {
         if let Some(id) = self.timer(owner, name) {
             self.remove(id, now);
         }
+    }
+
+    /// Makes a stub of a row that stands in a line, which holds its place; any other row goes.
+    pub(super) fn hold(&mut self, id: i64, now: Timestamp) {
+        if self.rows.get(&id).and_then(Row::line).is_none() {
+            return self.remove(id, now);
+        }
+        self.move_to(id, Timestamp::NEVER);
+        self.change(id, |row| {
+            // Nobody who had the row can settle or extend the stub.
+            row.epoch += 1;
+            (row.starts, row.failures, row.solo_starts) = (0, 0, 0);
+            row.new = NewRow::stub(
+                row.new.destination.clone(),
+                row.new.key.clone(),
+                &row.new.envelope,
+            );
+        });
+    }
+
+    /// Writes the stub of a message that was no row.
+    pub(super) fn put_stub(&mut self, destination: String, dead: &DeadLetter, now: Timestamp) {
+        if self
+            .stub(&destination, dead.held_key(), dead.envelope.id)
+            .is_some()
+        {
+            return;
+        }
+        let key = dead.held_key().map(str::to_owned);
+        let stub = NewRow::stub(destination, key, &dead.envelope);
+        self.insert(stub, Birth::Available, now, now);
+        let id = self.last_id;
+        self.move_to(id, Timestamp::NEVER);
+        self.change(id, |row| row.epoch = 1);
+    }
+
+    /// Finds the stub of a dead letter.
+    pub(super) fn stub(
+        &self,
+        destination: &str,
+        key: Option<&str>,
+        message: MessageId,
+    ) -> Option<i64> {
+        let line = (destination.to_owned(), key?.to_owned());
+        let is_meant = |id: &&i64| {
+            let row = self.rows.get(id);
+            row.is_some_and(|row| row.is_stub() && row.new.envelope.id == message)
+        };
+        self.lines.get(&line)?.iter().find(is_meant).copied()
+    }
+
+    /// Puts a message in the place that its stub held.
+    pub(super) fn fill_stub(&mut self, id: i64, envelope: Envelope, now: Timestamp) {
+        self.move_to(id, now);
+        self.change(id, |row| {
+            row.new.envelope = envelope;
+            row.new.due_at = now;
+            row.created_at = now;
+        });
+        self.has_news = true;
     }
 
     /// Removes a row and pulls the next of its key forward.
@@ -497,8 +589,9 @@ impl Outbox {
         let Some(follower) = self.rows.get(&next) else {
             return;
         };
-        // One that was claimed before is leased or backs off: its time is its own.
-        if follower.epoch == 0 {
+        // One that was claimed before is leased or backs off: its time is its own; a redriven one
+        // was claimed, but not in this life. A stub is never pulled.
+        if (follower.epoch == 0 || follower.starts == 0) && !follower.is_stub() {
             let due_at = follower.new.due_at.max(now);
             self.has_news |= due_at <= now;
             self.move_to(next, due_at);

@@ -10,27 +10,58 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use super::attach;
 use super::columns::encode;
 use super::error::commit_error;
+use super::hold;
 use super::label;
 use super::one::{COMMIT_ONE, One};
 use super::store::PgStore;
 
-/// The arguments are those of `columns.rs`, in its order.
-const COMMIT: &str = "select outcomes, leased, is_stale, has_woken from sagabus.commit_v1( \
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-    $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, \
-    $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
-    $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, \
-    $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78)";
+/// The arguments but the first are those of `columns.rs`, in its order.
+macro_rules! commit_v1 {
+    ($units:literal) => {
+        concat!(
+            "sagabus.commit_v1(",
+            $units,
+            ", $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, ",
+            "$19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, ",
+            "$35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, ",
+            "$51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, ",
+            "$67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78)"
+        )
+    };
+}
 
-/// [`COMMIT`], and the labels of what it moved: the arguments of `label.rs` follow.
-const COMMIT_LABELLED: &str = "select c.outcomes, c.leased, c.is_stale, c.has_woken, \
-    sagabus.label_v1(c.outcomes, coalesce(c.is_stale, false), $79, $80, $81, $82, $83, $84, $85, \
-    $86) from sagabus.commit_v1( \
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
-    $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, \
-    $35, $36, $37, $38, $39, $40, $41, $42, $43, $44, $45, $46, $47, $48, $49, $50, \
-    $51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, \
-    $67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78) c";
+/// The labels of what moved: the arguments of `label.rs` follow those of the commit.
+macro_rules! label_v1 {
+    () => {
+        "sagabus.label_v1(c.outcomes, coalesce(c.is_stale, false), $79, $80, $81, $82, $83, $84, \
+         $85, $86)"
+    };
+}
+
+const COMMIT: &str = concat!(
+    "select outcomes, leased, is_stale, has_woken from ",
+    commit_v1!("$1")
+);
+
+/// [`COMMIT`], and labels.
+const COMMIT_LABELLED: &str = concat!(
+    "select c.outcomes, c.leased, c.is_stale, c.has_woken, ",
+    label_v1!(),
+    " from ",
+    commit_v1!("$1"),
+    " c"
+);
+
+/// [`COMMIT_LABELLED`], and the stubs of dead letters: the arguments of `hold.rs` follow. Which rows
+/// stand in a line is asked first, which the first argument of the commit call sees to.
+const COMMIT_HOLDING: &str = concat!(
+    "select c.outcomes, c.leased, c.is_stale, c.has_woken, ",
+    label_v1!(),
+    ", sagabus.hold_v1(c.outcomes, coalesce(c.is_stale, false), l.in_line, $87, $88, $89, $90, ",
+    "$91, $92, $93) from sagabus.lines_v1($88) as l(in_line) cross join lateral ",
+    commit_v1!("$1 + 0 * cardinality(l.in_line)"),
+    " c"
+);
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +151,16 @@ impl Call {
             return one.encode(group, door).map(Self::One);
         }
         let mut arguments = encode(group, door)?;
-        if !label::is_needed(group) {
+        let is_holding = hold::is_needed(group);
+        if !is_holding && !label::is_needed(group) {
             return Ok(Self::Many(COMMIT, arguments));
         }
         label::add(group, &mut arguments)?;
-        Ok(Self::Many(COMMIT_LABELLED, arguments))
+        if !is_holding {
+            return Ok(Self::Many(COMMIT_LABELLED, arguments));
+        }
+        hold::add(group, &mut arguments)?;
+        Ok(Self::Many(COMMIT_HOLDING, arguments))
     }
 
     async fn make(self, connection: &mut PgConnection) -> Result<Written, sqlx::Error> {

@@ -51,6 +51,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         12,
         include_str!("../../migrations/postgres/0012_measure_v1.sql"),
     ),
+    (
+        13,
+        include_str!("../../migrations/postgres/0013_hold_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.

@@ -7,6 +7,7 @@ mod tx;
 mod columns;
 mod one;
 mod label;
+mod hold;
 mod load;
 mod claim;
 mod extend;

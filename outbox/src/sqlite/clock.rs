@@ -19,3 +19,13 @@ macro_rules! deferral {
 }
 
 pub(crate) use deferral;
+
+/// When a stub is available, which holds the place of a dead letter: the last microsecond of the
+/// year 9999.
+macro_rules! never {
+    () => {
+        "253402300799999999"
+    };
+}
+
+pub(crate) use never;

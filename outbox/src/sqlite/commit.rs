@@ -17,8 +17,9 @@ use super::encode::{Encoded, check, given};
 use super::error::{commit_error, store_error};
 use super::sections::{
     ACCEPT_ROWS, BEGIN, COMMIT, CREATE_INSTANCES, DISARM_TIMERS, GIVE_UP, GUARD_MESSAGE,
-    GUARD_ROUTES, KEEP, LABEL, PROBE, RECORD, SAVE, SEND_PLAIN, SEND_SPECIAL, SETTLE_DELETES,
-    SETTLE_PARKS, SETTLE_RELEASES, SETTLE_SOLOS, TAKE_BACK, TAKE_OVER, UNLABEL, UPDATE_INSTANCES,
+    GUARD_ROUTES, HOLD_OTHERS, HOLD_ROWS, KEEP, LABEL, PROBE, RECORD, SAVE, SEND_PLAIN,
+    SEND_SPECIAL, SETTLE_DELETES, SETTLE_PARKS, SETTLE_RELEASES, SETTLE_SOLOS, TAKE_BACK,
+    TAKE_OVER, UNLABEL, UPDATE_INSTANCES,
 };
 use super::store::SqliteStore;
 use super::writer::{Reply, Write, run};
@@ -224,6 +225,7 @@ impl Call {
         encoded.send(group, written());
         script.section(encoded.inbox.count, TAKE_OVER);
         let rows = script.section(encoded.rows.count, ACCEPT_ROWS);
+        script.section(encoded.held.count, HOLD_ROWS);
         script.section(encoded.updates.count, UPDATE_INSTANCES);
         script.section(encoded.creates.count, CREATE_INSTANCES);
         script.section(encoded.unlabelled.count, UNLABEL);
@@ -233,6 +235,7 @@ impl Call {
         let special = script.section(encoded.special.count, SEND_SPECIAL);
         script.section(encoded.history.count, RECORD);
         script.section(encoded.dead.count, GIVE_UP);
+        script.section(encoded.stubs.count, HOLD_OTHERS);
         let reading = Reading {
             pulls: rows.into_iter().collect(),
             plain,

@@ -40,6 +40,10 @@ pub(super) struct Encoded {
     pub(super) versions: Rows,
     pub(super) unlabelled: Rows,
     pub(super) labels: Rows,
+    /// Sources whose dead letters hold their keys.
+    pub(super) held: Rows,
+    /// Dead letters that hold their keys and were no rows.
+    pub(super) stubs: Rows,
     /// Which placement each row of `plain` is, and whether it is born leased.
     pub(super) plain_places: Vec<(usize, bool)>,
     /// Which placement each row of `special` is.
@@ -122,8 +126,17 @@ impl Encoded {
 
     /// Writes what a unit takes over, accepts, moves, records and gives up.
     pub(super) fn unit(&mut self, unit: &UnitOfWork) {
+        let dead = unit.failed.as_deref();
+        let held = dead.and_then(|dead| Some((dead, dead.held_key()?)));
         for source in &unit.sources {
-            self.source(source);
+            match source {
+                Source::Row(row) if held.is_some() => self.held.row_key(*row).end(),
+                source => self.source(source),
+            }
+        }
+        let is_row = |source: &Source| matches!(source, Source::Row(_));
+        if let Some((dead, key)) = held.filter(|_| !unit.sources.iter().any(is_row)) {
+            self.stub(dead, key);
         }
         if let Some(change) = &unit.instance {
             self.instance(change, unit.sources.len());
@@ -226,6 +239,16 @@ impl Encoded {
             .end();
     }
 
+    /// Holds the place of a message that was no row.
+    fn stub(&mut self, dead: &DeadLetter, key: &str) {
+        let at = self.put(dead.envelope.id.as_uuid().as_bytes());
+        let row = self.stubs.begin().int(at);
+        row.text(&dead.envelope.message_type)
+            .text(&row::endpoint_text(&dead.endpoint))
+            .text(key)
+            .end();
+    }
+
     /// Writes the rows that messages become.
     pub(super) fn send<'a>(
         &mut self,
@@ -304,6 +327,7 @@ impl Encoded {
     /// [`StoreError::Refused`] when a text holds a NUL.
     pub(super) fn arguments(self, group: &Group) -> Result<SqliteArguments, StoreError> {
         let (n_inbox, n_rows) = (self.inbox.count, self.rows.count);
+        let n_held = self.held.count;
         let (n_updates, n_creates) = (self.updates.count, self.creates.count);
         let mut slots = Slots::new();
         slots.put(Slot::Arena, self.arena)?;
@@ -334,6 +358,9 @@ impl Encoded {
         slots.rows(Slot::Versions, self.versions)?;
         slots.rows(Slot::Unlabelled, self.unlabelled)?;
         slots.rows(Slot::Labels, self.labels)?;
+        slots.rows(Slot::Held, self.held)?;
+        slots.put(Slot::HeldCount, n_held)?;
+        slots.rows(Slot::Stubs, self.stubs)?;
         debug_assert_eq!(slots.arguments.len(), SLOTS, "a slot has no argument");
         Ok(slots.arguments)
     }

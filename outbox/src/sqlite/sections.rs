@@ -7,7 +7,7 @@
 //! Sections whose counts decide about outcomes end in a guard, which fails the text on purpose
 //! when a count is not what it is for a group without losers.
 
-use super::clock::{deferral, now};
+use super::clock::{deferral, never, now};
 
 /// The numbers of the arguments; each section's JSON, then what its guard expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +36,13 @@ pub(super) enum Slot {
     Versions = 21,
     Unlabelled = 22,
     Labels = 23,
+    Held = 24,
+    HeldCount = 25,
+    Stubs = 26,
 }
 
 /// How many arguments there are.
-pub(super) const SLOTS: usize = 23;
+pub(super) const SLOTS: usize = 26;
 
 /// What a failed guard says; nothing else in these texts parses JSON that is not our own.
 pub(super) const GUARD_MESSAGE: &str = "malformed JSON";
@@ -60,13 +63,16 @@ pub(super) const GUARD_ROUTES: &str =
     "select json('!') from sagabus_store where routes_version <> $2;";
 
 /// Pulls forward the next row of each ordered key whose oldest row is about to go, but never before
-/// its own time. One that was claimed before is leased or backs off: its time is its own.
+/// its own time. One that was claimed before is leased or backs off: its time is its own; a redriven
+/// one was claimed, but not in this life. A stub is never pulled.
 macro_rules! pull {
     ($rows:literal, $path:literal, $is_going:literal) => {
         concat!(
             "update sagabus_outbox set available_at = max(",
             now!(),
-            ", coalesce(due_at, 0)) where epoch = 0 and id in (",
+            ", coalesce(due_at, 0)) where (epoch = 0 or starts = 0) and available_at < ",
+            never!(),
+            " and id in (",
             "select (select min(n.id) from sagabus_outbox n where n.destination = o.destination ",
             "and n.key = o.key and n.per_key = 1 and n.parked is null and n.id > o.id and n.id ",
             "not in (select value ->> 0 from json_each(",
@@ -170,6 +176,56 @@ pub(super) const ACCEPT_ROWS: &[&str] = &[
         ";"
     ),
     "select json('!') where changes() <> $11;",
+];
+
+/// Rows: id, epoch. Accepts rows whose dead letters hold their keys: one that stands in a line
+/// becomes a stub, with a later epoch, so that nobody who had it can settle or extend it; any other
+/// goes. One that is not of its epoch fails the guard.
+pub(super) const HOLD_ROWS: &[&str] = &[
+    concat!(
+        "select json('!') where $25 <> (select count(*) from ",
+        still_ours!("$24"),
+        ");"
+    ),
+    concat!(
+        "delete from sagabus_outbox where per_key = 0 and id in ",
+        still_ours!("$24"),
+        ";"
+    ),
+    concat!(
+        "update sagabus_outbox set headers = x'7b7d', body = x'', available_at = ",
+        never!(),
+        ", due_at = null, expires_at = null, epoch = epoch + 1, starts = 0, failures = 0, ",
+        "solo_starts = 0, attempts = null, timer_kind = null, timer_key = null, ",
+        "timer_name = null, timer_generation = null where id in ",
+        still_ours!("$24"),
+        ";"
+    ),
+];
+
+/// Rows: message id at, type, destination, key. Stubs of what a broker brought; of each message one.
+pub(super) const HOLD_OTHERS: &[&str] = &[concat!(
+    "insert into sagabus_outbox (message_id, message_type, destination, key, per_key, headers, ",
+    "body, available_at, epoch, created_at) ",
+    "select substr($1, value ->> 0, 16), value ->> 1, value ->> 2, value ->> 3, 1, x'7b7d', x'', ",
+    never!(),
+    ", 1, ",
+    now!(),
+    " from json_each($26) where not exists (select 1 from sagabus_outbox o ",
+    "where o.destination = value ->> 2 and o.key = value ->> 3 and o.per_key = 1 ",
+    "and o.parked is null and o.available_at = ",
+    never!(),
+    " and o.message_id = substr($1, value ->> 0, 16));"
+)];
+
+/// Rows: id, epoch. Removes stubs, so that whoever stood behind them comes next; asked by an operator.
+pub(super) const DROP_STUBS: &[&str] = &[
+    pull!("$1"),
+    concat!(
+        "delete from sagabus_outbox where id in ",
+        still_ours!("$1"),
+        ";"
+    ),
 ];
 
 /// Rows: kind, key, expected version, version, completed, state, schema version, data at, data
@@ -365,6 +421,9 @@ mod tests {
             SETTLE_SOLOS,
             TAKE_OVER,
             ACCEPT_ROWS,
+            HOLD_ROWS,
+            HOLD_OTHERS,
+            DROP_STUBS,
             UPDATE_INSTANCES,
             CREATE_INSTANCES,
             UNLABEL,

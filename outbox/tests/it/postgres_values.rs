@@ -1,7 +1,7 @@
 //! Values that a database may not like, and rows that somebody damaged.
 
 use sagabus_core::store::{Store, StoreAdmin};
-use sagabus_core::unit_of_work::{Attempt, DeadLetter, Outcome, Reason, UnitOfWork};
+use sagabus_core::unit_of_work::{Attempt, DeadLetter, KeyAfterDeath, Outcome, Reason, UnitOfWork};
 use sagabus_core::{EndpointName, Envelope, MessageId, StoreError, Timestamp};
 
 use crate::postgres_support::Database;
@@ -76,6 +76,7 @@ async fn a_dead_letter_takes_whatever_the_message_was() {
         }],
         key: None,
         instance: None,
+        key_after: KeyAfterDeath::GoesOn,
     };
     let unit = UnitOfWork {
         failed: Some(Box::new(dead.clone())),

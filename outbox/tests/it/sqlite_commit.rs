@@ -6,7 +6,7 @@ use sagabus_core::clock::Timestamp;
 use sagabus_core::envelope::{Due, Timer};
 use sagabus_core::store::{Birth, Question, Store, StoreAdmin};
 use sagabus_core::unit_of_work::{
-    Attempt, DeadLetter, InstanceStatus, Origin, Reason, RowKey, Settle, Start,
+    Attempt, DeadLetter, InstanceStatus, KeyAfterDeath, Origin, Reason, RowKey, Settle, Start,
 };
 use sagabus_core::{Destination, MessageId, Outcome, StoreError};
 
@@ -326,6 +326,7 @@ async fn a_dead_letter_keeps_its_bytes_and_goes_back_under_its_identity() {
             ],
             key: None,
             instance: None,
+            key_after: KeyAfterDeath::GoesOn,
         }));
         bench.commit(vec![unit]).await;
     }

@@ -47,6 +47,8 @@ macro_rules! __bus_behaviours {
                 messages_of_one_key_are_handled_in_order,
                 a_failing_message_holds_back_its_own_key_only,
                 a_message_for_later_holds_back_nobody,
+                a_dead_letter_holds_back_its_key_until_it_is_redriven,
+                a_key_may_go_on_without_its_dead_letter,
             ]
             pausing: [
                 an_outage_of_what_handlers_need_makes_no_dead_letter,

@@ -11,8 +11,8 @@ use sagabus_core::headers::Headers;
 use sagabus_core::id::{InstanceId, MessageId};
 use sagabus_core::store::{Birth, Group, Place, Placement, Target};
 use sagabus_core::unit_of_work::{
-    Attempt, DeadLetter, HistoryDetail, HistoryEntry, InstanceChange, InstanceStatus, Reason,
-    RowKey, Source, UnitOfWork,
+    Attempt, DeadLetter, HistoryDetail, HistoryEntry, InstanceChange, InstanceStatus,
+    KeyAfterDeath, Reason, RowKey, Source, UnitOfWork,
 };
 
 use super::harness::{HOUR, data};
@@ -324,5 +324,6 @@ pub fn dead_letter(endpoint: &EndpointName, envelope: &Envelope) -> DeadLetter {
         attempts: attempts(&["no such order"]),
         key: None,
         instance: None,
+        key_after: KeyAfterDeath::GoesOn,
     }
 }

@@ -15,6 +15,7 @@ pub mod order;
 pub mod timers;
 pub mod labels;
 pub mod dead_letters;
+pub mod held_keys;
 pub mod operators;
 pub mod inspection;
 pub mod sweeps;

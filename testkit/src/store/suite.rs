@@ -149,6 +149,17 @@ macro_rules! __store_behaviours {
                 a_redriven_message_may_die_again,
                 a_redriven_message_keeps_the_order_of_its_endpoint,
             ]
+            held_keys: [
+                a_dead_letter_holds_its_key_until_it_is_redriven,
+                a_discarded_dead_letter_lets_its_key_go_on,
+                what_a_broker_brought_holds_its_key_too,
+                many_dead_letters_of_a_key_are_redriven_in_order,
+                a_dead_letter_whose_key_goes_on_holds_nothing,
+                a_stub_is_in_nobodys_hands,
+                a_redriven_message_that_dies_again_holds_its_key_again,
+                a_loser_holds_no_key,
+                many_that_wait_behind_a_dead_letter_leave_others_flowing,
+            ]
             operators: [
                 a_store_says_which_it_is,
                 dead_letters_are_found_by_what_is_known_of_them,
@@ -288,6 +299,7 @@ mod tests {
             ("timers", include_str!("timers.rs")),
             ("labels", include_str!("labels.rs")),
             ("dead_letters", include_str!("dead_letters.rs")),
+            ("held_keys", include_str!("held_keys.rs")),
             ("operators", include_str!("operators.rs")),
             ("inspection", include_str!("inspection.rs")),
             ("sweeps", include_str!("sweeps.rs")),

@@ -1,7 +1,7 @@
 //! What operators change: each change and its audit entry in one statement, so one transaction.
 
 use sagabus_core::StoreError;
-use sagabus_core::admin::{Action, Change};
+use sagabus_core::admin::{Action, Change, DeadLetterStatus};
 
 use super::super::error::commit_error;
 use super::super::store::PgStore;
@@ -21,26 +21,8 @@ macro_rules! noted {
     };
 }
 
-/// Its place in line is the last; the claim sees to the order.
-const REDRIVE: &str = concat!(
-    "with done as (update sagabus.dead_letter set status = 'redriven' ",
-    "where id = any($4) and status = 'open' ",
-    "returning id, endpoint as place, message_id, message_type, key, headers, body), ",
-    "sent as (insert into sagabus.outbox (message_id, message_type, destination, key, per_key, ",
-    "headers, body, available_at, created_at) ",
-    "select t.message_id, t.message_type, '@' || t.place, t.key, ",
-    "t.key is not null and coalesce(e.per_key, false), t.headers, t.body, ",
-    "sagabus.now_micros(), sagabus.now_micros() ",
-    "from done t left join sagabus.endpoint e on e.name = t.place order by t.id)",
-    noted!("endpoint")
-);
-
-const DISCARD: &str = concat!(
-    "with done as (update sagabus.dead_letter set status = 'discarded' ",
-    "where id = any($4) and status = 'open' ",
-    "returning id, endpoint as place, message_id, message_type)",
-    noted!("endpoint")
-);
+/// `$5` what becomes of them.
+const CLOSE: &str = "select id from sagabus.close_dead_letters_v1($1, $2, $3, $4, $5) order by id";
 
 /// Of two that ask for one place, the later stays as it is.
 const RESTORE: &str = concat!(
@@ -92,12 +74,14 @@ const REMOVE_SUBSCRIPTION: &str = "with done as (delete from sagabus.subscriptio
 /// Removes an endpoint that nothing waits for, and what it takes before it.
 const REMOVE_ENDPOINT: &str = "select id from sagabus.remove_endpoint_v1($1, $2, $3, $4)";
 
+const REDRIVEN: &str = DeadLetterStatus::Redriven.as_str();
+const DISCARDED: &str = DeadLetterStatus::Discarded.as_str();
+
 /// Carries a change out.
 pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>, StoreError> {
     change.check()?;
     let text = match &change.action {
-        Action::RedriveDeadLetters(_) => REDRIVE,
-        Action::DiscardDeadLetters(_) => DISCARD,
+        Action::RedriveDeadLetters(_) | Action::DiscardDeadLetters(_) => CLOSE,
         Action::RestoreDeadLetters(_) => RESTORE,
         Action::ReleaseRows(_) => RELEASE,
         Action::DiscardRows(_) => REMOVE_ROWS,
@@ -114,6 +98,8 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
             message_type,
         } => call.bind(endpoint).bind(message_type),
         Action::RemoveEndpoint { endpoint } => call.bind(endpoint),
+        Action::RedriveDeadLetters(ids) => call.bind(ids).bind(REDRIVEN),
+        Action::DiscardDeadLetters(ids) => call.bind(ids).bind(DISCARDED),
         other => call.bind(other.ids()),
     };
     let mut taken = store.take().await?;

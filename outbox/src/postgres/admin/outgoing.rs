@@ -45,7 +45,8 @@ const MOVING: [&str; 2] = [
     rows!("parked is null", ">", "asc"),
 ];
 
-const DESTINATIONS: &str = "select destination, count(*) filter (where parked is null), \
+const DESTINATIONS: &str = "select destination, \
+    count(*) filter (where parked is null and available_at < sagabus.never_micros()), \
     count(*) filter (where parked is null and available_at <= t.now), \
     min(available_at) filter (where parked is null and available_at <= t.now), \
     min(created_at) filter (where parked is null), count(*) filter (where parked is not null) \

@@ -21,7 +21,8 @@ use crate::row;
 const ABOUT: &str = "select id, schema_version, sagabus.now_micros() from sagabus.store";
 
 const COUNTS: &str = "select \
-    (select count(*) from sagabus.outbox where parked is null), \
+    (select count(*) from sagabus.outbox where parked is null \
+        and available_at < sagabus.never_micros()), \
     (select count(*) from sagabus.outbox where parked is not null), \
     (select count(*) from sagabus.inbox), \
     (select count(*) from sagabus.instance where not completed), \

@@ -2,12 +2,15 @@
 
 use sagabus_core::StoreError;
 use sagabus_core::admin::{Action, Change};
+use sagabus_core::unit_of_work::RowKey;
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
-use super::super::clock::now;
+use super::super::clock::{never, now};
 use super::super::error::store_error;
+use super::super::rows::Rows;
+use super::super::sections::DROP_STUBS;
 use super::super::store::SqliteStore;
 use super::super::writer::Write;
 use super::dead_letters::add;
@@ -26,8 +29,20 @@ const REDRIVE: &str = concat!(
     " returning id, message_id, message_type, endpoint"
 );
 
-/// Writes the rows of what was redriven, in the order of the dead letters. Their place in line is
-/// the last.
+/// Finds the stub of a dead letter `d`.
+macro_rules! stub {
+    () => {
+        concat!(
+            "(select min(s.id) from sagabus_outbox s where s.destination = '@' || d.endpoint ",
+            "and s.key = d.key and s.per_key = 1 and s.parked is null and s.available_at = ",
+            never!(),
+            " and s.message_id = d.message_id)"
+        )
+    };
+}
+
+/// Writes the rows of what was redriven and has no stub, in the order of the dead letters. Their
+/// place in line is the last.
 const SEND_AGAIN: &str = concat!(
     "insert into sagabus_outbox (message_id, message_type, destination, key, per_key, headers, ",
     "body, available_at, created_at) select d.message_id, d.message_type, '@' || d.endpoint, ",
@@ -38,7 +53,31 @@ const SEND_AGAIN: &str = concat!(
     " from sagabus_dead_letter d left join sagabus_endpoint e on e.name = d.endpoint ",
     "where d.id in ",
     ids!(),
-    " order by d.id"
+    " and ",
+    stub!(),
+    " is null order by d.id"
+);
+
+/// Puts what was redriven in the place that its stub held.
+const FILL_STUBS: &str = concat!(
+    "update sagabus_outbox as o set message_type = f.message_type, headers = f.headers, ",
+    "body = f.body, available_at = ",
+    now!(),
+    ", created_at = ",
+    now!(),
+    " from (select d.message_type, d.headers, d.body, ",
+    stub!(),
+    " as stub from sagabus_dead_letter d where d.id in ",
+    ids!(),
+    ") f where o.id = f.stub"
+);
+
+/// Finds the stubs of what was discarded.
+const FIND_STUBS: &str = concat!(
+    "select o.id, o.epoch from sagabus_dead_letter d join sagabus_outbox o on o.id = ",
+    stub!(),
+    " where d.id in ",
+    ids!()
 );
 
 const DISCARD: &str = concat!(
@@ -146,9 +185,14 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
         Action::RedriveDeadLetters(ids) => {
             let done = dead_letters(write, REDRIVE, ids).await?;
             write.step(SEND_AGAIN, id_argument(&done.0)?).await?;
+            write.step(FILL_STUBS, id_argument(&done.0)?).await?;
             done
         }
-        Action::DiscardDeadLetters(ids) => dead_letters(write, DISCARD, ids).await?,
+        Action::DiscardDeadLetters(ids) => {
+            let done = dead_letters(write, DISCARD, ids).await?;
+            drop_stubs(write, &done.0).await?;
+            done
+        }
         Action::RestoreDeadLetters(ids) => dead_letters(write, RESTORE, ids).await?,
         Action::ReleaseRows(ids) => {
             let done = summed(write, FIND_PARKED, ids, "destination").await?;
@@ -172,6 +216,25 @@ async fn dead_letters(
     ids: &[i64],
 ) -> Result<Done, StoreError> {
     summed(write, text, ids, "endpoint").await
+}
+
+/// Removes the stubs of dead letters, so that whoever stood behind them comes next.
+async fn drop_stubs(write: &mut Write, ids: &[i64]) -> Result<(), StoreError> {
+    let replies = write.step(FIND_STUBS, id_argument(ids)?).await?;
+    let mut stubs = Rows::default();
+    for row in replies.iter().flat_map(|reply| &reply.rows) {
+        let id = row.try_get(0).map_err(store_error)?;
+        let epoch = row.try_get(1).map_err(store_error)?;
+        stubs.row_key(RowKey { id, epoch }).end();
+    }
+    if stubs.count == 0 {
+        return Ok(());
+    }
+    let stubs = stubs.json();
+    for text in DROP_STUBS {
+        write.step(*text, text_argument(&stubs)?).await?;
+    }
+    Ok(())
 }
 
 /// Runs a text over ids that returns id, message id, type and place of each row that it changed.

@@ -7,7 +7,7 @@ use sagabus_core::{InstanceId, MessageId, StoreError, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
-use super::super::clock::now;
+use super::super::clock::{never, now};
 use super::super::error::store_error;
 use super::super::store::SqliteStore;
 use super::dead_letters::add;
@@ -46,7 +46,9 @@ const MOVING: [&str; 2] = [
 ];
 
 const DESTINATIONS: &str = concat!(
-    "select destination, sum(parked is null), sum(parked is null and available_at <= t.now), ",
+    "select destination, sum(parked is null and available_at < ",
+    never!(),
+    "), sum(parked is null and available_at <= t.now), ",
     "min(iif(parked is null and available_at <= t.now, available_at, null)), ",
     "min(iif(parked is null, created_at, null)), sum(parked is not null) ",
     "from sagabus_outbox, (select ",

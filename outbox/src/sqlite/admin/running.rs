@@ -11,7 +11,7 @@ use sagabus_core::{CorrelationId, HostId, InstanceId, MessageId, StoreError, Sto
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
-use super::super::clock::now;
+use super::super::clock::{never, now};
 use super::super::error::store_error;
 use super::super::load::read_instance;
 use super::super::migrate;
@@ -21,14 +21,17 @@ use crate::row;
 
 const ABOUT: &str = concat!("select id, schema_version, ", now!(), " from sagabus_store");
 
-const COUNTS: &str = "select \
-    (select count(*) from sagabus_outbox where parked is null), \
+const COUNTS: &str = concat!(
+    "select (select count(*) from sagabus_outbox where parked is null and available_at < ",
+    never!(),
+    "), \
     (select count(*) from sagabus_outbox where parked is not null), \
     (select count(*) from sagabus_inbox), \
     (select count(*) from sagabus_instance where completed = 0), \
     (select count(*) from sagabus_instance where completed = 1), \
     (select count(*) from sagabus_dead_letter where status = 'open'), \
-    (select count(*) from sagabus_history)";
+    (select count(*) from sagabus_history)"
+);
 
 const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions from sagabus_host \
     order by heartbeat_at desc, id desc";
