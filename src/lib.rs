@@ -18,10 +18,10 @@ pub use sagabus_core::{
 pub use sagabus_core::{codec, endpoint, envelope, headers, id, message};
 // What a handler is made of.
 pub use sagabus_core::{
-    Ctx, Extract, Handler, HandlerError, IdempotencyKey, IntoOutgoing, Result, ResultExt, Retry,
+    Ctx, Extract, Fault, Handler, HandlerError, IdempotencyKey, IntoOutgoing, Result, ResultExt, Retry,
     State,
 };
-pub use sagabus_core::{context, error, handler, retry};
+pub use sagabus_core::{context, error, fault_event, handler, retry};
 pub use sagabus_macros::{Command, Event, Message, State, debug_handler};
 // Sagas and state machines.
 pub use sagabus_macros::Saga;

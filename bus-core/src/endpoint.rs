@@ -59,6 +59,9 @@ pub enum Destination {
     Owner,
     /// Every endpoint that subscribed to this event. Looked up when the unit commits.
     Subscribers,
+    /// As [`Subscribers`](Self::Subscribers), but only where an endpoint of this database is one: for
+    /// what most programs never ask for.
+    Watchers,
     /// An endpoint of this database: stored as `@orders`.
     Endpoint(EndpointName),
     /// An address that a transport understands, as it is stored: with the transport's name where it

@@ -8,6 +8,7 @@ pub mod id;
 pub mod headers;
 pub mod envelope;
 pub mod request;
+pub mod fault_event;
 pub mod codec;
 // What a handler run produces.
 pub mod attempt;
@@ -76,6 +77,7 @@ pub use error::{
     BuildError, BusError, CodecError, HandlerError, RequestError, Result, ResultExt, RunError,
     StoreError, TransportError,
 };
+pub use fault_event::Fault;
 pub use gate::Breaker;
 pub use handler::{Extract, Handler, IdempotencyKey, IntoOutgoing, State};
 pub use headers::Headers;

@@ -66,6 +66,12 @@ impl Router {
                 }
                 Destination::Owner => self.place_by_type(routes, one, Kind::Command, &mut add),
                 Destination::Subscribers => self.place_by_type(routes, one, Kind::Event, &mut add),
+                Destination::Watchers => {
+                    let message_type = one.envelope.message_type.as_ref();
+                    if routes.subscribers.contains_key(message_type) {
+                        self.place_by_type(routes, one, Kind::Event, &mut add);
+                    }
+                }
             }
         }
         placements

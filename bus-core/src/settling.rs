@@ -9,6 +9,7 @@ use crate::context::Staged;
 use crate::endpoint::{Destination, Order};
 use crate::envelope::{Due, Outgoing};
 use crate::error::{HandlerError, StoreError, chain};
+use crate::fault_event::fault_of;
 use crate::faults::{self, Point};
 use crate::handling::{Case, End};
 use crate::headers;
@@ -245,9 +246,15 @@ impl Case<'_> {
             instance: None,
             key_after: self.endpoint.key_after,
         };
+        // Placed by the routes as they are when it commits: nowhere, where nobody subscribed.
+        let mut fault = fault_of(&dead);
+        if let Some(fault) = &mut fault {
+            let host = self.endpoint.host.name.clone();
+            fault.envelope.headers.set(headers::SOURCE, host);
+        }
         let unit = UnitOfWork {
             sources: vec![self.source()],
-            outgoing: news.into_iter().collect(),
+            outgoing: news.into_iter().chain(fault).collect(),
             failed: Some(Box::new(dead)),
             ..UnitOfWork::default()
         };

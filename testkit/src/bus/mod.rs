@@ -8,6 +8,7 @@ mod suite;
 pub mod announcing;
 pub mod asking;
 pub mod failing;
+pub mod fault_events;
 pub mod hosting;
 pub mod ordering;
 pub mod pausing;

@@ -43,6 +43,13 @@ macro_rules! __bus_behaviours {
                 tries_that_cost_no_attempt_are_bounded_over_restarts,
                 a_message_that_always_conflicts_is_a_dead_letter_in_the_end,
             ]
+            fault_events: [
+                a_fault_tells_of_a_dead_letter_once,
+                a_fault_brings_the_message_as_it_came,
+                a_fault_that_nobody_wants_is_not_written,
+                whoever_subscribes_later_is_told_from_then_on,
+                a_fault_that_dies_has_no_fault,
+            ]
             ordering: [
                 messages_of_one_key_are_handled_in_order,
                 a_failing_message_holds_back_its_own_key_only,
