@@ -18,8 +18,8 @@ pub use sagabus_core::{
 pub use sagabus_core::{codec, endpoint, envelope, headers, id, message};
 // What a handler is made of.
 pub use sagabus_core::{
-    Ctx, Extract, Fault, Handler, HandlerError, IdempotencyKey, IntoOutgoing, Result, ResultExt, Retry,
-    State,
+    Ctx, Extract, Fault, Handler, HandlerError, IdempotencyKey, IntoOutgoing, Result, ResultExt,
+    Retry, State,
 };
 pub use sagabus_core::{context, error, fault_event, handler, retry};
 pub use sagabus_macros::{Command, Event, Message, State, debug_handler};

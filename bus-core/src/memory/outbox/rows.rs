@@ -4,18 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::admin::{StoredRow, cut};
 use crate::attempt;
-use crate::backlog::{Backlog, Measure, Wanted};
 use crate::clock::{self, Timestamp};
-use crate::endpoint::{EndpointName, Order};
+use crate::endpoint::Order;
 use crate::envelope::{Envelope, Timer};
-use crate::headers::Headers;
 use crate::id::{InstanceId, MessageId};
-use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan, Target};
-use crate::unit_of_work::{Attempt, DeadLetter, Reason, RowKey, Settle, Start};
+use crate::store::{Birth, Claim, ClaimFrom, ClaimedRow, Scan};
+use crate::unit_of_work::{Attempt, Reason, RowKey, Settle, Start};
 
 /// How long an ordered row waits behind an older one of its key before it is looked at again. The
 /// settle of the older one pulls it forward, so this only bounds the harm of a lost pull.
@@ -25,59 +20,39 @@ const FOLLOWER_DELAY: Duration = Duration::from_secs(60);
 const HOT_WINDOW: Duration = Duration::from_secs(60);
 
 /// A row that is to be written.
-pub(super) struct NewRow {
-    pub(super) destination: String,
-    pub(super) order: Order,
-    pub(super) envelope: Envelope,
-    pub(super) key: Option<String>,
-    pub(super) due_at: Timestamp,
-    pub(super) expires_at: Option<Timestamp>,
-    pub(super) attempts: Vec<Attempt>,
-    pub(super) timer: Option<Timer>,
+pub(in crate::memory) struct NewRow {
+    pub(in crate::memory) destination: String,
+    pub(in crate::memory) order: Order,
+    pub(in crate::memory) envelope: Envelope,
+    pub(in crate::memory) key: Option<String>,
+    pub(in crate::memory) due_at: Timestamp,
+    pub(in crate::memory) expires_at: Option<Timestamp>,
+    pub(in crate::memory) attempts: Vec<Attempt>,
+    pub(in crate::memory) timer: Option<Timer>,
 }
 
 /// A row as it is kept.
-struct Row {
-    new: NewRow,
+pub(super) struct Row {
+    pub(super) new: NewRow,
     /// Due time, back-off and lease in one.
-    available_at: Timestamp,
-    epoch: i32,
-    starts: i32,
-    failures: i32,
-    solo_starts: i32,
+    pub(super) available_at: Timestamp,
+    pub(super) epoch: i32,
+    pub(super) starts: i32,
+    pub(super) failures: i32,
+    pub(super) solo_starts: i32,
     /// Why an operator has to decide, if one has to.
-    parked: Option<&'static str>,
-    created_at: Timestamp,
-}
-
-impl NewRow {
-    /// Makes what holds the place of a dead letter.
-    fn stub(destination: String, key: Option<String>, envelope: &Envelope) -> Self {
-        Self {
-            destination,
-            order: Order::PerKey,
-            envelope: Envelope {
-                headers: Headers::default(),
-                body: Bytes::new(),
-                ..envelope.clone()
-            },
-            key,
-            due_at: Timestamp::NEVER,
-            expires_at: None,
-            attempts: Vec::new(),
-            timer: None,
-        }
-    }
+    pub(super) parked: Option<&'static str>,
+    pub(super) created_at: Timestamp,
 }
 
 impl Row {
-    fn is_stub(&self) -> bool {
+    pub(super) fn is_stub(&self) -> bool {
         self.available_at == Timestamp::NEVER
     }
 
     /// Returns the line that the row stands in: the rows of its destination and key, where order
     /// is promised.
-    fn line(&self) -> Option<(String, String)> {
+    pub(super) fn line(&self) -> Option<(String, String)> {
         match (self.new.order, &self.new.key) {
             (Order::PerKey, Some(key)) => Some((self.new.destination.clone(), key.clone())),
             _ => None,
@@ -96,71 +71,66 @@ fn failure_count(attempts: &[Attempt]) -> i32 {
 
 /// All rows.
 #[derive(Default)]
-pub(super) struct Outbox {
-    last_id: i64,
-    rows: BTreeMap<i64, Row>,
+pub(in crate::memory) struct Outbox {
+    pub(super) last_id: i64,
+    pub(super) rows: BTreeMap<i64, Row>,
     /// Destination to the rows that wait, by the time at which they may be taken.
-    waiting: BTreeMap<String, BTreeSet<(Timestamp, i64)>>,
+    pub(super) waiting: BTreeMap<String, BTreeSet<(Timestamp, i64)>>,
     /// Destination and key to the rows of which only the oldest may move. Parked rows hold back
     /// nobody and are in no line.
-    lines: HashMap<(String, String), BTreeSet<i64>>,
-    timers: HashMap<(InstanceId, String), i64>,
-    has_news: bool,
+    pub(super) lines: HashMap<(String, String), BTreeSet<i64>>,
+    pub(super) timers: HashMap<(InstanceId, String), i64>,
+    pub(super) has_news: bool,
 }
 
 impl Outbox {
     /// Says whether rows became available since it was last asked.
-    pub(super) fn take_news(&mut self) -> bool {
+    pub(in crate::memory) fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::memory) fn len(&self) -> usize {
         self.rows.len()
     }
 
-    pub(super) fn parked_count(&self) -> usize {
+    pub(in crate::memory) fn parked_count(&self) -> usize {
         let parked = self.rows.values().filter(|row| row.parked.is_some());
         parked.count()
     }
 
-    /// Counts the rows that hold the places of dead letters.
-    pub(super) fn stub_count(&self) -> usize {
-        self.rows.values().filter(|row| row.is_stub()).count()
-    }
-
     /// Counts the rows whose time has come, parked ones aside.
-    pub(super) fn due_count(&self, now: Timestamp) -> usize {
+    pub(in crate::memory) fn due_count(&self, now: Timestamp) -> usize {
         let is_due = |row: &&Row| row.parked.is_none() && row.new.due_at <= now;
         self.rows.values().filter(is_due).count()
     }
 
     /// Says whether rows of a key wait where order is promised.
-    pub(super) fn has_line(&self, destination: &str, key: &str) -> bool {
+    pub(in crate::memory) fn has_line(&self, destination: &str, key: &str) -> bool {
         self.lines
             .contains_key(&(destination.to_owned(), key.to_owned()))
     }
 
     /// Says whether a row of this message is there.
-    pub(super) fn has_message(&self, destination: &str, id: MessageId) -> bool {
+    pub(in crate::memory) fn has_message(&self, destination: &str, id: MessageId) -> bool {
         let is_meant = |row: &Row| row.new.envelope.id == id && row.new.destination == destination;
         self.rows.values().any(is_meant)
     }
 
     /// Says whether a row is there under this epoch.
-    pub(super) fn is_current(&self, key: RowKey) -> bool {
+    pub(in crate::memory) fn is_current(&self, key: RowKey) -> bool {
         self.rows
             .get(&key.id)
             .is_some_and(|row| row.epoch == key.epoch)
     }
 
     /// Says whether a row is there under this epoch, and not an operator's.
-    pub(super) fn is_ours(&self, key: RowKey) -> bool {
+    pub(in crate::memory) fn is_ours(&self, key: RowKey) -> bool {
         let row = self.rows.get(&key.id);
         row.is_some_and(|row| row.epoch == key.epoch && row.parked.is_none())
     }
 
     /// Writes a row and returns its key if it was born leased.
-    pub(super) fn insert(
+    pub(in crate::memory) fn insert(
         &mut self,
         new: NewRow,
         birth: Birth,
@@ -213,161 +183,21 @@ impl Outbox {
         is_leased.then_some(RowKey { id, epoch: 1 })
     }
 
-    /// Hands the parked messages of one destination to an endpoint.
-    pub(super) fn adopt(&mut self, parked_at: &str, target: &Target, now: Timestamp) {
-        let is_meant =
-            |row: &Row| row.parked == Some("no_owner") && row.new.destination == parked_at;
-        let ids: Vec<i64> = self
-            .rows
-            .iter()
-            .filter(|(_, row)| is_meant(row))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in ids {
-            self.unpark(id, Some(target), now);
-        }
-    }
-
-    /// Gives a parked row back to the hosts, at its own destination or at another one.
-    fn unpark(&mut self, id: i64, target: Option<&Target>, now: Timestamp) {
-        self.change(id, |row| {
-            row.parked = None;
-            row.available_at = row.new.due_at.max(now);
-            if let Some(target) = target {
-                row.new.destination = format!("@{}", target.name);
-                // What is not due before later stands in no line, as always.
-                let is_due = row.new.due_at <= now;
-                row.new.order = if is_due {
-                    target.order
-                } else {
-                    Order::Unordered
-                };
-            }
-        });
-        let Some(row) = self.rows.get(&id) else {
-            return;
-        };
-        let (line, available_at) = (row.line(), row.available_at);
-        let destination = row.new.destination.clone();
-        if let Some(line) = line {
-            self.lines.entry(line).or_default().insert(id);
-        }
-        self.wait(&destination, available_at, id);
-        self.has_news = true;
-    }
-
-    /// Lets hosts try a parked row again as if it were new; `owner_of` says which endpoint takes a
-    /// command that nobody took. Returns the row as it was, where it is released.
-    pub(super) fn release(
-        &mut self,
-        id: i64,
-        owner_of: impl FnOnce(&str) -> Option<Target>,
-        now: Timestamp,
-    ) -> Option<StoredRow> {
-        let row = self.rows.get(&id).filter(|row| row.parked.is_some())?;
-        let stored = stored_row(id, row, 0);
-        let target = match stored.destination.starts_with('?') {
-            true => Some(owner_of(&stored.envelope.message_type)?),
-            false => None,
-        };
-        self.change(id, |row| {
-            row.new.attempts.clear();
-            (row.starts, row.failures, row.solo_starts) = (0, 0, 0);
-        });
-        self.unpark(id, target.as_ref(), now);
-        Some(stored)
-    }
-
-    /// Removes a parked row and returns it.
-    pub(super) fn discard(&mut self, id: i64, now: Timestamp) -> Option<StoredRow> {
-        let row = self.rows.get(&id).filter(|row| row.parked.is_some())?;
-        let stored = stored_row(id, row, 0);
-        self.remove(id, now);
-        Some(stored)
-    }
-
-    /// Lists rows by their ids, the oldest first.
-    pub(super) fn stored(&self, body_bytes_max: u32) -> impl DoubleEndedIterator<Item = StoredRow> {
-        self.rows
-            .iter()
-            .map(move |(id, row)| stored_row(*id, row, body_bytes_max))
-    }
-
     /// Returns the row of a timer that is armed.
-    pub(super) fn timer(&self, owner: &InstanceId, name: &str) -> Option<i64> {
+    pub(in crate::memory) fn timer(&self, owner: &InstanceId, name: &str) -> Option<i64> {
         let key = (owner.clone(), name.to_owned());
         self.timers.get(&key).copied()
     }
 
     /// Removes the row of a timer, if it is still there.
-    pub(super) fn disarm(&mut self, owner: &InstanceId, name: &str, now: Timestamp) {
+    pub(in crate::memory) fn disarm(&mut self, owner: &InstanceId, name: &str, now: Timestamp) {
         if let Some(id) = self.timer(owner, name) {
             self.remove(id, now);
         }
     }
 
-    /// Makes a stub of a row that stands in a line, which holds its place; any other row goes.
-    pub(super) fn hold(&mut self, id: i64, now: Timestamp) {
-        if self.rows.get(&id).and_then(Row::line).is_none() {
-            return self.remove(id, now);
-        }
-        self.move_to(id, Timestamp::NEVER);
-        self.change(id, |row| {
-            // Nobody who had the row can settle or extend the stub.
-            row.epoch += 1;
-            (row.starts, row.failures, row.solo_starts) = (0, 0, 0);
-            row.new = NewRow::stub(
-                row.new.destination.clone(),
-                row.new.key.clone(),
-                &row.new.envelope,
-            );
-        });
-    }
-
-    /// Writes the stub of a message that was no row.
-    pub(super) fn put_stub(&mut self, destination: String, dead: &DeadLetter, now: Timestamp) {
-        if self
-            .stub(&destination, dead.held_key(), dead.envelope.id)
-            .is_some()
-        {
-            return;
-        }
-        let key = dead.held_key().map(str::to_owned);
-        let stub = NewRow::stub(destination, key, &dead.envelope);
-        self.insert(stub, Birth::Available, now, now);
-        let id = self.last_id;
-        self.move_to(id, Timestamp::NEVER);
-        self.change(id, |row| row.epoch = 1);
-    }
-
-    /// Finds the stub of a dead letter.
-    pub(super) fn stub(
-        &self,
-        destination: &str,
-        key: Option<&str>,
-        message: MessageId,
-    ) -> Option<i64> {
-        let line = (destination.to_owned(), key?.to_owned());
-        let is_meant = |id: &&i64| {
-            let row = self.rows.get(id);
-            row.is_some_and(|row| row.is_stub() && row.new.envelope.id == message)
-        };
-        self.lines.get(&line)?.iter().find(is_meant).copied()
-    }
-
-    /// Puts a message in the place that its stub held.
-    pub(super) fn fill_stub(&mut self, id: i64, envelope: Envelope, now: Timestamp) {
-        self.move_to(id, now);
-        self.change(id, |row| {
-            row.new.envelope = envelope;
-            row.new.due_at = now;
-            row.created_at = now;
-        });
-        self.has_news = true;
-    }
-
     /// Removes a row and pulls the next of its key forward.
-    pub(super) fn remove(&mut self, id: i64, now: Timestamp) {
+    pub(in crate::memory) fn remove(&mut self, id: i64, now: Timestamp) {
         let Some(row) = self.rows.remove(&id) else {
             return;
         };
@@ -379,7 +209,7 @@ impl Outbox {
     }
 
     /// Carries out a settle, if its row is still there under its epoch.
-    pub(super) fn settle(&mut self, settle: &Settle, now: Timestamp) {
+    pub(in crate::memory) fn settle(&mut self, settle: &Settle, now: Timestamp) {
         let (Settle::Delete(key)
         | Settle::Release { row: key, .. }
         | Settle::Park { row: key, .. }
@@ -418,7 +248,7 @@ impl Outbox {
     }
 
     /// Moves the leases of rows that are still under their epoch, and counts them.
-    pub(super) fn extend(&mut self, keys: &[RowKey], lease_end: Timestamp) -> u64 {
+    pub(in crate::memory) fn extend(&mut self, keys: &[RowKey], lease_end: Timestamp) -> u64 {
         let mut count = 0;
         for key in keys {
             if self.is_ours(*key) {
@@ -429,37 +259,7 @@ impl Outbox {
         count
     }
 
-    /// Measures what waits.
-    pub(super) fn measure(&self, measure: &Measure, now: Timestamp) -> Backlog {
-        let count = |(name, limit): &(EndpointName, u32)| {
-            let destination = format!("@{name}");
-            let waiting = self.waiting.get(&destination).into_iter().flatten();
-            let rows = waiting.filter_map(|(_, id)| self.rows.get(id));
-            let taken_over = rows.filter(|row| row.new.timer.is_none());
-            let count = taken_over.take(*limit as usize).count();
-            u32::try_from(count).unwrap_or(*limit)
-        };
-        let first = |(destination, rows): (&String, &BTreeSet<(Timestamp, i64)>)| {
-            let (available_at, _) = rows.first()?;
-            let age = now.as_micros() - available_at.as_micros();
-            let age = u64::try_from(age).ok()?;
-            Some((destination.clone(), Duration::from_micros(age)))
-        };
-        let is_asked = measure.oldest == Wanted::Yes;
-        Backlog {
-            counts: measure.endpoints.iter().map(count).collect(),
-            oldest: is_asked
-                .then(|| {
-                    self.waiting
-                        .iter()
-                        .filter_map(first)
-                        .max_by_key(|one| one.1)
-                })
-                .flatten(),
-        }
-    }
-
-    pub(super) fn claim(&mut self, claim: &Claim, now: Timestamp) -> Vec<ClaimedRow> {
+    pub(in crate::memory) fn claim(&mut self, claim: &Claim, now: Timestamp) -> Vec<ClaimedRow> {
         let mut wanted = Vec::new();
         let mut in_all = u32::MAX;
         match &claim.from {
@@ -551,14 +351,14 @@ impl Outbox {
         self.rows.insert(id, row);
     }
 
-    fn change(&mut self, id: i64, change: impl FnOnce(&mut Row)) {
+    pub(super) fn change(&mut self, id: i64, change: impl FnOnce(&mut Row)) {
         if let Some(row) = self.rows.get_mut(&id) {
             change(row);
         }
     }
 
     /// Changes when a row may be taken.
-    fn move_to(&mut self, id: i64, available_at: Timestamp) {
+    pub(super) fn move_to(&mut self, id: i64, available_at: Timestamp) {
         let Some(row) = self.rows.get_mut(&id) else {
             return;
         };
@@ -598,7 +398,7 @@ impl Outbox {
         }
     }
 
-    fn wait(&mut self, destination: &str, available_at: Timestamp, id: i64) {
+    pub(super) fn wait(&mut self, destination: &str, available_at: Timestamp, id: i64) {
         match self.waiting.get_mut(destination) {
             Some(waiting) => {
                 waiting.insert((available_at, id));
@@ -617,29 +417,6 @@ impl Outbox {
                 self.waiting.remove(destination);
             }
         }
-    }
-}
-
-fn stored_row(id: i64, row: &Row, body_bytes_max: u32) -> StoredRow {
-    let envelope = &row.new.envelope;
-    StoredRow {
-        id,
-        destination: row.new.destination.clone(),
-        envelope: Envelope {
-            body: cut(&envelope.body, body_bytes_max),
-            ..envelope.clone()
-        },
-        body_bytes: envelope.body.len() as u64,
-        key: row.new.key.clone(),
-        available_at: row.available_at,
-        due_at: (row.new.due_at > row.created_at).then_some(row.new.due_at),
-        expires_at: row.new.expires_at,
-        epoch: row.epoch,
-        failures: row.failures,
-        attempts: row.new.attempts.clone(),
-        parked: row.parked.map(str::to_owned),
-        timer: row.new.timer.clone(),
-        created_at: row.created_at,
     }
 }
 
