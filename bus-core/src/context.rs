@@ -70,7 +70,7 @@ impl HostFacts {
         let by_broker = match outgoing.destination {
             Destination::Endpoint(_) => false,
             Destination::Address(_) => !self.transports.is_empty(),
-            Destination::Owner | Destination::Subscribers => {
+            Destination::Owner | Destination::Subscribers | Destination::Watchers => {
                 let message_type = &outgoing.envelope.message_type;
                 self.transports.of(message_type).is_some()
             }
