@@ -49,19 +49,23 @@ struct Story {
 }
 
 impl Story {
-    fn note(&self, key: &str) {
+    /// Says whether nobody had it before. The host that is cut off still reaches the database, and
+    /// may be given a message again that was taken over there.
+    fn note(&self, key: &str) -> bool {
         let mut seen = self.seen.lock().expect("no handler panics with it");
+        let is_first = !seen.contains_key(key);
         seen.entry(key.to_owned()).or_insert(self.host);
+        is_first
     }
 }
 
 async fn apply(command: Move, cx: Ctx, story: State<Story>, mut tx: Tx<Postgres>) -> Result {
     if command.n == 1 {
-        story.note(&command.key);
+        let is_first = story.note(&command.key);
         if story.first == First::Failed && cx.attempt() == 1 {
             return Err(HandlerError::new("not at the first try"));
         }
-        if story.first == First::InHand && story.host == "cut" {
+        if story.first == First::InHand && story.host == "cut" && is_first {
             let turn = story.gate.acquire().await;
             turn.expect("it is never closed").forget();
         }
