@@ -111,25 +111,7 @@ impl Case<'_> {
                 .instance
                 .as_ref()
                 .map(|change| (change.id.clone(), change.expected + 1)),
-            detail: HistoryDetail {
-                causation_id: envelope
-                    .headers
-                    .get(headers::CAUSATION_ID)
-                    .and_then(|id| id.parse().ok()),
-                state_from: staged.state_from,
-                state_to: staged
-                    .instance
-                    .as_ref()
-                    .and_then(|change| change.state.clone()),
-                sent: staged
-                    .outgoing
-                    .iter()
-                    .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
-                    .collect(),
-                attempt: self.tries.failures() + 1,
-                micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-                note: staged.note,
-            },
+            detail: self.detail(&staged, started),
         });
         UnitOfWork {
             sources: vec![self.source()],
@@ -137,6 +119,31 @@ impl Case<'_> {
             outgoing: staged.outgoing,
             history: history.into_iter().collect(),
             failed: None,
+        }
+    }
+
+    /// Tells people what a unit did.
+    fn detail(&self, staged: &Staged, started: Instant) -> HistoryDetail {
+        let causation = self.arrival.envelope().headers.get(headers::CAUSATION_ID);
+        let instance = staged.instance.as_ref();
+        let outgoing = staged.outgoing.iter();
+        let timers = outgoing.clone().filter_map(|one| one.timer.as_ref());
+        let armed: Vec<_> = timers.map(|timer| timer.name.clone()).collect();
+        let disarmed = instance.map_or(&[][..], |change| &change.disarmed);
+        let cancelled = disarmed.iter().filter(|name| !armed.contains(name));
+        HistoryDetail {
+            causation_id: causation.and_then(|id| id.parse().ok()),
+            state_from: staged.state_from.clone(),
+            state_to: instance.and_then(|change| change.state.clone()),
+            sent: outgoing
+                .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
+                .collect(),
+            cancelled: cancelled.cloned().collect(),
+            armed,
+            host: Some(self.endpoint.host.name.clone()),
+            attempt: self.tries.failures() + 1,
+            micros: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            note: staged.note.clone(),
         }
     }
 

@@ -210,6 +210,15 @@ pub struct HistoryDetail {
     /// What was sent: identity and type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sent: Vec<(MessageId, MessageType)>,
+    /// The timers that it armed, by name; their messages are among those sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub armed: Vec<String>,
+    /// The timers that it cancelled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cancelled: Vec<String>,
+    /// The host that did it, by name; none where it was written before hosts said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Which attempt succeeded, from 1.
     pub attempt: u32,
     /// How long the handler took, in microseconds.

@@ -1,6 +1,7 @@
 //! What can be asked, as clap knows it.
 
 use clap::{Args, Parser, Subcommand};
+use sagabus_core::unit_of_work::Label;
 
 use crate::filter::DeadLetters;
 use crate::machines::Drawing;
@@ -220,12 +221,21 @@ pub(crate) enum SagasVerb {
         /// Only this kind.
         #[arg(long)]
         kind: Option<String>,
+        /// Only this key, whatever the kind.
+        #[arg(long)]
+        key: Option<String>,
+        /// Only those with this label.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = crate::filter::label)]
+        label: Option<Label>,
         /// Only this state.
         #[arg(long)]
         state: Option<String>,
         /// Also those that are over.
         #[arg(long)]
         completed: bool,
+        /// Only those that began longer ago: 90s, 15m, 2h, 3d.
+        #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
+        older_than: Option<std::time::Duration>,
         /// Only those that did not move for so long: 90s, 15m, 2h, 3d.
         #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
         idle_for: Option<std::time::Duration>,
@@ -239,13 +249,13 @@ pub(crate) enum SagasVerb {
         #[arg(long, value_name = "KEY", requires = "after_kind")]
         after_key: Option<String>,
     },
-    /// Show one instance: state, data, timers, history.
+    /// Show one instance: state, labels, timers, data, and what happened to it.
     Show {
         /// Its kind, as `list` shows it.
         kind: String,
         /// Its key.
         key: String,
-        /// How many history entries, the latest.
+        /// How much of its history: the latest so many entries.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
         history: u32,
     },

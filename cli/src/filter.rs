@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use sagabus_core::admin::{DeadLetterFilter, DeadLetterStatus};
+use sagabus_core::unit_of_work::Label;
 use sagabus_core::{MessageId, Timestamp};
 
 /// Which dead letters.
@@ -116,6 +117,18 @@ pub(crate) fn age(text: &str) -> Result<Duration, String> {
         .ok_or_else(wrong)
 }
 
+/// Reads `payment_id=4711`. The value may have further equals signs, and be empty.
+pub(crate) fn label(text: &str) -> Result<Label, String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("write NAME=VALUE, for example payment_id=4711")?;
+    Ok(Label {
+        name: name.to_owned().into(),
+        value: value.to_owned(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,5 +159,16 @@ mod tests {
     fn an_age_before_time_itself_is_the_first_moment() {
         let at = before(Timestamp::from_micros(5), Duration::MAX);
         assert!(at.as_micros() < 0);
+    }
+
+    #[test]
+    fn labels_are_read_and_nonsense_is_refused() {
+        for (text, name, value) in [("a=b", "a", "b"), ("a=b=c", "a", "b=c"), ("a=", "a", "")] {
+            let label = label(text).unwrap();
+            assert_eq!((&*label.name, &*label.value), (name, value));
+        }
+        for text in ["", "payment", "=4711"] {
+            assert!(label(text).is_err(), "{text}");
+        }
     }
 }

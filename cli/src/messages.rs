@@ -1,9 +1,9 @@
 //! `sagabus messages`, and how an envelope is shown.
 
 use bytes::Bytes;
+use sagabus_core::Envelope;
 use sagabus_core::admin::{StoreAdmin, StoredHistory};
 use sagabus_core::unit_of_work::Attempt;
-use sagabus_core::{Envelope, Timestamp};
 use sagabus_ops::messages::biography;
 use sagabus_ops::shape;
 use serde_json::Value;
@@ -11,7 +11,6 @@ use serde_json::Value;
 use crate::arguments::MessagesVerb;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::text::ago;
 
 /// How much of a body people are shown; `--json` has it all.
 const BODY_CHARS_MAX: usize = 4_000;
@@ -79,43 +78,6 @@ fn told(one: &StoredHistory) -> String {
         told.push_str(&format!(", {note}"));
     }
     told
-}
-
-/// Prints what moved an instance.
-pub(crate) fn history_table(
-    now: Timestamp,
-    history: &[StoredHistory],
-    out: &Output,
-) -> Result<(), Failure> {
-    let rows: Vec<_> = history
-        .iter()
-        .map(|one| {
-            let detail = &one.entry.detail;
-            let state = |state: &Option<std::borrow::Cow<'_, str>>| {
-                state.as_deref().unwrap_or("").to_owned()
-            };
-            let version = one
-                .entry
-                .instance
-                .as_ref()
-                .map(|(_, version)| version.to_string());
-            vec![
-                version.unwrap_or_default(),
-                ago(now, one.at),
-                one.entry.message_type.to_string(),
-                state(&detail.state_from),
-                state(&detail.state_to),
-                detail.sent.len().to_string(),
-                one.entry.message_id.to_string(),
-            ]
-        })
-        .collect();
-    let columns = ["version", "when", "by", "from", "to", "sent", "message"];
-    out.table(
-        &columns,
-        &rows,
-        "no history (forgotten by now, or not kept)",
-    )
 }
 
 /// Counts the tries that are known, those that cost no attempt included.

@@ -1,6 +1,6 @@
 //! `sagabus sagas`.
 
-use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin};
+use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin, StoredHistory};
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{InstanceId, Timestamp};
 use sagabus_ops::{OpsError, shape};
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::arguments::SagasVerb;
 use crate::failure::Failure;
 use crate::filter::before;
-use crate::messages::{self, history_table};
+use crate::messages;
 use crate::output::Output;
 use crate::text::ago;
 
@@ -22,8 +22,11 @@ pub(crate) async fn run(
     match verb {
         SagasVerb::List {
             kind,
+            key,
+            label,
             state,
             completed,
+            older_than,
             idle_for,
             limit,
             after_kind,
@@ -31,8 +34,11 @@ pub(crate) async fn run(
         } => {
             let filter = InstanceFilter {
                 kind: kind.clone(),
+                key: key.clone(),
+                label: label.clone(),
                 state: state.clone(),
                 status: (!completed).then_some(InstanceStatus::Running),
+                created_before: older_than.map(|age| before(now, age)),
                 idle_since: idle_for.map(|age| before(now, age)),
                 after: after_kind
                     .as_ref()
@@ -41,9 +47,7 @@ pub(crate) async fn run(
             };
             list(admin, now, &filter, *limit, out).await
         }
-        SagasVerb::Show { kind, key, history } => {
-            show(admin, now, id(kind, key), *history, out).await
-        }
+        SagasVerb::Show { kind, key, history } => show(admin, id(kind, key), *history, out).await,
     }
 }
 
@@ -101,7 +105,6 @@ async fn list(
 
 async fn show(
     admin: &dyn StoreAdmin,
-    now: Timestamp,
     id: InstanceId,
     entries: u32,
     out: &Output,
@@ -114,9 +117,11 @@ async fn show(
         ))
         .into());
     };
+    let labels = admin.labels(&one.id).await?;
     let of = HistoryOf::Instance(id);
-    let history = admin.history(&of, Page::latest(entries)).await?;
-    if out.json(|| shape::instance(&one, &history))? {
+    let mut history = admin.history(&of, Page::latest(entries)).await?;
+    history.reverse(); // As it happened.
+    if out.json(|| shape::instance(&one, &labels, &history))? {
         return Ok(());
     }
     let status = match one.status {
@@ -126,6 +131,9 @@ async fn show(
     out.line(&format!("{} {} ({status})", one.id.kind, one.id.key))?;
     out.field("state", one.state.as_deref())?;
     out.field("version", Some(&one.version.to_string()))?;
+    for label in &labels {
+        out.field(&label.name, Some(&label.value))?;
+    }
     let names: Vec<_> = one.timers.keys().map(String::as_str).collect();
     let timers = (!names.is_empty()).then(|| names.join(", "));
     out.field("timers", timers.as_deref())?;
@@ -134,5 +142,44 @@ async fn show(
     out.line("")?;
     messages::body(&one.data, one.data.len() as u64, out)?;
     out.line("")?;
-    history_table(now, &history, out)
+    timeline(&history, out)
+}
+
+/// Tells what happened to an instance: what came, how it moved, what left.
+fn timeline(history: &[StoredHistory], out: &Output) -> Result<(), Failure> {
+    if history.is_empty() {
+        return out.line("no history (forgotten by now, or not kept)");
+    }
+    for one in history {
+        let (entry, detail) = (&one.entry, &one.entry.detail);
+        let version = entry.instance.as_ref().map_or(0, |(_, version)| *version);
+        let from = detail.state_from.as_deref().unwrap_or("(new)");
+        let moved = match detail.state_to.as_deref() {
+            Some(to) if detail.state_from.as_deref() == Some(to) => format!("stays {to}"),
+            Some(to) => format!("{from} to {to}"),
+            None => from.to_owned(),
+        };
+        let note = detail.note.as_deref().map(|note| format!(", {note}"));
+        let host = detail.host.as_deref().map(|host| format!(", by {host}"));
+        out.line(&format!(
+            "{}  version {version}: {moved}{}{}",
+            one.at,
+            note.unwrap_or_default(),
+            host.unwrap_or_default()
+        ))?;
+        out.line(&format!(
+            "    came      {} {}",
+            entry.message_type, entry.message_id
+        ))?;
+        for (message, message_type) in &detail.sent {
+            out.line(&format!("    sent      {message_type} {message}"))?;
+        }
+        for timer in &detail.armed {
+            out.line(&format!("    armed     {timer}"))?;
+        }
+        for timer in &detail.cancelled {
+            out.line(&format!("    cancelled {timer}"))?;
+        }
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use sagabus_core::admin::{
     StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
 };
 use sagabus_core::store::Instance;
-use sagabus_core::unit_of_work::{Attempt, InstanceStatus};
+use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
 use serde_json::{Map, Value, json};
 
 use crate::machines::DescribedMachine;
@@ -219,8 +219,8 @@ pub fn overview(one: &InstanceOverview) -> Value {
     })
 }
 
-/// Shapes an instance with its data and its history.
-pub fn instance(one: &Instance, history: &[StoredHistory]) -> Value {
+/// Shapes an instance with its labels, its data and its history.
+pub fn instance(one: &Instance, labels: &[Label], history: &[StoredHistory]) -> Value {
     json!({
         "kind": one.id.kind,
         "key": one.id.key,
@@ -228,6 +228,7 @@ pub fn instance(one: &Instance, history: &[StoredHistory]) -> Value {
         "status": status_word(one.status),
         "state": one.state,
         "schema_version": one.schema_version,
+        "labels": labels.iter().map(|one| json!({ "name": one.name, "value": one.value })).collect::<Vec<_>>(),
         "timers": one.timers,
         "origin": one.origin,
         "data": body(&one.data, one.data.len() as u64),

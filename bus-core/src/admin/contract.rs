@@ -14,6 +14,7 @@ use super::running::{
 use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
 use crate::store::Instance;
+use crate::unit_of_work::Label;
 
 /// What operators and tests read and change. Separate from [`Store`](crate::Store), which is what
 /// the engine needs.
@@ -73,7 +74,13 @@ pub trait StoreAdmin: Send + Sync {
         id: &'a InstanceId,
     ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>>;
 
+    /// Reads the labels of an instance, in the order of their names.
+    fn labels<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Vec<Label>, StoreError>>;
+
     /// Reads instances without their data, in the order of kind and key.
+    ///
+    /// Key and label are looked up; state and times have no index, which every message would pay
+    /// for: a question for them alone reads through the instances.
     fn instances<'a>(
         &'a self,
         filter: &'a InstanceFilter,

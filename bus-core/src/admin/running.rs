@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
 use crate::id::{CorrelationId, HostId, InstanceId, MessageId};
-use crate::unit_of_work::{HistoryEntry, InstanceStatus};
+use crate::unit_of_work::{HistoryEntry, InstanceStatus, Label};
 
 /// A process that runs or ran.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,10 +36,16 @@ pub struct StoredEndpoint {
 pub struct InstanceFilter {
     /// Only this kind.
     pub kind: Option<String>,
+    /// Only this key, whatever the kind.
+    pub key: Option<String>,
+    /// Only those that have this label.
+    pub label: Option<Label>,
     /// Only this state of a machine.
     pub state: Option<String>,
     /// Only those that go on, or only those that are over.
     pub status: Option<InstanceStatus>,
+    /// Only those that began before this time.
+    pub created_before: Option<Timestamp>,
     /// Only those that did not move since this time.
     pub idle_since: Option<Timestamp>,
     /// Only those behind this one.

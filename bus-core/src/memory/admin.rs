@@ -18,7 +18,7 @@ use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
 use crate::store::Instance;
-use crate::unit_of_work::InstanceStatus;
+use crate::unit_of_work::{InstanceStatus, Label};
 
 impl StoreAdmin for MemoryStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -103,6 +103,10 @@ impl StoreAdmin for MemoryStore {
         id: &'a InstanceId,
     ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
         ready(Ok(self.with(|database, _| database.instance(id))))
+    }
+
+    fn labels<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Vec<Label>, StoreError>> {
+        ready(Ok(self.with(|database, _| database.labels.of(id))))
     }
 
     fn instances<'a>(
@@ -332,8 +336,14 @@ impl Database {
             .filter(|one| {
                 let instance = &one.instance;
                 is(filter.kind.as_deref(), &*instance.id.kind)
+                    && is(filter.key.as_ref(), &instance.id.key)
+                    && filter
+                        .label
+                        .as_ref()
+                        .is_none_or(|label| self.labels.has(&instance.id, label))
                     && (filter.state.is_none() || filter.state == instance.state)
                     && is(filter.status.as_ref(), &instance.status)
+                    && filter.created_before.is_none_or(|at| one.created_at < at)
                     && filter.idle_since.is_none_or(|at| one.updated_at < at)
                     && after
                         .as_ref()

@@ -19,6 +19,17 @@ impl Labels {
         self.owners.get(label)
     }
 
+    /// Returns the labels of an instance, in the order of their names.
+    pub(super) fn of(&self, id: &InstanceId) -> Vec<Label> {
+        let labels = self.labels.get(id).into_iter().flatten();
+        labels.map(|one| one.label.clone()).collect()
+    }
+
+    /// Says whether an instance has a label.
+    pub(super) fn has(&self, id: &InstanceId, label: &Label) -> bool {
+        self.owner(&label_id(id, label)) == Some(id)
+    }
+
     /// Removes all labels of an instance.
     pub(super) fn remove(&mut self, id: &InstanceId) {
         for label in self.labels.remove(id).unwrap_or_default() {

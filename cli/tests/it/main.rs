@@ -11,4 +11,5 @@ mod changing;
 mod bad_input;
 mod help;
 mod machines;
+mod sagas;
 mod postgres;

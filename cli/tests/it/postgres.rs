@@ -7,7 +7,7 @@ use sagabus_outbox::PgStore;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
-use crate::parcels::{self, Release};
+use crate::parcels::{self, Hand, Release};
 use crate::scene::{self, Charge, Ship};
 
 /// Runs a statement on the server.
@@ -75,8 +75,21 @@ async fn what_works_on_a_file_works_on_a_server() {
     assert!(run(&["describe"]).contains("endpoint payments"));
     let host = parcels::host(store.clone(), Release::Current).await;
     assert_eq!(run(&["machines", "show", "parcel"]), parcels::drawings()[0]);
+    host.bus().send(Hand { parcel: 7 }).await.unwrap();
+    let handed = async || (store.counts().await.unwrap().running == 1).then_some(());
+    sagabus_testkit::wait::eventually("a parcel", handed).await;
     assert!(host.stop(Duration::from_secs(10)).await);
-    assert!(run(&["sagas", "list"]).contains("no such instances"));
+    let found = run(&[
+        "sagas",
+        "list",
+        "--label",
+        "tracking=t-7",
+        "--older-than",
+        "0s",
+    ]);
+    assert!(found.contains("parcel  moving"), "{found}");
+    assert!(run(&["sagas", "show", "parcel", "7"]).contains("armed     patience"));
+    assert!(run(&["sagas", "list", "--key", "8"]).contains("no such instances"));
     let audit = run(&["audit"]);
     assert_eq!(audit.lines().count(), 7, "{audit}");
     let redriven = store.count_dead_letters(&DeadLetterFilter::any()).await;

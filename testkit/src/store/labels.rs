@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagabus_core::StoreError;
+use sagabus_core::admin::InstanceFilter;
 use sagabus_core::id::{InstanceId, MessageId};
 use sagabus_core::store::{Question, Retention};
 use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Label, LabelId, Outcome};
+use sagabus_core::{StoreError, Timestamp};
 
 use super::build::{Plan, broker, change};
 use super::harness::{Harness, instance};
@@ -213,4 +214,115 @@ pub async fn a_tombstone_that_is_swept_takes_its_labels_along(at: Arc<Harness>) 
         None,
         "a new life has no old label"
     );
+}
+
+fn invoice(key: &str) -> InstanceId {
+    InstanceId {
+        kind: "invoice".into(),
+        key: key.to_owned(),
+    }
+}
+
+/// A value with what SQL and terminals take for their own.
+const ODD: &str = "Größe 7/'x'\"\\\u{1f600}";
+
+/// Writes an order and three invoices; two of the four have the same label.
+async fn write_invoices(at: &Harness) {
+    let paid = [("payment", "p-1")];
+    let paid_and_odd = [("payment", "p-1"), ("a", ODD)];
+    for (id, labels) in [
+        (instance("1"), &paid[..]),
+        (invoice("1"), &paid_and_odd),
+        (invoice("2"), &[("payment", "p-2")]),
+        (invoice("3"), &[]),
+    ] {
+        at.write(new(at, labelled(&id, 0, labels))).await;
+    }
+}
+
+/// Lists kind and key of what a filter lets through.
+async fn listed(at: &Harness, filter: InstanceFilter) -> Vec<String> {
+    let found = at.admin.instances(&filter, 10).await;
+    let found = found.expect("instances are shown").into_iter();
+    found
+        .map(|one| format!("{} {}", one.id.kind, one.id.key))
+        .collect()
+}
+
+fn with_label(name: &'static str, value: &str) -> InstanceFilter {
+    InstanceFilter {
+        label: Some(Label {
+            name: name.into(),
+            value: value.to_owned(),
+        }),
+        ..InstanceFilter::default()
+    }
+}
+
+fn with_key(key: &str, filter: InstanceFilter) -> InstanceFilter {
+    InstanceFilter {
+        key: Some(key.to_owned()),
+        ..filter
+    }
+}
+
+/// Of any kind, or of one; alone and together.
+pub async fn instances_are_found_by_key_and_label(at: Arc<Harness>) {
+    write_invoices(&at).await;
+    let any = InstanceFilter::default;
+    let of_kind = |kind: &str, filter| InstanceFilter {
+        kind: Some(kind.to_owned()),
+        ..filter
+    };
+    let behind = |filter| InstanceFilter {
+        after: Some(invoice("1")),
+        ..filter
+    };
+    let paid = || with_label("payment", "p-1");
+    let cases: [(InstanceFilter, &[&str]); 12] = [
+        (paid(), &["invoice 1", "order 1"]),
+        (with_label("a", ODD), &["invoice 1"]),
+        (with_label("a", "p-1"), &[]),
+        (of_kind("order", paid()), &["order 1"]),
+        (of_kind("none", paid()), &[]),
+        (behind(paid()), &["order 1"]),
+        (with_key("1", any()), &["invoice 1", "order 1"]),
+        (with_key("3", any()), &["invoice 3"]),
+        (with_key("", any()), &[]),
+        (of_kind("order", with_key("1", any())), &["order 1"]),
+        (with_key("1", paid()), &["invoice 1", "order 1"]),
+        (with_key("2", paid()), &[]),
+    ];
+    for (filter, expected) in cases {
+        assert_eq!(listed(&at, filter.clone()).await, expected, "{filter:?}");
+    }
+    let labels = at.admin.labels(&invoice("1")).await;
+    let labels = labels.expect("they are shown");
+    let labels: Vec<_> = labels
+        .iter()
+        .map(|one| (&*one.name, one.value.as_str()))
+        .collect();
+    assert_eq!(labels, [("a", ODD), ("payment", "p-1")]);
+    let none = at.admin.labels(&invoice("3")).await;
+    assert_eq!(none.expect("they are shown"), []);
+}
+
+/// What moved since has still begun then.
+pub async fn instances_are_found_by_when_they_began(at: Arc<Harness>) {
+    write_invoices(&at).await;
+    grow_older(Duration::from_millis(5)).await;
+    let now = at.admin.about().await.expect("it answers").now;
+    at.write(new(&at, change(&invoice("3"), 1))).await;
+    at.write(new(&at, change(&invoice("4"), 0))).await;
+    let before = |created_before, filter| InstanceFilter {
+        created_before: Some(created_before),
+        ..filter
+    };
+    let all = ["invoice 1", "invoice 2", "invoice 3", "order 1"];
+    let older = before(now, InstanceFilter::default());
+    assert_eq!(listed(&at, older).await, all);
+    let older = before(now, with_label("payment", "p-2"));
+    assert_eq!(listed(&at, older).await, ["invoice 2"]);
+    let ancient = before(Timestamp::from_micros(1), InstanceFilter::default());
+    assert_eq!(listed(&at, ancient).await, [""; 0]);
 }

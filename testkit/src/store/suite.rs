@@ -129,6 +129,8 @@ macro_rules! __store_behaviours {
             ]
             labels: [
                 an_instance_is_found_by_its_labels,
+                instances_are_found_by_key_and_label,
+                instances_are_found_by_when_they_began,
                 labels_are_replaced_as_a_whole_or_left,
                 a_label_of_a_running_instance_is_refused_to_others,
                 a_tombstone_keeps_its_labels_until_another_takes_them,

@@ -1,21 +1,18 @@
-//! The database, its hosts, endpoints, instances, history and audit.
+//! The database, its hosts, endpoints, history and audit.
 
 use sagabus_core::admin::{
-    About, AuditEntry, Counts, First, HistoryOf, InstanceFilter, InstanceOverview, Page,
-    StoredEndpoint, StoredHistory, StoredHost, TakenOver,
+    About, AuditEntry, Counts, First, HistoryOf, Page, StoredEndpoint, StoredHistory, StoredHost,
+    TakenOver,
 };
 use sagabus_core::endpoint::{EndpointId, Order};
-use sagabus_core::store::{Instance, Question};
-use sagabus_core::unit_of_work::{HistoryEntry, InstanceStatus};
+use sagabus_core::unit_of_work::HistoryEntry;
 use sagabus_core::{CorrelationId, HostId, InstanceId, MessageId, StoreError, StoreId, Timestamp};
 use sqlx::Row;
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::postgres::PgRow;
 
 use super::super::error::store_error;
-use super::super::load;
 use super::super::migrate;
 use super::super::store::PgStore;
-use super::dead_letters::add;
 use crate::row;
 
 const ABOUT: &str = "select id, schema_version, sagabus.now_micros() from sagabus.store";
@@ -35,13 +32,6 @@ const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions from
 
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus.endpoint e \
     left join sagabus.subscription s on s.endpoint_id = e.id order by e.name, s.message_type";
-
-/// `$5` and `$6`: kind and key behind which the list begins.
-const INSTANCES: &str = "select kind, key, version, completed, state, created_at, updated_at \
-    from sagabus.instance where (kind, key) > (coalesce($5, ''), coalesce($6, '')) \
-    and ($1::text is null or kind = $1) and ($2::text is null or state = $2) \
-    and ($3::boolean is null or completed = $3) \
-    and ($4::bigint is null or updated_at < $4) order by kind, key limit $7::bigint";
 
 macro_rules! history {
     ($behind:literal, $order:literal) => {
@@ -147,47 +137,6 @@ pub(super) async fn endpoints(store: &PgStore) -> Result<Vec<StoredEndpoint>, St
     Ok(endpoints)
 }
 
-/// Reads one instance, tombstones included.
-pub(super) async fn instance(
-    store: &PgStore,
-    id: &InstanceId,
-) -> Result<Option<Instance>, StoreError> {
-    let question = Question {
-        instance: Some(id.clone()),
-        ..Question::default()
-    };
-    let answers = load::load(store, &[question]).await?;
-    Ok(answers.into_iter().next().and_then(|one| one.instance))
-}
-
-/// Reads instances without their data.
-pub(super) async fn instances(
-    store: &PgStore,
-    filter: &InstanceFilter,
-    limit: u32,
-) -> Result<Vec<InstanceOverview>, StoreError> {
-    let after = filter.after.as_ref();
-    let mut arguments = PgArguments::default();
-    let to = &mut arguments;
-    add(to, filter.kind.clone())?;
-    add(to, filter.state.clone())?;
-    add(
-        to,
-        filter.status.map(|one| one == InstanceStatus::Completed),
-    )?;
-    add(to, filter.idle_since.map(Timestamp::as_micros))?;
-    add(to, after.map(|id| id.kind.to_string()))?;
-    add(to, after.map(|id| id.key.clone()))?;
-    add(to, i64::from(Page::oldest(limit).size()))?;
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(INSTANCES, arguments).fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| read_overview(row).map_err(store_error))
-        .collect()
-}
-
 /// Reads what units did.
 pub(super) async fn history(
     store: &PgStore,
@@ -277,23 +226,6 @@ fn read_host(row: &PgRow) -> Result<StoredHost, sqlx::Error> {
         started_at: Timestamp::from_micros(row.try_get(2)?),
         heartbeat_at: Timestamp::from_micros(row.try_get(3)?),
         definitions: row::value_from_json(row.try_get(4)?),
-    })
-}
-
-fn read_overview(row: &PgRow) -> Result<InstanceOverview, sqlx::Error> {
-    Ok(InstanceOverview {
-        id: InstanceId {
-            kind: row.try_get::<String, _>(0)?.into(),
-            key: row.try_get(1)?,
-        },
-        version: row.try_get(2)?,
-        status: match row.try_get(3)? {
-            true => InstanceStatus::Completed,
-            false => InstanceStatus::Running,
-        },
-        state: row.try_get(4)?,
-        created_at: Timestamp::from_micros(row.try_get(5)?),
-        updated_at: Timestamp::from_micros(row.try_get(6)?),
     })
 }
 

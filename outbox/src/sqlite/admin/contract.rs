@@ -8,10 +8,11 @@ use sagabus_core::admin::{
     StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
 };
 use sagabus_core::store::Instance;
+use sagabus_core::unit_of_work::Label;
 use sagabus_core::{InstanceId, MessageId, StoreError};
 
 use super::super::store::SqliteStore;
-use super::{change, dead_letters, outgoing, running};
+use super::{change, dead_letters, instances, outgoing, running};
 
 impl StoreAdmin for SqliteStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -69,7 +70,11 @@ impl StoreAdmin for SqliteStore {
         &'a self,
         id: &'a InstanceId,
     ) -> BoxFuture<'a, Result<Option<Instance>, StoreError>> {
-        running::instance(self, id).boxed()
+        instances::instance(self, id).boxed()
+    }
+
+    fn labels<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<Vec<Label>, StoreError>> {
+        instances::labels(self, id).boxed()
     }
 
     fn instances<'a>(
@@ -77,7 +82,7 @@ impl StoreAdmin for SqliteStore {
         filter: &'a InstanceFilter,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<InstanceOverview>, StoreError>> {
-        running::instances(self, filter, limit).boxed()
+        instances::instances(self, filter, limit).boxed()
     }
 
     fn history<'a>(

@@ -4,4 +4,5 @@ mod contract;
 mod dead_letters;
 mod outgoing;
 mod running;
+mod instances;
 mod change;

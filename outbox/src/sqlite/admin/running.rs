@@ -1,22 +1,19 @@
-//! The database, its hosts, endpoints, instances, history and audit.
+//! The database, its hosts, endpoints, history and audit.
 
 use sagabus_core::admin::{
-    About, AuditEntry, Counts, First, HistoryOf, InstanceFilter, InstanceOverview, Page,
-    StoredEndpoint, StoredHistory, StoredHost, TakenOver,
+    About, AuditEntry, Counts, First, HistoryOf, Page, StoredEndpoint, StoredHistory, StoredHost,
+    TakenOver,
 };
 use sagabus_core::endpoint::{EndpointId, Order};
-use sagabus_core::store::Instance;
-use sagabus_core::unit_of_work::{HistoryEntry, InstanceStatus};
+use sagabus_core::unit_of_work::HistoryEntry;
 use sagabus_core::{CorrelationId, HostId, InstanceId, MessageId, StoreError, StoreId, Timestamp};
 use sqlx::Row;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 
 use super::super::clock::{never, now};
 use super::super::error::store_error;
-use super::super::load::read_instance;
 use super::super::migrate;
 use super::super::store::SqliteStore;
-use super::dead_letters::add;
 use crate::row;
 
 const ABOUT: &str = concat!("select id, schema_version, ", now!(), " from sagabus_store");
@@ -38,16 +35,6 @@ const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions from
 
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus_endpoint e \
     left join sagabus_subscription s on s.endpoint_id = e.id order by e.name, s.message_type";
-
-const FIND_INSTANCE: &str = "select version, completed, state, schema_version, data, timers, \
-    origin from sagabus_instance where kind = $1 and key = $2";
-
-/// `$5` and `$6`: kind and key behind which the list begins.
-const INSTANCES: &str = "select kind, key, version, completed, state, created_at, updated_at \
-    from sagabus_instance where (kind, key) > (coalesce($5, ''), coalesce($6, '')) \
-    and ($1 is null or kind = $1) and ($2 is null or state = $2) \
-    and ($3 is null or completed = $3) and ($4 is null or updated_at < $4) \
-    order by kind, key limit $7";
 
 macro_rules! history {
     ($behind:literal, $order:literal) => {
@@ -150,51 +137,6 @@ pub(super) async fn endpoints(store: &SqliteStore) -> Result<Vec<StoredEndpoint>
     Ok(endpoints)
 }
 
-/// Reads one instance.
-pub(super) async fn instance(
-    store: &SqliteStore,
-    id: &InstanceId,
-) -> Result<Option<Instance>, StoreError> {
-    let row = sqlx::query(FIND_INSTANCE)
-        .bind(id.kind.as_ref())
-        .bind(&id.key)
-        .fetch_optional(store.reader())
-        .await
-        .map_err(store_error)?;
-    match row {
-        Some(row) => read_instance(&row, id, 0),
-        None => Ok(None),
-    }
-}
-
-/// Reads instances without their data.
-pub(super) async fn instances(
-    store: &SqliteStore,
-    filter: &InstanceFilter,
-    limit: u32,
-) -> Result<Vec<InstanceOverview>, StoreError> {
-    let after = filter.after.as_ref();
-    let mut arguments = SqliteArguments::default();
-    let to = &mut arguments;
-    add(to, filter.kind.clone())?;
-    add(to, filter.state.clone())?;
-    add(
-        to,
-        filter.status.map(|one| one == InstanceStatus::Completed),
-    )?;
-    add(to, filter.idle_since.map(Timestamp::as_micros))?;
-    add(to, after.map(|id| id.kind.to_string()))?;
-    add(to, after.map(|id| id.key.clone()))?;
-    add(to, Page::oldest(limit).size())?;
-    let rows = sqlx::query_with(INSTANCES, arguments)
-        .fetch_all(store.reader())
-        .await
-        .map_err(store_error)?;
-    rows.iter()
-        .map(|row| read_overview(row).map_err(store_error))
-        .collect()
-}
-
 /// Reads what units did.
 pub(super) async fn history(
     store: &SqliteStore,
@@ -281,23 +223,6 @@ fn read_host(row: &SqliteRow) -> Result<StoredHost, sqlx::Error> {
         started_at: Timestamp::from_micros(row.try_get(2)?),
         heartbeat_at: Timestamp::from_micros(row.try_get(3)?),
         definitions: row::value_from_json(row.try_get(4)?),
-    })
-}
-
-fn read_overview(row: &SqliteRow) -> Result<InstanceOverview, sqlx::Error> {
-    Ok(InstanceOverview {
-        id: InstanceId {
-            kind: row.try_get::<String, _>(0)?.into(),
-            key: row.try_get(1)?,
-        },
-        version: row.try_get(2)?,
-        status: match row.try_get(3)? {
-            true => InstanceStatus::Completed,
-            false => InstanceStatus::Running,
-        },
-        state: row.try_get(4)?,
-        created_at: Timestamp::from_micros(row.try_get(5)?),
-        updated_at: Timestamp::from_micros(row.try_get(6)?),
     })
 }
 
