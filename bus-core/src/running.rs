@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, mpsc};
 use tokio::time::Instant;
 
 use crate::announce::Announcer;
@@ -24,7 +24,7 @@ use crate::health::Watched;
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
 use crate::inflow::Inflow;
-use crate::intake::{InHand, Intake, Intakes};
+use crate::intake::{InHand, Intake, Intakes, Work};
 use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
 use crate::overload::Overload;
@@ -66,34 +66,12 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     let attached = host.store.attach(&registration, lifecycle).await?;
 
     let parts = Parts::new(&host, host_id, attached, lifecycle);
-    let mut intakes = HashMap::new();
-    let mut receivers = Vec::new();
-    let mut shares = Vec::new();
-    let mut watched = Vec::new();
-    for plan in host.endpoints {
-        let (intake, works) = Intake::new(plan.capacity);
-        intakes.insert(plan.spec.name.clone(), intake.clone());
-        let (reads, spec) = (plan.reads.clone(), plan.spec.clone());
-        let endpoint = parts.endpoint(plan)?;
-        for (name, transport) in host.transports.each() {
-            if let Some(spec) = host.transports.share(name, &reads, &spec) {
-                shares.push(Share {
-                    name: name.clone(),
-                    transport: Arc::clone(transport),
-                    spec,
-                    intake: intake.clone(),
-                    inflow: Arc::clone(&endpoint.inflow),
-                });
-            }
-        }
-        watched.push(Watched {
-            endpoint: endpoint.name.clone(),
-            intake: intake.clone(),
-            gate: Arc::clone(&endpoint.gate),
-            inflow: Arc::clone(&endpoint.inflow),
-        });
-        receivers.push((endpoint, intake, works));
-    }
+    let Entrances {
+        intakes,
+        receivers,
+        shares,
+        watched,
+    } = Entrances::new(&parts, &host.transports, host.endpoints)?;
     parts.shared.intakes.open(intakes.clone());
     declare(&parts, &host.transports, &shares).await?;
     relay::start(
@@ -110,13 +88,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         lifecycle.spawn(running);
     }
     let overload = Arc::new(Overload::new(host.overloaded_after));
-    let bounded = watched.iter().filter(|_| !host.transports.is_empty());
-    let bounds = Bounds {
-        inflows: bounded
-            .map(|one| (one.endpoint.clone(), Arc::clone(&one.inflow)))
-            .collect(),
-        overload: Arc::clone(&overload),
-    };
+    let bounds = bounds(&watched, &host.transports, &overload);
     start_upkeep(&parts, intakes, bounds, host_id, host.retention);
     host.bus.open(Running {
         committer: parts.committer.clone(),
@@ -141,6 +113,65 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         lifecycle: lifecycle.clone(),
         watched,
     })
+}
+
+/// The ways into a host's endpoints.
+struct Entrances {
+    intakes: HashMap<EndpointName, Intake>,
+    receivers: Vec<(Endpoint, Intake, mpsc::UnboundedReceiver<Work>)>,
+    shares: Vec<Share>,
+    watched: Vec<Watched>,
+}
+
+impl Entrances {
+    fn new(
+        parts: &Parts,
+        transports: &Transports,
+        endpoints: Vec<EndpointPlan>,
+    ) -> Result<Self, RunError> {
+        let mut all = Self {
+            intakes: HashMap::new(),
+            receivers: Vec::new(),
+            shares: Vec::new(),
+            watched: Vec::new(),
+        };
+        for plan in endpoints {
+            let (intake, works) = Intake::new(plan.capacity);
+            all.intakes.insert(plan.spec.name.clone(), intake.clone());
+            let (reads, spec) = (plan.reads.clone(), plan.spec.clone());
+            let endpoint = parts.endpoint(plan)?;
+            for (name, transport) in transports.each() {
+                if let Some(spec) = transports.share(name, &reads, &spec) {
+                    all.shares.push(Share {
+                        name: name.clone(),
+                        transport: Arc::clone(transport),
+                        spec,
+                        intake: intake.clone(),
+                        inflow: Arc::clone(&endpoint.inflow),
+                    });
+                }
+            }
+            all.watched.push(Watched {
+                endpoint: endpoint.name.clone(),
+                intake: intake.clone(),
+                gate: Arc::clone(&endpoint.gate),
+                inflow: Arc::clone(&endpoint.inflow),
+            });
+            all.receivers.push((endpoint, intake, works));
+        }
+        Ok(all)
+    }
+}
+
+/// Says what is measured: how much a broker's endpoints have taken over, and how old the outbox is.
+fn bounds(watched: &[Watched], transports: &Transports, overload: &Arc<Overload>) -> Bounds {
+    let bounded = watched.iter().filter(|_| !transports.is_empty());
+    Bounds {
+        inflows: bounded
+            .map(|one| (one.endpoint.clone(), Arc::clone(&one.inflow)))
+            .collect(),
+        overload: Arc::clone(overload),
+    }
 }
 
 /// Asks a broker again that is away for a moment, as a host that runs does. One that is away for

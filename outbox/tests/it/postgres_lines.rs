@@ -92,7 +92,7 @@ async fn whoever_goes_last_of_two_pulls_the_row_behind_both() {
     // when the first of them has pulled already, and knows of the second, which is still there.
     database
         .run(
-            "update sagabus.outbox set epoch = 1, available_at = available_at + 3600000000 \
+            "update sagabus.outbox set epoch = 1, starts = 1, available_at = available_at + 3600000000 \
              where id <> (select max(id) from sagabus.outbox); \
              update sagabus.outbox set available_at = available_at + 300000000, parked = 'not yet' \
              where epoch = 0",
