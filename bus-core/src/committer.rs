@@ -241,12 +241,11 @@ struct Batch {
     settled: Vec<oneshot::Sender<()>>,
 }
 
-/// Takes the oldest entries that may share a call: at most one unit per source and per instance.
+/// Takes the oldest entries that may share a call.
 fn take_group(waiting: &mut VecDeque<Entry>) -> Batch {
     let mut batch = Batch::default();
     let mut bytes = 0;
-    let mut instances: HashSet<InstanceId> = HashSet::new();
-    let mut sources: HashSet<Source> = HashSet::new();
+    let mut inside = Inside::default();
     let mut held_back = VecDeque::new();
     while batch.units.len() < UNITS_MAX && batch.settles.len() < SETTLES_MAX {
         let Some(entry) = waiting.pop_front() else {
@@ -260,7 +259,7 @@ fn take_group(waiting: &mut VecDeque<Entry>) -> Batch {
             Entry::Unit(unit, answer) => {
                 let size = unit.size();
                 let is_full = !batch.units.is_empty() && bytes + size > BYTES_MAX;
-                if is_full || !is_apart(&unit, &mut sources, &mut instances) {
+                if is_full || !inside.admits(&unit) {
                     held_back.push_back(Entry::Unit(unit, answer));
                     if is_full {
                         break;
@@ -279,22 +278,37 @@ fn take_group(waiting: &mut VecDeque<Entry>) -> Batch {
     batch
 }
 
-/// Notes a unit's sources and instance, and says whether none of them was in the group before.
-fn is_apart(
-    unit: &UnitOfWork,
-    sources: &mut HashSet<Source>,
-    instances: &mut HashSet<InstanceId>,
-) -> bool {
-    let is_known = unit.sources.iter().any(|source| sources.contains(source))
-        || unit
-            .instance
-            .as_ref()
-            .is_some_and(|change| instances.contains(&change.id));
-    if !is_known {
-        sources.extend(unit.sources.iter().copied());
-        instances.extend(unit.instance.as_ref().map(|change| change.id.clone()));
+/// What the units of a group are about.
+#[derive(Default)]
+struct Inside {
+    sources: HashSet<Source>,
+    instances: HashSet<InstanceId>,
+    has_held_key: bool,
+    has_message: bool,
+}
+
+impl Inside {
+    /// Says whether a unit may join, and notes it: at most one per source and per instance; and
+    /// none that sends beside a dead letter that holds its key, which is written last: the message
+    /// would stand before it.
+    fn admits(&mut self, unit: &UnitOfWork) -> bool {
+        let dead = unit.failed.as_deref();
+        let holds_key = dead.is_some_and(|dead| dead.held_key().is_some());
+        let sends = !unit.outgoing.is_empty();
+        let change = unit.instance.as_ref();
+        let is_known = unit.sources.iter().any(|one| self.sources.contains(one))
+            || change.is_some_and(|change| self.instances.contains(&change.id))
+            || holds_key && self.has_message
+            || sends && self.has_held_key;
+        if !is_known {
+            self.sources.extend(unit.sources.iter().copied());
+            self.instances
+                .extend(change.map(|change| change.id.clone()));
+            self.has_held_key |= holds_key;
+            self.has_message |= sends;
+        }
+        !is_known
     }
-    !is_known
 }
 
 /// Runs one call on a task of its own, which nothing cuts off.

@@ -212,7 +212,8 @@ pub struct Target {
 /// What one commit call writes.
 #[derive(Clone, Debug, Default)]
 pub struct Group {
-    /// At most one per source and per instance.
+    /// At most one per source and per instance, and none that sends beside another whose dead letter
+    /// holds its key.
     pub units: Vec<UnitOfWork>,
     /// Where each outgoing message goes: one row each.
     pub placements: Vec<Placement>,

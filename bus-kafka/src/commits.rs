@@ -10,6 +10,7 @@ use crate::connection::Connection;
 use crate::error::shown;
 use crate::queue::Place;
 use crate::rebalance::Rebalancing;
+use crate::standstill::{Idle, Seen};
 
 /// How long a look at what is committed may hold up the polling.
 const LOOK_MAX: Duration = Duration::from_secs(2);
@@ -59,6 +60,17 @@ pub(crate) fn begin(consumer: &BaseConsumer<Rebalancing>, place: &Place, first: 
         tracing::debug!(error = shown(&error), "a start is not counted");
     }
     before
+}
+
+/// Asks the broker how far a partition goes, and where this member goes on.
+pub(crate) fn look(consumer: &BaseConsumer<Rebalancing>, idle: &Idle) -> KafkaResult<Seen> {
+    let (topic, partition) = &idle.place;
+    let (beginning, end) = consumer.fetch_watermarks(topic, *partition, LOOK_MAX)?;
+    let position = match idle.next {
+        Some(next) => next,
+        None => begun(consumer, &idle.place)?.0.unwrap_or(beginning),
+    };
+    Ok(Seen { position, end })
 }
 
 fn begun(consumer: &BaseConsumer<Rebalancing>, place: &Place) -> KafkaResult<(Option<i64>, u32)> {

@@ -23,6 +23,7 @@ mod rebalance;
 mod commits;
 mod queue;
 mod offsets;
+mod standstill;
 // All of it together.
 mod kafka;
 

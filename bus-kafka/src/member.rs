@@ -14,7 +14,7 @@ use sagabus_core::error::TransportError;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::commits::{begin, commit_now, list_of};
+use crate::commits::{begin, commit_now, list_of, look};
 use crate::config::KafkaConfig;
 use crate::connection::Connection;
 use crate::consumer::Shared;
@@ -22,6 +22,7 @@ use crate::error::{is_away, shown};
 use crate::headers;
 use crate::queue::{Place, Record};
 use crate::rebalance::Rebalancing;
+use crate::standstill::Watch;
 use crate::topology::{OVERHEAD_BYTES, Reads};
 
 /// How often what is done is committed. What a crash leaves uncommitted comes again and is
@@ -65,6 +66,7 @@ pub(crate) fn start(
         cluster,
         membership: Arc::new(membership),
         last_error: None,
+        watch: Watch::new(),
     };
     // Made here, so that a setting that is refused is an error of the subscription.
     let consumer = member.consumer()?;
@@ -86,6 +88,7 @@ struct Member {
     membership: Arc<watch::Sender<Membership>>,
     /// Said once, until something goes well.
     last_error: Option<Code>,
+    watch: Watch,
 }
 
 /// Why a member stopped polling.
@@ -95,6 +98,8 @@ enum End {
     Left,
     /// The group threw it out: a member with its name is there.
     ThrownOut,
+    /// Its client brings no records, though there are some.
+    StoodStill,
 }
 
 impl Member {
@@ -105,7 +110,7 @@ impl Member {
             self.leave(&consumer);
             // Leaves the group; waits for the coordinator, if there is one.
             drop(consumer);
-            if end == End::ThrownOut {
+            if end != End::Left {
                 current = self.next_life();
             }
         }
@@ -175,6 +180,9 @@ impl Member {
                 if in_hand == 0 || Instant::now() >= deadline {
                     return End::Left;
                 }
+            }
+            if leaves_at.is_none() && self.stands_still(consumer) {
+                return End::StoodStill;
             }
             if !is_busy {
                 self.shared.bell.wait(LOOK_EVERY);
@@ -269,6 +277,31 @@ impl Member {
         }
         self.shared.queue().push(record);
         self.shared.arrived();
+    }
+
+    /// Looks now and then whether records wait that the client does not bring.
+    fn stands_still(&mut self, consumer: &Polled) -> bool {
+        if !self.watch.is_due() {
+            return false;
+        }
+        if self.connection.link().is_down() {
+            self.watch.begin_anew();
+            return false;
+        }
+        let idle = self.shared.queue().idle();
+        let Some(idle) = self.watch.note(idle) else {
+            return false;
+        };
+        let Ok(seen) = look(consumer, &idle) else {
+            return false; // A broker that does not answer has nothing to bring.
+        };
+        let stands_still = self.watch.stands_still(&idle.place, seen);
+        if stands_still {
+            let (endpoint, (topic, partition)) = (&self.shared.endpoint, &idle.place);
+            let waiting = seen.end - seen.position;
+            tracing::warn!(%endpoint, topic, partition, waiting, "a Kafka client brings no records though there are some; a new one is made");
+        }
+        stands_still
     }
 
     fn commit(&self, consumer: &Polled) {

@@ -30,6 +30,11 @@ impl Watermark {
         true
     }
 
+    /// Returns the offset that comes next, if a record has come.
+    pub(crate) fn next(&self) -> Option<i64> {
+        self.next
+    }
+
     /// Notes that a record is done.
     pub(crate) fn finish(&mut self, offset: i64) {
         self.undone.remove(&offset);

@@ -9,6 +9,7 @@ use sagabus_core::envelope::Envelope;
 use tokio::time::Instant;
 
 use crate::offsets::Watermark;
+use crate::standstill::Idle;
 
 /// A topic's partition.
 pub(crate) type Place = (String, i32);
@@ -140,6 +141,22 @@ impl Queue {
         for place in places {
             self.stop(&place);
         }
+    }
+
+    /// Returns the partitions of which nothing is here, though there would be room.
+    pub(crate) fn idle(&self) -> Vec<Idle> {
+        if self.was_full {
+            return Vec::new();
+        }
+        let busy: HashSet<&Place> = self.held.values().map(|held| &held.place).collect();
+        let each = self.partitions.iter();
+        each.filter(|(place, one)| !one.is_leaving && !busy.contains(place))
+            .map(|(place, one)| Idle {
+                place: place.clone(),
+                term: one.term,
+                next: one.mark.next(),
+            })
+            .collect()
     }
 
     /// Counts the deliveries of partitions that are ours still.

@@ -91,7 +91,7 @@ macro_rules! __bus_behaviours {
                 each_process_gets_the_answers_to_its_own_questions,
                 who_asks_is_told_why_there_is_no_answer,
                 an_answer_that_comes_too_late_is_counted,
-                a_question_that_is_asked_twice_is_sent_once,
+                a_question_that_is_asked_twice_is_answered_once,
                 a_question_whose_answers_nobody_takes_is_not_asked,
             ]
             transports: [

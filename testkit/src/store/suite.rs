@@ -129,8 +129,6 @@ macro_rules! __store_behaviours {
             ]
             labels: [
                 an_instance_is_found_by_its_labels,
-                instances_are_found_by_key_and_label,
-                instances_are_found_by_when_they_began,
                 labels_are_replaced_as_a_whole_or_left,
                 a_label_of_a_running_instance_is_refused_to_others,
                 a_tombstone_keeps_its_labels_until_another_takes_them,
@@ -138,6 +136,8 @@ macro_rules! __store_behaviours {
                 a_label_passes_from_one_instance_to_another,
                 two_kinds_share_no_label,
                 a_tombstone_that_is_swept_takes_its_labels_along,
+                instances_are_found_by_key_and_label,
+                instances_are_found_by_when_they_began,
             ]
             dead_letters: [
                 a_dead_letter_keeps_raw_bytes_headers_and_every_attempt,

@@ -74,6 +74,14 @@ const EXCEPT: &[(&str, &str)] = &[
         "a_stopping_host_finishes_what_it_has_in_hand",
         "what it sent last waits for the next host",
     ),
+    (
+        "what_waits_at_a_paused_endpoint_is_given_back",
+        "what waits is with the broker, not in the outbox",
+    ),
+    (
+        "an_api_is_refused_while_its_outbox_is_too_old",
+        "the broker takes what no endpoint takes",
+    ),
     ("each_type_goes_by_its_transport", BRINGS_ITS_OWN),
     ("a_broker_that_is_down_delays_no_other", BRINGS_ITS_OWN),
     (
