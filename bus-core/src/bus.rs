@@ -108,7 +108,8 @@ impl Bus {
     ///
     /// # Errors
     /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Overloaded`] where the host
-    /// has a limit, [`BusError::Store`] when the database refused, [`BusError::CommitUnknown`] when the host was stopped meanwhile.
+    /// has a limit, [`BusError::Store`] when the database refused, [`BusError::CommitUnknown`] when
+    /// the host was stopped meanwhile.
     ///
     /// # Cancel safety
     /// A dropped call may or may not have sent.

@@ -24,13 +24,18 @@ use super::store::PgStore;
 use crate::nudge::Nudger;
 use crate::tx::{BusTransaction, sealed};
 
+macro_rules! begin {
+    () => {
+        "begin isolation level read committed; set local sagabus.tx = 'open'"
+    };
+}
+
 /// The mark ends with the transaction, so that the commit call knows whether it is still the same.
-const BEGIN: &str = "begin isolation level read committed; set local sagabus.tx = 'open'";
+const BEGIN: &str = begin!();
 
 /// The end of one transaction and [`BEGIN`] for whoever waits for the connection: one round trip
 /// where there were two. Where the first fails, the server does not come to the second.
-const COMMIT_AND_BEGIN: &str = "commit; begin isolation level read committed; \
-    set local sagabus.tx = 'open'";
+const COMMIT_AND_BEGIN: &str = concat!("commit; ", begin!());
 
 /// An open transaction. Dropped, its connection is closed and the server rolls back.
 #[derive(Debug)]
@@ -98,21 +103,12 @@ impl PgTransaction {
         let is_plain = PgTransactionManager::get_transaction_depth(&taken) == 1;
         let heir = is_plain.then(|| taken.heir()).flatten();
         let Some(heir) = heir else {
-            return match store.answer(commit_all(&mut taken)).await {
-                Some(Ok(())) => {
-                    taken.give_back();
-                    Ok(())
-                }
-                Some(Err(error)) => Err(commit_error(error)),
-                None => Err(late()),
-            };
+            committed(store.answer(commit_all(&mut taken)).await)?;
+            taken.give_back();
+            return Ok(());
         };
-        let ended = sqlx::raw_sql(COMMIT_AND_BEGIN).execute(&mut *taken);
-        match store.answer(ended).await {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(commit_error(error)),
-            None => return Err(late()),
-        }
+        let commit = sqlx::raw_sql(COMMIT_AND_BEGIN).execute(&mut *taken);
+        committed(store.answer(commit).await)?;
         if let Err(taken) = heir.inherit(taken) {
             Self { store, taken }.end().await;
         }
@@ -227,6 +223,15 @@ impl PgStore {
     /// ```
     pub async fn begin(&self, bus: &Bus) -> Result<BusTransaction<Postgres>, BusError> {
         BusTransaction::begin(self, bus).await
+    }
+}
+
+/// Sorts the answer to a `COMMIT`; `None` is none in time.
+fn committed<T>(answer: Option<Result<T, sqlx::Error>>) -> Result<(), StoreError> {
+    match answer {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(commit_error(error)),
+        None => Err(late()),
     }
 }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::databases::{block_on, say};
 
-use super::site::{Site, run};
+use super::site::{run, with_postgres, with_sqlite};
 
 const GOOD: usize = 1000;
 
@@ -286,24 +286,10 @@ fn a_message_that_the_store_refuses_is_the_only_one_of_its_call() {
 
 #[test]
 fn among_a_thousand_messages_on_sqlite_exactly_the_bad_ones_fail() {
-    run(async {
-        let folder = std::env::temp_dir().join(format!("sagabus-bad-input-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
-        let store = sagabus::SqliteStore::open(folder.join("bus.db")).await;
-        let store = store.expect("the file can be made");
-        store.migrate().await.expect("it can be migrated");
-        check("sqlite", store).await;
-        std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
-    });
+    run(with_sqlite("bad-input", |store| check("sqlite", store)));
 }
 
 #[test]
 fn among_a_thousand_messages_on_postgres_exactly_the_bad_ones_fail() {
-    run(async {
-        let Some(site) = Site::open("bad_input").await else {
-            return;
-        };
-        let store = sagabus::PgStore::connect(&site.url).await;
-        check("postgres", store.expect("the server answers")).await;
-    });
+    run(with_postgres("bad_input", |store| check("postgres", store)));
 }

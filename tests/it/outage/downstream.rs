@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::databases::say;
 
-use super::site::{Site, run};
+use super::site::{run, with_postgres, with_sqlite};
 
 const OUTAGE: Duration = Duration::from_secs(60);
 /// How soon messages have to go on when it is over.
@@ -97,24 +97,10 @@ async fn check<S: Store + StoreAdmin + Clone>(name: &str, store: S) {
 
 #[test]
 fn a_minute_without_what_handlers_need_on_sqlite() {
-    run(async {
-        let folder = std::env::temp_dir().join(format!("sagabus-minute-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
-        let store = sagabus::SqliteStore::open(folder.join("bus.db")).await;
-        let store = store.expect("the file can be made");
-        store.migrate().await.expect("it can be migrated");
-        check("sqlite", store).await;
-        std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
-    });
+    run(with_sqlite("minute", |store| check("sqlite", store)));
 }
 
 #[test]
 fn a_minute_without_what_handlers_need_on_postgres() {
-    run(async {
-        let Some(site) = Site::open("minute").await else {
-            return;
-        };
-        let store = sagabus::PgStore::connect(&site.url).await;
-        check("postgres", store.expect("the server answers")).await;
-    });
+    run(with_postgres("minute", |store| check("postgres", store)));
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::databases::say;
 
-use super::site::{Site, run};
+use super::site::{run, with_postgres, with_sqlite};
 
 const MESSAGES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(300);
@@ -81,24 +81,10 @@ async fn check<S: Store + StoreAdmin + Clone>(name: &str, store: S) {
 
 #[test]
 fn an_idle_host_on_sqlite_publishes_each_message_once() {
-    run(async {
-        let folder = std::env::temp_dir().join(format!("sagabus-idle-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
-        let store = sagabus::SqliteStore::open(folder.join("bus.db")).await;
-        let store = store.expect("the file can be made");
-        store.migrate().await.expect("it can be migrated");
-        check("sqlite", store).await;
-        std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
-    });
+    run(with_sqlite("idle", |store| check("sqlite", store)));
 }
 
 #[test]
 fn an_idle_host_on_postgres_publishes_each_message_once() {
-    run(async {
-        let Some(site) = Site::open("idle").await else {
-            return;
-        };
-        let store = sagabus::PgStore::connect(&site.url).await;
-        check("postgres", store.expect("the server answers")).await;
-    });
+    run(with_postgres("idle", |store| check("postgres", store)));
 }

@@ -186,6 +186,32 @@ impl Dice {
     }
 }
 
+/// Lets a store on a file of its own be used, and removes the file.
+pub(crate) async fn with_sqlite<U: Future<Output = ()>>(
+    name: &str,
+    used: impl FnOnce(SqliteStore) -> U,
+) {
+    let folder = std::env::temp_dir().join(format!("sagabus-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
+    let store = SqliteStore::open(folder.join("bus.db")).await;
+    let store = store.expect("the file can be made");
+    store.migrate().await.expect("it can be migrated");
+    used(store).await;
+    std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
+}
+
+/// Lets a store on a database of its own be used; not where there is no server.
+pub(crate) async fn with_postgres<U: Future<Output = ()>>(
+    name: &str,
+    used: impl FnOnce(PgStore) -> U,
+) {
+    let Some(site) = Site::open(name).await else {
+        return;
+    };
+    let store = PgStore::connect(&site.url).await;
+    used(store.expect("the server answers")).await;
+}
+
 /// Runs a test on threads of its own, so that races are real.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
