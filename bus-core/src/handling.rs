@@ -293,10 +293,11 @@ impl<'a> Case<'a> {
         question: &Question,
         turn: &Turn<'_>,
     ) -> Step {
-        let Some(answer) = self.endpoint.loader.ask(question.clone()).await else {
+        let Some(loaded) = self.endpoint.loader.ask(question.clone()).await else {
             return Step::Leave;
         };
         faults::at(Point::Loaded);
+        let answer = loaded.answer;
         if answer.is_taken_over {
             self.endpoint.counters.duplicates.increment();
             return Step::Ack;

@@ -1,10 +1,15 @@
 //! Asks the store once for all messages that wait: known? which instance? key blocked?
 //!
-//! A call takes whatever arrived while the previous one was under way: no linger, no tuning.
+//! A call takes whatever arrived while the previous one was under way. Only where handlers have
+//! enough to do without it does it wait a moment for company: nobody gets his answer later than he
+//! can use it, and a full endpoint costs a call for many messages and not one for each.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::lifecycle::Lifecycle;
@@ -18,10 +23,45 @@ const QUESTIONS_MAX: usize = 128;
 /// back-stop: eight endpoints with the default of 256 permits each.
 const WAITING_MAX: usize = 2048;
 
+/// Messages with an answer, still with their handlers, that keep a host busy without more.
+const BUSY: usize = 64;
+
+/// A busy host's questions are worth a call when they are this many ..
+const COMPANY: usize = 16;
+
+/// .. or when they have waited for this long.
+const COMPANY_WAIT: Duration = Duration::from_millis(2);
+
 /// Asks questions of the loader. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LoaderHandle {
     waiting: mpsc::Sender<Waiting>,
+    answered: Arc<AtomicUsize>,
+}
+
+/// What the store knew, for as long as a message is tried with it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the store knew.
+    pub answer: Answer,
+    _in_use: InUse,
+}
+
+/// Counts a message as answered until it is dropped.
+#[derive(Debug)]
+struct InUse(Arc<AtomicUsize>);
+
+impl InUse {
+    fn begin(answered: &Arc<AtomicUsize>) -> Self {
+        answered.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(answered))
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type Waiting = (Question, oneshot::Sender<Answer>);
@@ -33,30 +73,55 @@ impl LoaderHandle {
     ///
     /// # Cancel safety
     /// Cancel safe: an unread answer is dropped.
-    pub async fn ask(&self, question: Question) -> Option<Answer> {
-        if question == Question::default() {
-            return Some(Answer::default());
-        }
-        let (answer, answered) = oneshot::channel();
-        self.waiting.send((question, answer)).await.ok()?;
-        answered.await.ok()
+    pub async fn ask(&self, question: Question) -> Option<Loaded> {
+        let answer = if question == Question::default() {
+            Answer::default()
+        } else {
+            let (answer, answered) = oneshot::channel();
+            self.waiting.send((question, answer)).await.ok()?;
+            answered.await.ok()?
+        };
+        let _in_use = InUse::begin(&self.answered);
+        Some(Loaded { answer, _in_use })
     }
 }
 
 /// Starts the loader on `lifecycle`; it ends when the last handle is dropped.
 pub fn start(store: Arc<dyn Store>, lifecycle: &Lifecycle) -> LoaderHandle {
     let (waiting, queue) = mpsc::channel(WAITING_MAX);
-    lifecycle.spawn(run(store, queue));
-    LoaderHandle { waiting }
+    let answered = Arc::default();
+    lifecycle.spawn(run(store, queue, Arc::clone(&answered)));
+    LoaderHandle { waiting, answered }
 }
 
-async fn run(store: Arc<dyn Store>, mut queue: mpsc::Receiver<Waiting>) {
+async fn run(
+    store: Arc<dyn Store>,
+    mut queue: mpsc::Receiver<Waiting>,
+    answered: Arc<AtomicUsize>,
+) {
     let mut batch = Vec::with_capacity(QUESTIONS_MAX);
     while queue.recv_many(&mut batch, QUESTIONS_MAX).await > 0 {
+        gather(&mut batch, &mut queue, &answered).await;
         let (questions, askers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let answers = load(&*store, &questions).await;
         for (asker, answer) in askers.into_iter().zip(answers) {
             let _ = asker.send(answer); // A message whose task is gone needs no answer.
+        }
+    }
+}
+
+/// Waits for company while handlers have enough to do.
+async fn gather(
+    batch: &mut Vec<Waiting>,
+    queue: &mut mpsc::Receiver<Waiting>,
+    answered: &AtomicUsize,
+) {
+    let until = Instant::now() + COMPANY_WAIT;
+    while batch.len() < COMPANY && answered.load(Ordering::Relaxed) >= BUSY {
+        let room = QUESTIONS_MAX - batch.len();
+        match timeout_at(until, queue.recv_many(batch, room)).await {
+            Ok(more) if more > 0 => {}
+            _ => return,
         }
     }
 }
@@ -72,5 +137,61 @@ async fn load(store: &dyn Store, questions: &[Question]) -> Vec<Answer> {
             }
             Err(error) => backoff.failed(&error).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question() -> Waiting {
+        (Question::default(), oneshot::channel().0)
+    }
+
+    /// Returns how many questions go together, and after how long, where one is there, and another
+    /// one comes every half millisecond.
+    async fn gathered(answered: usize) -> (usize, Duration) {
+        let (sender, mut queue) = mpsc::channel(WAITING_MAX);
+        let asking = async move {
+            loop {
+                tokio::time::sleep(Duration::from_micros(500)).await;
+                if sender.send(question()).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let (begun, mut batch) = (Instant::now(), vec![question()]);
+        let answered = AtomicUsize::new(answered);
+        tokio::select! {
+            () = gather(&mut batch, &mut queue, &answered) => {}
+            () = asking => {}
+        }
+        (batch.len(), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_with_little_to_do_asks_at_once() {
+        assert_eq!(gathered(BUSY - 1).await, (1, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_host_waits_for_company_but_not_for_long() {
+        let (count, waited) = gathered(BUSY).await;
+        assert!(count > 1 && count < COMPANY, "{count} went together");
+        assert!(
+            waited >= COMPANY_WAIT && waited <= 2 * COMPANY_WAIT,
+            "{waited:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_counts_as_answered_until_it_is_tried() {
+        let answered = Arc::new(AtomicUsize::new(0));
+        let first = InUse::begin(&answered);
+        let second = InUse::begin(&answered);
+        drop(first);
+        assert_eq!(answered.load(Ordering::Relaxed), 1);
+        drop(second);
+        assert_eq!(answered.load(Ordering::Relaxed), 0);
     }
 }

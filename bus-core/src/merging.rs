@@ -99,8 +99,8 @@ async fn load(endpoint: &Endpoint, members: &mut VecDeque<Member<'_>>) -> Option
     });
     let questions: Option<Vec<_>> = questions.collect();
     let asked = questions?.into_iter().map(|one| endpoint.loader.ask(one));
-    let answers: Option<Vec<_>> = join_all(asked).await.into_iter().collect();
-    let answers = answers?;
+    let loaded: Option<Vec<_>> = join_all(asked).await.into_iter().collect();
+    let answers: Vec<_> = loaded?.into_iter().map(|one| one.answer).collect();
     faults::at(Point::Loaded);
     // They may have been read at different moments: the latest counts for all.
     let found = answers.iter().filter_map(|answer| answer.instance.clone());
