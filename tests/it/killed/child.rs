@@ -8,10 +8,11 @@ use sagabus::store::{Counts, Retention, StoreAdmin};
 use sagabus::{PgStore, Postgres, Sqlite, SqliteStore, Tx};
 use sagabus_testkit::fault_broker::FaultTransport;
 
-use super::ledger::ledger_rows;
+use super::guards::{EarlyAck, Guard};
+use super::ledger::{ledger_rows, place_alone};
 use super::messages::{
     Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, StartTransfer, bounces,
-    cannot_be_noted, cents, stumbles, transfer_machine,
+    cannot_be_noted, cents, is_hopeless, stumbles, transfer_machine,
 };
 use super::plan::{Assignment, Broker, Database, Plan};
 
@@ -55,6 +56,16 @@ pub(crate) fn connected(builder: HostBuilder, broker: Option<&Broker>) -> HostBu
         Some(Broker::RabbitMq { url, namespace }) => {
             builder.transport(crate::rabbitmq::transport(url, namespace))
         }
+    }
+}
+
+/// Gives the child its broker, or one without a guard.
+fn carried(builder: HostBuilder, assignment: &Assignment) -> HostBuilder {
+    match (&assignment.broker, assignment.removed) {
+        (Some(Broker::Fault(address)), Some(Guard::AckLast)) => {
+            builder.transport(EarlyAck::new(FaultTransport::new(*address)))
+        }
+        (broker, _) => connected(builder, broker.as_ref()),
     }
 }
 
@@ -119,7 +130,12 @@ macro_rules! workload {
 
             async fn note_settled(m: Settled, mut tx: Tx<$engine>) -> Result {
                 if cannot_be_noted(m.id) {
-                    return Err(HandlerError::new("this one cannot be noted"));
+                    let error = HandlerError::new("this one cannot be noted");
+                    return Err(if is_hopeless(m.id) {
+                        error.terminal()
+                    } else {
+                        error
+                    });
                 }
                 note(&mut tx, m.id, "settled", 0).await
             }
@@ -150,14 +166,13 @@ macro_rules! workload {
 
             /// Places what is missing, then runs until nothing is left to do.
             pub(super) async fn run(store: $store, assignment: &Assignment) {
-                let transfers = assignment.transfers;
-                let builder = connected(Host::builder("child"), assignment.broker.as_ref());
+                let builder = carried(Host::builder("child"), assignment);
                 let host = equip(builder, &store)
                     .build()
                     .expect("the workload is put together well");
                 let bus = host.bus();
                 let host = host.start().await.expect("the host starts");
-                place(&store, &bus, transfers).await;
+                place(&store, &bus, assignment).await;
                 wait_until_quiet(&store, assignment).await;
                 assert!(
                     host.stop(Duration::from_secs(20)).await,
@@ -166,7 +181,7 @@ macro_rules! workload {
                 println!("child done");
             }
 
-            async fn place(store: &$store, bus: &Bus, transfers: i64) {
+            async fn place(store: &$store, bus: &Bus, assignment: &Assignment) {
                 let placed: Vec<i64> = {
                     let mut tx = store.begin(bus).await.expect("a transaction begins");
                     let connection = tx.conn().await.expect("it has a connection");
@@ -175,14 +190,20 @@ macro_rules! workload {
                         .await
                         .expect("placed transfers can be read")
                 };
-                for id in (0..transfers).filter(|id| !placed.contains(id)) {
+                let all = 0..assignment.transfers;
+                for id in all.filter(|id| !placed.contains(id)) {
+                    if let Some(url) = assignment.places_apart() {
+                        place_alone(url, id).await;
+                    }
                     let mut tx = store.begin(bus).await.expect("a transaction begins");
-                    let connection = tx.conn().await.expect("it has a connection");
-                    let insert = sqlx::query(TRANSFER).bind(id).bind(cents(id));
-                    insert
-                        .execute(connection)
-                        .await
-                        .expect("a transfer can be placed");
+                    if assignment.places_apart().is_none() {
+                        let connection = tx.conn().await.expect("it has a connection");
+                        let insert = sqlx::query(TRANSFER).bind(id).bind(cents(id));
+                        insert
+                            .execute(connection)
+                            .await
+                            .expect("a transfer can be placed");
+                    }
                     tx.send(StartTransfer { id }).expect("it can be encoded");
                     tx.commit().await.expect("it commits");
                 }
@@ -216,7 +237,7 @@ pub(crate) async fn wait_until_quiet(store: &dyn StoreAdmin, assignment: &Assign
             }
         }
         assert!(
-            started.elapsed() < Duration::from_secs(60),
+            started.elapsed() < assignment.quiet_within,
             "never quiet: {counts:?}"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -118,6 +118,18 @@ pub(crate) async fn prepare(database: &Database) {
     }
 }
 
+/// Places a transfer in a transaction of its own, as a service does that has no bus.
+pub(crate) async fn place_alone(url: &str, id: i64) {
+    use sqlx::Connection;
+    let mut connection = sqlx::PgConnection::connect(url).await.expect("it answers");
+    sqlx::query("insert into transfer (id, cents) values ($1, $2)")
+        .bind(id)
+        .bind(cents(id))
+        .execute(&mut connection)
+        .await
+        .expect("a transfer can be placed");
+}
+
 #[test]
 fn the_judge_sees_what_is_lost_doubled_and_invented() {
     let whole: Vec<_> = (0..20)

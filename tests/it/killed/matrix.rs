@@ -14,10 +14,10 @@ use super::plan::{Broker, Database, Plan};
 use super::process::{Ended, run_child};
 
 /// Transfers per cell: enough that every kind of way is taken at least once.
-const TRANSFERS: i64 = 40;
+pub(super) const TRANSFERS: i64 = 40;
 
 /// Cells that run at the same time: each child waits more than it works.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 /// What happened in one cell.
 struct Cell {
@@ -163,7 +163,7 @@ fn cells_of(carrier: &Carrier) -> Vec<(Point, u64)> {
 }
 
 /// A hit in the middle of the run, for points that are passed rarely the second.
-fn later_hit(point: Point) -> u64 {
+pub(super) fn later_hit(point: Point) -> u64 {
     match point {
         Point::BeforeTakeOver
         | Point::AfterTakeOver
@@ -217,6 +217,8 @@ async fn run_cell(
         broker: carrier,
         transfers: TRANSFERS,
         fault: Some((point.as_str(), hit)),
+        removed: None,
+        quiet_within: Duration::from_secs(60),
         patience: Duration::from_secs(90),
     };
     let killed = run_child(plan.child(), plan.patience).await;

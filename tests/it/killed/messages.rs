@@ -123,6 +123,11 @@ pub(crate) fn cannot_be_noted(id: i64) -> bool {
     id % 13 == 8
 }
 
+/// Every second one of these fails for good at its first try.
+pub(crate) fn is_hopeless(id: i64) -> bool {
+    id % 26 == 21
+}
+
 /// How many cents a transfer moves: all distinct, so that a discrepancy names its transfer.
 pub(crate) fn cents(id: i64) -> i64 {
     1000 + id

@@ -6,6 +6,7 @@
 //! really happened with messages in flight.
 
 pub(crate) mod child;
+pub(crate) mod guards;
 pub(crate) mod ledger;
 mod matrix;
 pub(crate) mod messages;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::guards::Guard;
 use super::process::Child;
 
 /// Which database a cell runs on.
@@ -68,6 +69,10 @@ pub(crate) struct Plan {
     pub(crate) transfers: i64,
     /// Where the child is to kill itself: a point's name and which hit.
     pub(crate) fault: Option<(&'static str, u64)>,
+    /// What the child does without, so that a cell can be seen to fail.
+    pub(crate) removed: Option<Guard>,
+    /// How long the child waits for everything to be done, before it fails.
+    pub(crate) quiet_within: Duration,
     /// How long the child may take.
     pub(crate) patience: Duration,
 }
@@ -75,6 +80,8 @@ pub(crate) struct Plan {
 const DATABASE: &str = "SAGABUS_KILL_DATABASE";
 const BROKER: &str = "SAGABUS_KILL_BROKER";
 const TRANSFERS: &str = "SAGABUS_KILL_TRANSFERS";
+const REMOVED: &str = "SAGABUS_KILL_REMOVED";
+const QUIET_WITHIN: &str = "SAGABUS_KILL_QUIET_MS";
 
 impl Plan {
     /// Describes the child: this binary, running the one test that is no test.
@@ -85,7 +92,11 @@ impl Plan {
         };
         let mut child = Child::new("killed::child::runs_only_as_a_child")
             .with(DATABASE, database)
-            .with(TRANSFERS, self.transfers.to_string());
+            .with(TRANSFERS, self.transfers.to_string())
+            .with(QUIET_WITHIN, self.quiet_within.as_millis().to_string());
+        if let Some(guard) = self.removed {
+            child = child.with(REMOVED, guard.as_str());
+        }
         if let Some(broker) = &self.broker {
             child = child.with(BROKER, broker.shown());
         }
@@ -102,6 +113,9 @@ impl Plan {
         let broker = std::env::var(BROKER)
             .ok()
             .and_then(|told| Broker::parse(&told));
+        let removed = std::env::var(REMOVED).ok();
+        let removed = removed.and_then(|told| Guard::named(&told));
+        let quiet_ms = std::env::var(QUIET_WITHIN).ok()?.parse().ok()?;
         let is_postgres = database.starts_with("postgres");
         let database = if is_postgres {
             Database::Postgres(database)
@@ -112,6 +126,8 @@ impl Plan {
             database,
             broker,
             transfers,
+            removed,
+            quiet_within: Duration::from_millis(quiet_ms),
         })
     }
 }
@@ -122,4 +138,17 @@ pub(crate) struct Assignment {
     pub(crate) database: Database,
     pub(crate) broker: Option<Broker>,
     pub(crate) transfers: i64,
+    pub(crate) removed: Option<Guard>,
+    pub(crate) quiet_within: Duration,
+}
+
+impl Assignment {
+    /// Returns where the API's row is written before its message, where they do not share a
+    /// transaction.
+    pub(crate) fn places_apart(&self) -> Option<&str> {
+        match &self.database {
+            Database::Postgres(url) if self.removed == Some(Guard::OneTransaction) => Some(url),
+            _ => None,
+        }
+    }
 }

@@ -105,6 +105,8 @@ impl Site {
     pub(crate) async fn judge(&self, host: &RunningHost, transfers: i64) -> usize {
         let direct = PgStore::connect(&self.url).await.expect("it answers");
         let assignment = Assignment {
+            removed: None,
+            quiet_within: std::time::Duration::from_secs(60),
             database: Database::Postgres(self.url.clone()),
             broker: None,
             transfers,
