@@ -2,7 +2,8 @@
 //!
 //! With it, the variable `SAGABUS_FAULT=after_commit:3:kill` makes the process kill itself
 //! (SIGKILL) when it reaches that point for the third time, after it has said so in one line on
-//! standard error: `fault after_commit 3 kill`. `:0:count` only counts.
+//! standard error: `fault after_commit 3 kill`. `:0:count` only counts. A test in the same process
+//! uses `crash_at` instead.
 
 /// A place on the way of a message where a process may die. The list is the walk of one message,
 /// each interval between two hops once.
@@ -120,10 +121,11 @@ impl Point {
 pub fn at(_: Point) {}
 
 #[cfg(feature = "faults")]
-pub use armed::at;
+pub use armed::{at, crash_at, has_crashed};
 
 #[cfg(feature = "faults")]
 mod armed {
+    use std::cell::Cell;
     use std::io::Write;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -137,8 +139,38 @@ mod armed {
         hits: AtomicU64,
     }
 
+    thread_local! {
+        static CRASH: Cell<Crash> = const { Cell::new(Crash::Never) };
+    }
+
+    /// Where the tasks of a thread end.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Crash {
+        Never,
+        At(Point),
+        /// One has ended: the others do, wherever they come next.
+        Everywhere,
+    }
+
+    /// Ends the task of this thread that reaches a point next, and then every other one that
+    /// reaches any point, until this is called again: for tests whose host runs on their own
+    /// thread, and who stop it as soon as that has happened. `None`: nothing ends.
+    pub fn crash_at(point: Option<Point>) {
+        CRASH.set(point.map_or(Crash::Never, Crash::At));
+    }
+
+    /// Says whether a task of this thread has ended where it was to end.
+    pub fn has_crashed() -> bool {
+        CRASH.get() == Crash::Everywhere
+    }
+
     /// Marks that the process has reached a point, and kills it where that was asked for.
     pub fn at(point: Point) {
+        if [Crash::At(point), Crash::Everywhere].contains(&CRASH.get()) {
+            CRASH.set(Crash::Everywhere);
+            // Past the hook that prints panics: this one is meant.
+            std::panic::resume_unwind(Box::new("crashed by a test"));
+        }
         static PLAN: OnceLock<Option<Plan>> = OnceLock::new();
         let Some(plan) = PLAN.get_or_init(read_plan) else {
             return;

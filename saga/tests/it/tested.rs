@@ -3,20 +3,140 @@
 use std::time::Duration;
 
 use sagabus_core::State;
+use sagabus_outbox::{PgStore, SqliteStore};
 use sagabus_saga::saga;
 use sagabus_testkit::bus::Log;
-use sagabus_testkit::saga::SagaTest;
+use sagabus_testkit::saga::{Point, SagaTest};
 
 use crate::order::{
     Order, OrderClosed, OrderShipped, PaymentTaken, PlaceOrder, Remark, Stage, TakePayment,
     order_machine,
 };
 use crate::shipping::{Hurry, OrderPacked, OrderPaid, Shipped, Shipping, TookTooLong};
+use crate::stores::{Database, Folder};
 
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 fn orders() -> SagaTest {
     SagaTest::machine("order", || order_machine(DEADLINE))
+}
+
+/// Runs one scenario in memory, on a file and on a server.
+fn everywhere(test: impl Fn() -> SagaTest, scenario: impl Fn(SagaTest)) {
+    scenario(test());
+    let folder = Folder::new();
+    scenario(test().on(async {
+        let store = SqliteStore::open(folder.file()).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    }));
+    let made = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    if let Some(database) = made.unwrap().block_on(Database::new()) {
+        scenario(test().on(async {
+            let store = PgStore::connect(&database.url).await.unwrap();
+            store.migrate().await.unwrap();
+            store
+        }));
+    }
+}
+
+#[test]
+fn one_scenario_runs_in_memory_and_on_databases() {
+    everywhere(orders, |mut test| {
+        test.when(PlaceOrder { id: 7 });
+        test.then_state(7, Some(Stage::Paying));
+        test.then_timers(7, &["payment-deadline"]);
+        test.when_twice(Remark { id: 7 });
+        test.when_together((0..9).map(|_| Remark { id: 7 }));
+        assert_eq!(test.data::<Order>(7).remarks, 10);
+        test.advance(DEADLINE - Duration::from_secs(60));
+        test.then_state(7, Some(Stage::Paying));
+        test.when(PlaceOrder { id: 8 });
+        test.advance(Duration::from_secs(120));
+        test.then_over(7);
+        test.then_state(8, Some(Stage::Paying));
+        test.then_timers(8, &["payment-deadline"]);
+        assert_eq!(test.sent::<OrderClosed>().len(), 1);
+        test.when(PaymentTaken { id: 7 });
+        assert_eq!(test.dead_letters()[0].reason, "too_late");
+        test.advance(DEADLINE);
+        test.then_over(8);
+        assert_eq!(test.sent::<OrderClosed>().len(), 2);
+    });
+}
+
+#[test]
+fn a_message_that_overtakes_the_one_before_it_finds_its_instance() {
+    everywhere(orders, |mut test| {
+        test.post(PaymentTaken { id: 7 });
+        test.when(PlaceOrder { id: 7 });
+        test.then_state(7, Some(Stage::Shipping));
+        assert!(test.dead_letters().is_empty());
+    });
+}
+
+#[test]
+fn a_host_may_die_at_every_point_of_a_message() {
+    const POINTS: [Point; 6] = [
+        Point::AfterClaim,
+        Point::Decoded,
+        Point::Loaded,
+        Point::Handled,
+        Point::BeforeCommit,
+        Point::AfterCommit,
+    ];
+    everywhere(orders, |mut test| {
+        for (id, point) in (1..).zip(POINTS) {
+            test.when(PlaceOrder { id });
+            test.crash_after(point);
+            test.when(PaymentTaken { id });
+            test.then_state(id, Some(Stage::Shipping));
+            assert_eq!(test.instance(id).map(|one| one.version), Some(2));
+        }
+        test.when(PlaceOrder { id: 100 });
+        test.crash_after(Point::AfterCommit);
+        test.advance(DEADLINE);
+        test.then_over(100);
+        assert_eq!(test.sent::<TakePayment>().len(), 7);
+        assert_eq!(test.sent::<OrderClosed>().len(), 1);
+        assert!(test.dead_letters().is_empty());
+    });
+}
+
+/// Returns the words with which something fails.
+fn words_of(failing: impl FnOnce() + std::panic::UnwindSafe) -> String {
+    let failure = std::panic::catch_unwind(failing).unwrap_err();
+    *failure.downcast::<String>().unwrap()
+}
+
+#[test]
+fn a_failed_check_says_what_happened() {
+    let words = words_of(|| {
+        let mut test = orders();
+        test.when(PlaceOrder { id: 7 });
+        test.when(OrderShipped { id: 7 });
+        test.then_state(7, Some(Stage::Shipping));
+    });
+    for fact in [
+        "order/7 is elsewhere",
+        "v1 orders.place: - -> paying, sent payments.take, orders.payment-timed-out",
+        "the timer `payment-deadline`",
+        "shipping.shipped: event_not_accepted_in_state",
+    ] {
+        assert!(words.contains(fact), "{fact}: {words}");
+    }
+}
+
+#[test]
+fn a_crash_that_never_comes_is_a_failed_test() {
+    let words = words_of(|| {
+        let mut test = orders();
+        test.crash_after(Point::AfterPublish);
+        test.when(PlaceOrder { id: 7 });
+    });
+    assert!(words.contains("never came to `after_publish`"), "{words}");
 }
 
 #[test]

@@ -1,7 +1,11 @@
-//! Tests of a user's own sagas and machines: in memory, on a clock that the test moves.
+//! Tests of a user's own sagas and machines, on a clock that the test moves: in memory or on a
+//! database.
 
-mod history;
+mod place;
 mod recorder;
+mod history;
 mod test;
+
+pub use sagabus_core::faults::Point;
 
 pub use test::SagaTest;

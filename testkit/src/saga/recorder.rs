@@ -8,7 +8,8 @@ use sagabus_core::envelope::Envelope;
 use sagabus_core::error::CodecError;
 use sagabus_core::handler::{Decoded, Need, Subscriber};
 use sagabus_core::store::Subscription;
-use sagabus_core::{Ctx, Message, Result};
+use sagabus_core::{Ctx, Kind, Message, Result};
+use serde_json::Value;
 
 /// What was sent, in the order in which it arrived.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +18,10 @@ pub(super) struct Recorded(Arc<Mutex<Vec<Envelope>>>);
 impl Recorded {
     fn add(&self, envelope: Envelope) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(envelope);
+        // What a host that died had in hand comes again: it was sent once.
+        if all.iter().all(|known| known.id != envelope.id) {
+            all.push(envelope);
+        }
     }
 
     /// Returns every message of a type.
@@ -71,4 +75,25 @@ impl Subscriber for Recorder {
         self.recorded.add(cx.envelope().clone());
         Box::pin(ready(Ok(())))
     }
+}
+
+/// Lists what a machine sends and does not take itself.
+pub(super) fn what_it_sends(description: &Value) -> Vec<Subscription> {
+    let list = |name: &str| description[name].as_array().cloned().unwrap_or_default();
+    let takes: Vec<Value> = list("transitions")
+        .iter()
+        .map(|one| one["on"].clone())
+        .collect();
+    let sends = list("sends")
+        .into_iter()
+        .filter(|one| !takes.contains(&one["type"]));
+    let subscription = |one: Value| Subscription {
+        message_type: one["type"].as_str().unwrap_or_default().to_owned().into(),
+        kind: match one["kind"].as_str() {
+            Some("command") => Kind::Command,
+            Some("event") => Kind::Event,
+            _ => Kind::Reply,
+        },
+    };
+    sends.map(subscription).collect()
 }

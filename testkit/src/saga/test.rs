@@ -1,28 +1,30 @@
 //! One saga or machine under test.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use sagabus_core::memory::MemoryStore;
+use sagabus_core::faults::{self, Point};
 use sagabus_core::store::{Group, Instance, Store, StoreAdmin, StoredDeadLetter, Subscription};
 use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, UnitOfWork};
 use sagabus_core::{
-    EndpointBuilder, Host, HostBuilder, InstanceId, Kind, Message, MessageId, Outgoing,
+    Bus, EndpointBuilder, Host, HostBuilder, InstanceId, Message, MessageId, Outcome, Outgoing,
     RunningHost, headers,
 };
 use sagabus_saga::{HandlerSaga, MachineEndpoint, Saga, SagaEndpoint, SagaState, StateMachine};
 use serde_json::Value;
-use tokio::runtime::Runtime;
 
 use super::history::shown;
-use super::recorder::{Recorded, Recorder};
+use super::place::{LEASE, Place};
+use super::recorder::{Recorded, Recorder, what_it_sends};
 
 /// Where the test receives what is sent.
 const TEST: &str = "the-test";
-/// Longer than any chain of messages that a test starts needs by the clock that it moves.
+/// Longer than any chain of messages that a test starts needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Builds the endpoint under test; again after a crash.
@@ -30,8 +32,11 @@ type Endpoint = Arc<dyn Fn(EndpointBuilder) -> EndpointBuilder + Send + Sync>;
 /// Adds to the host; again after a crash.
 type Equip = Arc<dyn Fn(HostBuilder) -> HostBuilder + Send + Sync>;
 
-/// A saga or machine under test: a real host over the in-memory store, and a clock that stands
-/// still until the test moves it. Every call waits until everything that is due has been handled.
+/// A saga or machine under test: a real host, and a clock that stands still until the test moves
+/// it. Every call waits until everything that is due has been handled.
+///
+/// In memory, unless [`on`](Self::on) names a database: a scenario is a function over a `SagaTest`,
+/// and runs everywhere.
 ///
 /// ```
 /// # use sagabus_core::{Command, Event, Kind, Message};
@@ -68,9 +73,12 @@ type Equip = Arc<dyn Fn(HostBuilder) -> HostBuilder + Send + Sync>;
 /// assert_eq!(test.sent::<Cancelled>().len(), 1);
 /// ```
 pub struct SagaTest {
-    runtime: Runtime,
-    store: MemoryStore,
+    place: Place,
     host: Option<RunningHost>,
+    /// Where the host dies during the next call.
+    crash: Option<Point>,
+    /// It has died there, and another one goes on.
+    has_heir: bool,
     kind: Cow<'static, str>,
     endpoint: Endpoint,
     equip: Equip,
@@ -101,25 +109,26 @@ impl SagaTest {
     }
 
     fn new(kind: &'static str, endpoint: Endpoint, recorders: Vec<Subscription>) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .start_paused(true)
-            .build()
-            .expect("a runtime needs a timer");
-        let store = {
-            let _inside = runtime.enter();
-            MemoryStore::new()
-        };
         Self {
-            runtime,
-            store,
+            place: Place::memory(),
             host: None,
+            crash: None,
+            has_heir: false,
             kind: kind.into(),
             endpoint,
             equip: Arc::new(|host| host),
             recorders,
             recorded: Recorded::default(),
         }
+    }
+
+    /// Runs the test on a database of its own, whose schema is there and which `open` opens: a file,
+    /// a server. Timers fire when the test lets their time pass, there too. Before the first
+    /// message.
+    #[must_use]
+    pub fn on<S: Store + StoreAdmin + Clone>(mut self, open: impl Future<Output = S>) -> Self {
+        self.place = Place::database(open);
+        self
     }
 
     /// Adds states and other endpoints to the host. Before the first message.
@@ -157,7 +166,7 @@ impl SagaTest {
             state: state.map(|state| state.name().into()),
             schema_version: S::SCHEMA_VERSION,
             data: serde_json::to_vec(data).expect("data is JSON").into(),
-            timers: std::collections::BTreeMap::new(),
+            timers: BTreeMap::new(),
             disarmed: Vec::new(),
             origin: None,
             labels: None,
@@ -169,9 +178,10 @@ impl SagaTest {
             }],
             ..Group::default()
         };
-        let report = self.runtime.block_on(self.store.commit(&group));
-        let outcomes = report.expect("memory takes it").outcomes;
-        let committed = [sagabus_core::Outcome::Committed];
+        let Place { runtime, store, .. } = &self.place;
+        let report = runtime.block_on(store.commit(&group));
+        let outcomes = report.expect("the store takes it").outcomes;
+        let committed = [Outcome::Committed];
         assert_eq!(outcomes, committed, "there is such an instance already");
     }
 
@@ -192,24 +202,44 @@ impl SagaTest {
         self.send(messages.into_iter().map(|one| prepared(&one)).collect());
     }
 
+    /// Sends a message and goes on at once: the next one overtakes it, or comes while it is
+    /// handled. What is sent before the message that begins an instance comes too early.
+    pub fn post<M: Message>(&mut self, message: M) {
+        self.start();
+        self.deliver(self.bus(), vec![prepared(&message)]);
+    }
+
     /// Lets time pass, and everything happen that is due meanwhile.
+    ///
+    /// # Panics
+    /// When what is due is not handled; the message shows what waits.
     pub fn advance(&mut self, time: Duration) {
         self.start();
-        self.runtime.block_on(async {
-            // Not by one jump: what falls due meanwhile happens at its own time.
-            tokio::time::sleep(time).await;
-        });
+        let crash = self.crash.take();
+        faults::crash_at(crash);
         self.settle();
+        let mut left = time;
+        while !left.is_zero() {
+            left = self.place.pass(left);
+            self.settle();
+        }
+        self.check_crash(crash);
     }
 
     /// Lets the host die as a killed process does, and starts another one, which takes over what
     /// the first had in hand when its lease has ended.
     pub fn crash(&mut self) {
         self.start();
-        if let Some(host) = self.host.take() {
-            self.runtime.block_on(host.stop(Duration::ZERO));
-        }
+        self.stop();
         self.start();
+    }
+
+    /// Lets the host die at a point of the next call, and starts another one, which goes on. The
+    /// points are those of the walk of a message: before its commit, after it, and so on.
+    ///
+    /// The call panics when the host never came there.
+    pub fn crash_after(&mut self, point: Point) {
+        self.crash = Some(point);
     }
 
     /// Checks the state of an instance; `None` for one without.
@@ -220,14 +250,14 @@ impl SagaTest {
         let found = self.found(key);
         let (is, wanted) = (found.state.as_deref(), state.map(SagaState::name));
         let is_running = found.status == InstanceStatus::Running;
-        assert!(is_running, "{} is over; {}", found.id, shown(&self.store));
-        assert_eq!(
-            is,
-            wanted,
-            "{} is elsewhere; {}",
+        assert!(
+            is_running,
+            "{} is over; {}",
             found.id,
-            shown(&self.store)
+            self.shown(&found.id)
         );
+        let elsewhere = || format!("{} is elsewhere; {}", found.id, self.shown(&found.id));
+        assert_eq!(is, wanted, "{}", elsewhere());
     }
 
     /// Checks that an instance is over.
@@ -237,7 +267,12 @@ impl SagaTest {
     pub fn then_over(&self, key: impl ToString) {
         let found = self.found(key);
         let is_over = found.status == InstanceStatus::Completed;
-        assert!(is_over, "{} is not over; {}", found.id, shown(&self.store));
+        assert!(
+            is_over,
+            "{} is not over; {}",
+            found.id,
+            self.shown(&found.id)
+        );
     }
 
     /// Checks which timers and questions of an instance are armed, in the order of their names.
@@ -247,7 +282,7 @@ impl SagaTest {
     pub fn then_timers(&self, key: impl ToString, names: &[&str]) {
         let found = self.found(key);
         let armed: Vec<&str> = found.timers.keys().map(String::as_str).collect();
-        assert_eq!(armed, names, "of {}; {}", found.id, shown(&self.store));
+        assert_eq!(armed, names, "of {}; {}", found.id, self.shown(&found.id));
     }
 
     /// Returns the data of an instance.
@@ -264,7 +299,7 @@ impl SagaTest {
         serde_json::from_value(data).expect("data is of this saga")
     }
 
-    /// Returns every message of a type that was sent, in the order in which it arrived.
+    /// Returns every message of a type that was sent, each once, in the order in which it arrived.
     pub fn sent<M: Message>(&self) -> Vec<M> {
         self.recorded.of::<M>()
     }
@@ -276,22 +311,34 @@ impl SagaTest {
 
     /// Returns the messages that were given up.
     pub fn dead_letters(&self) -> Vec<StoredDeadLetter> {
-        let read = self.runtime.block_on(self.store.dead_letters(1000));
-        read.expect("memory can be read")
+        let Place { runtime, admin, .. } = &self.place;
+        let read = runtime.block_on(admin.dead_letters(1000));
+        read.expect("the store can be read")
     }
 
     /// Returns an instance as it is stored; `None` where there is none.
     pub fn instance(&self, key: impl ToString) -> Option<Instance> {
         let id = self.id(key);
-        let read = self.runtime.block_on(self.store.instance(&id));
-        read.expect("memory can be read")
+        let Place { runtime, admin, .. } = &self.place;
+        let read = runtime.block_on(admin.instance(&id));
+        read.expect("the store can be read")
+    }
+
+    /// Returns what happened to an instance, what waits and what was given up: the words that a
+    /// failed check shows.
+    pub fn what_happened(&self, key: impl ToString) -> String {
+        self.shown(&self.id(key))
+    }
+
+    fn shown(&self, of: &InstanceId) -> String {
+        let Place { runtime, admin, .. } = &self.place;
+        runtime.block_on(shown(&**admin, of))
     }
 
     fn found(&self, key: impl ToString) -> Instance {
-        let key = key.to_string();
-        let found = self.instance(&key);
-        let kind = &self.kind;
-        found.unwrap_or_else(|| panic!("there is no {kind} {key}; {}", shown(&self.store)))
+        let id = self.id(key);
+        let found = self.instance(&id.key);
+        found.unwrap_or_else(|| panic!("there is no {id}; {}", self.shown(&id)))
     }
 
     fn id(&self, key: impl ToString) -> InstanceId {
@@ -303,14 +350,35 @@ impl SagaTest {
 
     fn send(&mut self, messages: Vec<Outgoing>) {
         self.start();
+        let Some(point) = self.crash.take() else {
+            self.deliver(self.bus(), messages);
+            return self.settle();
+        };
+        // By another process: the point belongs to the host that handles.
+        self.stop();
+        let sender = Host::builder("sender").shared_store(Arc::clone(&self.place.store));
+        let sender = sender.build().unwrap_or_else(|error| panic!("{error}"));
+        let sender = self.place.runtime.block_on(sender.start());
+        let sender = sender.unwrap_or_else(|error| panic!("{error}"));
+        self.deliver(sender.bus(), messages);
+        self.place.runtime.block_on(sender.stop(PATIENCE));
+        faults::crash_at(Some(point));
+        self.start();
+        self.settle();
+        self.check_crash(Some(point));
+    }
+
+    fn bus(&self) -> Bus {
         let bus = self.host.as_ref().map(RunningHost::bus);
-        let bus = bus.expect("the host has been started");
+        bus.expect("the host has been started")
+    }
+
+    fn deliver(&self, bus: Bus, messages: Vec<Outgoing>) {
         let sent = messages.into_iter().map(|one| bus.send_all(vec![one]));
-        let sent = self.runtime.block_on(join_all(sent));
+        let sent = self.place.runtime.block_on(join_all(sent));
         for one in sent {
             one.expect("the message is stored");
         }
-        self.settle();
     }
 
     fn start(&mut self) {
@@ -318,8 +386,9 @@ impl SagaTest {
             return;
         }
         let (endpoint, recorded) = (Arc::clone(&self.endpoint), self.recorded.clone());
-        let builder = Host::builder("test").store(self.store.clone());
-        let mut builder = (self.equip)(builder).endpoint("under-test", |e| endpoint(e));
+        let builder = Host::builder("test").shared_store(Arc::clone(&self.place.store));
+        let builder = (self.equip)(builder).lease(LEASE);
+        let mut builder = builder.endpoint("under-test", |e| endpoint(e));
         if !self.recorders.is_empty() {
             builder = builder.endpoint(TEST, |e| {
                 self.recorders.iter().fold(e, |e, one| {
@@ -331,34 +400,62 @@ impl SagaTest {
             });
         }
         let host = builder.build().unwrap_or_else(|error| panic!("{error}"));
-        let host = self.runtime.block_on(host.start());
+        let host = self.place.runtime.block_on(host.start());
         self.host = Some(host.unwrap_or_else(|error| panic!("{error}")));
     }
 
-    /// Waits until nothing is due.
+    /// Ends the host at once, whatever it has in hand.
+    fn stop(&mut self) {
+        if let Some(host) = self.host.take() {
+            self.place.runtime.block_on(host.stop(Duration::ZERO));
+        }
+    }
+
+    /// Waits until nothing is due. A host that has died meanwhile gets its heir.
     fn settle(&mut self) {
-        let store = self.store.clone();
-        let settled = self.runtime.block_on(async {
-            let quiet = async {
-                while store.due_count() > 0 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, quiet).await
-        });
+        let started = self.place.now();
+        loop {
+            let is_busy = self.place.go_on();
+            let has_died = self.crash_is_over();
+            if !is_busy && !has_died {
+                return;
+            }
+            let is_late = self.place.now() - started > PATIENCE;
+            let nobody = || self.shown(&self.id("-"));
+            assert!(!is_late, "there is still something due; {}", nobody());
+        }
+    }
+
+    /// Says whether the host has died, and starts another one then.
+    fn crash_is_over(&mut self) -> bool {
+        if !faults::has_crashed() {
+            return false;
+        }
+        self.stop();
+        faults::crash_at(None);
+        self.start();
+        self.has_heir = true;
+        true
+    }
+
+    /// Fails where the host should have died and has not.
+    fn check_crash(&mut self, point: Option<Point>) {
+        let Some(point) = point else { return };
+        let has_died = std::mem::take(&mut self.has_heir);
+        faults::crash_at(None);
+        let point = point.as_str();
         assert!(
-            settled.is_ok(),
-            "after {PATIENCE:?} there is still something due; {}",
-            shown(&self.store)
+            has_died,
+            "the host never came to `{point}`; {}",
+            self.shown(&self.id("-"))
         );
     }
 }
 
 impl Drop for SagaTest {
     fn drop(&mut self) {
-        if let Some(host) = self.host.take() {
-            self.runtime.block_on(host.stop(Duration::ZERO));
-        }
+        faults::crash_at(None);
+        self.stop();
     }
 }
 
@@ -376,25 +473,4 @@ fn prepared<M: Message>(message: &M) -> Outgoing {
     let to = &mut outgoing.envelope.headers;
     to.set(headers::REPLY_TO, format!("@{TEST}"));
     outgoing
-}
-
-/// Lists what a machine sends and does not take itself.
-fn what_it_sends(description: &Value) -> Vec<Subscription> {
-    let list = |name: &str| description[name].as_array().cloned().unwrap_or_default();
-    let takes: Vec<Value> = list("transitions")
-        .iter()
-        .map(|one| one["on"].clone())
-        .collect();
-    let sends = list("sends")
-        .into_iter()
-        .filter(|one| !takes.contains(&one["type"]));
-    let subscription = |one: Value| Subscription {
-        message_type: one["type"].as_str().unwrap_or_default().to_owned().into(),
-        kind: match one["kind"].as_str() {
-            Some("command") => Kind::Command,
-            Some("event") => Kind::Event,
-            _ => Kind::Reply,
-        },
-    };
-    sends.map(subscription).collect()
 }
