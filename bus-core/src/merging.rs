@@ -126,7 +126,8 @@ async fn load(endpoint: &Endpoint, members: &mut VecDeque<Member<'_>>) -> Option
 }
 
 /// Handles members one after the other, each on what the one before left, and returns how many
-/// could be, with their unit. An error ends the chain before it.
+/// could be, with their unit. An error ends the chain before it, and so does a timer that the chain
+/// has cancelled.
 async fn chain(
     members: &mut VecDeque<Member<'_>>,
     mut instance: Option<Instance>,
@@ -134,6 +135,10 @@ async fn chain(
     let mut merged: Option<UnitOfWork> = None;
     let mut count = 0;
     for member in members {
+        // One before it may have cancelled or replaced the timer that this one is.
+        if member.case.is_stale_timer(instance.as_ref()) {
+            break;
+        }
         let started = Instant::now();
         let Some(staged) = handle(member, instance.clone()).await else {
             break;

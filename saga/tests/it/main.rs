@@ -20,4 +20,5 @@ mod racing;
 mod shipping;
 mod shipping_saga;
 mod tested;
+mod timer_races;
 mod ticket_labels;
