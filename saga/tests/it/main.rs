@@ -17,6 +17,7 @@ mod own_sql;
 mod parcel;
 mod parcel_machine;
 mod racing;
+mod reference;
 mod shipping;
 mod shipping_saga;
 mod tested;
