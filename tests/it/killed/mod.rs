@@ -9,6 +9,7 @@ pub(crate) mod child;
 pub(crate) mod guards;
 pub(crate) mod ledger;
 mod matrix;
+mod merged;
 pub(crate) mod messages;
 pub(crate) mod plan;
 pub(crate) mod process;

@@ -86,11 +86,16 @@ const QUIET_WITHIN: &str = "SAGABUS_KILL_QUIET_MS";
 impl Plan {
     /// Describes the child: this binary, running the one test that is no test.
     pub(crate) fn child(&self) -> Child {
+        self.child_of("killed::child::runs_only_as_a_child")
+    }
+
+    /// The same with another workload.
+    pub(crate) fn child_of(&self, test: &'static str) -> Child {
         let database = match &self.database {
             Database::Sqlite(path) => path.display().to_string(),
             Database::Postgres(url) => url.clone(),
         };
-        let mut child = Child::new("killed::child::runs_only_as_a_child")
+        let mut child = Child::new(test)
             .with(DATABASE, database)
             .with(TRANSFERS, self.transfers.to_string())
             .with(QUIET_WITHIN, self.quiet_within.as_millis().to_string());
