@@ -37,6 +37,7 @@ pub struct EndpointBuilder {
     rows_max: u32,
     rate: Option<(u32, Duration)>,
     key_after: KeyAfterDeath,
+    middlewares: Vec<Arc<dyn Middleware>>,
 }
 
 impl Default for EndpointBuilder {
@@ -59,6 +60,7 @@ impl Default for EndpointBuilder {
             rows_max: 10_000,
             rate: None,
             key_after: KeyAfterDeath::default(),
+            middlewares: Vec::new(),
         }
     }
 }
@@ -109,6 +111,13 @@ impl EndpointBuilder {
     /// Notes that a definition is inconsistent; `build()` returns the first such error.
     pub fn refuse(mut self, error: BuildError) -> Self {
         self.error.get_or_insert(error);
+        self
+    }
+
+    /// Runs something around every handler of this endpoint, inside of what always runs there; the
+    /// first that is added is the outermost.
+    pub fn middleware(mut self, middleware: impl Middleware + 'static) -> Self {
+        self.middlewares.push(Arc::new(middleware));
         self
     }
 
@@ -202,6 +211,8 @@ impl EndpointBuilder {
                 name: name.to_owned(),
             });
         }
+        let mut pipeline = default_pipeline(self.deadline);
+        pipeline.extend(self.middlewares);
         let mut dispatch = Dispatch::default();
         if let Some(content_types) = self.content_types {
             dispatch.accept(content_types);
@@ -231,7 +242,7 @@ impl EndpointBuilder {
             dispatch,
             definitions: self.definitions,
             answers: self.answers,
-            pipeline: default_pipeline(self.deadline),
+            pipeline,
             retry: self.retry,
             capacity: self.capacity,
             history: self.history,

@@ -4,7 +4,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sagabus_core::{Ctx, MessageId, State, headers};
+use futures_util::future::{BoxFuture, FutureExt};
+use sagabus_core::pipeline::{Middleware, Next};
+use sagabus_core::{Ctx, MessageId, Result, State, headers};
 use tokio::time::Instant;
 
 use super::scene::{Answered, Do, Done, Log, Scene, start, stop};
@@ -212,5 +214,44 @@ pub async fn conversation_and_cause_travel_with_what_a_handler_sends(scene: Scen
     let id = id.expect("it is stored").to_string();
     let lines = scene.log.wait_for(4).await;
     assert_eq!(lines, ["do 1", &id, &id, trace]);
+    stop(host).await;
+}
+
+/// Says when the rest begins and ends, by its name.
+struct Around(&'static str);
+
+impl Middleware for Around {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn run<'a>(&'a self, cx: &'a Ctx, next: Next<'a>) -> BoxFuture<'a, Result> {
+        async move {
+            let log = cx.state::<Log>()?;
+            log.add(format!("{} begins", self.0));
+            let result = next.run(cx).await;
+            log.add(format!("{} ends", self.0));
+            result
+        }
+        .boxed()
+    }
+}
+
+pub async fn a_middleware_runs_around_every_handler_of_its_endpoint(scene: Scene) {
+    let build = |e: sagabus_core::EndpointBuilder| {
+        let e = e.middleware(Around("outer")).middleware(Around("inner"));
+        e.handle(note)
+    };
+    let host = scene.host("work", build).await;
+    host.bus().send(Do { n: 1 }).await.expect("it is stored");
+    let lines = scene.log.wait_for(5).await;
+    let around = [
+        "outer begins",
+        "inner begins",
+        "do 1",
+        "inner ends",
+        "outer ends",
+    ];
+    assert_eq!(lines, around);
     stop(host).await;
 }

@@ -22,6 +22,7 @@ macro_rules! __bus_behaviours {
                 a_resent_identity_is_handled_once,
                 a_thousand_messages_are_handled_once_each,
                 conversation_and_cause_travel_with_what_a_handler_sends,
+                a_middleware_runs_around_every_handler_of_its_endpoint,
             ]
             failing: [
                 an_error_is_tried_at_once_then_later_then_never,
