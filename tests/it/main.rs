@@ -7,6 +7,8 @@ mod databases;
 mod demo;
 #[cfg(all(unix, feature = "sqlite"))]
 mod examples;
+// What documents promise.
+mod feature_table;
 // Runs on both stores.
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod killed;
