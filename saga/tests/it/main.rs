@@ -18,6 +18,7 @@ mod parcel;
 mod parcel_machine;
 mod racing;
 mod reference;
+mod removed_state;
 mod shipping;
 mod shipping_saga;
 mod tested;
