@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sagabus_core::Host;
 use sagabus_core::memory::MemoryStore;
-use sagabus_saga::{MachineEndpoint, Saga, StateMachine};
+use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+use serde::{Deserialize, Serialize};
 
 use crate::order::{
     Order, OrderShipped, PaymentTaken, PaymentTimedOut, PlaceOrder, Remark, Stage, TakePayment,
@@ -79,7 +80,9 @@ fn one_message_declared_twice_in_one_state_is_refused() {
         .during(Stage::Paying, Order::when::<PaymentTaken>().finalize());
     let error = refusal(machine);
     assert!(
-        error.contains("`payments.taken` is declared twice in state `paying`"),
+        error.contains(
+            "`payments.taken` is declared twice in state `paying` (saga/tests/it/declared.rs:"
+        ),
         "{error}"
     );
 }
@@ -210,6 +213,100 @@ fn machines_whose_names_no_store_keeps_are_refused() {
         let start = Order::when::<PlaceOrder>().init(order);
         let error = refusal(StateMachine::named(name).initially(start.finalize()));
         assert!(error.contains("1 to 100 visible ASCII"), "{error}");
+    }
+}
+
+/// States of which one was forgotten in `ALL`, and two that contain each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Odd {
+    Listed,
+    Forgotten,
+    Inner,
+    Outer,
+}
+
+impl SagaState for Odd {
+    const ALL: &'static [Self] = &[Self::Listed, Self::Inner, Self::Outer];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Forgotten => "forgotten",
+            Self::Inner => "inner",
+            Self::Outer => "outer",
+        }
+    }
+
+    fn within(self) -> Option<Self> {
+        match self {
+            Self::Inner => Some(Self::Outer),
+            Self::Outer => Some(Self::Inner),
+            Self::Listed | Self::Forgotten => None,
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OddOne;
+
+impl Saga for OddOne {
+    type Key = u64;
+    type State = Odd;
+}
+
+impl Correlate<OddOne> for PlaceOrder {
+    fn key(&self) -> u64 {
+        self.id
+    }
+}
+
+#[test]
+fn a_target_that_is_no_declared_state_is_refused_with_its_line() {
+    let start = OddOne::when::<PlaceOrder>().init(|_| OddOne);
+    let machine = StateMachine::named("odd").initially(start.transition_to(Odd::Forgotten));
+    let error = machine.check().join("; ");
+    let fact = "`orders.place` (saga/tests/it/declared.rs:";
+    assert!(error.contains(fact), "{error}");
+    let fact = "state `forgotten` is not in `ALL`";
+    assert!(error.contains(fact), "{error}");
+}
+
+#[test]
+fn a_state_that_is_within_itself_is_refused() {
+    let start = OddOne::when::<PlaceOrder>().init(|_| OddOne);
+    let machine = StateMachine::named("odd").initially(start.transition_to(Odd::Inner));
+    let error = machine.check().join("; ");
+    for state in ["inner", "outer"] {
+        let fact = format!("state `{state}` is within itself");
+        assert!(error.contains(&fact), "{error}");
+    }
+}
+
+#[test]
+fn a_question_has_a_name_of_its_own_that_headers_keep() {
+    let asking = |name| {
+        let second = Duration::from_secs(1);
+        let asks = Order::when::<Remark>()
+            .schedule("deadline", second, |o, _| PaymentTimedOut { id: o.id })
+            .ask(name, second, |o, _| TakePayment { id: o.id });
+        let late = Order::when::<PaymentTimedOut>().finalize();
+        let machine = whole().during(Stage::Paying, asks.stay());
+        machine.during(Stage::Paying, late).check().join("; ")
+    };
+    let cases = [
+        (
+            "deadline",
+            "question `deadline` (`orders.remark` in state `paying`",
+        ),
+        ("deadline", "has the name of a timer"),
+        (
+            "pay:ment",
+            "needs a name of visible ASCII characters without `:`",
+        ),
+    ];
+    for (name, fact) in cases {
+        let error = asking(name);
+        assert!(error.contains(fact), "{fact}: {error}");
     }
 }
 
