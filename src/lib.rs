@@ -36,10 +36,12 @@ pub use sagabus_core::{
     Fate, Flow, History, Host, HostBuilder, Lifecycle, RequestError, Requesting, RunError,
     RunningHost, announce, asking, bus, counters, faults, host, lifecycle, pipeline, plan,
 };
+// What recurs.
+pub use sagabus_core::{Missed, Overlap, Recurrence, cron, recurrence, schedule};
 // What a backend implements.
 pub use sagabus_core::{
     Capabilities, Delivery, Health, KeyAfterDeath, Outcome, Reason, Source, Store, StoreError,
-    Transport, TransportError, UnitOfWork, backlog, store, transport, unit_of_work,
+    Transport, TransportError, UnitOfWork, admin, backlog, store, transport, unit_of_work,
 };
 // Backends.
 pub use sagabus_core::memory;

@@ -15,7 +15,7 @@ pub use crate::{
     saga,
 };
 // The host.
-pub use crate::{Bus, DurationExt, Fate, Host, Order, Retry};
+pub use crate::{Bus, DurationExt, Fate, Host, Order, Retry, cron};
 // Stores, and the doors for a service's own SQL.
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub use crate::{BusExt, CtxExt, Tx};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::endpoint::EndpointName;
 
 /// What a host wants to know about what waits. The default asks nothing and costs nothing.
@@ -41,10 +42,12 @@ pub struct Backlog {
 }
 
 /// What extending leases answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extended {
     /// Rows that were still the host's.
     pub rows: u64,
     /// What was asked about what waits.
     pub backlog: Backlog,
+    /// What the database's clock said during the call.
+    pub now: Timestamp,
 }

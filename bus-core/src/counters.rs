@@ -49,6 +49,8 @@ counters! {
     claimed,
     /// Claim calls.
     claims,
+    /// Messages that recurred and were written.
+    fired,
     /// Messages that a broker confirmed.
     published,
     /// Messages that a broker did not take.

@@ -51,6 +51,10 @@ pub enum Point {
     BeforeApiCommit,
     /// An API's transaction has committed, the messages have not left.
     AfterApiCommit,
+    /// What recurs is due, its message is not with the committer.
+    BeforeFiring,
+    /// The schedule has moved and its message is written.
+    AfterFiring,
     /// Leases have been extended.
     AfterExtend,
     /// A sweep has run.
@@ -59,7 +63,7 @@ pub enum Point {
 
 impl Point {
     /// Every point, in the order of the walk.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Received,
         Self::Decoded,
         Self::Loaded,
@@ -81,6 +85,8 @@ impl Point {
         Self::AfterSettle,
         Self::BeforeApiCommit,
         Self::AfterApiCommit,
+        Self::BeforeFiring,
+        Self::AfterFiring,
         Self::AfterExtend,
         Self::AfterSweep,
     ];
@@ -109,6 +115,8 @@ impl Point {
             Self::AfterSettle => "after_settle",
             Self::BeforeApiCommit => "before_api_commit",
             Self::AfterApiCommit => "after_api_commit",
+            Self::BeforeFiring => "before_firing",
+            Self::AfterFiring => "after_firing",
             Self::AfterExtend => "after_extend",
             Self::AfterSweep => "after_sweep",
         }

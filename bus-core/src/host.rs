@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::bus::Bus;
+use crate::clock::Timestamp;
 use crate::counters::Counters;
 
 use crate::endpoint::Order;
@@ -17,6 +18,8 @@ use crate::health::{EndpointHealth, Watched};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Event, Kind, Message};
 use crate::plan::{EndpointBuilder, EndpointPlan};
+use crate::recurrence::Recurrence;
+use crate::recurring::{Recurring, RecurringPlan};
 use crate::running;
 use crate::store::{Retention, Store};
 use crate::transport::{Health, Transport};
@@ -42,6 +45,7 @@ pub struct Host {
     pub(crate) lease: Duration,
     pub(crate) bus: Bus,
     pub(crate) announced: Vec<&'static str>,
+    pub(crate) recurring: Vec<RecurringPlan>,
     pub(crate) overloaded_after: Option<Duration>,
 }
 
@@ -59,6 +63,7 @@ impl Host {
             retention: Retention::default(),
             lease: Duration::from_secs(15),
             announced: Vec::new(),
+            recurring: Vec::new(),
             overloaded_after: None,
         }
     }
@@ -83,6 +88,7 @@ impl Host {
             "transports": self.transports.describe(),
             "endpoints": endpoints.collect::<Vec<_>>(),
             "announces": self.announced,
+            "recurring": self.recurring.iter().map(RecurringPlan::describe).collect::<Vec<_>>(),
         })
     }
 
@@ -219,6 +225,7 @@ pub struct HostBuilder {
     retention: Retention,
     lease: Duration,
     announced: Vec<&'static str>,
+    recurring: Vec<Recurring>,
     overloaded_after: Option<Duration>,
 }
 
@@ -291,6 +298,29 @@ impl HostBuilder {
         self
     }
 
+    /// Declares a message that recurs: `make` is called with the time for which it is, and what it
+    /// returns is sent or published, by its kind, once for all hosts that declare it. The name is
+    /// stored: one that is renamed begins anew.
+    ///
+    /// # Examples
+    /// ```
+    /// # use sagabus_core::{Command, Host, cron};
+    /// fn declare<M: Command>(report: impl Fn() -> M + Send + Sync + 'static) {
+    ///     let daily = cron("0 6 * * *").in_zone("Europe/Berlin");
+    ///     let host = Host::builder("reports").recurring("daily-report", daily, move |_| report());
+    ///     # let _ = host;
+    /// }
+    /// ```
+    pub fn recurring<M: Message>(
+        mut self,
+        name: &str,
+        recurrence: Recurrence,
+        make: impl Fn(Timestamp) -> M + Send + Sync + 'static,
+    ) -> Self {
+        self.recurring.push(Recurring::new(name, recurrence, make));
+        self
+    }
+
     /// Sets how long inbox rows, history and tombstones are kept.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
@@ -343,6 +373,7 @@ impl HostBuilder {
         check_announced(&self.name, &self.announced, &endpoints, &transports)?;
         check_order(&transports, &endpoints)?;
         check_retention(&endpoints, &self.retention)?;
+        let recurring = build_recurring(self.recurring, &endpoints)?;
         Ok(Host {
             name: self.name,
             store,
@@ -353,6 +384,7 @@ impl HostBuilder {
             lease: self.lease,
             bus: Bus::default(),
             announced: self.announced,
+            recurring,
             overloaded_after: self.overloaded_after,
         })
     }
@@ -385,6 +417,27 @@ fn check_owners(endpoints: &[EndpointPlan]) -> Result<(), BuildError> {
         }
     }
     Ok(())
+}
+
+/// Checks what recurs, each name once.
+fn build_recurring(
+    declared: Vec<Recurring>,
+    endpoints: &[EndpointPlan],
+) -> Result<Vec<RecurringPlan>, BuildError> {
+    let mut names = std::collections::HashSet::new();
+    let mut plans = Vec::with_capacity(declared.len());
+    for one in declared {
+        if !names.insert(one.name().to_owned()) {
+            return Err(BuildError::RecurringTwice {
+                name: one.name().to_owned(),
+            });
+        }
+        let takers = endpoints.iter().map(|endpoint| &endpoint.spec);
+        let takers = takers.filter(|spec| spec.takes(one.message_type()));
+        let takers = takers.map(|spec| spec.name.clone()).collect();
+        plans.push(one.build(takers)?);
+    }
+    Ok(plans)
 }
 
 /// Refuses an announcement that nobody here applies: state and announcement would never converge.

@@ -26,6 +26,7 @@ pub mod store;
 pub mod admin;
 pub mod clock;
 pub mod duration;
+mod store_clock;
 // The way out.
 pub mod bus;
 mod overload;
@@ -56,6 +57,9 @@ pub mod error;
 // What commits, sends and runs it.
 pub mod committer;
 mod relay;
+pub mod recurrence;
+pub mod schedule;
+mod recurring;
 mod upkeep;
 pub mod backoff;
 pub mod counters;
@@ -87,6 +91,7 @@ pub use id::{CorrelationId, HostId, InstanceId, MessageId, StoreId};
 pub use lifecycle::Lifecycle;
 pub use message::{Command, Event, Kind, Message};
 pub use plan::{EndpointBuilder, History};
+pub use recurrence::{Missed, Overlap, Recurrence, cron};
 pub use retry::Retry;
 pub use store::{Fate, Store};
 pub use transport::{Capabilities, Delivery, Health, Transport};

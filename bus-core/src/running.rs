@@ -31,9 +31,11 @@ use crate::overload::Overload;
 use crate::plan::{EndpointPlan, History};
 use crate::rate::Rate;
 use crate::receiver;
+use crate::recurring::{RecurringPlan, Scheduler};
 use crate::relay;
 use crate::route::Router;
 use crate::store::{Attached, EndpointSpec, Registration};
+use crate::store_clock::StoreClock;
 use crate::transport::Transport;
 use crate::transports::{TransportName, Transports};
 use crate::unit_of_work::KeyAfterDeath;
@@ -88,7 +90,8 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         lifecycle.spawn(running);
     }
     let overload = Arc::new(Overload::new(host.overloaded_after));
-    let bounds = bounds(&watched, &host.transports, &overload);
+    let bounds = bounds(&watched, &host.transports, &overload, &parts.clock);
+    let scheduler = parts.scheduler(&host.name, host.recurring, host.retention.inbox);
     start_upkeep(&parts, intakes, bounds, host_id, host.retention);
     host.bus.open(Running {
         committer: parts.committer.clone(),
@@ -105,6 +108,10 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         },
         overload,
     });
+    if !scheduler.plans.is_empty() {
+        scheduler.declare().await?;
+        lifecycle.spawn(scheduler.run());
+    }
     let counters = Arc::clone(&parts.shared.counters);
     Ok(RunningHost {
         bus: host.bus,
@@ -164,13 +171,19 @@ impl Entrances {
 }
 
 /// Says what is measured: how much a broker's endpoints have taken over, and how old the outbox is.
-fn bounds(watched: &[Watched], transports: &Transports, overload: &Arc<Overload>) -> Bounds {
+fn bounds(
+    watched: &[Watched],
+    transports: &Transports,
+    overload: &Arc<Overload>,
+    clock: &Arc<StoreClock>,
+) -> Bounds {
     let bounded = watched.iter().filter(|_| !transports.is_empty());
     Bounds {
         inflows: bounded
             .map(|one| (one.endpoint.clone(), Arc::clone(&one.inflow)))
             .collect(),
         overload: Arc::clone(overload),
+        clock: Arc::clone(clock),
     }
 }
 
@@ -206,6 +219,7 @@ struct Parts {
     endpoint_ids: HashMap<EndpointName, EndpointId>,
     wakeups: tokio::sync::watch::Receiver<u64>,
     store: StoreId,
+    clock: Arc<StoreClock>,
 }
 
 impl Parts {
@@ -241,6 +255,21 @@ impl Parts {
             endpoint_ids: attached.endpoints,
             wakeups: attached.wakeups,
             store: attached.store,
+            clock: Arc::new(StoreClock::new(attached.now)),
+        }
+    }
+
+    fn scheduler(&self, host: &str, plans: Vec<RecurringPlan>, remembered: Duration) -> Scheduler {
+        Scheduler {
+            host: host.to_owned(),
+            plans,
+            store: Arc::clone(&self.shared.store),
+            committer: self.committer.clone(),
+            endpoints: self.endpoint_ids.clone(),
+            clock: Arc::clone(&self.clock),
+            counters: Arc::clone(&self.shared.counters),
+            remembered,
+            lifecycle: self.shared.lifecycle.clone(),
         }
     }
 

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::backlog::{Extended, Measure};
+use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName, MessageType, Order};
 use crate::envelope::{Envelope, Timer};
 use crate::error::StoreError;
@@ -185,6 +186,8 @@ pub struct Attached {
     /// Changes whenever rows may have become available through another process or another
     /// connection. A hint: polling is the truth.
     pub wakeups: watch::Receiver<u64>,
+    /// What the database's clock said during the call.
+    pub now: Timestamp,
 }
 
 /// Who takes which message type, in this database.

@@ -14,6 +14,7 @@ use crate::intake::InHand;
 use crate::lifecycle::Lifecycle;
 use crate::overload::Overload;
 use crate::store::{Extension, Retention, Store};
+use crate::store_clock::StoreClock;
 
 /// The pause between sweeps while there is more, so that commits get their turn.
 const SWEEP_PAUSE_FULL: Duration = Duration::from_millis(50);
@@ -23,6 +24,7 @@ pub(crate) struct Bounds {
     /// Endpoints whose broker keeps messages back while the database has too many.
     pub(crate) inflows: Vec<(EndpointName, Arc<Inflow>)>,
     pub(crate) overload: Arc<Overload>,
+    pub(crate) clock: Arc<StoreClock>,
 }
 
 impl Bounds {
@@ -81,6 +83,7 @@ pub(crate) async fn extend_leases(
         match store.extend(&extension).await {
             Ok(extended) => {
                 faults::at(Point::AfterExtend);
+                bounds.clock.learn(extended.now);
                 bounds.learn(extended.backlog);
                 backoff.ended();
                 pause = lease / 3;

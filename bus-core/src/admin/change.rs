@@ -3,6 +3,7 @@
 use super::page::PAGE_MAX;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
+use crate::schedule::ScheduleVerb;
 
 /// The longest name and reason: a sentence or two, and a link to an incident.
 pub const TEXT_BYTES_MAX: usize = 1000;
@@ -74,6 +75,13 @@ pub enum Action {
         /// The endpoint.
         endpoint: String,
     },
+    /// Pauses, resumes, fires or removes a schedule; the id is its new version, or its last.
+    ChangeSchedule {
+        /// Its name.
+        name: String,
+        /// What is done.
+        verb: ScheduleVerb,
+    },
 }
 
 impl Action {
@@ -85,7 +93,9 @@ impl Action {
             | Self::RestoreDeadLetters(ids)
             | Self::ReleaseRows(ids)
             | Self::DiscardRows(ids) => ids,
-            Self::RemoveSubscription { .. } | Self::RemoveEndpoint { .. } => &[],
+            Self::RemoveSubscription { .. }
+            | Self::RemoveEndpoint { .. }
+            | Self::ChangeSchedule { .. } => &[],
         }
     }
 
@@ -99,6 +109,7 @@ impl Action {
             Self::DiscardRows(_) => "discard_rows",
             Self::RemoveSubscription { .. } => "remove_subscription",
             Self::RemoveEndpoint { .. } => "remove_endpoint",
+            Self::ChangeSchedule { verb, .. } => verb.as_str(),
         }
     }
 }

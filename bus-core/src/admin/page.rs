@@ -33,7 +33,7 @@ pub struct Counts {
     pub parked: u64,
     /// Messages that are remembered.
     pub inbox: u64,
-    /// Instances that go on.
+    /// Instances that go on; those of the bus itself, such as schedules, left out.
     pub running: u64,
     /// Tombstones.
     pub completed: u64,

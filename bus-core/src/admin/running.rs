@@ -34,7 +34,7 @@ pub struct StoredEndpoint {
 /// Which instances are meant. What is `None` lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InstanceFilter {
-    /// Only this kind.
+    /// Only this kind; else every kind but those of the bus itself, which begin with `@`.
     pub kind: Option<String>,
     /// Only this key, whatever the kind.
     pub key: Option<String>,

@@ -151,6 +151,20 @@ pub enum BuildError {
         /// What is needed.
         horizon: Duration,
     },
+    /// What recurs cannot, as it was declared.
+    #[error("what recurs as `{name}` is not usable: {fact}")]
+    Recurring {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        fact: String,
+    },
+    /// Two messages recur under one name.
+    #[error("two messages recur as `{name}`; give one of them another name")]
+    RecurringTwice {
+        /// The name.
+        name: String,
+    },
     /// A definition is inconsistent. The text says what and what to do.
     #[error("{0}")]
     Definition(String),

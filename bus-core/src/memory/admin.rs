@@ -209,17 +209,18 @@ fn is_of(of: &HistoryOf, one: &StoredHistory) -> bool {
 
 impl Database {
     pub(super) fn counts(&self) -> Counts {
-        let completed = self
-            .instances
-            .values()
-            .filter(|one| one.instance.status == InstanceStatus::Completed)
-            .count();
+        let instances = || {
+            let all = self.instances.values().map(|one| &one.instance);
+            all.filter(|one| !is_ours(&one.id))
+        };
+        let is_completed = |one: &&Instance| one.status == InstanceStatus::Completed;
+        let completed = instances().filter(is_completed).count();
         let parked = self.outbox.parked_count();
         Counts {
             outbox: (self.outbox.len() - parked - self.outbox.stub_count()) as u64,
             parked: parked as u64,
             inbox: self.inbox.len() as u64,
-            running: (self.instances.len() - completed) as u64,
+            running: (instances().count() - completed) as u64,
             completed: completed as u64,
             dead_letters: self.matching(&DeadLetterFilter::default()).count() as u64,
             history: self.history.len() as u64,
@@ -335,7 +336,11 @@ impl Database {
             .values()
             .filter(|one| {
                 let instance = &one.instance;
-                is(filter.kind.as_deref(), &*instance.id.kind)
+                let is_kind = match &filter.kind {
+                    Some(kind) => *kind == instance.id.kind,
+                    None => !is_ours(&instance.id),
+                };
+                is_kind
                     && is(filter.key.as_ref(), &instance.id.key)
                     && filter
                         .label
@@ -378,4 +383,9 @@ impl Database {
                 && one.envelope.id == message
         })
     }
+}
+
+/// Says whether an instance is none of a saga, machine or flow, but of the bus itself.
+fn is_ours(id: &InstanceId) -> bool {
+    id.kind.starts_with('@')
 }

@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::endpoint::Order;
 use crate::error::StoreError;
 use crate::message::Kind;
+use crate::schedule::{ScheduleVerb, schedule_id};
 use crate::store::{Birth, Target};
 
 /// What was done: the ids that changed, and an object for the audit per row.
@@ -50,6 +51,7 @@ impl Database {
                 message_type,
             } => self.remove_subscription(endpoint, message_type),
             Action::RemoveEndpoint { endpoint } => self.remove_endpoint(endpoint),
+            Action::ChangeSchedule { name, verb } => self.change_schedule(name, *verb, now),
         };
         if !detail.is_empty() {
             self.audit.push(AuditEntry {
@@ -187,6 +189,28 @@ impl Database {
             id.into_iter().collect(),
             vec![json!({ "endpoint": endpoint })],
         )
+    }
+
+    fn change_schedule(&mut self, name: &str, verb: ScheduleVerb, now: Timestamp) -> Done {
+        let id = schedule_id(name);
+        let Some(mut schedule) = self.instance(&id) else {
+            return Done::default();
+        };
+        let from = schedule.state.clone().unwrap_or_default();
+        let mut detail = json!({ "schedule": name, "from": from });
+        if verb == ScheduleVerb::Remove {
+            self.instances.remove(&id);
+            return (vec![schedule.version], vec![detail]);
+        }
+        let Some((_, to)) = verb.moves().into_iter().find(|(one, _)| *one == from) else {
+            return Done::default();
+        };
+        detail["to"] = to.into();
+        schedule.state = Some(to.to_owned());
+        schedule.version += 1;
+        let version = schedule.version;
+        self.put_instance(schedule, now);
+        (vec![version], vec![detail])
     }
 
     fn routes_changed(&mut self) {

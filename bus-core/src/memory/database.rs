@@ -91,6 +91,7 @@ impl Database {
             endpoints: ids,
             routes: self.routes.clone(),
             wakeups,
+            now,
         })
     }
 

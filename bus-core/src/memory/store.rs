@@ -141,6 +141,7 @@ impl Store for MemoryStore {
             Extended {
                 rows: database.outbox.extend(&extension.rows, lease_end),
                 backlog: database.outbox.measure(&extension.measure, now),
+                now,
             }
         })))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sagabus_core::endpoint::{EndpointId, EndpointName, Order};
 use sagabus_core::store::{Attached, EndpointSpec, Registration, Routes, Target};
-use sagabus_core::{Lifecycle, StoreError, StoreId};
+use sagabus_core::{Lifecycle, StoreError, StoreId, Timestamp};
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 use tokio::time::timeout;
@@ -24,6 +24,8 @@ const ADOPT: &str = "select sagabus.adopt_v1($1)";
 
 /// Parked commands that go to their owner in one call.
 const ADOPTED_MAX: i32 = 1000;
+
+const NOW: &str = "select sagabus.now_micros()";
 
 const HAS_SETTLED: &str = "select sagabus.has_settled_v1()";
 
@@ -58,10 +60,12 @@ pub(super) async fn attach(
             await_older_calls(&mut taken).await?;
         }
         adopt(&mut taken).await?;
-        read_routes(&mut taken).await.map_err(store_error)
+        let (id, routes) = read_routes(&mut taken).await.map_err(store_error)?;
+        let now = sqlx::query_scalar(NOW).fetch_one(&mut *taken).await;
+        Ok((id, routes, now.map_err(store_error)?))
     };
     let limit = store.config().call_timeout;
-    let (id, routes) = timeout(limit, introducing).await.unwrap_or_else(|_| {
+    let (id, routes, now) = timeout(limit, introducing).await.unwrap_or_else(|_| {
         let late = format!("{}: no answer within {limit:?}", store.place());
         Err(StoreError::Unavailable(late.into()))
     })?;
@@ -79,6 +83,7 @@ pub(super) async fn attach(
         endpoints,
         routes,
         wakeups: store.wakeups().subscribe(),
+        now: Timestamp::from_micros(now),
     })
 }
 

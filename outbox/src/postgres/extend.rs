@@ -1,16 +1,16 @@
 //! The leases of what a host has in hand, and its heartbeat.
 
-use sagabus_core::StoreError;
 use sagabus_core::backlog::Extended;
 use sagabus_core::clock::micros;
 use sagabus_core::store::Extension;
+use sagabus_core::{StoreError, Timestamp};
 use sqlx::postgres::PgConnection;
 
 use super::error::commit_error;
 use super::measure::measure;
 use super::store::PgStore;
 
-const EXTEND: &str = "select sagabus.extend_v1($1, $2, $3, $4)";
+const EXTEND: &str = "select sagabus.extend_v1($1, $2, $3, $4), sagabus.now_micros()";
 
 /// Extends everything in one call.
 pub(super) async fn extend(store: &PgStore, extension: &Extension) -> Result<Extended, StoreError> {
@@ -19,19 +19,20 @@ pub(super) async fn extend(store: &PgStore, extension: &Extension) -> Result<Ext
     let mut taken = store.take().await?;
     let connection: &mut PgConnection = &mut taken;
     let call = async move {
-        let count = sqlx::query_scalar(EXTEND)
+        let (count, now): (i64, i64) = sqlx::query_as(EXTEND)
             .bind(extension.host.as_uuid())
             .bind(ids)
             .bind(epochs)
             .bind(micros(extension.lease))
             .fetch_one(&mut *connection)
             .await?;
-        Ok((count, measure(connection, &extension.measure).await?))
+        Ok((count, now, measure(connection, &extension.measure).await?))
     };
     let answer = store.answer(call).await;
-    let (count, backlog): (i64, _) = taken.finish(answer, commit_error)?;
+    let (count, now, backlog) = taken.finish(answer, commit_error)?;
     Ok(Extended {
         rows: count.unsigned_abs(),
         backlog,
+        now: Timestamp::from_micros(now),
     })
 }

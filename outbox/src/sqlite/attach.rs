@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteRow};
 use sqlx::{Arguments, Row};
 use tokio::time::MissedTickBehavior;
 
-use super::clock::now;
+use super::clock::{now, read_now};
 use super::error::store_error;
 use super::migrate;
 use super::store::SqliteStore;
@@ -103,6 +103,7 @@ pub(super) async fn attach(
         endpoints: own_endpoints(registration, &routes),
         routes,
         wakeups,
+        now: read_now(store).await?,
     })
 }
 

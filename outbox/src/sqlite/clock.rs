@@ -1,5 +1,10 @@
 //! The database's time: the only clock that decides anything.
 
+use sagabus_core::{StoreError, Timestamp};
+
+use super::error::store_error;
+use super::store::SqliteStore;
+
 /// The time of the statement in microseconds since 1970. SQLite counts milliseconds, and evaluates
 /// it once per statement.
 macro_rules! now {
@@ -29,3 +34,11 @@ macro_rules! never {
 }
 
 pub(crate) use never;
+
+const NOW: &str = concat!("select ", now!());
+
+/// Reads the time.
+pub(super) async fn read_now(store: &SqliteStore) -> Result<Timestamp, StoreError> {
+    let reading = sqlx::query_scalar(NOW).fetch_one(store.reader()).await;
+    reading.map(Timestamp::from_micros).map_err(store_error)
+}

@@ -6,7 +6,7 @@ use sagabus_core::store::Extension;
 use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
 
-use super::clock::now;
+use super::clock::{now, read_now};
 use super::encode::micros;
 use super::error::commit_error;
 use super::measure::measure;
@@ -52,5 +52,6 @@ pub(super) async fn extend(
     Ok(Extended {
         rows: replies.get(EXTENDED).map_or(0, |reply| reply.changes),
         backlog: measure(store, &extension.measure).await?,
+        now: read_now(store).await?,
     })
 }

@@ -69,6 +69,15 @@ macro_rules! __bus_behaviours {
                 an_api_is_refused_while_its_outbox_is_too_old,
                 handlers_run_no_more_often_than_their_rate,
             ]
+            recurring: [
+                what_recurs_is_fired_once_for_all_hosts,
+                times_that_passed_without_a_host_are_made_up_for,
+                operators_pause_resume_and_fire_what_recurs,
+                what_is_paused_is_not_fired_and_not_made_up_for,
+                what_is_declared_otherwise_is_taken_over,
+                what_another_host_declared_is_refused,
+                what_is_still_handled_is_not_fired_again,
+            ]
             hosting: [
                 two_hosts_share_the_work_and_handle_each_message_once,
                 an_event_reaches_endpoints_of_other_hosts,

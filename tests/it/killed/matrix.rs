@@ -148,7 +148,9 @@ fn cells_of(carrier: &Carrier) -> Vec<(Point, u64)> {
     // With a broker, rows are handed to the publisher or claimed by it; commands never are local.
     let points = Point::ALL
         .iter()
-        .filter(|point| *carrier != Carrier::Database || !needs_broker.contains(point));
+        .filter(|point| *carrier != Carrier::Database || !needs_broker.contains(point))
+        // What recurs has cells of its own.
+        .filter(|point| !matches!(point, Point::BeforeFiring | Point::AfterFiring));
     match carrier {
         // Joining its groups takes a process longer than all else: one hit of each point.
         #[cfg(all(unix, feature = "kafka"))]

@@ -2,6 +2,7 @@
 
 use sagabus_core::StoreError;
 use sagabus_core::admin::{Action, Change, DeadLetterStatus};
+use sagabus_core::schedule::ScheduleVerb;
 
 use super::super::error::commit_error;
 use super::super::store::PgStore;
@@ -74,6 +75,24 @@ const REMOVE_SUBSCRIPTION: &str = "with done as (delete from sagabus.subscriptio
 /// Removes an endpoint that nothing waits for, and what it takes before it.
 const REMOVE_ENDPOINT: &str = "select id from sagabus.remove_endpoint_v1($1, $2, $3, $4)";
 
+/// `$4` schedule; `$5` and `$6`: from which state to which.
+const MOVE_SCHEDULE: &str = "with done as (update sagabus.instance i set state = m.word, \
+    version = i.version + 1, updated_at = sagabus.now_micros() \
+    from unnest($5::text[], $6::text[]) as m(former, word) \
+    where i.kind = '@schedule' and i.key = $4 and i.state = m.former \
+    returning i.version as id, m.former, m.word), \
+    noted as (insert into sagabus.audit (at, who, action, why, detail) \
+        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
+            'schedule', $4::text, 'from', d.former, 'to', d.word))::text, 'UTF8') from done d) \
+    select id from done";
+
+const REMOVE_SCHEDULE: &str = "with done as (delete from sagabus.instance i \
+    where i.kind = '@schedule' and i.key = $4 returning i.version as id, i.state), \
+    noted as (insert into sagabus.audit (at, who, action, why, detail) \
+        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
+            'schedule', $4::text, 'from', d.state))::text, 'UTF8') from done d) \
+    select id from done";
+
 const REDRIVEN: &str = DeadLetterStatus::Redriven.as_str();
 const DISCARDED: &str = DeadLetterStatus::Discarded.as_str();
 
@@ -87,6 +106,11 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
         Action::DiscardRows(_) => REMOVE_ROWS,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
         Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
+        Action::ChangeSchedule {
+            verb: ScheduleVerb::Remove,
+            ..
+        } => REMOVE_SCHEDULE,
+        Action::ChangeSchedule { .. } => MOVE_SCHEDULE,
     };
     let call = sqlx::query_scalar(text)
         .bind(&change.who)
@@ -98,6 +122,14 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
             message_type,
         } => call.bind(endpoint).bind(message_type),
         Action::RemoveEndpoint { endpoint } => call.bind(endpoint),
+        Action::ChangeSchedule {
+            name,
+            verb: ScheduleVerb::Remove,
+        } => call.bind(name),
+        Action::ChangeSchedule { name, verb } => {
+            let (from, to): (Vec<_>, Vec<_>) = verb.moves().into_iter().unzip();
+            call.bind(name).bind(from).bind(to)
+        }
         Action::RedriveDeadLetters(ids) => call.bind(ids).bind(REDRIVEN),
         Action::DiscardDeadLetters(ids) => call.bind(ids).bind(DISCARDED),
         other => call.bind(other.ids()),

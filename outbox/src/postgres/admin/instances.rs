@@ -25,7 +25,7 @@ macro_rules! instances {
             "from ",
             $source,
             " where (i.kind, i.key) > (coalesce($5::text, ''), coalesce($6::text, '')) ",
-            "and ($1::text is null or i.kind = $1) and ($2::text is null or i.state = $2) ",
+            "and (i.kind = $1 or $1::text is null and i.kind not like '@%') and ($2::text is null or i.state = $2) ",
             "and ($3::boolean is null or i.completed = $3) ",
             "and ($4::bigint is null or i.updated_at < $4) ",
             "and ($7::bigint is null or i.created_at < $7) and ($8::text is null or i.key = $8) ",

@@ -2,6 +2,7 @@
 
 use sagabus_core::StoreError;
 use sagabus_core::admin::{Action, Change};
+use sagabus_core::schedule::ScheduleVerb;
 use sagabus_core::unit_of_work::RowKey;
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -143,6 +144,18 @@ const FIND_IDLE_ENDPOINT: &str = "select id from sagabus_endpoint where name = $
 
 const REMOVE_ENDPOINT: &str = "delete from sagabus_endpoint where name = $1";
 
+const FIND_SCHEDULE: &str =
+    "select state from sagabus_instance where kind = '@schedule' and key = $1";
+
+const MOVE_SCHEDULE: &str = concat!(
+    "update sagabus_instance set state = $2, version = version + 1, updated_at = ",
+    now!(),
+    " where kind = '@schedule' and key = $1 returning version"
+);
+
+const REMOVE_SCHEDULE: &str =
+    "delete from sagabus_instance where kind = '@schedule' and key = $1 returning version";
+
 const RAISE_ROUTES: &str = "update sagabus_store set routes_version = routes_version + 1";
 
 const PUT_AUDIT: &str = concat!(
@@ -206,6 +219,7 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             message_type,
         } => remove_subscription(write, endpoint, message_type).await?,
         Action::RemoveEndpoint { endpoint } => remove_endpoint(write, endpoint).await?,
+        Action::ChangeSchedule { name, verb } => change_schedule(write, name, *verb).await?,
     };
     Ok(done)
 }
@@ -290,6 +304,34 @@ async fn remove_endpoint(write: &mut Write, endpoint: &str) -> Result<Done, Stor
     }
     write.step(RAISE_ROUTES, SqliteArguments::default()).await?;
     Ok((vec![id], vec![json!({ "endpoint": endpoint })]))
+}
+
+async fn change_schedule(
+    write: &mut Write,
+    name: &str,
+    verb: ScheduleVerb,
+) -> Result<Done, StoreError> {
+    let replies = write.step(FIND_SCHEDULE, text_argument(name)?).await?;
+    let Some(row) = replies.first().and_then(|reply| reply.rows.first()) else {
+        return Ok(Done::default());
+    };
+    let from: Option<String> = row.try_get(0).map_err(store_error)?;
+    let from = from.unwrap_or_default();
+    let mut detail = json!({ "schedule": name, "from": from });
+    let mut arguments = text_argument(name)?;
+    let text = match verb {
+        ScheduleVerb::Remove => REMOVE_SCHEDULE,
+        _ => {
+            let Some((_, to)) = verb.moves().into_iter().find(|(one, _)| *one == from) else {
+                return Ok(Done::default());
+            };
+            detail["to"] = to.into();
+            add(&mut arguments, to.to_owned())?;
+            MOVE_SCHEDULE
+        }
+    };
+    let version = one_id(write, text, arguments).await?;
+    Ok((version.into_iter().collect(), vec![detail]))
 }
 
 async fn one_id(

@@ -28,7 +28,7 @@ macro_rules! instances {
             "from ",
             $source,
             " where (i.kind, i.key) > (coalesce($5, ''), coalesce($6, '')) ",
-            "and ($1 is null or i.kind = $1) and ($2 is null or i.state = $2) ",
+            "and (i.kind = $1 or $1 is null and i.kind not like '@%') and ($2 is null or i.state = $2) ",
             "and ($3 is null or i.completed = $3) ",
             "and ($4 is null or i.updated_at < $4) ",
             "and ($7 is null or i.created_at < $7) and ($8 is null or i.key = $8) ",
