@@ -5,6 +5,7 @@ use sagabus_core::unit_of_work::Label;
 
 use crate::filter::DeadLetters;
 use crate::machines::Drawing;
+use crate::schedules::SchedulesVerb;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -84,6 +85,9 @@ pub(crate) enum Noun {
     /// State machines, drawn as the hosts that run them described them.
     #[command(subcommand)]
     Machines(MachinesVerb),
+    /// What recurs: paused, resumed, fired.
+    #[command(subcommand)]
+    Schedules(SchedulesVerb),
     /// What hosts said of themselves: endpoints, handlers, machines.
     Describe {
         /// Only the latest host of this name.

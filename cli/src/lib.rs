@@ -18,6 +18,7 @@ mod messages;
 mod hosts;
 mod endpoints;
 mod machines;
+mod schedules;
 mod migrate;
 mod audit;
 
@@ -64,6 +65,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Describe { host } => hosts::describe(admin, host.as_deref(), &out).await,
         Noun::Endpoints(verb) => endpoints::run(admin, verb, operator, &out).await,
         Noun::Machines(verb) => machines::run(admin, about.now, verb, &out).await,
+        Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, &out).await,
         Noun::Audit(page) => audit::run(admin, about.now, page, &out).await,
         Noun::Migrate(_) => Ok(()),
     }

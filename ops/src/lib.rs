@@ -12,6 +12,7 @@ pub mod outbox;
 pub mod messages;
 pub mod endpoints;
 pub mod machines;
+pub mod schedules;
 pub mod shape;
 
 pub use error::OpsError;

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::machines::DescribedMachine;
 use crate::messages::Biography;
+use crate::schedules::StoredSchedule;
 use crate::status::{Finding, Status, is_alive};
 
 /// How much of a body that is no text is shown.
@@ -297,5 +298,28 @@ pub fn status(one: &Status) -> Value {
         "destinations": one.destinations.iter().map(destination).collect::<Vec<_>>(),
         "dead_letter_groups": one.groups.iter().map(group).collect::<Vec<_>>(),
         "findings": one.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+/// Shapes a schedule.
+pub fn schedule(one: &StoredSchedule) -> Value {
+    let held = one.schedule.as_ref();
+    let declared = held.map(|held| &held.declared);
+    let recurrence = declared.map(|declared| &declared.recurrence);
+    let firings = held.map_or(&[][..], |held| &held.firings);
+    json!({
+        "schedule": one.name,
+        "state": one.state,
+        "declared_by": one.declared_by,
+        "host": declared.map(|declared| &declared.host),
+        "message_type": declared.map(|declared| &declared.message_type),
+        "cron": recurrence.map(|recurrence| recurrence.expression()),
+        "zone": recurrence.map(|recurrence| recurrence.zone()),
+        "recurrence": recurrence,
+        "next": maybe_time(held.and_then(|held| held.next)),
+        "fired": held.map(|held| held.fired),
+        "firings": firings.iter().map(|one| json!({
+            "due": time(one.due), "at": time(one.at), "message": one.message,
+        })).collect::<Vec<_>>(),
     })
 }

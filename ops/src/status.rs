@@ -9,6 +9,7 @@ use sagabus_core::admin::{
 };
 
 use crate::error::OpsError;
+use crate::schedules::{self, StoredSchedule};
 
 /// How long a row may be due before that is worth a word: an idle host looks every 200 ms, and a
 /// scan of everything comes every 10 s.
@@ -67,6 +68,7 @@ pub async fn status(admin: &dyn StoreAdmin) -> Result<Status, OpsError> {
             .filter_map(|one| overdue(one, about.now)),
     );
     findings.extend(without_host(&endpoints, &hosts, about.now));
+    findings.extend(schedules(&schedules::list(admin).await?, about.now));
     findings.extend(dead(&counts));
     findings.extend(parked(&counts));
     Ok(Status {
@@ -158,4 +160,34 @@ fn parked(counts: &Counts) -> Option<Finding> {
         fact: format!("{} outgoing rows are parked", counts.parked),
         remedy: "`sagabus outbox parked` shows why; release or discard them".to_owned(),
     })
+}
+
+/// What recurs and does not: nobody declares it any more, or nobody fires it.
+fn schedules(all: &[StoredSchedule], now: Timestamp) -> Vec<Finding> {
+    let late = |one: &StoredSchedule| {
+        let next = one.schedule.as_ref()?.next?;
+        let patience = DUE_MAX.saturating_add(one.schedule.as_ref()?.declared.recurrence.delay());
+        (one.state == "waiting" && next.plus(patience) < now).then_some(next)
+    };
+    let finding = |one: &StoredSchedule| {
+        let name = &one.name;
+        let (code, fact, remedy) = match (one.declared_by, late(one)) {
+            (0, _) => (
+                "schedule_without_host",
+                format!("schedule `{name}` is declared by no live host: nobody fires it"),
+                format!("start a host that declares it, or `sagabus schedules remove {name}`"),
+            ),
+            (_, Some(next)) => (
+                "schedule_overdue",
+                format!("schedule `{name}` was to be fired at {next} and was not"),
+                format!(
+                    "look at the log of the host that declares it; with `Overlap::Wait` the \
+                     message before it may still be under way: `sagabus schedules show {name}`"
+                ),
+            ),
+            _ => return None,
+        };
+        Some(Finding { code, fact, remedy })
+    };
+    all.iter().filter_map(finding).collect()
 }

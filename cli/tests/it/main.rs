@@ -5,6 +5,7 @@
 )]
 
 mod scene;
+mod schedules;
 mod parcels;
 mod reading;
 mod changing;
