@@ -5,3 +5,7 @@ pub mod sagas {}
 
 #[doc = include_str!("../docs/state-machines.md")]
 pub mod state_machines {}
+
+#[cfg(feature = "sqlite")]
+#[doc = include_str!("../docs/scheduling.md")]
+pub mod scheduling {}

@@ -72,4 +72,5 @@ examples! {
     a_newsletter_goes_on_after_a_kill "08_newsletter",
     bulk_orders_are_joined "09_bulk_orders",
     a_carrier_is_never_called_twice "10_logistics",
+    what_recurs_comes_once "11_recurring",
 }

@@ -13,4 +13,5 @@ mod merged;
 pub(crate) mod messages;
 pub(crate) mod plan;
 pub(crate) mod process;
+mod recurring;
 mod regressions;
