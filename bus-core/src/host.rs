@@ -84,6 +84,7 @@ impl Host {
         json!({
             "host": self.name,
             "lease_seconds": self.lease.as_secs_f64(),
+            "inbox_retention_seconds": self.retention.inbox.as_secs_f64(),
             "steps": ["receive", "decode", "lane", "load", "pipeline", "retry", "commit", "ack"],
             "transports": self.transports.describe(),
             "endpoints": endpoints.collect::<Vec<_>>(),

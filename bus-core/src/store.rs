@@ -371,6 +371,8 @@ pub struct ClaimedRow {
 pub struct Extension {
     /// The host, whose heartbeat this is.
     pub host: HostId,
+    /// What its own clock says.
+    pub clock: Timestamp,
     /// The rows.
     pub rows: Vec<RowKey>,
     /// From now.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::backlog::{Backlog, Measure, Wanted};
 use crate::backoff::{Backoff, jittered};
+use crate::clock;
 use crate::counters::Counters;
 use crate::endpoint::EndpointName;
 use crate::faults::{self, Point};
@@ -76,6 +77,7 @@ pub(crate) async fn extend_leases(
         }
         let extension = Extension {
             host,
+            clock: clock::now(),
             rows: in_hand.rows(),
             lease,
             measure: bounds.question(),

@@ -15,6 +15,7 @@ Exit codes:
   3  there is nothing by that id or name
   4  the store cannot be used: no such file, not reachable, or a schema of another release
   5  a bulk change stopped half-way; what was done is done, and the same command goes on
+  6  `doctor` found something to look at
 
 Examples:
   sagabus --store orders.db status
@@ -65,6 +66,9 @@ pub(crate) struct OperatorArguments {
 pub(crate) enum Noun {
     /// How the whole is doing, and what to do about it.
     Status,
+    /// Examines a live system: clocks, retention, transactions, what stands still. Exit code 6: found.
+    #[command(after_help = "Example:\n  sagabus doctor || page-somebody")]
+    Doctor,
     /// Messages that stopped being tried.
     #[command(subcommand)]
     DeadLetters(DeadLettersVerb),

@@ -21,6 +21,9 @@ pub(crate) enum Failure {
     /// A bulk change stopped half-way.
     #[error("{0}")]
     HalfWay(String),
+    /// Not all is well.
+    #[error("{0} findings; each says what to do")]
+    Findings(usize),
     /// What operators do was not done.
     #[error(transparent)]
     Ops(#[from] OpsError),
@@ -42,6 +45,7 @@ impl Failure {
             Self::Output(error) if error.kind() == ErrorKind::BrokenPipe => 0,
             Self::Usage(_) | Self::NotConfirmed(_) => 2,
             Self::HalfWay(_) => 5,
+            Self::Findings(_) => 6,
             Self::Ops(OpsError::NotFound(_)) => 3,
             Self::Ops(OpsError::Store(StoreError::Setup(_) | StoreError::Unavailable(_))) => 4,
             Self::Ops(_) | Self::Output(_) => 1,

@@ -11,6 +11,7 @@ mod confirm;
 mod failure;
 // The nouns.
 mod status;
+mod doctor;
 mod dead_letters;
 mod outbox;
 mod sagas;
@@ -57,6 +58,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let about = admin.about().await?;
     match &arguments.noun {
         Noun::Status => status::run(admin, &out).await,
+        Noun::Doctor => doctor::run(admin, &out).await,
         Noun::DeadLetters(verb) => dead_letters::run(admin, about.now, verb, operator, &out).await,
         Noun::Outbox(verb) => outbox::run(admin, about.now, verb, operator, &out).await,
         Noun::Sagas(verb) => sagas::run(admin, about.now, verb, &out).await,

@@ -7,6 +7,7 @@
 mod error;
 mod operator;
 pub mod status;
+pub mod doctor;
 pub mod dead_letters;
 pub mod outbox;
 pub mod messages;

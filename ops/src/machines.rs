@@ -102,6 +102,7 @@ mod tests {
             name: name.to_owned(),
             started_at: heard,
             heartbeat_at: heard,
+            behind: None,
             definitions: json!({ "lease_seconds": 15, "endpoints": [endpoint] }),
         }
     }

@@ -13,6 +13,7 @@ use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
 use serde_json::{Map, Value, json};
 
+use crate::doctor::{Check, Examination};
 use crate::machines::DescribedMachine;
 use crate::messages::Biography;
 use crate::schedules::StoredSchedule;
@@ -170,6 +171,7 @@ pub fn host(one: &StoredHost, now: Timestamp) -> Value {
         "is_alive": is_alive(one, now),
         "started_at": time(one.started_at),
         "heartbeat_at": time(one.heartbeat_at),
+        "clock_behind_seconds": one.behind.map(|behind| behind as f64 / 1e6),
         "definitions": one.definitions,
     })
 }
@@ -321,5 +323,36 @@ pub fn schedule(one: &StoredSchedule) -> Value {
         "firings": firings.iter().map(|one| json!({
             "due": time(one.due), "at": time(one.at), "message": one.message,
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// Shapes what a doctor examined: every check, with what it found.
+pub fn examination(one: &Examination) -> Value {
+    let vitals = &one.vitals;
+    let check = |check: &Check| {
+        json!({
+            "check": check.name,
+            "about": check.about,
+            "findings": check.findings.iter().map(finding).collect::<Vec<_>>(),
+        })
+    };
+    let tables = vitals.tables.iter();
+    json!({
+        "about": about(&one.status.about),
+        "is_well": one.findings().next().is_none(),
+        "checks": one.checks.iter().map(check).collect::<Vec<_>>(),
+        "vitals": {
+            "bytes": vitals.bytes,
+            "free_bytes": vitals.free_bytes,
+            "held": vitals.held,
+            "oldest_transaction_seconds":
+                vitals.oldest_transaction.map(|age| age.as_secs_f64()),
+            "horizon_transactions": vitals.horizon_transactions,
+            "tables": tables
+                .map(|one| json!({
+                    "table": one.name, "rows": one.rows, "dead_rows": one.dead_rows,
+                }))
+                .collect::<Vec<_>>(),
+        },
     })
 }

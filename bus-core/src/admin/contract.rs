@@ -11,6 +11,7 @@ use super::running::{
     HistoryOf, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory, StoredHost,
     TakenOver,
 };
+use super::vitals::Vitals;
 use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
 use crate::store::Instance;
@@ -31,6 +32,9 @@ pub trait StoreAdmin: Send + Sync {
 
     /// Counts rows.
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>>;
+
+    /// Says how the database itself is doing. Counts and estimates: for people, not for decisions.
+    fn vitals(&self) -> BoxFuture<'_, Result<Vitals, StoreError>>;
 
     /// Reads dead letters.
     fn find_dead_letters<'a>(

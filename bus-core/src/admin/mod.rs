@@ -6,6 +6,7 @@ mod page;
 mod dead_letter;
 mod row;
 mod running;
+mod vitals;
 mod change;
 
 pub use change::{Action, AuditEntry, Change, TEXT_BYTES_MAX};
@@ -20,3 +21,4 @@ pub use running::{
     HistoryOf, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory, StoredHost,
     TakenOver,
 };
+pub use vitals::{TableVitals, Vitals};

@@ -16,6 +16,9 @@ pub struct StoredHost {
     pub started_at: Timestamp,
     /// When it was last heard of.
     pub heartbeat_at: Timestamp,
+    /// How far its clock was behind the database's at its last heartbeat, in microseconds; below zero
+    /// where it was ahead. None: it has not said.
+    pub behind: Option<i64>,
     /// Routes, machines and versions, as it described itself.
     pub definitions: serde_json::Value,
 }

@@ -10,7 +10,7 @@ use crate::admin::{
     About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DeadLetterStatus,
     DestinationOverview, First, HistoryOf, InstanceFilter, InstanceOverview, Page, RowFilter,
     RowState, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow,
-    TakenOver, Tally, cut,
+    TakenOver, Tally, Vitals, cut,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::EndpointId;
@@ -32,6 +32,13 @@ impl StoreAdmin for MemoryStore {
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
         ready(Ok(self.with(|database, _| database.counts())))
+    }
+
+    fn vitals(&self) -> BoxFuture<'_, Result<Vitals, StoreError>> {
+        ready(Ok(self.with(|database, _| Vitals {
+            held: database.outbox.stub_count() as u64,
+            ..Vitals::default()
+        })))
     }
 
     fn find_dead_letters<'a>(

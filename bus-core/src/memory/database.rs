@@ -167,15 +167,17 @@ impl Database {
             name: registration.host_name.clone(),
             started_at: known.map_or(now, |known| known.started_at),
             heartbeat_at: now,
+            behind: known.and_then(|known| known.behind),
             definitions: registration.definitions.clone(),
         };
         self.hosts.insert(registration.host, host);
     }
 
     /// Notes that a host is alive.
-    pub(super) fn beat(&mut self, host: HostId, now: Timestamp) {
+    pub(super) fn beat(&mut self, host: HostId, clock: Timestamp, now: Timestamp) {
         if let Some(host) = self.hosts.get_mut(&host) {
             host.heartbeat_at = now;
+            host.behind = Some(now.as_micros() - clock.as_micros());
         }
     }
 

@@ -19,6 +19,7 @@ fn verbs(arguments: &[&str]) -> Vec<String> {
 fn the_commands_are_these() {
     let nouns = [
         "status",
+        "doctor",
         "dead-letters",
         "outbox",
         "sagas",
@@ -26,6 +27,7 @@ fn the_commands_are_these() {
         "hosts",
         "endpoints",
         "machines",
+        "schedules",
         "describe",
         "migrate",
         "audit",

@@ -5,6 +5,7 @@
 )]
 
 mod scene;
+mod doctor;
 mod schedules;
 mod parcels;
 mod reading;

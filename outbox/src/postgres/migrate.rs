@@ -55,6 +55,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         13,
         include_str!("../../migrations/postgres/0013_hold_v1.sql"),
     ),
+    (
+        18,
+        include_str!("../../migrations/postgres/0018_clock_v2.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
@@ -71,6 +75,7 @@ const PARTS: &[&str] = &[
     "dead_letter",
     "endpoint",
     "extend_v1",
+    "extend_v2",
     "find_labels_v1",
     "has_settled_v1",
     "history",

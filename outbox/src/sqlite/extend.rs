@@ -17,7 +17,9 @@ use super::store::SqliteStore;
 const EXTEND: &str = concat!(
     "begin immediate; update sagabus_host set heartbeat_at = ",
     now!(),
-    " where id = $1; update sagabus_outbox set available_at = ",
+    ", behind = ",
+    now!(),
+    " - $4 where id = $1; update sagabus_outbox set available_at = ",
     now!(),
     " + $2 where id in (select o.id from json_each($3) e cross join sagabus_outbox o ",
     // As in the commit call's sections.
@@ -46,6 +48,8 @@ pub(super) async fn extend(
     let lease = micros(extension.lease);
     arguments.add(lease).map_err(StoreError::Refused)?;
     arguments.add(rows).map_err(StoreError::Refused)?;
+    let clock = extension.clock.as_micros();
+    arguments.add(clock).map_err(StoreError::Refused)?;
     let mut write = store.write().await?;
     let replies = write.whole(EXTEND, arguments).await.map_err(commit_error)?;
     drop(write);

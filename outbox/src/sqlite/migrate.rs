@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (2, include_str!("../../migrations/sqlite/0002_parked.sql")),
     (3, include_str!("../../migrations/sqlite/0003_labels.sql")),
     (4, include_str!("../../migrations/sqlite/0004_admin.sql")),
+    (8, include_str!("../../migrations/sqlite/0008_clock.sql")),
 ];
 
 /// The tables of this release.

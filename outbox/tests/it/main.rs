@@ -37,5 +37,7 @@ mod postgres_listen;
 #[cfg(feature = "postgres")]
 mod postgres_setup;
 #[cfg(feature = "postgres")]
+mod postgres_vitals;
+#[cfg(feature = "postgres")]
 mod postgres_tx;
 mod conformance;

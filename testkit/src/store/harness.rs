@@ -263,6 +263,7 @@ impl Harness {
     ) -> Extended {
         let extension = Extension {
             host: self.host,
+            clock: sagabus_core::clock::now(),
             rows: rows.to_vec(),
             lease,
             measure,

@@ -86,6 +86,8 @@ pub async fn a_dead_letter_holds_its_key_until_it_is_redriven(at: Arc<Harness>) 
     let head = at.claim_one(&at.parcels()).await;
     give_up(&at, &head).await;
     nothing_moves(&at).await;
+    let vitals = at.admin.vitals().await.expect("vitals are shown");
+    assert_eq!(vitals.held, 1);
     assert!(at.is_blocked(&at.parcels(), "a").await);
     let counts = at.counts().await;
     assert_eq!((counts.outbox, counts.dead_letters), (2, 1));

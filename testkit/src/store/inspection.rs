@@ -300,6 +300,10 @@ pub async fn hosts_are_listed_and_swept_when_they_are_long_gone(at: Arc<Harness>
     assert_eq!(seen, [(at.host, "first"), (second.host, "second")]);
     assert!(hosts[0].heartbeat_at > hosts[0].started_at);
     assert_eq!(hosts[1].definitions, second.definitions);
+    // Both clocks are of one machine; a host says nothing of its own before its first heartbeat.
+    let behind = hosts[0].behind.expect("a heartbeat says it");
+    assert!(behind.abs() < 60_000_000, "{behind}");
+    assert_eq!(hosts[1].behind, None);
 
     let kept = Retention {
         history: Duration::from_secs(60),

@@ -5,14 +5,14 @@ use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
     About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DestinationOverview,
     HistoryOf, InstanceFilter, InstanceOverview, Page, RowFilter, StoreAdmin, StoredDeadLetter,
-    StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
+    StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally, Vitals,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
 use sagabus_core::{InstanceId, MessageId, StoreError};
 
 use super::super::store::PgStore;
-use super::{change, dead_letters, instances, outgoing, running};
+use super::{change, dead_letters, instances, outgoing, running, vitals};
 
 impl StoreAdmin for PgStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -21,6 +21,10 @@ impl StoreAdmin for PgStore {
 
     fn counts(&self) -> BoxFuture<'_, Result<Counts, StoreError>> {
         running::counts(self).boxed()
+    }
+
+    fn vitals(&self) -> BoxFuture<'_, Result<Vitals, StoreError>> {
+        vitals::vitals(self).boxed()
     }
 
     fn find_dead_letters<'a>(

@@ -4,5 +4,6 @@ mod contract;
 mod dead_letters;
 mod outgoing;
 mod running;
+mod vitals;
 mod instances;
 mod change;

@@ -27,7 +27,7 @@ const COUNTS: &str = "select \
     (select count(*) from sagabus.dead_letter where status = 'open'), \
     (select count(*) from sagabus.history)";
 
-const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions from sagabus.host \
+const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, behind from sagabus.host \
     order by heartbeat_at desc, id desc";
 
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus.endpoint e \
@@ -225,6 +225,7 @@ fn read_host(row: &PgRow) -> Result<StoredHost, sqlx::Error> {
         name: row.try_get(1)?,
         started_at: Timestamp::from_micros(row.try_get(2)?),
         heartbeat_at: Timestamp::from_micros(row.try_get(3)?),
+        behind: row.try_get(5)?,
         definitions: row::value_from_json(row.try_get(4)?),
     })
 }

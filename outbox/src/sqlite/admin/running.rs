@@ -30,7 +30,7 @@ const COUNTS: &str = concat!(
     (select count(*) from sagabus_history)"
 );
 
-const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions from sagabus_host \
+const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, behind from sagabus_host \
     order by heartbeat_at desc, id desc";
 
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus_endpoint e \
@@ -222,6 +222,7 @@ fn read_host(row: &SqliteRow) -> Result<StoredHost, sqlx::Error> {
         name: row.try_get(1)?,
         started_at: Timestamp::from_micros(row.try_get(2)?),
         heartbeat_at: Timestamp::from_micros(row.try_get(3)?),
+        behind: row.try_get(5)?,
         definitions: row::value_from_json(row.try_get(4)?),
     })
 }

@@ -1,0 +1,80 @@
+//! `sagabus doctor`.
+
+use std::time::Duration;
+
+use crate::scene::{Scene, host};
+
+/// Runs statements beside the program.
+async fn run_sql(scene: &Scene, text: &'static str) {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(scene.file());
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::query(text).execute(&mut connection).await.unwrap();
+}
+
+/// Returns the codes of what it finds.
+fn codes(scene: &Scene) -> Vec<String> {
+    let ran = scene.run(&["doctor", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let checks = found["checks"].as_array().unwrap().iter();
+    let findings = checks.flat_map(|check| check["findings"].as_array().unwrap());
+    let codes: Vec<_> = findings
+        .map(|one| one["code"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(ran.code, if codes.is_empty() { 0 } else { 6 }, "{ran:?}");
+    assert_eq!(found["is_well"], codes.is_empty());
+    codes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_system_that_is_well_passes_every_check() {
+    let (scene, store) = Scene::new().await;
+    let host = host(store).await;
+    let ran = scene.run(&["doctor"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.out.lines().all(|line| line.starts_with("ok  ")),
+        "{}",
+        ran.out
+    );
+    assert_eq!(codes(&scene), Vec::<String>::new());
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_status_finds_the_doctor_finds_too() {
+    let (scene, _) = Scene::with_failures(2).await;
+    assert_eq!(codes(&scene), ["parked", "dead_letters"]);
+    let ran = scene.run(&["doctor"]);
+    assert_eq!(ran.code, 6, "{ran:?}");
+    for text in [
+        "!!  parked",
+        "2 messages are dead letters",
+        "-> `sagabus dead-letters groups`",
+    ] {
+        assert!(ran.out.contains(text), "{text}: {}", ran.out);
+    }
+    assert!(ran.err.contains("2 findings"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_a_stuck_instance_and_a_short_memory_are_found() {
+    let (scene, store) = Scene::new().await;
+    let host = host(store).await;
+    run_sql(&scene, "update sagabus_host set behind = 7000000").await;
+    assert_eq!(codes(&scene), ["clock_skew"]);
+    run_sql(
+        &scene,
+        "update sagabus_host set behind = 0, definitions = cast(json_set(cast(definitions as text), \
+         '$.inbox_retention_seconds', 1.5, '$.endpoints[0].retry.horizon_seconds', 60.0) as blob)",
+    )
+    .await;
+    assert_eq!(codes(&scene), ["retention_short"]);
+    run_sql(
+        &scene,
+        "insert into sagabus_instance (kind, key, version, completed, schema_version, data, timers, \
+         created_at, updated_at) values ('parcel', 'p-1', 1, 0, 1, x'7b7d', x'7b7d', 0, 0)",
+    )
+    .await;
+    assert_eq!(codes(&scene), ["instances_idle", "retention_short"]);
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
