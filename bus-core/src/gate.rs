@@ -68,6 +68,9 @@ pub(crate) struct Gate {
     is_calm: AtomicBool,
     state: Mutex<State>,
     is_paused: watch::Sender<bool>,
+    /// An operator paused the endpoint: nothing passes, not even a probe.
+    is_held: AtomicBool,
+    held: watch::Sender<bool>,
     /// Whose turn it is to probe, in the order in which they came.
     turns: Semaphore,
     /// How often messages may be tried, where that is limited.
@@ -117,6 +120,8 @@ impl Gate {
             is_calm: AtomicBool::new(true),
             state: Mutex::new(State::Flowing(HashMap::new())),
             is_paused: watch::Sender::new(false),
+            is_held: AtomicBool::new(false),
+            held: watch::Sender::new(false),
             turns: Semaphore::new(1),
             rate,
         }
@@ -129,11 +134,32 @@ impl Gate {
 
     /// Says whether messages pass without being counted one by one.
     pub(crate) fn is_free(&self) -> bool {
-        self.is_calm() && self.rate.is_none()
+        self.is_calm() && self.rate.is_none() && !self.is_held()
+    }
+
+    /// Says whether an operator paused the endpoint.
+    pub(crate) fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
+    }
+
+    /// Holds everything back, or lets it go on, as an operator wants it.
+    pub(crate) fn hold(&self, is_held: bool) {
+        if self.is_held.swap(is_held, Ordering::Relaxed) == is_held {
+            return;
+        }
+        let endpoint = &self.endpoint;
+        match is_held {
+            true => tracing::warn!(%endpoint, "an operator paused the endpoint"),
+            false => tracing::info!(%endpoint, "an operator lets the endpoint go on"),
+        }
+        self.held.send_replace(is_held);
     }
 
     /// Lets a message through at once, or not.
     pub(crate) fn enter(&self) -> Option<Turn<'_>> {
+        if self.is_held() {
+            return None;
+        }
         let is_open = self.is_calm() || !*self.is_paused.borrow();
         let may_pass = is_open && self.rate.as_ref().is_none_or(Rate::take_now);
         may_pass.then_some(Turn { probe: None })
@@ -145,11 +171,15 @@ impl Gate {
     /// A dropped wait loses its place among those that wait.
     pub(crate) async fn wait(&self, lifecycle: &Lifecycle) -> Option<Turn<'_>> {
         loop {
+            self.wait_while_held(lifecycle).await?;
             let turn = if *self.is_paused.borrow() {
                 self.wait_out_pause(lifecycle).await?
             } else {
                 Turn { probe: None }
             };
+            if self.is_held() {
+                continue;
+            }
             let Some(rate) = &self.rate else {
                 return Some(turn);
             };
@@ -159,9 +189,24 @@ impl Gate {
                 () = sleep_until(rate.take_next()) => {}
             }
             // Another pause may have begun meanwhile.
-            if turn.probe.is_some() || !*self.is_paused.borrow() {
+            let is_open = turn.probe.is_some() || !*self.is_paused.borrow();
+            if is_open && !self.is_held() {
                 return Some(turn);
             }
+        }
+    }
+
+    /// Waits until no operator holds the endpoint.
+    async fn wait_while_held(&self, lifecycle: &Lifecycle) -> Option<()> {
+        if !self.is_held() {
+            return Some(());
+        }
+        let mut held = self.held.subscribe();
+        tokio::select! {
+            biased;
+            () = lifecycle.draining() => None,
+            // An error would mean that the gate is gone.
+            _ = held.wait_for(|held| !held) => Some(()),
         }
     }
 

@@ -36,6 +36,8 @@ pub enum Flow {
         /// How often one message was tried since.
         probes: u64,
     },
+    /// An operator paused it: what is in hand waits, and nothing is tried.
+    Paused,
     /// Too many messages wait in the database: those are tried, and the broker keeps the others.
     Full {
         /// How many, when it was last measured; no more are counted than the endpoint may have.
@@ -57,6 +59,7 @@ impl Watched {
     pub(crate) fn health(&self) -> EndpointHealth {
         let capacity = self.intake.capacity();
         let flow = match (self.gate.pause(), self.inflow.excess()) {
+            _ if self.gate.is_held() => Flow::Paused,
             (Some(pause), _) => Flow::Probing {
                 since: pause.since,
                 error: pause.error,

@@ -41,6 +41,7 @@ mod receiver;
 mod lanes;
 mod job;
 mod gate;
+pub mod holding;
 mod rate;
 pub mod loader;
 mod handling;

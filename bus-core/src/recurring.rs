@@ -401,7 +401,7 @@ impl Scheduler {
 fn taken(name: &str, host: &str) -> String {
     format!(
         "schedule `{name}` belongs to host `{host}` in this database; give it another name, or \
-         remove the other one, if it is no more, with `sagabus schedules remove {name}`"
+         remove the other one, if it is no more, with `sagabus schedules remove {name}` [SB0214]"
     )
 }
 
@@ -409,7 +409,7 @@ fn read(name: &str, instance: &Instance) -> Result<Read, StoreError> {
     let unreadable = |what: &dyn fmt::Display| {
         StoreError::Setup(format!(
             "schedule `{name}` cannot be read: {what}; if no newer release wrote it, remove it \
-             with `sagabus schedules remove {name}`"
+             with `sagabus schedules remove {name}` [SB0215]"
         ))
     };
     let state = instance.state.as_deref().unwrap_or_default();

@@ -21,6 +21,7 @@ use crate::error::{RunError, StoreError, TransportError};
 use crate::gate::Gate;
 use crate::handling::Endpoint;
 use crate::health::Watched;
+use crate::holding::Holding;
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
 use crate::inflow::Inflow;
@@ -84,6 +85,19 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     );
     for share in shares {
         subscribe(&parts, share).await?;
+    }
+    let holding = Holding {
+        store: Arc::clone(&parts.shared.store),
+        gates: watched
+            .iter()
+            .map(|one| (one.endpoint.clone(), Arc::clone(&one.gate)))
+            .collect(),
+        lifecycle: lifecycle.clone(),
+    };
+    if !holding.gates.is_empty() {
+        // Before anything is received, so that a start does not break a pause.
+        holding.look().await?;
+        lifecycle.spawn(holding.run());
     }
     for (endpoint, intake, works) in receivers {
         let running = receiver::run(Arc::new(endpoint), intake, works);

@@ -7,24 +7,17 @@ use crate::filter::DeadLetters;
 use crate::machines::Drawing;
 use crate::schedules::SchedulesVerb;
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  failed, or refused because it would harm what runs
-  2  the arguments are wrong, or a change was not confirmed
-  3  there is nothing by that id or name
-  4  the store cannot be used: no such file, not reachable, or a schema of another release
-  5  a bulk change stopped half-way; what was done is done, and the same command goes on
-  6  `doctor` found something to look at
+const AFTER_HELP: &str = "\
+Exit codes: `sagabus explain exit-codes`; `sagabus completions SHELL`, `sagabus man FOLDER`
 
 Examples:
-  sagabus --store orders.db status
   sagabus --store postgres://user@host/orders dead-letters groups
   SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --why 'gateway is back'";
 
 /// Looks into a sagabus database and puts right what went wrong.
 #[derive(Debug, Parser)]
-#[command(name = "sagabus", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "sagabus", version, after_help = AFTER_HELP, max_term_width = 100,
+    disable_help_subcommand = true)]
 pub(crate) struct Arguments {
     /// The database: a SQLite file, or postgres://user:password@host/database.
     #[arg(
@@ -38,6 +31,10 @@ pub(crate) struct Arguments {
     /// Print JSON: one document, whole, with stable names.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Look again every so many seconds, until Ctrl-C or a failure.
+    #[arg(long, global = true, value_name = "SECONDS", conflicts_with = "yes",
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) watch: Option<u64>,
     #[command(flatten)]
     pub(crate) operator: OperatorArguments,
     #[command(subcommand)]
@@ -66,7 +63,7 @@ pub(crate) struct OperatorArguments {
 pub(crate) enum Noun {
     /// How the whole is doing, and what to do about it.
     Status,
-    /// Examines a live system: clocks, retention, transactions, what stands still. Exit code 6: found.
+    /// Examines a live system: clocks, retention, transactions, what stands still.
     #[command(after_help = "Example:\n  sagabus doctor || page-somebody")]
     Doctor,
     /// Messages that stopped being tried.
@@ -99,6 +96,30 @@ pub(crate) enum Noun {
     },
     /// Creates or updates the schema.
     Migrate(MigrateArguments),
+    /// Tells what an error code stands for, and what to do; without one, lists them.
+    #[command(after_help = "Example:\n  sagabus explain SB0204")]
+    Explain {
+        /// The code, for example SB0204.
+        code: Option<String>,
+    },
+    /// Prints what makes a shell complete the commands.
+    #[command(
+        hide = true,
+        after_help = "Example:\n  sagabus completions bash > /etc/bash_completion.d/sagabus"
+    )]
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes a manual page for each command.
+    #[command(
+        hide = true,
+        after_help = "Example:\n  sagabus man /usr/local/share/man/man1"
+    )]
+    Man {
+        /// Into which folder.
+        folder: std::path::PathBuf,
+    },
     /// What operators changed.
     Audit(PageArguments),
 }
@@ -282,6 +303,18 @@ pub(crate) enum MessagesVerb {
 pub(crate) enum EndpointsVerb {
     /// List them with what they take.
     List,
+    /// Pause one in all its hosts: what they have in hand waits, the rest stays where it is.
+    #[command(after_help = "Example:\n  sagabus endpoints pause payments --yes --why incident-17")]
+    Pause {
+        /// Its name.
+        name: String,
+    },
+    /// Let a paused one go on.
+    #[command(after_help = "Example:\n  sagabus endpoints resume payments --yes")]
+    Resume {
+        /// Its name.
+        name: String,
+    },
     /// Remove one that no host runs any more, or one of its subscriptions.
     Remove {
         /// Its name.

@@ -30,7 +30,7 @@ pub(crate) fn confirm(operator: &OperatorArguments, what: &str) -> Result<Answer
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Failure::NotConfirmed(format!(
-            "{what}: nobody is here to confirm it; add `--yes` to do it, or `--dry-run` to look"
+            "{what}: nobody is here to confirm it; add `--yes` to do it, or `--dry-run` to look [SB0305]"
         )));
     }
     write!(io::stderr(), "{}? [y/N] ", safe(what))?;
@@ -38,7 +38,9 @@ pub(crate) fn confirm(operator: &OperatorArguments, what: &str) -> Result<Answer
     io::stdin().lock().read_line(&mut answer)?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(Answer::Go),
-        _ => Err(Failure::NotConfirmed("nothing was changed".to_owned())),
+        _ => Err(Failure::NotConfirmed(
+            "nothing was changed [SB0305]".to_owned(),
+        )),
     }
 }
 

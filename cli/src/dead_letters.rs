@@ -175,12 +175,11 @@ async fn change(
             let (verb, _) = words(verb);
             return Err(Failure::Usage(format!(
                 "which dead letters? name ids, or say which by `--endpoint`, `--fingerprint` .., \
-                 or {verb} `--all`"
+                 or {verb} `--all` [SB0304]"
             )));
         }
         _ => {
-            let fact =
-                "ids, filters and `--all` exclude each other; say in one way which are meant";
+            let fact = "ids, filters and `--all` exclude each other; say in one way which are meant [SB0304]";
             return Err(Failure::Usage(fact.to_owned()));
         }
     }
@@ -301,7 +300,7 @@ async fn work_off(
 fn half_way(work: &Work<'_>, why: &str) -> Failure {
     let progress = work.progress();
     Failure::HalfWay(format!(
-        "{why} after {} dead letters; the same command goes on, with `--up-to {}` for these only",
+        "{why} after {} dead letters; the same command goes on, with `--up-to {}` for these only [SB0306]",
         progress.changed,
         work.selection().filter.id_max.unwrap_or_default()
     ))

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use sagabus_core::StoreError;
-use sagabus_core::error::chain;
+use sagabus_core::error::{chain, codes};
 use sagabus_ops::OpsError;
 
 use crate::text::safe;
@@ -59,6 +59,9 @@ impl Failure {
         if code != 0 {
             let text = safe(&chain(self));
             let _ = writeln!(io::stderr(), "error: {text}"); // Nobody is left to be told.
+            if let Some(known) = codes::code_in(&text) {
+                let _ = writeln!(io::stderr(), "`sagabus explain {}` tells more", known.code); // As above.
+            }
         }
         ExitCode::from(code)
     }

@@ -66,8 +66,10 @@ pub(crate) async fn describe(
         .retain(|host| name.is_none_or(|name| host.name == name) && seen.insert(host.name.clone()));
     if found.is_empty() {
         return Err(OpsError::NotFound(match name {
-            Some(name) => format!("no host `{name}` was ever here; `sagabus hosts` shows who was"),
-            None => "no host was ever here".to_owned(),
+            Some(name) => {
+                format!("no host `{name}` was ever here; `sagabus hosts` shows who was [SB0401]")
+            }
+            None => "no host was ever here [SB0401]".to_owned(),
         })
         .into());
     }

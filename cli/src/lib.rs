@@ -21,19 +21,25 @@ mod endpoints;
 mod machines;
 mod schedules;
 mod migrate;
+mod explain;
+mod help;
 mod audit;
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use arguments::{Arguments, Noun};
-use clap::Parser;
+use clap::FromArgMatches;
 use failure::Failure;
 use output::Output;
 use place::Place;
 
 /// Reads the arguments of this process, does what they say and returns the exit code.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let matches = help::command().get_matches();
+    let arguments = Arguments::from_arg_matches(&matches);
+    let arguments = arguments.unwrap_or_else(|error| error.exit());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -41,17 +47,47 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(),
     };
-    match runtime.block_on(run(arguments)) {
+    match runtime.block_on(watch(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-async fn run(arguments: Arguments) -> Result<(), Failure> {
+/// Runs once, or again and again.
+async fn watch(arguments: Arguments) -> Result<(), Failure> {
+    let Some(seconds) = arguments.watch else {
+        return run(&arguments).await;
+    };
+    loop {
+        if std::io::stdout().is_terminal() {
+            // Clears the screen and goes to its first line.
+            write!(std::io::stdout(), "\u{1b}[2J\u{1b}[H")?;
+        }
+        match run(&arguments).await {
+            // What was found is what is watched for.
+            Ok(()) | Err(Failure::Findings(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+            stop = tokio::signal::ctrl_c() => return Ok(stop?),
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let out = Output::new(arguments.json);
     let operator = &arguments.operator;
     if let Noun::Migrate(what) = &arguments.noun {
         return migrate::run(arguments.store.as_deref(), what, &out).await;
+    }
+    if let Noun::Explain { code } = &arguments.noun {
+        return explain::run(code.as_deref(), &out);
+    }
+    match &arguments.noun {
+        Noun::Completions { shell } => return Ok(help::complete(*shell)),
+        Noun::Man { folder } => return help::write_pages(folder),
+        _ => {}
     }
     let place = Place::open(arguments.store.as_deref()).await?;
     let admin = place.admin();
@@ -69,6 +105,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Noun::Machines(verb) => machines::run(admin, about.now, verb, &out).await,
         Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, &out).await,
         Noun::Audit(page) => audit::run(admin, about.now, page, &out).await,
-        Noun::Migrate(_) => Ok(()),
+        Noun::Migrate(_) | Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => {
+            Ok(())
+        }
     }
 }

@@ -16,9 +16,9 @@ use crate::text::ago;
 /// In which language a machine is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Drawing {
-    /// Mermaid, as Markdown pages show it.
+    // Mermaid, as Markdown pages show it.
     Mermaid,
-    /// Graphviz: `| dot -Tsvg`.
+    // Graphviz: `| dot -Tsvg`. Documented, both would make the help of one verb two screens long.
     Dot,
 }
 

@@ -191,7 +191,7 @@ async fn change(
     if says.iter().filter(|one| **one).count() != 1 {
         return Err(Failure::Usage(format!(
             "which rows? name ids, or say which by `--destination`, `--type` or `--reason`, or \
-             {todo} `--all`; one of these"
+             {todo} `--all`; one of these [SB0304]"
         )));
     }
     let found = match arguments.ids.is_empty() {

@@ -30,7 +30,7 @@ impl Place {
             }
             Named::Sqlite(path) => Err(StoreError::Setup(format!(
                 "there is no file `{path}`; give the path of the service's database, or make a \
-                 new one with `sagabus migrate`"
+                 new one with `sagabus migrate` [SB0303]"
             ))
             .into()),
         }
@@ -75,7 +75,7 @@ fn named(store: Option<&str>) -> Result<Named<'_>, Failure> {
     let Some(store) = store.filter(|store| !store.is_empty()) else {
         return Err(Failure::Usage(
             "which database? give `--store`, or set SAGABUS_STORE: a SQLite file, or \
-             postgres://user:password@host/database"
+             postgres://user:password@host/database [SB0301]"
                 .to_owned(),
         ));
     };
@@ -86,7 +86,8 @@ fn named(store: Option<&str>) -> Result<Named<'_>, Failure> {
     let path = path.strip_prefix("//").unwrap_or(path);
     if let Some((scheme, _)) = path.split_once("://") {
         return Err(Failure::Usage(format!(
-            "no store speaks `{}://`; give a SQLite file, or postgres://user:password@host/database",
+            "no store speaks `{}://`; give a SQLite file, or postgres://user:password@host/database \
+             [SB0302]",
             scheme.chars().take(20).collect::<String>()
         )));
     }

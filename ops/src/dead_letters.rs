@@ -188,7 +188,7 @@ pub async fn show(admin: &dyn StoreAdmin, id: i64) -> Result<StoredDeadLetter, O
     let found = admin.find_dead_letters(&filter, Page::latest(1)).await?;
     found.into_iter().next().ok_or_else(|| {
         OpsError::NotFound(format!(
-            "there is no dead letter {id}; `sagabus dead-letters list` shows those there are"
+            "there is no dead letter {id}; `sagabus dead-letters list` shows those there are [SB0401]"
         ))
     })
 }

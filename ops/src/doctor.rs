@@ -93,8 +93,8 @@ pub const CHECKS: &[(&str, &str, &[&str])] = &[
     ("hosts", "a host of this database is alive", &["no_host"]),
     (
         "endpoints",
-        "every endpoint is run by a live host",
-        &["endpoint_without_host"],
+        "every endpoint is run by a live host, and none is paused",
+        &["endpoint_without_host", "endpoint_paused"],
     ),
     (
         "due",

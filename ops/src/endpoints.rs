@@ -1,6 +1,8 @@
-//! Endpoints that are no more.
+//! Endpoints: those that are no more, and those that are paused.
 
-use sagabus_core::admin::{Action, StoreAdmin};
+use sagabus_core::Timestamp;
+use sagabus_core::admin::{Action, InstanceFilter, PAGE_MAX, StoreAdmin};
+use sagabus_core::holding::PAUSE_KIND;
 
 use crate::error::OpsError;
 use crate::operator::Operator;
@@ -21,7 +23,7 @@ pub async fn remove(
     let known = admin.endpoints().await?;
     let Some(known) = known.iter().find(|one| one.name == endpoint) else {
         return Err(OpsError::NotFound(format!(
-            "there is no endpoint `{endpoint}`; `sagabus endpoints list` shows those there are"
+            "there is no endpoint `{endpoint}`; `sagabus endpoints list` shows those there are [SB0401]"
         )));
     };
     let about = admin.about().await?;
@@ -29,7 +31,7 @@ pub async fn remove(
     let runs = |host: &&_| has_endpoint(host, endpoint) && is_alive(host, about.now);
     if let Some(host) = hosts.iter().find(runs) {
         return Err(OpsError::Refused(format!(
-            "host `{}` runs endpoint `{endpoint}`; stop it first, or take the endpoint out of it",
+            "host `{}` runs endpoint `{endpoint}`; stop it first, or take the endpoint out of it [SB0402]",
             host.name
         )));
     }
@@ -41,7 +43,7 @@ pub async fn remove(
                 .any(|(one, _)| one == message_type)
             {
                 return Err(OpsError::NotFound(format!(
-                    "endpoint `{endpoint}` has no subscription to `{message_type}`"
+                    "endpoint `{endpoint}` has no subscription to `{message_type}` [SB0401]"
                 )));
             }
             Action::RemoveSubscription {
@@ -57,7 +59,71 @@ pub async fn remove(
         false => Ok(()),
         true => Err(OpsError::Refused(format!(
             "rows of the outbox or open dead letters belong to endpoint `{endpoint}`; let a host \
-             handle them, or discard them first"
+             handle them, or discard them first [SB0402]"
         ))),
     }
+}
+
+/// What an operator wants of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Its hosts try nothing more, and keep what they have in hand.
+    Pause,
+    /// They go on.
+    Resume,
+}
+
+/// Pauses an endpoint in all its hosts, or lets it go on. They notice within a second; what is being
+/// handled at that moment is finished.
+///
+/// # Errors
+/// [`OpsError::NotFound`] where it is not known; [`OpsError::Refused`] where it is so already.
+pub async fn hold(
+    admin: &dyn StoreAdmin,
+    operator: &Operator,
+    verb: Verb,
+    endpoint: &str,
+) -> Result<(), OpsError> {
+    let known = admin.endpoints().await?;
+    if !known.iter().any(|one| one.name == endpoint) {
+        return Err(OpsError::NotFound(format!(
+            "there is no endpoint `{endpoint}`; `sagabus endpoints list` shows those there are \
+             [SB0401]"
+        )));
+    }
+    let endpoint = endpoint.to_owned();
+    let (action, fact) = match verb {
+        Verb::Pause => (
+            Action::PauseEndpoint {
+                endpoint: endpoint.clone(),
+            },
+            "is paused already",
+        ),
+        Verb::Resume => (
+            Action::ResumeEndpoint {
+                endpoint: endpoint.clone(),
+            },
+            "is not paused",
+        ),
+    };
+    match admin.change(&operator.does(action)).await?.is_empty() {
+        false => Ok(()),
+        true => Err(OpsError::Refused(format!(
+            "endpoint `{endpoint}` {fact}; nothing to change [SB0403]"
+        ))),
+    }
+}
+
+/// Reads which endpoints operators paused, and since when.
+///
+/// # Errors
+/// [`OpsError::Store`] when the store does not answer.
+pub async fn paused(admin: &dyn StoreAdmin) -> Result<Vec<(String, Timestamp)>, OpsError> {
+    let filter = InstanceFilter {
+        kind: Some(PAUSE_KIND.to_owned()),
+        ..InstanceFilter::default()
+    };
+    let found = admin.instances(&filter, PAGE_MAX).await?;
+    let paused = found.into_iter().map(|one| (one.id.key, one.created_at));
+    Ok(paused.collect())
 }

@@ -41,7 +41,7 @@ pub async fn find(admin: &dyn StoreAdmin, name: &str) -> Result<Vec<DescribedMac
     found.retain(|one| one.name == name);
     if found.is_empty() {
         return Err(OpsError::NotFound(format!(
-            "no host described a machine `{name}`; `sagabus machines list` shows those there are"
+            "no host described a machine `{name}`; `sagabus machines list` shows those there are [SB0401]"
         )));
     }
     Ok(found)

@@ -58,7 +58,7 @@ pub async fn biography(admin: &dyn StoreAdmin, message: MessageId) -> Result<Bio
         true => Ok(biography),
         false => Err(OpsError::NotFound(format!(
             "no table knows message {message}: it never came here, or was handled and forgotten \
-             since (inbox and history are kept for 7 days by default)"
+             since (inbox and history are kept for 7 days by default) [SB0401]"
         ))),
     }
 }

@@ -62,7 +62,7 @@ pub async fn show(admin: &dyn StoreAdmin, id: i64) -> Result<StoredRow, OpsError
     let found = admin.rows(&filter, Page::latest(1)).await?;
     found.into_iter().next().ok_or_else(|| {
         OpsError::NotFound(format!(
-            "the outbox has no row {id}: it was sent, or discarded, or never was"
+            "the outbox has no row {id}: it was sent, or discarded, or never was [SB0401]"
         ))
     })
 }

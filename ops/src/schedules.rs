@@ -54,7 +54,7 @@ pub async fn show(admin: &dyn StoreAdmin, name: &str) -> Result<StoredSchedule, 
     let stored = admin.instance(&schedule_id(name)).await?;
     let Some(stored) = stored else {
         return Err(OpsError::NotFound(format!(
-            "there is no schedule `{name}`; `sagabus schedules list` shows those there are"
+            "there is no schedule `{name}`; `sagabus schedules list` shows those there are [SB0401]"
         )));
     };
     let now = admin.about().await?.now;
@@ -80,13 +80,13 @@ pub async fn change(
     if verb == ScheduleVerb::Remove && known.declared_by > 0 {
         return refused(format!(
             "{} live hosts declare schedule `{name}`, and would again; take it out of them first, \
-             or pause it",
+             or pause it [SB0402]",
             known.declared_by
         ));
     }
     if verb == ScheduleVerb::Fire && known.declared_by == 0 {
         return refused(format!(
-            "no live host declares schedule `{name}`, so nobody can make its message; start one"
+            "no live host declares schedule `{name}`, so nobody can make its message; start one [SB0402]"
         ));
     }
     let action = Action::ChangeSchedule {
@@ -96,7 +96,7 @@ pub async fn change(
     match admin.change(&operator.does(action)).await?.is_empty() {
         false => Ok(()),
         true => refused(format!(
-            "schedule `{name}` is {}: nothing to change; look again in a second",
+            "schedule `{name}` is {}: nothing to change; look again in a second [SB0403]",
             known.state.replace('_', " ")
         )),
     }

@@ -8,6 +8,7 @@ use sagabus_core::admin::{
     StoredEndpoint, StoredHost,
 };
 
+use crate::endpoints;
 use crate::error::OpsError;
 use crate::schedules::{self, StoredSchedule};
 
@@ -56,18 +57,19 @@ pub async fn status(admin: &dyn StoreAdmin) -> Result<Status, OpsError> {
     let counts = admin.counts().await?;
     let destinations = admin.destinations().await?;
     let hosts = admin.hosts().await?;
-    let endpoints = admin.endpoints().await?;
+    let known = admin.endpoints().await?;
     let groups = admin
         .dead_letter_groups(&DeadLetterFilter::default(), GROUPS)
         .await?;
     let mut findings = Vec::new();
-    findings.extend(no_host(&hosts, &endpoints, about.now));
+    findings.extend(no_host(&hosts, &known, about.now));
     findings.extend(
         destinations
             .iter()
             .filter_map(|one| overdue(one, about.now)),
     );
-    findings.extend(without_host(&endpoints, &hosts, about.now));
+    findings.extend(without_host(&known, &hosts, about.now));
+    findings.extend(paused(&endpoints::paused(admin).await?));
     findings.extend(schedules(&schedules::list(admin).await?, about.now));
     findings.extend(dead(&counts));
     findings.extend(parked(&counts));
@@ -143,6 +145,18 @@ fn without_host(
             ),
         })
         .collect()
+}
+
+/// What an operator paused, and may have forgotten.
+fn paused(all: &[(String, Timestamp)]) -> Vec<Finding> {
+    let finding = |(endpoint, since): &(String, Timestamp)| Finding {
+        code: "endpoint_paused",
+        fact: format!("endpoint `{endpoint}` is paused by an operator since {since}"),
+        remedy: format!(
+            "`sagabus audit` says by whom and why; `sagabus endpoints resume {endpoint}`"
+        ),
+    };
+    all.iter().map(finding).collect()
 }
 
 fn dead(counts: &Counts) -> Option<Finding> {

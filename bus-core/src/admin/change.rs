@@ -75,6 +75,16 @@ pub enum Action {
         /// The endpoint.
         endpoint: String,
     },
+    /// Pauses an endpoint in all its hosts; the id is the endpoint's.
+    PauseEndpoint {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// Lets a paused endpoint go on; the id is the endpoint's.
+    ResumeEndpoint {
+        /// The endpoint.
+        endpoint: String,
+    },
     /// Pauses, resumes, fires or removes a schedule; the id is its new version, or its last.
     ChangeSchedule {
         /// Its name.
@@ -95,6 +105,8 @@ impl Action {
             | Self::DiscardRows(ids) => ids,
             Self::RemoveSubscription { .. }
             | Self::RemoveEndpoint { .. }
+            | Self::PauseEndpoint { .. }
+            | Self::ResumeEndpoint { .. }
             | Self::ChangeSchedule { .. } => &[],
         }
     }
@@ -109,6 +121,8 @@ impl Action {
             Self::DiscardRows(_) => "discard_rows",
             Self::RemoveSubscription { .. } => "remove_subscription",
             Self::RemoveEndpoint { .. } => "remove_endpoint",
+            Self::PauseEndpoint { .. } => "pause_endpoint",
+            Self::ResumeEndpoint { .. } => "resume_endpoint",
             Self::ChangeSchedule { verb, .. } => verb.as_str(),
         }
     }

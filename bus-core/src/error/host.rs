@@ -10,7 +10,7 @@ use super::boundary::{StoreError, TransportError};
 pub enum BuildError {
     /// An endpoint's name has other characters than allowed.
     #[error(
-        "endpoint name {name:?} is not usable; take 1 to 100 characters out of a-z, 0-9, `.`, `_` and `-`"
+        "endpoint name {name:?} is not usable; take 1 to 100 characters out of a-z, 0-9, `.`, `_` and `-` [SB0101]"
     )]
     EndpointName {
         /// The name.
@@ -18,7 +18,7 @@ pub enum BuildError {
     },
     /// Two endpoints of one host have one name.
     #[error(
-        "endpoint `{name}` is registered twice; put its handlers into one `.endpoint(..)` call"
+        "endpoint `{name}` is registered twice; put its handlers into one `.endpoint(..)` call [SB0102]"
     )]
     EndpointTwice {
         /// The name.
@@ -27,14 +27,14 @@ pub enum BuildError {
     /// A transport's name has other characters than allowed.
     #[error(
         "transport name {name:?} is not usable; take 1 to 100 characters out of a-z, 0-9, `.`, `_` \
-         and `-`, and not `default`"
+         and `-`, and not `default` [SB0103]"
     )]
     TransportName {
         /// The name.
         name: String,
     },
     /// Two transports of one host have one name.
-    #[error("host has two transports called `{name}`; give one of them another name")]
+    #[error("host has two transports called `{name}`; give one of them another name [SB0104]")]
     TransportTwice {
         /// The name.
         name: String,
@@ -42,7 +42,7 @@ pub enum BuildError {
     /// An endpoint reads from, or a message type goes by, a transport that the host does not have.
     #[error(
         "{what} names transport `{name}`, which the host does not have; add it with \
-         `.transport_named(\"{name}\", ..)`"
+         `.transport_named(\"{name}\", ..)` [SB0105]"
     )]
     TransportUnknown {
         /// The endpoint or the message type.
@@ -53,7 +53,7 @@ pub enum BuildError {
     /// A command goes by one transport, and its owner reads from another.
     #[error(
         "command `{message_type}` goes by transport `{by}`, and its owner, endpoint `{endpoint}`, \
-         reads from `{reads}`; make both the same with `.route::<..>(..)` or `.reads_from(..)`"
+         reads from `{reads}`; make both the same with `.route::<..>(..)` or `.reads_from(..)` [SB0106]"
     )]
     OwnerElsewhere {
         /// The message type.
@@ -66,14 +66,16 @@ pub enum BuildError {
         reads: String,
     },
     /// An endpoint takes nothing.
-    #[error("endpoint `{name}` has no handler; add one with `.handle(..)` or remove the endpoint")]
+    #[error(
+        "endpoint `{name}` has no handler; add one with `.handle(..)` or remove the endpoint [SB0107]"
+    )]
     EndpointEmpty {
         /// The name.
         name: String,
     },
     /// Two handlers of one endpoint take one message type.
     #[error(
-        "endpoint `{endpoint}` has two subscribers for `{message_type}` (`{first}` and `{second}`); give one of them an endpoint of its own"
+        "endpoint `{endpoint}` has two subscribers for `{message_type}` (`{first}` and `{second}`); give one of them an endpoint of its own [SB0108]"
     )]
     TwoSubscribers {
         /// The endpoint.
@@ -88,7 +90,7 @@ pub enum BuildError {
     /// An event is announced that no endpoint of this host applies.
     #[error(
         "host `{host}` announces `{message_type}` and does not handle it; add a handler for it to \
-         one of its endpoints that reads from the same transport, or use `publish`"
+         one of its endpoints that reads from the same transport, or use `publish` [SB0109]"
     )]
     AnnouncesUnhandled {
         /// The host.
@@ -99,7 +101,7 @@ pub enum BuildError {
     /// An endpoint promises an order that the transport does not keep.
     #[error(
         "endpoint `{endpoint}` promises order per key, which its transport does not keep; declare \
-         `Order::Unordered`, or use another transport"
+         `Order::Unordered`, or use another transport [SB0110]"
     )]
     OrderNotKept {
         /// The endpoint.
@@ -107,7 +109,7 @@ pub enum BuildError {
     },
     /// Two endpoints take one command.
     #[error(
-        "command `{message_type}` has two owners, endpoints `{first}` and `{second}`; a command has one: remove one handler, or make it an event"
+        "command `{message_type}` has two owners, endpoints `{first}` and `{second}`; a command has one: remove one handler, or make it an event [SB0111]"
     )]
     TwoOwners {
         /// The message type.
@@ -118,13 +120,15 @@ pub enum BuildError {
         second: String,
     },
     /// A message type's name is unusable.
-    #[error("message type {message_type:?} is not usable; take 1 to 200 visible ASCII characters")]
+    #[error(
+        "message type {message_type:?} is not usable; take 1 to 200 visible ASCII characters [SB0112]"
+    )]
     MessageType {
         /// The name.
         message_type: String,
     },
     /// A handler needs a value that was not given.
-    #[error("endpoint `{endpoint}`: `{handler}` needs {what}; {remedy}")]
+    #[error("endpoint `{endpoint}`: `{handler}` needs {what}; {remedy} [SB0113]")]
     Missing {
         /// The endpoint.
         endpoint: String,
@@ -136,14 +140,14 @@ pub enum BuildError {
         remedy: String,
     },
     /// The host has no store.
-    #[error("host `{host}` has no store; give it one with `.store(..)`")]
+    #[error("host `{host}` has no store; give it one with `.store(..)` [SB0114]")]
     NoStore {
         /// The host's name.
         host: String,
     },
     /// A setting makes deduplication shorter than redelivery.
     #[error(
-        "inbox retention of {retention:?} is shorter than the {horizon:?} for which a message may come again; raise `.retention(..)` or shorten the retries"
+        "inbox retention of {retention:?} is shorter than the {horizon:?} for which a message may come again; raise `.retention(..)` or shorten the retries [SB0115]"
     )]
     RetentionTooShort {
         /// What was set.
@@ -152,7 +156,7 @@ pub enum BuildError {
         horizon: Duration,
     },
     /// What recurs cannot, as it was declared.
-    #[error("what recurs as `{name}` is not usable: {fact}")]
+    #[error("what recurs as `{name}` is not usable: {fact} [SB0116]")]
     Recurring {
         /// Its name.
         name: String,
@@ -160,13 +164,13 @@ pub enum BuildError {
         fact: String,
     },
     /// Two messages recur under one name.
-    #[error("two messages recur as `{name}`; give one of them another name")]
+    #[error("two messages recur as `{name}`; give one of them another name [SB0117]")]
     RecurringTwice {
         /// The name.
         name: String,
     },
     /// A definition is inconsistent. The text says what and what to do.
-    #[error("{0}")]
+    #[error("{0} [SB0118]")]
     Definition(String),
 }
 
@@ -175,13 +179,13 @@ pub enum BuildError {
 #[non_exhaustive]
 pub enum RunError {
     /// The store refused.
-    #[error("host cannot use its store")]
+    #[error("host cannot use its store [SB0201]")]
     Store(#[from] StoreError),
     /// The transport refused.
-    #[error("host cannot use its transport")]
+    #[error("host cannot use its transport [SB0202]")]
     Transport(#[from] TransportError),
     /// One of several transports refused.
-    #[error("host cannot use its transport `{name}`")]
+    #[error("host cannot use its transport `{name}` [SB0202]")]
     NamedTransport {
         /// Its name.
         name: String,
@@ -192,6 +196,6 @@ pub enum RunError {
     #[error("host is not safe to start")]
     Build(#[from] BuildError),
     /// The host was run before.
-    #[error("a host runs once; build another one")]
+    #[error("a host runs once; build another one [SB0203]")]
     RunTwice,
 }

@@ -3,6 +3,7 @@
 mod boundary;
 mod bus;
 mod handler;
+pub mod codes;
 mod host;
 
 pub use boundary::{BoxError, CodecError, StoreError, TransportError};

@@ -8,9 +8,11 @@ use crate::admin::{Action, AuditEntry, Change, DeadLetterStatus, StoredDeadLette
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
 use crate::error::StoreError;
+use crate::holding::pause_id;
 use crate::message::Kind;
 use crate::schedule::{ScheduleVerb, schedule_id};
-use crate::store::{Birth, Target};
+use crate::store::{Birth, Instance, Target};
+use crate::unit_of_work::InstanceStatus;
 
 /// What was done: the ids that changed, and an object for the audit per row.
 type Done = (Vec<i64>, Vec<Value>);
@@ -51,6 +53,8 @@ impl Database {
                 message_type,
             } => self.remove_subscription(endpoint, message_type),
             Action::RemoveEndpoint { endpoint } => self.remove_endpoint(endpoint),
+            Action::PauseEndpoint { endpoint } => self.pause_endpoint(endpoint, now),
+            Action::ResumeEndpoint { endpoint } => self.resume_endpoint(endpoint),
             Action::ChangeSchedule { name, verb } => self.change_schedule(name, *verb, now),
         };
         if !detail.is_empty() {
@@ -189,6 +193,43 @@ impl Database {
             id.into_iter().collect(),
             vec![json!({ "endpoint": endpoint })],
         )
+    }
+
+    fn endpoint_id(&self, endpoint: &str) -> Option<i64> {
+        let mut known = self.routes.endpoints.values();
+        let target = known.find(|target| target.name.as_str() == endpoint)?;
+        Some(i64::from(target.id.0))
+    }
+
+    fn pause_endpoint(&mut self, endpoint: &str, now: Timestamp) -> Done {
+        let id = pause_id(endpoint);
+        let (Some(number), None) = (self.endpoint_id(endpoint), self.instance(&id)) else {
+            return Done::default();
+        };
+        self.put_instance(
+            Instance {
+                id,
+                version: 1,
+                status: InstanceStatus::Running,
+                state: Some("paused".to_owned()),
+                schema_version: 1,
+                data: bytes::Bytes::from_static(b"{}"),
+                timers: Default::default(),
+                origin: None,
+            },
+            now,
+        );
+        (vec![number], vec![json!({ "endpoint": endpoint })])
+    }
+
+    fn resume_endpoint(&mut self, endpoint: &str) -> Done {
+        match self.instances.remove(&pause_id(endpoint)) {
+            Some(_) => (
+                self.endpoint_id(endpoint).into_iter().collect(),
+                vec![json!({ "endpoint": endpoint })],
+            ),
+            None => Done::default(),
+        }
     }
 
     fn change_schedule(&mut self, name: &str, verb: ScheduleVerb, now: Timestamp) -> Done {

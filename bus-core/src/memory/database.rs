@@ -116,7 +116,7 @@ impl Database {
                 return Err(StoreError::Setup(format!(
                     "command `{command}` belongs to endpoint `{owner}` in this database, and \
                      endpoint `{endpoint}` takes it too; a command has one owner: remove one \
-                     handler, or make it an event"
+                     handler, or make it an event [SB0213]"
                 )));
             }
         }

@@ -1,6 +1,8 @@
 //! Help that fits a screen, and does not change unseen.
 
-use crate::scene::run;
+use std::path::Path;
+
+use crate::scene::{compare, program, run};
 
 /// Every command with its verbs, as the help lists them.
 fn verbs(arguments: &[&str]) -> Vec<String> {
@@ -15,47 +17,85 @@ fn verbs(arguments: &[&str]) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn the_commands_are_these() {
-    let nouns = [
-        "status",
-        "doctor",
-        "dead-letters",
-        "outbox",
-        "sagas",
-        "messages",
-        "hosts",
-        "endpoints",
-        "machines",
-        "schedules",
-        "describe",
-        "migrate",
-        "audit",
-    ];
-    assert_eq!(verbs(&[]), nouns);
-    let dead_letters = ["list", "show", "groups", "retry", "discard", "restore"];
-    assert_eq!(verbs(&["dead-letters"]), dead_letters);
-    let outbox = ["list", "parked", "rows", "show", "release", "discard"];
-    assert_eq!(verbs(&["outbox"]), outbox);
-    assert_eq!(verbs(&["sagas"]), ["list", "show"]);
-    assert_eq!(verbs(&["messages"]), ["show"]);
-    assert_eq!(verbs(&["machines"]), ["list", "show"]);
-    assert_eq!(verbs(&["endpoints"]), ["list", "remove"]);
+/// Every command, the shorter paths first.
+fn all_commands() -> Vec<Vec<String>> {
+    let mut all = vec![Vec::new()];
+    let mut at = 0;
+    while at < all.len() {
+        let path: Vec<String> = all[at].clone();
+        let shown: Vec<&str> = path.iter().map(String::as_str).collect();
+        for verb in verbs(&shown) {
+            all.push([path.as_slice(), &[verb]].concat());
+        }
+        at += 1;
+    }
+    all
 }
 
 #[test]
-fn help_fits_a_screen_and_names_the_exit_codes() {
-    let ran = run(&["--help"]);
-    let lines = ran.out.lines().count();
-    assert!(lines <= 50, "{lines} lines");
-    for text in [
-        "Exit codes:",
-        "0  done",
-        "5  a bulk change stopped half-way",
-        "Examples:",
-    ] {
-        assert!(ran.out.contains(text), "{text}: {}", ran.out);
+fn every_command_has_an_example_and_fits_a_screen() {
+    let all = all_commands();
+    assert!(all.len() > 35, "{all:?}");
+    for path in &all {
+        let shown: Vec<&str> = path.iter().map(String::as_str).collect();
+        let ran = run(&[&shown[..], &["--help"]].concat());
+        let lines = ran.out.lines().count();
+        assert!(lines <= 40, "{path:?} takes {lines} lines");
+        let has_verbs = ran.out.contains("\nCommands:\n");
+        let has_example = ran.out.contains("Example:\n") || ran.out.contains("Examples:\n");
+        assert!(
+            has_example || has_verbs,
+            "{path:?} has no example: {}",
+            ran.out
+        );
     }
+}
+
+/// The whole help, so that it does not change unseen.
+#[test]
+fn the_help_is_what_it_was() {
+    let mut text = String::new();
+    for path in all_commands() {
+        let shown: Vec<&str> = path.iter().map(String::as_str).collect();
+        let ran = run(&[&shown[..], &["--help"]].concat());
+        text.push_str(&format!("## sagabus {}\n\n{}\n", path.join(" "), ran.out));
+    }
+    compare("help.txt", &text);
+}
+
+#[test]
+fn help_names_the_exit_codes() {
+    let ran = run(&["--help"]);
+    assert!(
+        ran.out.contains("sagabus explain exit-codes"),
+        "{}",
+        ran.out
+    );
+    let codes = run(&["explain", "exit-codes"]);
+    for text in [
+        "0     done",
+        "5     a bulk change stopped half-way",
+        "6     `doctor` found",
+    ] {
+        assert!(codes.out.contains(text), "{text}: {}", codes.out);
+    }
+}
+
+#[test]
+fn shells_complete_and_pages_are_written() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = program(&["completions", shell]).output().unwrap();
+        let text = String::from_utf8(ran.stdout).unwrap();
+        assert!(
+            ran.status.success() && text.contains("dead-letters"),
+            "{shell}: {text}"
+        );
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("man");
+    let ran = run(&["man", folder.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let page = std::fs::read_to_string(folder.join("sagabus-dead-letters-retry.1")).unwrap();
+    assert!(page.contains("incident\\-17"), "{page}");
 }
 
 #[test]

@@ -6,6 +6,9 @@
 
 mod scene;
 mod doctor;
+mod endpoints;
+mod json;
+mod explain;
 mod schedules;
 mod parcels;
 mod reading;

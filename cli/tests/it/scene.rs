@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use sagabus_core::admin::StoreAdmin;
 use sagabus_core::message::{self, Kind, Message};
-use sagabus_core::{EndpointBuilder, Host, Result, ResultExt, Retry, RunningHost, Store};
+use sagabus_core::{
+    EndpointBuilder, Host, HostBuilder, Result, ResultExt, Retry, RunningHost, Store,
+};
 use sagabus_outbox::SqliteStore;
 use uuid::Uuid;
 
@@ -44,9 +46,17 @@ async fn charge(command: Charge) -> Result<()> {
 
 /// Starts the host whose handler fails.
 pub(crate) async fn host(store: impl Store) -> RunningHost {
+    host_with(store, |builder| builder).await
+}
+
+/// Starts that host with something more.
+pub(crate) async fn host_with(
+    store: impl Store,
+    more: impl FnOnce(HostBuilder) -> HostBuilder,
+) -> RunningHost {
     let payments = |e: EndpointBuilder| e.retry(Retry::none()).handle(charge);
     let host = Host::builder("shop").store(store);
-    let host = host.endpoint("payments", payments).build().unwrap();
+    let host = more(host.endpoint("payments", payments)).build().unwrap();
     host.start().await.unwrap()
 }
 
@@ -142,4 +152,20 @@ pub(crate) fn run(arguments: &[&str]) -> Ran {
     assert!(!ran.out.contains(is_hostile), "{:?}", ran.out);
     assert!(!ran.err.contains(is_hostile), "{:?}", ran.err);
     ran
+}
+
+/// Compares a text with the one that is kept; `BLESS=1` keeps this one.
+pub(crate) fn compare(file: &str, text: &str) {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests")
+        .join(file);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&kept, text).unwrap();
+    }
+    let kept = std::fs::read_to_string(&kept).unwrap_or_default();
+    let differs = kept.lines().zip(text.lines()).find(|(old, new)| old != new);
+    assert!(
+        kept == text,
+        "{file} differs, first at {differs:?}; `BLESS=1` keeps the new one"
+    );
 }

@@ -150,7 +150,7 @@ async fn register(
         return Err(StoreError::Setup(format!(
             "command `{command}` belongs to endpoint `{owner}` in this database, and endpoint \
              `{claimant}` wants it too; remove one handler, make it an event, or delete the \
-             subscription of an endpoint that is no more"
+             subscription of an endpoint that is no more [SB0213]"
         )));
     }
     answer.try_get(0).map_err(commit_error)

@@ -60,7 +60,7 @@ pub(super) fn connect_error(error: sqlx::Error, place: impl Display) -> StoreErr
         {
             StoreError::Setup(format!(
                 "PostgreSQL refuses the connection ({}); check role, password and database in the \
-                 URL",
+                 URL [SB0211]",
                 database.message()
             ))
         }

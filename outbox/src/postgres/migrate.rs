@@ -211,20 +211,20 @@ fn refusal(store: &PgStore, found: &Found) -> StoreError {
     let latest = latest();
     StoreError::Setup(match found {
         Found::OldServer(version) => format!(
-            "`{place}` runs PostgreSQL {}; sagabus needs 15 or newer",
+            "`{place}` runs PostgreSQL {}; sagabus needs 15 or newer [SB0209]",
             version / 10_000
         ),
         Found::ReadOnly => format!(
             "`{place}` takes no writes (a replica, or `default_transaction_read_only` is on); \
-             connect to the primary"
+             connect to the primary [SB0208]"
         ),
         Found::Nothing => format!(
             "`{place}` has no schema `sagabus`; run `store.migrate()` once, or the statements of \
-             `PgStore::migrations()`"
+             `PgStore::migrations()` [SB0204]"
         ),
         Found::Part(missing) => format!(
             "`{place}` has a part of the schema `sagabus` only (without {}); restore it from a \
-             backup, or drop the schema and run `store.migrate()`",
+             backup, or drop the schema and run `store.migrate()` [SB0205]",
             match missing.is_empty() {
                 true => "a row in sagabus.store".to_owned(),
                 false => missing.join(", "),
@@ -232,11 +232,11 @@ fn refusal(store: &PgStore, found: &Found) -> StoreError {
         ),
         Found::Version(version) if *version < latest => format!(
             "`{place}` has the schema `sagabus` of version {version} and this release needs \
-             {latest}; run `store.migrate()`"
+             {latest}; run `store.migrate()` [SB0206]"
         ),
         Found::Version(version) => format!(
             "`{place}` has the schema `sagabus` of version {version} and this release knows \
-             {latest}; run the newer release of the service"
+             {latest}; run the newer release of the service [SB0207]"
         ),
     })
 }
@@ -245,7 +245,7 @@ fn migrate_error(store: &PgStore, error: sqlx::Error) -> StoreError {
     match error.as_database_error() {
         Some(database) => StoreError::Setup(format!(
             "`{}` refuses a migration ({}); let this role create the schema `sagabus`, or run the \
-             statements of `PgStore::migrations()` as another one",
+             statements of `PgStore::migrations()` as another one [SB0210]",
             store.place(),
             database.message()
         )),

@@ -56,7 +56,7 @@ impl PgConfig {
         let options = PgConnectOptions::from_str(url).map_err(|_| {
             StoreError::Setup(
                 "the database URL cannot be read; it looks like \
-                 `postgres://user:password@host:5432/database`"
+                 `postgres://user:password@host:5432/database` [SB0212]"
                     .to_owned(),
             )
         })?;

@@ -238,7 +238,7 @@ async fn refuse_second_owner(
     Err(StoreError::Setup(format!(
         "command `{message_type}` belongs to endpoint `{owner}` in this database, and endpoint \
          `{endpoint}` wants it too; remove one handler, make it an event, or delete the \
-         subscription of an endpoint that is no more"
+         subscription of an endpoint that is no more [SB0213]"
     )))
 }
 

@@ -123,11 +123,11 @@ fn refusal(store: &SqliteStore, found: &Found) -> StoreError {
     StoreError::Setup(match found {
         Found::Nothing => format!(
             "`{path}` has no sagabus tables; run `store.migrate()` once, or the statements of \
-             `SqliteStore::migrations()`"
+             `SqliteStore::migrations()` [SB0204]"
         ),
         Found::Part(missing) => format!(
             "`{path}` has a part of the sagabus tables only (without {}); restore the file from a \
-             backup, or drop what is left and run `store.migrate()`",
+             backup, or drop what is left and run `store.migrate()` [SB0205]",
             match missing.is_empty() {
                 true => "a row in sagabus_store".to_owned(),
                 false => missing.join(", "),
@@ -135,11 +135,11 @@ fn refusal(store: &SqliteStore, found: &Found) -> StoreError {
         ),
         Found::Version(version) if *version < latest => format!(
             "`{path}` has the sagabus tables of version {version} and this release needs \
-             {latest}; run `store.migrate()`"
+             {latest}; run `store.migrate()` [SB0206]"
         ),
         Found::Version(version) => format!(
             "`{path}` has the sagabus tables of version {version} and this release knows \
-             {latest}; run the newer release of the service"
+             {latest}; run the newer release of the service [SB0207]"
         ),
     })
 }

@@ -260,7 +260,7 @@ fn check_path(path: &Path) -> Result<(), StoreError> {
     let shown = path.display();
     if path.is_dir() {
         return Err(StoreError::Setup(format!(
-            "`{shown}` is a directory; give the path of a file in it"
+            "`{shown}` is a directory; give the path of a file in it [SB0216]"
         )));
     }
     let directory = match path.parent() {
@@ -271,7 +271,7 @@ fn check_path(path: &Path) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::Setup(format!(
-        "cannot open `{shown}`: there is no directory `{}`; create it first",
+        "cannot open `{shown}`: there is no directory `{}`; create it first [SB0216]",
         directory.display()
     )))
 }
@@ -293,7 +293,7 @@ async fn check_connection(
     if settings != ("wal".to_owned(), 2, 1) {
         return Err(StoreError::Setup(format!(
             "`{}` does not keep write-ahead logging with full synchronisation (journal_mode, \
-             synchronous, foreign_keys are {settings:?}); put the file on a local disk",
+             synchronous, foreign_keys are {settings:?}); put the file on a local disk [SB0216]",
             path.display()
         )));
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use sagabus_core::admin::{Action, Change};
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::{
     Breaker, BusError, Ctx, EndpointBuilder, Flow, HandlerError, HostBuilder, Result, RunningHost,
@@ -15,7 +16,7 @@ use sagabus_core::{
 use tokio::time::Instant;
 
 use super::scene::{Do, Log, Scene, quick_retry, start, stop};
-use crate::wait::eventually;
+use crate::wait::{eventually, grow_older};
 
 /// What every handler needs, up or down.
 #[derive(Debug)]
@@ -297,4 +298,53 @@ pub async fn handlers_run_no_more_often_than_their_rate(scene: Scene) {
     // Thirty moments that are 20 ms apart.
     let took = times.into_iter().max().map(|last| last - began);
     assert!(took >= Some(Duration::from_millis(29 * 20)), "{took:?}");
+}
+
+/// Operators pause an endpoint in every host, also in one that starts, and nothing is lost by it.
+pub async fn what_an_operator_paused_waits_until_it_goes_on(scene: Scene) {
+    async fn count(command: Do, log: State<Log>) {
+        log.add(command.n.to_string());
+    }
+    let operate = async |action| {
+        let change = Change {
+            who: "ada".to_owned(),
+            why: "an incident".to_owned(),
+            action,
+        };
+        let changed = scene.admin().change(&change).await;
+        changed.expect("it can be changed").len()
+    };
+    let endpoint = || "work".to_owned();
+    let builder = |name| scene.builder(name).endpoint("work", |e| e.handle(count));
+    let pause = || Action::PauseEndpoint {
+        endpoint: endpoint(),
+    };
+    assert_eq!(operate(pause()).await, 0, "nobody knows it yet");
+    let first = start(builder("one")).await;
+    first.bus().send(Do { n: 0 }).await.expect("it is stored");
+    scene.log.wait_for(1).await;
+    assert_eq!(operate(pause()).await, 1);
+    assert_eq!(operate(pause()).await, 0, "it is paused");
+    let is_held = || async { (first.endpoints()[0].flow == Flow::Paused).then_some(()) };
+    eventually("a paused endpoint", is_held).await;
+    for n in 1..=3 {
+        first.bus().send(Do { n }).await.expect("it is stored");
+    }
+    // Another process starts into the pause and does not break it.
+    let second = start(builder("two")).await;
+    assert_eq!(second.endpoints()[0].flow, Flow::Paused);
+    grow_older(Duration::from_millis(1500)).await;
+    assert_eq!(scene.log.lines(), ["0"]);
+    stop(second).await;
+    let resume = Action::ResumeEndpoint {
+        endpoint: endpoint(),
+    };
+    assert_eq!(operate(resume).await, 1);
+    scene.log.wait_for(4).await;
+    scene.quiet().await;
+    stop(first).await;
+    let mut lines = scene.log.lines();
+    lines.sort();
+    assert_eq!(lines, ["0", "1", "2", "3"]);
+    assert_eq!(scene.counts().await.dead_letters, 0);
 }

@@ -68,6 +68,7 @@ macro_rules! __bus_behaviours {
                 a_database_that_took_over_too_much_leaves_messages_with_the_broker,
                 an_api_is_refused_while_its_outbox_is_too_old,
                 handlers_run_no_more_often_than_their_rate,
+                what_an_operator_paused_waits_until_it_goes_on,
             ]
             recurring: [
                 what_recurs_is_fired_once_for_all_hosts,

@@ -75,6 +75,25 @@ const REMOVE_SUBSCRIPTION: &str = "with done as (delete from sagabus.subscriptio
 /// Removes an endpoint that nothing waits for, and what it takes before it.
 const REMOVE_ENDPOINT: &str = "select id from sagabus.remove_endpoint_v1($1, $2, $3, $4)";
 
+/// `$4` endpoint, in both of these texts.
+const PAUSE_ENDPOINT: &str = "with known as (select id from sagabus.endpoint where name = $4), \
+    done as (insert into sagabus.instance (kind, key, version, completed, state, schema_version, \
+        data, timers, created_at, updated_at) \
+        select '@endpoint', $4::text, 1, false, 'paused', 1, '{}'::bytea, '{}'::bytea, \
+            sagabus.now_micros(), sagabus.now_micros() from known \
+        on conflict do nothing returning key), \
+    noted as (insert into sagabus.audit (at, who, action, why, detail) \
+        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
+            'endpoint', d.key))::text, 'UTF8') from done d) \
+    select k.id::bigint from known k, done";
+
+const RESUME_ENDPOINT: &str = "with done as (delete from sagabus.instance \
+        where kind = '@endpoint' and key = $4 returning key), \
+    noted as (insert into sagabus.audit (at, who, action, why, detail) \
+        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
+            'endpoint', d.key))::text, 'UTF8') from done d) \
+    select e.id::bigint from sagabus.endpoint e join done d on d.key = e.name";
+
 /// `$4` schedule; `$5` and `$6`: from which state to which.
 const MOVE_SCHEDULE: &str = "with done as (update sagabus.instance i set state = m.word, \
     version = i.version + 1, updated_at = sagabus.now_micros() \
@@ -106,6 +125,8 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
         Action::DiscardRows(_) => REMOVE_ROWS,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
         Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
+        Action::PauseEndpoint { .. } => PAUSE_ENDPOINT,
+        Action::ResumeEndpoint { .. } => RESUME_ENDPOINT,
         Action::ChangeSchedule {
             verb: ScheduleVerb::Remove,
             ..
@@ -121,7 +142,9 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
             endpoint,
             message_type,
         } => call.bind(endpoint).bind(message_type),
-        Action::RemoveEndpoint { endpoint } => call.bind(endpoint),
+        Action::RemoveEndpoint { endpoint }
+        | Action::PauseEndpoint { endpoint }
+        | Action::ResumeEndpoint { endpoint } => call.bind(endpoint),
         Action::ChangeSchedule {
             name,
             verb: ScheduleVerb::Remove,

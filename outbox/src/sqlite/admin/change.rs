@@ -144,6 +144,20 @@ const FIND_IDLE_ENDPOINT: &str = "select id from sagabus_endpoint where name = $
 
 const REMOVE_ENDPOINT: &str = "delete from sagabus_endpoint where name = $1";
 
+const PAUSE_ENDPOINT: &str = concat!(
+    "insert into sagabus_instance (kind, key, version, completed, state, schema_version, data, ",
+    "timers, created_at, updated_at) select '@endpoint', e.name, 1, 0, 'paused', 1, x'7b7d', ",
+    "x'7b7d', ",
+    now!(),
+    ", ",
+    now!(),
+    " from sagabus_endpoint e where e.name = $1 on conflict do nothing ",
+    "returning (select id from sagabus_endpoint where name = $1)"
+);
+
+const RESUME_ENDPOINT: &str = "delete from sagabus_instance where kind = '@endpoint' and key = $1 \
+    returning (select id from sagabus_endpoint where name = $1)";
+
 const FIND_SCHEDULE: &str =
     "select state from sagabus_instance where kind = '@schedule' and key = $1";
 
@@ -219,6 +233,12 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             message_type,
         } => remove_subscription(write, endpoint, message_type).await?,
         Action::RemoveEndpoint { endpoint } => remove_endpoint(write, endpoint).await?,
+        Action::PauseEndpoint { endpoint } => {
+            change_endpoint(write, PAUSE_ENDPOINT, endpoint).await?
+        }
+        Action::ResumeEndpoint { endpoint } => {
+            change_endpoint(write, RESUME_ENDPOINT, endpoint).await?
+        }
         Action::ChangeSchedule { name, verb } => change_schedule(write, name, *verb).await?,
     };
     Ok(done)
@@ -303,6 +323,17 @@ async fn remove_endpoint(write: &mut Write, endpoint: &str) -> Result<Done, Stor
         write.step(text, text_argument(endpoint)?).await?;
     }
     write.step(RAISE_ROUTES, SqliteArguments::default()).await?;
+    Ok((vec![id], vec![json!({ "endpoint": endpoint })]))
+}
+
+async fn change_endpoint(
+    write: &mut Write,
+    text: &'static str,
+    endpoint: &str,
+) -> Result<Done, StoreError> {
+    let Some(id) = one_id(write, text, text_argument(endpoint)?).await? else {
+        return Ok(Done::default());
+    };
     Ok((vec![id], vec![json!({ "endpoint": endpoint })]))
 }
 

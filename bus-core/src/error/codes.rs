@@ -1,0 +1,239 @@
+//! The codes that errors for people end with, like `[SB0114]`, and what there is to say about each
+//! beyond one line. The one table of them; `docs/errors.md` and `sagabus explain` are made from it.
+
+/// What a code stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// The code, for ever: one that is not needed any more is not given to another error.
+    pub code: &'static str,
+    /// What happened, in a few words.
+    pub title: &'static str,
+    /// Why that is an error.
+    pub why: &'static str,
+    /// What to do, step by step where there are several.
+    pub remedy: &'static str,
+}
+
+/// Returns what a code stands for, in whatever case and with or without brackets.
+pub fn explain(code: &str) -> Option<&'static Explanation> {
+    let code = code.trim().trim_start_matches('[').trim_end_matches(']');
+    ALL.iter().find(|one| one.code.eq_ignore_ascii_case(code))
+}
+
+/// Finds the code that a text ends with.
+pub fn code_in(text: &str) -> Option<&'static Explanation> {
+    let (_, behind) = text.rsplit_once("[SB")?;
+    let digits = behind.get(..4)?;
+    ALL.iter().find(|one| &one.code[2..] == digits)
+}
+
+macro_rules! explanations {
+    ($($code:literal $title:literal: $why:literal -> $remedy:literal;)*) => {
+        /// Every code, in order. 01xx: how a host is put together. 02xx: why one does not start.
+        /// 03xx: what a command line was asked. 04xx: what an operator wants.
+        pub const ALL: &[Explanation] = &[$(Explanation {
+            code: $code,
+            title: $title,
+            why: $why,
+            remedy: $remedy,
+        },)*];
+    };
+}
+
+explanations! {
+    "SB0101" "an endpoint's name is not usable":
+        "The name is stored with every message and becomes a queue or a group on brokers, whose \
+         names take few characters."
+        -> "Take 1 to 100 characters out of `a-z`, `0-9`, `.`, `_` and `-`. The name is for ever: a \
+            renamed endpoint is a new one, and what waits for the old one stays there.";
+    "SB0102" "an endpoint is registered twice":
+        "Two lists of handlers under one name would take turns on its messages."
+        -> "Put all handlers of the endpoint into one `.endpoint(name, |e| ..)` call.";
+    "SB0103" "a transport's name is not usable":
+        "The name is stored in rows of the outbox, before the address. `default` is the one that \
+         has no name."
+        -> "Take 1 to 100 characters out of `a-z`, `0-9`, `.`, `_` and `-`, and not `default`.";
+    "SB0104" "two transports have one name":
+        "A row names its transport; with two of one name nobody could tell by which it goes."
+        -> "Give one of them another name in `.transport_named(..)`.";
+    "SB0105" "a transport is named that the host does not have":
+        "An endpoint reads from it, or a message type goes by it, and nobody could carry that."
+        -> "Add it with `.transport_named(name, ..)`, or correct the name in `.reads_from(..)` or \
+            `.route::<M>(..)`.";
+    "SB0106" "a command goes by one transport and its owner reads from another":
+        "It would arrive where nobody looks."
+        -> "Make both the same: `.route::<M>(..)` says by which it goes, `.reads_from(..)` from \
+            which its owner reads.";
+    "SB0107" "an endpoint has no handler":
+        "What came for it would be a dead letter at once."
+        -> "Add a handler, saga or machine, or remove the endpoint.";
+    "SB0108" "an endpoint has two subscribers for one message type":
+        "A message is handled once per endpoint: which of the two would it be?"
+        -> "Give one of them an endpoint of its own; an event reaches both.";
+    "SB0109" "an event is announced that this host does not handle":
+        "What is announced goes to the broker first and touches no database; the service learns of \
+         it by handling it. Unhandled, its state and what it told the world would differ for ever."
+        -> "Add a handler for it to an endpoint of this host that reads from the same transport, or \
+            `publish` it.";
+    "SB0110" "an order is promised that the transport does not keep":
+        "Messages of one key would overtake each other before they arrive."
+        -> "Declare `Order::Unordered`, or let the endpoint read from a transport that keeps order: \
+            Kafka, RabbitMQ with slots, or the database itself.";
+    "SB0111" "a command has two owners in one host":
+        "A command asks one owner. Two would do the work twice or by turns."
+        -> "Remove one handler, or make the message an event.";
+    "SB0112" "a message type's name is not usable":
+        "The name travels in headers and topics."
+        -> "Take 1 to 200 visible ASCII characters, for example `orders.order-placed`.";
+    "SB0113" "a handler needs a value that the host was not given":
+        "It would fail with its first message."
+        -> "The error names the value and the call that gives it, mostly `.state(..)` or \
+            `.store(..)`.";
+    "SB0114" "a host has no store":
+        "Everything that is promised rests on a database: that a message is handled once, that \
+         state and messages move together."
+        -> "Give it one: `.store(SqliteStore::open(\"service.db\").await?)` or \
+            `.store(PgStore::connect(&url).await?)`; in tests `.store(MemoryStore::new())`.";
+    "SB0115" "messages are forgotten sooner than they may come again":
+        "A message is recognised by its inbox row. If that is swept while the message may still be \
+         redelivered or retried, its effects happen twice."
+        -> "Raise `.retention(..)`, or shorten the retries of the endpoint.";
+    "SB0116" "what recurs is not usable as it was declared":
+        "Its cron expression, time zone, name or message would never work, and would say so only \
+         when its time has come."
+        -> "The error says what is wrong. Five fields (minute, hour, day of month, month, day of \
+            week) or six with the second first; zones by their IANA name: `docs/scheduling.md`.";
+    "SB0117" "two messages recur under one name":
+        "The name is the schedule's row; two declarations would take turns on it."
+        -> "Give one of them another name.";
+    "SB0118" "a saga or machine is inconsistent":
+        "It would stop in a state that nothing leaves, or meet a message that it cannot place."
+        -> "The error names state, event and the line that declares it, and what to change.";
+    "SB0201" "a host cannot use its store":
+        "The line below says why: the database is away, refuses, or is not ready."
+        -> "Follow the code or the text of the cause.";
+    "SB0202" "a host cannot use a transport":
+        "The broker could not be reached for 5 s, or refuses what the host needs of it."
+        -> "Check the address, and the broker's log. A host that runs rides out an outage of any \
+            length; only its start does not, because the address may be wrong.";
+    "SB0203" "a host was run twice":
+        "A host is used up when it starts."
+        -> "Build another one.";
+    "SB0204" "the schema is missing":
+        "Tables are made when you say so, never by a host that starts: the role that runs services \
+         need not be allowed to."
+        -> "Run `sagabus migrate`, or `store.migrate()` once, or hand the statements of `sagabus \
+            migrate --print` to whoever may run them.";
+    "SB0205" "a part of the schema is missing":
+        "Something dropped tables or functions, or a restore was partial."
+        -> "Restore the database from a backup. If nothing in it is wanted, drop the schema and \
+            migrate.";
+    "SB0206" "the schema is older than this release":
+        "The host would call what is not there."
+        -> "Run `sagabus migrate` before the new release starts. Hosts of the release before go on \
+            beside it.";
+    "SB0207" "the schema is newer than this release":
+        "A newer release has migrated it, and what this one writes might break a rule that it does \
+         not know."
+        -> "Run the newer release of the service, and of the command line.";
+    "SB0208" "the database takes no writes":
+        "It is a replica, or `default_transaction_read_only` is on."
+        -> "Connect to the primary: add `target_session_attrs=read-write`, or name its host.";
+    "SB0209" "the server is too old":
+        "sagabus uses statements that older PostgreSQL servers do not have."
+        -> "Use PostgreSQL 15 or newer.";
+    "SB0210" "a migration is refused":
+        "The role may not create the schema or its tables."
+        -> "Grant it, or run the statements of `sagabus migrate --print` as a role that may.";
+    "SB0211" "PostgreSQL refuses the connection":
+        "Role, password or database is wrong; waiting does not help, so nobody waits."
+        -> "Check the URL against `psql` with the same one.";
+    "SB0212" "a database URL cannot be read":
+        "It is not repeated in the error, because it may hold a password."
+        -> "Write `postgres://user:password@host:5432/database`; percent-encode what is special in \
+            a password.";
+    "SB0213" "a command has another owner in this database":
+        "Another host registered an endpoint for it. Two owners would share its messages by chance."
+        -> "Remove one handler, or make the message an event. If the other endpoint is no more: \
+            `sagabus endpoints remove NAME --type TYPE`.";
+    "SB0214" "a schedule belongs to another host in this database":
+        "Two services declared one name; both would write its row."
+        -> "Give one of them another name. If the other service is no more: `sagabus schedules \
+            remove NAME`.";
+    "SB0215" "a schedule cannot be read":
+        "A newer release wrote it, or somebody did by hand."
+        -> "Run the newer release, or `sagabus schedules remove NAME`: the next start declares it \
+            anew.";
+    "SB0216" "a SQLite file cannot be used where it is":
+        "The path is a directory, its folder is missing, or the file system keeps no write-ahead \
+         log (network file systems do not)."
+        -> "Give the path of a file in an existing folder on a local disk.";
+    "SB0301" "no database was named":
+        "The command line looks into one database, and guesses none."
+        -> "Give `--store`, or set `SAGABUS_STORE`: a SQLite file, or \
+            `postgres://user:password@host/database`.";
+    "SB0302" "no store speaks this kind of URL":
+        "sagabus keeps its rows in PostgreSQL or SQLite."
+        -> "Give `postgres://user:password@host/database` or the path of a SQLite file.";
+    "SB0303" "there is no such file":
+        "Reading commands make no file: a slip in a path would show an empty database, and all \
+         would seem well."
+        -> "Give the path of the service's file. `sagabus migrate` makes a new one.";
+    "SB0304" "it is not said which are meant":
+        "A change of many rows needs a selection that was meant."
+        -> "Name ids, or give a filter, or say `--all`; one of these.";
+    "SB0305" "a change was not confirmed":
+        "Nobody was there to be asked, or the answer was no. Nothing was changed."
+        -> "Add `--yes` to do it, or `--dry-run` to look first.";
+    "SB0306" "a bulk change stopped half-way":
+        "What was done is done, each batch with its audit entry; nothing was done twice."
+        -> "Run the same command again: what is done is not selected any more. `--up-to ID` keeps to \
+            what was there at first.";
+    "SB0401" "there is nothing by that id or name":
+        "It was dealt with, swept, or never was."
+        -> "The `list` of the same noun shows what there is.";
+    "SB0402" "the change would harm what runs":
+        "A host uses what would be removed, or something still waits for it."
+        -> "The error says what to do first.";
+    "SB0403" "nothing was changed":
+        "It is so already, or a host is about to act on an earlier change."
+        -> "Look again in a second.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_in_order() {
+        let is_after = |pair: &[Explanation]| pair[0].code < pair[1].code;
+        assert!(
+            ALL.windows(2).all(is_after),
+            "a code is twice, or out of order"
+        );
+        for one in ALL {
+            let digits = one.code.strip_prefix("SB").unwrap_or_default();
+            let is_number = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
+            assert!(is_number, "{}", one.code);
+            assert!(
+                !one.why.is_empty() && !one.remedy.is_empty(),
+                "{}",
+                one.code
+            );
+        }
+    }
+
+    #[test]
+    fn a_code_is_found_however_it_is_written() {
+        for text in ["SB0114", "sb0114", "[SB0114]", " SB0114 "] {
+            assert_eq!(explain(text).map(|one| one.code), Some("SB0114"), "{text}");
+        }
+        for text in ["", "SB", "SB9999", "0114", "[SB", "SB01140"] {
+            assert_eq!(explain(text), None, "{text}");
+        }
+        let text = "host `x` has no store; give it one [SB0114]: see there";
+        assert_eq!(code_in(text).map(|one| one.code), Some("SB0114"));
+        assert_eq!(code_in("[SBü123]"), None);
+        assert_eq!(code_in("[SB01"), None);
+    }
+}

@@ -1,0 +1,100 @@
+//! The commands with an example each, and what is made from them: completions and manual pages.
+
+use std::io;
+use std::path::Path;
+
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+
+use crate::arguments::Arguments;
+use crate::failure::Failure;
+
+/// An example for each command that says none itself.
+const EXAMPLES: &[(&str, &str)] = &[
+    ("status", "sagabus status --watch 2"),
+    ("hosts", "sagabus hosts"),
+    ("describe", "sagabus describe orders --json"),
+    ("migrate", "sagabus migrate --print | psql \"$URL\""),
+    ("audit", "sagabus audit --limit 20"),
+    (
+        "dead-letters list",
+        "sagabus dead-letters list --endpoint payments --younger-than 2h",
+    ),
+    ("dead-letters show", "sagabus dead-letters show 4711"),
+    ("dead-letters groups", "sagabus dead-letters groups"),
+    (
+        "dead-letters retry",
+        "sagabus dead-letters retry --text gateway --rate 50 --why incident-17",
+    ),
+    (
+        "dead-letters discard",
+        "sagabus dead-letters discard 6 12 --yes --why test-data",
+    ),
+    (
+        "dead-letters restore",
+        "sagabus dead-letters restore --older-than 1d --endpoint payments",
+    ),
+    ("outbox list", "sagabus outbox list"),
+    ("outbox parked", "sagabus outbox parked --reason no_owner"),
+    (
+        "outbox rows",
+        "sagabus outbox rows --destination @payments --oldest-first",
+    ),
+    ("outbox show", "sagabus outbox show 4711"),
+    (
+        "outbox release",
+        "sagabus outbox release --type shop.ship --yes",
+    ),
+    (
+        "outbox discard",
+        "sagabus outbox discard 4711 --yes --why typo",
+    ),
+    (
+        "sagas list",
+        "sagabus sagas list --label payment-id=p-17 --completed",
+    ),
+    ("sagas show", "sagabus sagas show order 4711"),
+    (
+        "messages show",
+        "sagabus messages show 018f4e5a-0000-7000-8000-000000000001",
+    ),
+    ("endpoints list", "sagabus endpoints list"),
+    (
+        "endpoints remove",
+        "sagabus endpoints remove payments --type shop.charge --yes",
+    ),
+    ("machines list", "sagabus machines list"),
+    (
+        "machines show",
+        "sagabus machines show order --format dot | dot -Tsvg > order.svg",
+    ),
+];
+
+/// Returns the command as clap knows it, with an example for each verb.
+pub(crate) fn command() -> Command {
+    with_examples(Arguments::command(), "")
+}
+
+fn with_examples(command: Command, path: &str) -> Command {
+    let example = EXAMPLES.iter().find(|(known, _)| *known == path);
+    let command = match (example, command.get_after_help()) {
+        (Some((_, example)), None) => command.after_help(format!("Example:\n  {example}")),
+        _ => command,
+    };
+    command.mut_subcommands(|sub| {
+        let path = format!("{path} {}", sub.get_name());
+        with_examples(sub, path.trim_start())
+    })
+}
+
+/// Writes what makes a shell complete the commands.
+pub(crate) fn complete(shell: Shell) {
+    clap_complete::generate(shell, &mut command(), "sagabus", &mut io::stdout());
+}
+
+/// Writes a manual page for each command into a folder.
+pub(crate) fn write_pages(folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(command(), folder)?;
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! The shape of every `--json`: names and types, which programs rely on.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sagabus_core::cron;
+use serde_json::Value;
+
+use crate::scene::{Scene, Ship, compare, host_with};
+
+/// Describes a document: an object by its names, a list by what its entries have together.
+fn shape(value: &Value, indent: usize) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(_) => "bool".to_owned(),
+        Value::Number(_) => "number".to_owned(),
+        Value::String(_) => "string".to_owned(),
+        Value::Array(all) => {
+            let mut shapes: Vec<_> = all.iter().map(|one| shape(one, indent)).collect();
+            shapes.sort();
+            shapes.dedup();
+            format!("[{}]", shapes.join(" | "))
+        }
+        Value::Object(all) => {
+            let pad = "  ".repeat(indent + 1);
+            let names: BTreeMap<_, _> = all.iter().collect();
+            let line = |(name, one): (&&String, &&Value)| {
+                let deep = ["definitions", "headers", "detail"].contains(&name.as_str());
+                let shown = if deep {
+                    "..".to_owned()
+                } else {
+                    shape(one, indent + 1)
+                };
+                format!("{pad}{name}: {shown}\n")
+            };
+            let lines: String = names.iter().map(line).collect();
+            format!("{{\n{lines}{}}}", "  ".repeat(indent))
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shape_of_every_document_is_what_it_was() {
+    let (scene, store) = Scene::with_failures(2).await;
+    let host = host_with(store, |builder| {
+        builder.recurring("report", cron("0 6 1 1 *"), |_| Ship { order: 1 })
+    })
+    .await;
+    let dead = scene.json(&["dead-letters", "list"])["dead_letters"][0].clone();
+    let message = dead["message_id"].as_str().unwrap_or_default().to_owned();
+    let row = scene.json(&["outbox", "parked"])["rows"][0]["id"].to_string();
+    let commands: Vec<Vec<&str>> = vec![
+        vec!["status"],
+        vec!["dead-letters", "list"],
+        vec!["dead-letters", "show", "1"],
+        vec!["dead-letters", "groups"],
+        vec!["outbox", "list"],
+        vec!["outbox", "rows"],
+        vec!["outbox", "show", &row],
+        vec!["sagas", "list"],
+        vec!["messages", "show", &message],
+        vec!["hosts"],
+        vec!["describe"],
+        vec!["endpoints", "list"],
+        vec!["machines", "list"],
+        vec!["schedules", "list"],
+        vec!["schedules", "show", "report"],
+        vec!["audit"],
+        vec!["explain", "SB0204"],
+        vec!["explain", "exit-codes"],
+    ];
+    let mut text = String::new();
+    for command in commands {
+        let document = scene.json(&command);
+        let is_word = |word: &&&str| word.parse::<i64>().is_err() && word.len() < 30;
+        let path: Vec<_> = command.iter().filter(is_word).copied().collect();
+        text.push_str(&format!(
+            "## {}\n\n{}\n\n",
+            path.join(" "),
+            shape(&document, 0)
+        ));
+    }
+    assert!(host.stop(Duration::from_secs(10)).await);
+    let doctor = scene.run(&["doctor", "--json"]);
+    let document: Value = serde_json::from_str(&doctor.out).unwrap();
+    text.push_str(&format!("## doctor\n\n{}\n", shape(&document, 0)));
+    compare("json.txt", &text);
+}
