@@ -33,9 +33,11 @@ pub use sagabus_saga::{
 // What runs it.
 pub use sagabus_core::{
     Announcing, Breaker, BuildError, Bus, BusError, DurationExt, EndpointBuilder, EndpointHealth,
-    Fate, Flow, History, Host, HostBuilder, Lifecycle, RequestError, Requesting, RunError,
+    Fate, Flow, History, Host, HostBuilder, HostHealth, Lifecycle, Verdict, RequestError, Requesting, RunError,
     RunningHost, announce, asking, bus, counters, faults, host, lifecycle, pipeline, plan,
 };
+#[cfg(feature = "axum")]
+pub use sagabus_core::health_routes;
 // What recurs.
 pub use sagabus_core::{Missed, Overlap, Recurrence, cron, recurrence, schedule};
 // What a backend implements.

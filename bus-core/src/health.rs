@@ -1,12 +1,17 @@
-//! How the endpoints of a host are doing, as the host itself sees it. Asks nobody.
+//! How a host and its endpoints are doing, as the host itself sees it. Asks nobody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::endpoint::EndpointName;
 use crate::gate::Gate;
 use crate::inflow::Inflow;
 use crate::intake::Intake;
+use crate::lifecycle::Lifecycle;
+use crate::store_clock::StoreClock;
+use crate::transport::Health;
+use crate::transports::Transports;
 
 /// How an endpoint is doing in this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,5 +79,90 @@ impl Watched {
             capacity,
             flow,
         }
+    }
+}
+
+/// How long the heartbeat may not even be tried before the process is stuck: far above any call's
+/// time-out, and a process that is killed too soon helps nobody.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// Says how a running host is doing, for whoever keeps the process running. Cheap to clone; asks
+/// nobody, so it may be asked every second.
+#[derive(Clone, Debug)]
+pub struct HostHealth {
+    pub(crate) watched: Vec<Watched>,
+    pub(crate) transports: Arc<Transports>,
+    pub(crate) clock: Arc<StoreClock>,
+    pub(crate) lease: Duration,
+    pub(crate) lifecycle: Lifecycle,
+}
+
+/// An answer, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Yes, or no.
+    pub is_well: bool,
+    /// Why not, and what else somebody may want to know. May have entries where all is well.
+    pub reasons: Vec<String>,
+}
+
+impl HostHealth {
+    /// Says whether the process does its work at all. No: restart it. A database or broker that is
+    /// away is no reason: a restart would not bring it back.
+    pub fn liveness(&self) -> Verdict {
+        let silent = self.clock.since_tried();
+        let patience = STUCK_AFTER.max(self.lease.saturating_mul(4));
+        let is_stuck = silent > patience && !self.lifecycle.is_draining();
+        let reason = || format!("no heartbeat was tried for {} s", silent.as_secs());
+        Verdict {
+            is_well: !is_stuck,
+            reasons: is_stuck.then(reason).into_iter().collect(),
+        }
+    }
+
+    /// Says whether the host takes work: it runs, its database answered within two leases, and its
+    /// brokers take messages. An endpoint that pauses or is full is told, and no reason to say no:
+    /// what it waits for is not mended by sending requests elsewhere.
+    pub fn readiness(&self) -> Verdict {
+        let mut reasons = Vec::new();
+        if self.lifecycle.is_draining() {
+            reasons.push("the host drains".to_owned());
+        }
+        let silent = self.clock.since_read();
+        if silent > self.lease.saturating_mul(2) {
+            reasons.push(format!(
+                "the database has not answered for {} s",
+                silent.as_secs()
+            ));
+        }
+        for (name, transport) in self.transports.each() {
+            match transport.health() {
+                Health::Connected => {}
+                Health::Blocked { reason, .. } => {
+                    reasons.push(format!("transport `{name}` takes no messages: {reason}"));
+                }
+                Health::Reconnecting { .. } => {
+                    reasons.push(format!("transport `{name}` is not connected"));
+                }
+            }
+        }
+        let is_well = reasons.is_empty();
+        reasons.extend(self.watched.iter().filter_map(|one| told(&one.health())));
+        Verdict { is_well, reasons }
+    }
+}
+
+/// Says what is worth a word about an endpoint.
+fn told(one: &EndpointHealth) -> Option<String> {
+    let endpoint = &one.endpoint;
+    match &one.flow {
+        Flow::Open => None,
+        Flow::Paused => Some(format!("endpoint `{endpoint}` is paused by an operator")),
+        Flow::Full { rows } => Some(format!(
+            "endpoint `{endpoint}` has {rows} messages in the database and lets no more in"
+        )),
+        Flow::Probing { error, since, .. } => Some(format!(
+            "endpoint `{endpoint}` pauses since {since}: everything fails alike: {error}"
+        )),
     }
 }

@@ -14,7 +14,7 @@ use crate::counters::Counters;
 use crate::endpoint::Order;
 use crate::error::{BuildError, RunError};
 use crate::handler::{Given, States};
-use crate::health::{EndpointHealth, Watched};
+use crate::health::{EndpointHealth, HostHealth, Watched};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Event, Kind, Message};
 use crate::plan::{EndpointBuilder, EndpointPlan};
@@ -128,6 +128,7 @@ pub struct RunningHost {
     pub(crate) transports: Arc<Transports>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) watched: Vec<Watched>,
+    pub(crate) health: HostHealth,
 }
 
 impl RunningHost {
@@ -152,6 +153,11 @@ impl RunningHost {
         let each = self.transports.each();
         each.map(|(name, transport)| (name.clone(), transport.health()))
             .collect()
+    }
+
+    /// Returns what answers liveness and readiness, for as long as the process lives.
+    pub fn health(&self) -> HostHealth {
+        self.health.clone()
     }
 
     /// Says how each endpoint is doing, in the order of their registration.

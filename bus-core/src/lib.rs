@@ -68,6 +68,8 @@ pub mod faults;
 pub mod lifecycle;
 pub mod plan;
 mod health;
+#[cfg(feature = "axum")]
+mod health_routes;
 pub mod host;
 mod running;
 pub use announce::Announcing;
@@ -86,7 +88,9 @@ pub use fault_event::Fault;
 pub use gate::Breaker;
 pub use handler::{Extract, Handler, IdempotencyKey, IntoOutgoing, State};
 pub use headers::Headers;
-pub use health::{EndpointHealth, Flow};
+pub use health::{EndpointHealth, Flow, HostHealth, Verdict};
+#[cfg(feature = "axum")]
+pub use health_routes::health_routes;
 pub use host::{Host, HostBuilder, RunningHost};
 pub use id::{CorrelationId, HostId, InstanceId, MessageId, StoreId};
 pub use lifecycle::Lifecycle;

@@ -20,7 +20,7 @@ use crate::endpoint::{EndpointId, EndpointName, Order};
 use crate::error::{RunError, StoreError, TransportError};
 use crate::gate::Gate;
 use crate::handling::Endpoint;
-use crate::health::Watched;
+use crate::health::{HostHealth, Watched};
 use crate::holding::Holding;
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
@@ -127,13 +127,37 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         lifecycle.spawn(scheduler.run());
     }
     let counters = Arc::clone(&parts.shared.counters);
+    let health = HostHealth {
+        watched: watched.clone(),
+        transports: Arc::clone(&host.transports),
+        clock: Arc::clone(&parts.clock),
+        lease: host.lease,
+        lifecycle: lifecycle.clone(),
+    };
+    introduce(&registration, parts.store);
     Ok(RunningHost {
         bus: host.bus,
         counters,
         transports: host.transports,
         lifecycle: lifecycle.clone(),
         watched,
+        health,
     })
+}
+
+/// Says in the log what runs: everything as it was resolved. Definitions hold no address, so no
+/// password.
+fn introduce(registration: &Registration, store: StoreId) {
+    let endpoints = registration.endpoints.iter().map(|spec| spec.name.as_str());
+    tracing::info!(
+        host = registration.host_name,
+        id = %registration.host,
+        %store,
+        release = env!("CARGO_PKG_VERSION"),
+        endpoints = endpoints.collect::<Vec<_>>().join(", "),
+        definitions = %registration.definitions,
+        "host runs"
+    );
 }
 
 /// The ways into a host's endpoints.

@@ -82,6 +82,7 @@ pub(crate) async fn extend_leases(
             lease,
             measure: bounds.question(),
         };
+        bounds.clock.tried();
         match store.extend(&extension).await {
             Ok(extended) => {
                 faults::at(Point::AfterExtend);

@@ -3,7 +3,7 @@
 use sagabus_core::Timestamp;
 use sagabus_core::admin::StoreAdmin;
 use sagabus_ops::status::is_alive;
-use sagabus_ops::{OpsError, shape};
+use sagabus_ops::{OpsError, hosts, shape};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -17,9 +17,11 @@ pub(crate) async fn list(
     out: &Output,
 ) -> Result<(), Failure> {
     let found = admin.hosts().await?;
+    let skews = hosts::skews(&found, now);
     let document = || {
         let all = found.iter().map(|one| shape::host(one, now));
-        json!({ "hosts": all.collect::<Vec<_>>() })
+        let skew: Vec<_> = skews.iter().map(shape::skew).collect();
+        json!({ "hosts": all.collect::<Vec<_>>(), "skew": skew })
     };
     if out.json(document)? {
         return Ok(());
@@ -51,7 +53,21 @@ pub(crate) async fn list(
         "id",
         "endpoints",
     ];
-    out.table(&columns, &rows, "no host was ever here")
+    out.table(&columns, &rows, "no host was ever here")?;
+    for skew in &skews {
+        out.line(&format!(
+            "! live hosts of endpoint `{}` know `{}` in different versions",
+            skew.endpoint, skew.message_type
+        ))?;
+        for (host, version) in &skew.known {
+            let known = match version {
+                Some(version) => format!("version {version}"),
+                None => "does not take it".to_owned(),
+            };
+            out.line(&format!("  {host}: {known}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Shows what hosts said of themselves: the latest of each name.

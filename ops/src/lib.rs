@@ -12,6 +12,7 @@ pub mod dead_letters;
 pub mod outbox;
 pub mod messages;
 pub mod endpoints;
+pub mod hosts;
 pub mod machines;
 pub mod schedules;
 pub mod shape;

@@ -14,6 +14,7 @@ use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
 use serde_json::{Map, Value, json};
 
 use crate::doctor::{Check, Examination};
+use crate::hosts::Skew;
 use crate::machines::DescribedMachine;
 use crate::messages::Biography;
 use crate::schedules::StoredSchedule;
@@ -354,5 +355,17 @@ pub fn examination(one: &Examination) -> Value {
                 }))
                 .collect::<Vec<_>>(),
         },
+    })
+}
+
+/// Shapes what hosts do not know alike.
+pub fn skew(one: &Skew) -> Value {
+    let known = one.known.iter();
+    json!({
+        "endpoint": one.endpoint,
+        "message_type": one.message_type,
+        "known": known
+            .map(|(host, version)| json!({ "host": host, "version": version }))
+            .collect::<Vec<_>>(),
     })
 }

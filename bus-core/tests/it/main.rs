@@ -4,3 +4,4 @@ mod build;
 mod conformance;
 mod hostile;
 mod memory_store;
+mod health;
