@@ -6,6 +6,7 @@ use sagabus_core::unit_of_work::Label;
 use crate::filter::DeadLetters;
 use crate::machines::Drawing;
 use crate::schedules::SchedulesVerb;
+use crate::timers::TimersVerb;
 
 const AFTER_HELP: &str = "\
 Exit codes: `sagabus explain exit-codes`; `sagabus completions SHELL`, `sagabus man FOLDER`
@@ -86,6 +87,9 @@ pub(crate) enum Noun {
     /// State machines, drawn as the hosts that run them described them.
     #[command(subcommand)]
     Machines(MachinesVerb),
+    /// Timers of instances: moved, fired, cancelled.
+    #[command(subcommand)]
+    Timers(TimersVerb),
     /// What recurs: paused, resumed, fired.
     #[command(subcommand)]
     Schedules(SchedulesVerb),

@@ -20,6 +20,7 @@ mod hosts;
 mod endpoints;
 mod machines;
 mod schedules;
+mod timers;
 mod migrate;
 mod explain;
 mod help;
@@ -104,6 +105,7 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         Noun::Endpoints(verb) => endpoints::run(admin, verb, operator, &out).await,
         Noun::Machines(verb) => machines::run(admin, about.now, verb, &out).await,
         Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, &out).await,
+        Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, &out).await,
         Noun::Audit(page) => audit::run(admin, about.now, page, &out).await,
         Noun::Migrate(_) | Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => {
             Ok(())

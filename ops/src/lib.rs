@@ -15,6 +15,7 @@ pub mod endpoints;
 pub mod hosts;
 pub mod machines;
 pub mod schedules;
+pub mod timers;
 pub mod shape;
 
 pub use error::OpsError;

@@ -75,6 +75,16 @@ pub enum Action {
         /// The endpoint.
         endpoint: String,
     },
+    /// Moves timers that are not due yet to another time, or fires them now. What is due already is
+    /// about to be handled, and stays.
+    MoveTimers {
+        /// Their rows.
+        ids: Vec<i64>,
+        /// When they are due; `None`: now.
+        due: Option<Timestamp>,
+    },
+    /// Cancels timers that are not due yet: their instances do not wait for them any more.
+    CancelTimers(Vec<i64>),
     /// Pauses an endpoint in all its hosts; the id is the endpoint's.
     PauseEndpoint {
         /// The endpoint.
@@ -102,7 +112,9 @@ impl Action {
             | Self::DiscardDeadLetters(ids)
             | Self::RestoreDeadLetters(ids)
             | Self::ReleaseRows(ids)
-            | Self::DiscardRows(ids) => ids,
+            | Self::DiscardRows(ids)
+            | Self::MoveTimers { ids, .. }
+            | Self::CancelTimers(ids) => ids,
             Self::RemoveSubscription { .. }
             | Self::RemoveEndpoint { .. }
             | Self::PauseEndpoint { .. }
@@ -121,6 +133,9 @@ impl Action {
             Self::DiscardRows(_) => "discard_rows",
             Self::RemoveSubscription { .. } => "remove_subscription",
             Self::RemoveEndpoint { .. } => "remove_endpoint",
+            Self::MoveTimers { due: Some(_), .. } => "move_timers",
+            Self::MoveTimers { due: None, .. } => "fire_timers",
+            Self::CancelTimers(_) => "cancel_timers",
             Self::PauseEndpoint { .. } => "pause_endpoint",
             Self::ResumeEndpoint { .. } => "resume_endpoint",
             Self::ChangeSchedule { verb, .. } => verb.as_str(),

@@ -10,7 +10,7 @@ use crate::unit_of_work::Attempt;
 pub struct RowFilter {
     /// Only this row.
     pub id: Option<i64>,
-    /// Only rows that wait for an operator, or only the others.
+    /// Only rows that wait for an operator, only the others, or only timers.
     pub state: Option<RowState>,
     /// Only rows for this destination, as it is stored: `@orders`, or a transport's address.
     pub destination: Option<String>,
@@ -29,6 +29,8 @@ pub enum RowState {
     Parked,
     /// The hosts: it waits for its time or its turn, or is in hand.
     Moving,
+    /// The instance that armed it: it is a timer, whatever else may be said of it.
+    Timer,
 }
 
 /// A row of the outbox as it is stored.

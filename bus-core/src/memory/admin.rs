@@ -196,7 +196,10 @@ fn lets_row(filter: &RowFilter, row: &StoredRow) -> bool {
         None => RowState::Moving,
     };
     is(filter.id.as_ref(), &row.id)
-        && is(filter.state.as_ref(), &state)
+        && match filter.state {
+            Some(RowState::Timer) => row.timer.is_some(),
+            wanted => is(wanted.as_ref(), &state),
+        }
         && is(filter.destination.as_deref(), &row.destination)
         && is(filter.message_type.as_deref(), &row.envelope.message_type)
         && is(filter.message.as_ref(), &row.envelope.id)

@@ -1,5 +1,7 @@
 //! What operators change in the in-memory store.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::database::Database;
@@ -53,6 +55,8 @@ impl Database {
                 message_type,
             } => self.remove_subscription(endpoint, message_type),
             Action::RemoveEndpoint { endpoint } => self.remove_endpoint(endpoint),
+            Action::MoveTimers { ids, due } => self.move_timers(ids, *due, now),
+            Action::CancelTimers(ids) => self.cancel_timers(ids, now),
             Action::PauseEndpoint { endpoint } => self.pause_endpoint(endpoint, now),
             Action::ResumeEndpoint { endpoint } => self.resume_endpoint(endpoint),
             Action::ChangeSchedule { name, verb } => self.change_schedule(name, *verb, now),
@@ -195,6 +199,32 @@ impl Database {
         )
     }
 
+    fn move_timers(&mut self, ids: &[i64], due: Option<Timestamp>, now: Timestamp) -> Done {
+        let due = due.unwrap_or(now).max(now);
+        let moved = sorted(ids).into_iter();
+        of_timers(moved.filter_map(|id| self.outbox.move_timer(id, due, now)))
+    }
+
+    fn cancel_timers(&mut self, ids: &[i64], now: Timestamp) -> Done {
+        let rows = sorted(ids).into_iter();
+        let cancelled: Vec<_> = rows
+            .filter_map(|id| self.outbox.cancel_timer(id, now))
+            .collect();
+        let timers = cancelled.iter().filter_map(|row| row.timer.as_ref());
+        let mut owners: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for timer in timers {
+            owners.entry(&timer.owner).or_default().push(&timer.name);
+        }
+        for (owner, names) in owners {
+            if let Some(mut instance) = self.instance(owner) {
+                instance.timers.retain(|name, _| !names.contains(&name));
+                instance.version += 1;
+                self.put_instance(instance, now);
+            }
+        }
+        of_timers(cancelled.into_iter())
+    }
+
     fn endpoint_id(&self, endpoint: &str) -> Option<i64> {
         let mut known = self.routes.endpoints.values();
         let target = known.find(|target| target.name.as_str() == endpoint)?;
@@ -274,6 +304,19 @@ fn summed(rows: impl Iterator<Item = StoredRow>) -> Done {
             "message_id": row.envelope.id,
             "message_type": row.envelope.message_type,
             "destination": row.destination,
+        });
+        (row.id, detail)
+    })
+    .unzip()
+}
+
+fn of_timers(rows: impl Iterator<Item = StoredRow>) -> Done {
+    rows.map(|row| {
+        let detail = json!({
+            "id": row.id,
+            "message_id": row.envelope.id,
+            "message_type": row.envelope.message_type,
+            "timer": row.timer.map(|timer| timer.name),
         });
         (row.id, detail)
     })

@@ -7,6 +7,7 @@
 mod scene;
 mod doctor;
 mod endpoints;
+mod timers;
 mod json;
 mod explain;
 mod schedules;

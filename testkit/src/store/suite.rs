@@ -126,6 +126,7 @@ macro_rules! __store_behaviours {
                 timers_of_two_instances_share_no_name,
                 a_conflict_leaves_timers_armed,
                 units_of_one_group_disarm_and_arm_apart,
+                operators_move_fire_and_cancel_timers,
             ]
             labels: [
                 an_instance_is_found_by_its_labels,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sagabus_core::admin::{Action, Page, RowFilter, RowState, StoredRow};
 use sagabus_core::envelope::{Due, Timer};
 use sagabus_core::id::InstanceId;
 use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Outcome, Settle};
@@ -9,6 +10,7 @@ use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Outcome, Settle
 use super::Message;
 use super::build::{api, change, message, row};
 use super::harness::{HOUR, Harness, instance};
+use super::operators::does;
 
 /// A timer of an instance that is due at once.
 fn timer(at: &Harness, owner: &InstanceId, name: &str, generation: u64) -> Message {
@@ -177,4 +179,62 @@ pub async fn units_of_one_group_disarm_and_arm_apart(at: Arc<Harness>) {
     assert_eq!((rows.len(), generations(1), generations(2)), (8, 4, 4));
     at.settle(rows.iter().map(|one| Settle::Delete(one.row)))
         .await;
+}
+
+/// Only what is not due yet, and the instance knows of it.
+pub async fn operators_move_fire_and_cancel_timers(at: Arc<Harness>) {
+    let order = instance("1");
+    let armed = |name: &str| timer(&at, &order, name, 1).due(Due::After(HOUR));
+    at.write(
+        api()
+            .moves(&order, 0)
+            .sends(armed("deadline"))
+            .sends(armed("reminder"))
+            .sends(armed("patience")),
+    )
+    .await;
+    at.write(api().sends(message(&at.orders()))).await;
+    let timers = RowFilter {
+        state: Some(RowState::Timer),
+        ..RowFilter::default()
+    };
+    let listed = at.admin.rows(&timers, Page::oldest(10)).await;
+    let listed = listed.expect("rows are shown");
+    let name = |row: &StoredRow| row.timer.as_ref().map(|timer| timer.name.clone());
+    let names: Vec<_> = listed.iter().filter_map(name).collect();
+    assert_eq!(names, ["deadline", "reminder", "patience"]);
+    let ids: Vec<_> = listed.iter().map(|one| one.id).collect();
+
+    let due = listed[0].available_at.plus(HOUR);
+    let moved = Action::MoveTimers {
+        ids: vec![ids[0]],
+        due: Some(due),
+    };
+    assert_eq!(does(&at, moved).await, [ids[0]]);
+    let all = at.admin.rows(&timers, Page::oldest(10)).await;
+    let all = all.expect("rows are shown");
+    assert_eq!((all[0].available_at, all[0].due_at), (due, Some(due)));
+
+    let before = at.instance(&order).await.expect("it is there").version;
+    let cancel = || Action::CancelTimers(vec![ids[0], ids[1], 4711]);
+    assert_eq!(does(&at, cancel()).await, ids[..2]);
+    assert!(does(&at, cancel()).await.is_empty());
+    let after = at.instance(&order).await.expect("it is there");
+    assert_eq!(after.version, before + 1);
+    for name in ["deadline", "reminder"] {
+        assert!(!after.timers.contains_key(name), "{name} is not waited for");
+    }
+
+    let fire = || Action::MoveTimers {
+        ids: vec![ids[2]],
+        due: None,
+    };
+    assert_eq!(does(&at, fire()).await, [ids[2]]);
+    assert!(
+        does(&at, fire()).await.is_empty(),
+        "it is due: hosts have it"
+    );
+    let rows = at.claim(&at.orders()).await;
+    let fired = rows.into_iter().find_map(|row| row.timer);
+    assert_eq!(fired.map(|timer| timer.name).as_deref(), Some("patience"));
 }

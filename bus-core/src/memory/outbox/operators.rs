@@ -81,6 +81,35 @@ impl Outbox {
         Some(stored)
     }
 
+    /// Moves a timer that is not due yet, and returns it as it was.
+    pub(in crate::memory) fn move_timer(
+        &mut self,
+        id: i64,
+        due: Timestamp,
+        now: Timestamp,
+    ) -> Option<StoredRow> {
+        let stored = self.armed(id, now)?;
+        self.change(id, |row| row.new.due_at = due);
+        self.move_to(id, due);
+        self.has_news = true;
+        Some(stored)
+    }
+
+    /// Removes a timer that is not due yet, and returns it.
+    pub(in crate::memory) fn cancel_timer(&mut self, id: i64, now: Timestamp) -> Option<StoredRow> {
+        let stored = self.armed(id, now)?;
+        self.remove(id, now);
+        Some(stored)
+    }
+
+    /// Returns a timer that is not due yet: nobody has it in hand.
+    fn armed(&self, id: i64, now: Timestamp) -> Option<StoredRow> {
+        let is_armed =
+            |row: &&Row| row.new.timer.is_some() && row.parked.is_none() && row.new.due_at > now;
+        let row = self.rows.get(&id).filter(is_armed)?;
+        Some(stored_row(id, row, 0))
+    }
+
     /// Lists rows by their ids, the oldest first.
     pub(in crate::memory) fn stored(
         &self,

@@ -1,8 +1,8 @@
 //! What operators change: each change and its audit entry in one statement, so one transaction.
 
-use sagabus_core::StoreError;
 use sagabus_core::admin::{Action, Change, DeadLetterStatus};
 use sagabus_core::schedule::ScheduleVerb;
+use sagabus_core::{StoreError, Timestamp};
 
 use super::super::error::commit_error;
 use super::super::store::PgStore;
@@ -75,6 +75,34 @@ const REMOVE_SUBSCRIPTION: &str = "with done as (delete from sagabus.subscriptio
 /// Removes an endpoint that nothing waits for, and what it takes before it.
 const REMOVE_ENDPOINT: &str = "select id from sagabus.remove_endpoint_v1($1, $2, $3, $4)";
 
+/// `$5` when. What is not due yet is in nobody's hands.
+const MOVE_TIMERS: &str = concat!(
+    "with done as (update sagabus.outbox o set due_at = t.due, available_at = t.due ",
+    "from (select greatest(coalesce($5::bigint, 0), sagabus.now_micros()) as due offset 0) t ",
+    "where o.id = any($4) and o.timer_name is not null and o.parked is null ",
+    "and o.due_at > sagabus.now_micros() ",
+    "returning o.id, o.timer_name as place, o.message_id, o.message_type)",
+    noted!("timer")
+);
+
+/// The instances are locked first, as in the commit call.
+const CANCEL_TIMERS: &str = concat!(
+    "with owners as materialized (select i.kind, i.key from sagabus.instance i ",
+    "where (i.kind, i.key) in (select o.timer_kind, o.timer_key from sagabus.outbox o ",
+    "where o.id = any($4) and o.timer_name is not null) order by i.kind, i.key for no key update), ",
+    "gone as (delete from sagabus.outbox o where o.id = any($4) and o.timer_name is not null ",
+    "and o.parked is null and o.due_at > sagabus.now_micros() ",
+    "and (select count(*) from owners) >= 0 ",
+    "returning o.id, o.timer_kind, o.timer_key, o.timer_name, o.message_id, o.message_type), ",
+    "moved as (update sagabus.instance i set version = i.version + 1, ",
+    "updated_at = sagabus.now_micros(), ",
+    "timers = convert_to((convert_from(i.timers, 'UTF8')::jsonb - g.names)::text, 'UTF8') ",
+    "from (select timer_kind, timer_key, array_agg(timer_name) as names from gone ",
+    "group by timer_kind, timer_key) g where i.kind = g.timer_kind and i.key = g.timer_key), ",
+    "done as (select id, timer_name as place, message_id, message_type from gone)",
+    noted!("timer")
+);
+
 /// `$4` endpoint, in both of these texts.
 const PAUSE_ENDPOINT: &str = "with known as (select id from sagabus.endpoint where name = $4), \
     done as (insert into sagabus.instance (kind, key, version, completed, state, schema_version, \
@@ -125,6 +153,8 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
         Action::DiscardRows(_) => REMOVE_ROWS,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
         Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
+        Action::MoveTimers { .. } => MOVE_TIMERS,
+        Action::CancelTimers(_) => CANCEL_TIMERS,
         Action::PauseEndpoint { .. } => PAUSE_ENDPOINT,
         Action::ResumeEndpoint { .. } => RESUME_ENDPOINT,
         Action::ChangeSchedule {
@@ -153,6 +183,7 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
             let (from, to): (Vec<_>, Vec<_>) = verb.moves().into_iter().unzip();
             call.bind(name).bind(from).bind(to)
         }
+        Action::MoveTimers { ids, due } => call.bind(ids).bind(due.map(Timestamp::as_micros)),
         Action::RedriveDeadLetters(ids) => call.bind(ids).bind(REDRIVEN),
         Action::DiscardDeadLetters(ids) => call.bind(ids).bind(DISCARDED),
         other => call.bind(other.ids()),

@@ -1,9 +1,9 @@
 //! What operators change: each change and its audit entry in one transaction.
 
-use sagabus_core::StoreError;
 use sagabus_core::admin::{Action, Change};
 use sagabus_core::schedule::ScheduleVerb;
 use sagabus_core::unit_of_work::RowKey;
+use sagabus_core::{StoreError, Timestamp};
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -144,6 +144,44 @@ const FIND_IDLE_ENDPOINT: &str = "select id from sagabus_endpoint where name = $
 
 const REMOVE_ENDPOINT: &str = "delete from sagabus_endpoint where name = $1";
 
+/// `$2` when. What is not due yet is in nobody's hands.
+const MOVE_TIMERS: &str = concat!(
+    "update sagabus_outbox set due_at = max(coalesce($2, 0), ",
+    now!(),
+    "), available_at = max(coalesce($2, 0), ",
+    now!(),
+    ") where timer_name is not null and parked is null and due_at > ",
+    now!(),
+    " and id in ",
+    ids!(),
+    " returning id, message_id, message_type, timer_name"
+);
+
+/// Before the rows go: the instances do not wait for them any more.
+const DISARM: &str = concat!(
+    "update sagabus_instance as i set version = version + 1, updated_at = ",
+    now!(),
+    ", timers = cast((select json_group_object(t.key, t.value) from json_each(cast(i.timers as ",
+    "text)) t where not exists (select 1 from sagabus_outbox o where o.timer_kind = i.kind and ",
+    "o.timer_key = i.key and o.timer_name = t.key and o.id in ",
+    ids!(),
+    ")) as blob) where (i.kind, i.key) in (select o.timer_kind, o.timer_key from sagabus_outbox o ",
+    "where o.id in ",
+    ids!(),
+    ")"
+);
+
+const REMOVE_TIMERS: &str = concat!("delete from sagabus_outbox where id in ", ids!());
+
+/// Those of the ids that are timers and not due yet.
+const FIND_TIMERS: &str = concat!(
+    "select id, message_id, message_type, timer_name from sagabus_outbox ",
+    "where timer_name is not null and parked is null and due_at > ",
+    now!(),
+    " and id in ",
+    ids!()
+);
+
 const PAUSE_ENDPOINT: &str = concat!(
     "insert into sagabus_instance (kind, key, version, completed, state, schema_version, data, ",
     "timers, created_at, updated_at) select '@endpoint', e.name, 1, 0, 'paused', 1, x'7b7d', ",
@@ -233,6 +271,19 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             message_type,
         } => remove_subscription(write, endpoint, message_type).await?,
         Action::RemoveEndpoint { endpoint } => remove_endpoint(write, endpoint).await?,
+        Action::MoveTimers { ids, due } => {
+            let mut arguments = id_argument(ids)?;
+            add(&mut arguments, due.map(Timestamp::as_micros))?;
+            summed_by(write, MOVE_TIMERS, arguments, "timer").await?
+        }
+        Action::CancelTimers(ids) => {
+            // The clock goes on between two statements; what the first one found is what is meant.
+            let done = summed(write, FIND_TIMERS, ids, "timer").await?;
+            for text in [DISARM, REMOVE_TIMERS] {
+                write.step(text, id_argument(&done.0)?).await?;
+            }
+            done
+        }
         Action::PauseEndpoint { endpoint } => {
             change_endpoint(write, PAUSE_ENDPOINT, endpoint).await?
         }
@@ -278,7 +329,16 @@ async fn summed(
     ids: &[i64],
     place: &str,
 ) -> Result<Done, StoreError> {
-    let replies = write.step(text, id_argument(ids)?).await?;
+    summed_by(write, text, id_argument(ids)?, place).await
+}
+
+async fn summed_by(
+    write: &mut Write,
+    text: &'static str,
+    arguments: SqliteArguments,
+    place: &str,
+) -> Result<Done, StoreError> {
+    let replies = write.step(text, arguments).await?;
     let rows = replies.iter().flat_map(|reply| &reply.rows);
     let mut done = rows
         .map(|row| sum(row, place).map_err(store_error))

@@ -44,6 +44,10 @@ const MOVING: [&str; 2] = [
     rows!("parked is null", "<", "desc"),
     rows!("parked is null", ">", "asc"),
 ];
+const TIMERS: [&str; 2] = [
+    rows!("timer_name is not null", "<", "desc"),
+    rows!("timer_name is not null", ">", "asc"),
+];
 
 const DESTINATIONS: &str = concat!(
     "select destination, sum(parked is null and available_at < ",
@@ -66,6 +70,7 @@ pub(super) async fn list(
         None => ANY,
         Some(RowState::Parked) => PARKED,
         Some(RowState::Moving) => MOVING,
+        Some(RowState::Timer) => TIMERS,
     };
     let text = match page.first {
         First::Latest => texts[0],
