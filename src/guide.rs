@@ -9,3 +9,6 @@ pub mod state_machines {}
 #[cfg(feature = "sqlite")]
 #[doc = include_str!("../docs/scheduling.md")]
 pub mod scheduling {}
+
+#[doc = include_str!("../docs/versions.md")]
+pub mod versions {}

@@ -25,7 +25,7 @@ use crate::envelope::Envelope;
 use crate::error::{BusError, CodecError, HandlerError, RequestError};
 use crate::handler::{Decoded, Need, Subscriber};
 use crate::id::{HostId, InstanceId, MessageId};
-use crate::message::{Kind, Message};
+use crate::message::{Kind, Message, aliases_of};
 use crate::request::{Request, RequestFailed};
 use crate::store::Subscription;
 use crate::unit_of_work::Reason;
@@ -137,6 +137,7 @@ impl Drop for Place {
 /// Takes answers of one type, or the news of failures, for whoever waits.
 pub(crate) struct AnswerSubscriber {
     message_type: Cow<'static, str>,
+    aliases: &'static [&'static str],
     version: u32,
 }
 
@@ -144,6 +145,7 @@ impl AnswerSubscriber {
     pub(crate) fn of<R: Message>() -> Self {
         Self {
             message_type: R::TYPE.into(),
+            aliases: aliases_of::<R>(),
             version: R::VERSION,
         }
     }
@@ -151,6 +153,7 @@ impl AnswerSubscriber {
     pub(crate) fn of_failures() -> Self {
         Self {
             message_type: failure_type().into(),
+            aliases: &[],
             version: RequestFailed::VERSION,
         }
     }
@@ -162,6 +165,10 @@ impl Subscriber for AnswerSubscriber {
             message_type: self.message_type.clone(),
             kind: Kind::Reply,
         }
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        self.aliases
     }
 
     fn name(&self) -> &'static str {

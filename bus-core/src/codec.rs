@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::envelope::Envelope;
-use crate::error::CodecError;
+use crate::error::{CodecError, HandlerError};
 use crate::headers;
 use crate::message::Message;
 
@@ -90,19 +91,68 @@ pub fn decode_msgpack<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError>
 /// [`CodecError::Decode`], or [`CodecError::UnknownContent`] for a content type without a codec.
 pub fn decode<M: Message>(envelope: &Envelope) -> Result<M, CodecError> {
     let media_type = media_type(envelope);
+    let upcast = upcast_body::<M>(envelope, media_type.as_deref())?;
+    let body = upcast.as_ref().unwrap_or(&envelope.body);
     match media_type.as_deref() {
-        None => M::decode(&envelope.body),
-        Some(own) if own == M::CONTENT_TYPE => M::decode(&envelope.body),
-        Some(json) if is_json(json) => decode_json(&envelope.body),
+        None => M::decode(body),
+        Some(own) if own == M::CONTENT_TYPE => M::decode(body),
+        Some(json) if is_json(json) => decode_json(body),
         #[cfg(feature = "msgpack")]
-        Some(MSGPACK | "application/x-msgpack" | "application/vnd.msgpack") => {
-            decode_msgpack(&envelope.body)
-        }
+        Some(msgpack) if is_msgpack(msgpack) => decode_msgpack(body),
         Some(unknown) => Err(CodecError::UnknownContent {
             content_type: unknown.to_owned(),
             own: M::CONTENT_TYPE,
         }),
     }
+}
+
+/// Brings the body of an older version to the shape of today; `None` where it is to be read as it
+/// came: it is of today, or its upcaster has nothing to change, or a codec of the user's reads it.
+fn upcast_body<M: Message>(
+    envelope: &Envelope,
+    media_type: Option<&str>,
+) -> Result<Option<Bytes>, CodecError> {
+    let version = envelope.version()?;
+    if version >= M::VERSION {
+        return Ok(None);
+    }
+    let media_type = media_type.unwrap_or(M::CONTENT_TYPE);
+    let came: Value = match media_type {
+        json if is_json(json) => decode_json(&envelope.body)?,
+        #[cfg(feature = "msgpack")]
+        msgpack if is_msgpack(msgpack) => decode_msgpack(&envelope.body)?,
+        _ => return Ok(None),
+    };
+    let upcast = step_by_step(version, M::VERSION, came.clone(), M::upcast)
+        .map_err(|error| CodecError::Decode(error.chain().into()))?;
+    if upcast == came {
+        return Ok(None);
+    }
+    #[cfg(feature = "msgpack")]
+    if is_msgpack(media_type) {
+        return encode_msgpack(&upcast).map(Some);
+    }
+    encode_json(&upcast).map(Some)
+}
+
+/// Calls an upcaster for each version from `from` up to the one before `to`.
+///
+/// # Errors
+/// The upcaster's; or, where the two are more than 1,000 versions apart, that this is no count.
+pub fn step_by_step(
+    from: u32,
+    to: u32,
+    value: Value,
+    upcast: impl Fn(u32, Value) -> Result<Value, HandlerError>,
+) -> Result<Value, HandlerError> {
+    /// A version a day for three years. What is said to be older says nonsense, or versions are
+    /// dates and the steps would not end.
+    const STEPS_MAX: u32 = 1_000;
+    if to.saturating_sub(from) > STEPS_MAX {
+        let error = format!("version {from} is more than {STEPS_MAX} before version {to}");
+        return Err(HandlerError::new(error));
+    }
+    (from..to).try_fold(value, |value, version| upcast(version, value))
 }
 
 /// Returns what the body of a message is said to be: in lower case, without parameters such as a
@@ -119,6 +169,14 @@ pub fn media_type(envelope: &Envelope) -> Option<String> {
 fn is_json(media_type: &str) -> bool {
     let is_json = media_type.ends_with("/json") || media_type.ends_with("+json");
     is_json && !media_type.starts_with("application/cloudevents")
+}
+
+#[cfg(feature = "msgpack")]
+fn is_msgpack(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        MSGPACK | "application/x-msgpack" | "application/vnd.msgpack"
+    )
 }
 
 #[cfg(test)]
@@ -185,5 +243,96 @@ mod tests {
             let error = refused.unwrap_err().to_string();
             assert!(error.contains(unknown) && error.contains(JSON), "{error}");
         }
+    }
+
+    /// The third version: cents were euros before the second, the currency came with the third.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Paid {
+        cents: i64,
+        currency: String,
+    }
+
+    impl Message for Paid {
+        const TYPE: &'static str = "payments.paid";
+        const KIND: Kind = Kind::Event;
+        const VERSION: u32 = 3;
+
+        fn upcast(from: u32, mut body: Value) -> Result<Value, HandlerError> {
+            if from == 1 {
+                let euros = body["euros"].as_i64();
+                let euros = euros.ok_or_else(|| HandlerError::new("no euros"))?;
+                return Ok(serde_json::json!({ "cents": euros * 100 }));
+            }
+            body["currency"] = "EUR".into();
+            Ok(body)
+        }
+    }
+
+    fn paid(version: Option<&str>, body: &'static [u8]) -> Result<Paid, CodecError> {
+        let mut envelope = envelope(Some(JSON), body);
+        if let Some(version) = version {
+            envelope.headers.set(headers::VERSION, version);
+        }
+        decode(&envelope)
+    }
+
+    #[test]
+    fn an_older_body_goes_through_every_step_after_its_version() {
+        let expected = Paid {
+            cents: 300,
+            currency: "EUR".to_owned(),
+        };
+        let (first, second) = (br#"{"euros":3}"#, br#"{"cents":300}"#);
+        assert_eq!(paid(None, first).unwrap(), expected);
+        assert_eq!(paid(Some("1"), first).unwrap(), expected);
+        assert_eq!(paid(Some("2"), second).unwrap(), expected);
+        let third = br#"{"cents":300,"currency":"USD"}"#;
+        assert_eq!(paid(Some("3"), third).unwrap().currency, "USD");
+    }
+
+    #[test]
+    fn an_older_body_that_cannot_be_brought_to_today_says_why() {
+        let cases: [(&str, &'static [u8], &str); 6] = [
+            ("1", br#"{"cents":300}"#, "no euros"),
+            ("1", b"nonsense", "expected"),
+            ("2", b"{}", "missing field `cents`"),
+            ("0", br#"{"euros":3}"#, "is \"0\", no version"),
+            ("-1", br#"{"euros":3}"#, "is \"-1\", no version"),
+            ("99999999999", br#"{"euros":3}"#, "no version"),
+        ];
+        for (version, body, fact) in cases {
+            let error = crate::error::chain(&paid(Some(version), body).unwrap_err());
+            assert!(error.contains(fact), "{version}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_upcaster_that_changes_nothing_costs_no_precision() {
+        #[derive(Serialize, Deserialize)]
+        struct Huge {
+            n: u128,
+        }
+        impl Message for Huge {
+            const TYPE: &'static str = "test.huge";
+            const VERSION: u32 = 2;
+        }
+        let envelope = envelope(None, b"{\"n\":340282366920938463463374607431768211455}");
+        assert_eq!(decode::<Huge>(&envelope).unwrap().n, u128::MAX);
+    }
+
+    #[cfg(feature = "msgpack")]
+    #[test]
+    fn an_older_body_of_messagepack_is_upcast_too() {
+        let body = encode_msgpack(&serde_json::json!({ "euros": 3 })).unwrap();
+        let mut envelope = envelope(Some(MSGPACK), b"");
+        envelope.body = body;
+        assert_eq!(decode::<Paid>(&envelope).unwrap().cents, 300);
+    }
+
+    #[test]
+    fn versions_that_are_no_count_are_refused() {
+        let result = step_by_step(1, 20_261_121, Value::Null, |_, value| Ok(value));
+        let error = result.unwrap_err().chain();
+        assert!(error.contains("more than 1000 before"), "{error}");
     }
 }

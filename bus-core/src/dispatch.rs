@@ -8,6 +8,7 @@ use crate::codec;
 use crate::envelope::Envelope;
 use crate::error::{BuildError, chain};
 use crate::handler::{Decoded, Subscriber};
+use crate::store::Subscription;
 use crate::unit_of_work::Reason;
 
 /// The longest key of an instance: databases refuse longer entries of an index.
@@ -41,27 +42,32 @@ impl Dispatch {
         endpoint: &str,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<(), BuildError> {
-        let message_type = subscriber.subscription().message_type.into_owned();
-        let is_usable = (1..=200).contains(&message_type.len())
-            && message_type.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_usable {
-            return Err(BuildError::MessageType { message_type });
+        for subscription in taken_by(&*subscriber) {
+            let message_type = subscription.message_type.into_owned();
+            let is_usable = (1..=200).contains(&message_type.len())
+                && message_type.bytes().all(|byte| byte.is_ascii_graphic());
+            if !is_usable {
+                return Err(BuildError::MessageType { message_type });
+            }
+            if let Some(first) = self.by_type.get(&message_type) {
+                return Err(BuildError::TwoSubscribers {
+                    endpoint: endpoint.to_owned(),
+                    message_type,
+                    first: first.name().to_owned(),
+                    second: subscriber.name().to_owned(),
+                });
+            }
+            self.by_type.insert(message_type, Arc::clone(&subscriber));
         }
-        if let Some(first) = self.by_type.get(&message_type) {
-            return Err(BuildError::TwoSubscribers {
-                endpoint: endpoint.to_owned(),
-                message_type,
-                first: first.name().to_owned(),
-                second: subscriber.name().to_owned(),
-            });
-        }
-        self.by_type.insert(message_type, subscriber);
         Ok(())
     }
 
     /// Returns every subscriber, in the order of their message types.
     pub fn subscribers(&self) -> Vec<&Arc<dyn Subscriber>> {
-        let mut all: Vec<_> = self.by_type.iter().collect();
+        let by_type = self.by_type.iter();
+        let mut all: Vec<_> = by_type
+            .filter(|(name, one)| one.subscription().message_type == name.as_str())
+            .collect();
         all.sort_by_key(|(message_type, _)| message_type.as_str());
         all.into_iter().map(|(_, subscriber)| subscriber).collect()
     }
@@ -105,7 +111,11 @@ impl Dispatch {
             let error = format!("no handler takes `{message_type}` here");
             return refuse(Reason::NoHandler, error);
         };
-        let (version, known) = (envelope.version(), subscriber.version());
+        let known = subscriber.version();
+        let version = match envelope.version() {
+            Ok(version) => version,
+            Err(error) => return refuse(Reason::Undecodable, chain(&error)),
+        };
         if version > known {
             let error = format!("message has version {version}, the handler knows {known}");
             return refuse(Reason::NewerVersion, error);
@@ -122,6 +132,17 @@ impl Dispatch {
             Err(_) => refuse(Reason::Undecodable, "decoding panicked".to_owned()),
         }
     }
+}
+
+/// Lists what a subscriber takes: its type under its name, and under each other name that it has.
+pub(crate) fn taken_by(subscriber: &dyn Subscriber) -> Vec<Subscription> {
+    let own = subscriber.subscription();
+    let aliases = subscriber.aliases().iter().map(|alias| Subscription {
+        message_type: (*alias).into(),
+        kind: own.kind,
+    });
+    let aliases: Vec<_> = aliases.collect();
+    std::iter::once(own).chain(aliases).collect()
 }
 
 /// Says what is wrong with the key or label that finds the instance of a message.

@@ -58,11 +58,17 @@ impl Envelope {
     }
 
     /// Returns the version of the body's shape; 1 where none is said.
-    pub fn version(&self) -> u32 {
-        self.headers
-            .get(headers::VERSION)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(1)
+    ///
+    /// # Errors
+    /// [`CodecError::Headers`] when what is said is no number from 1 on.
+    pub fn version(&self) -> Result<u32, CodecError> {
+        let Some(text) = self.headers.get(headers::VERSION) else {
+            return Ok(1);
+        };
+        let version = text.parse().ok().filter(|version| *version >= 1);
+        let name = headers::VERSION;
+        version
+            .ok_or_else(|| CodecError::Headers(format!("header `{name}` is {text:?}, no version")))
     }
 
     /// Returns the conversation: the header's, else the message's own identity.

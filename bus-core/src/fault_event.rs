@@ -12,7 +12,7 @@ use crate::endpoint::Destination;
 use crate::envelope::{Envelope, Outgoing};
 use crate::headers;
 use crate::id::MessageId;
-use crate::message::{Event, Kind, Message};
+use crate::message::{ALIASES_MAX, Event, Kind, Message};
 use crate::unit_of_work::DeadLetter;
 
 /// What a message type's name ends in that tells of dead letters of another.
@@ -107,7 +107,9 @@ impl Content {
             },
         };
         // What a newer release wrote may mean something else.
-        let is_known = envelope.version() <= M::VERSION;
+        let is_known = envelope
+            .version()
+            .is_ok_and(|version| version <= M::VERSION);
         is_known.then(|| codec::decode(&envelope).ok()).flatten()
     }
 }
@@ -140,6 +142,7 @@ impl<'de, M: Message> Deserialize<'de> for Fault<M> {
 
 impl<M: Message> Message for Fault<M> {
     const TYPE: &'static str = Named::<M>::TYPE;
+    const ALIASES: &'static [&'static str] = Named::<M>::ALIASES;
     const KIND: Kind = Kind::Event;
 }
 impl<M: Message> Event for Fault<M> {}
@@ -150,6 +153,35 @@ struct Named<M>(PhantomData<M>);
 impl<M: Message> Named<M> {
     const LENGTH: usize = M::TYPE.len() + SUFFIX.len();
     const JOINED: [u8; NAME_BYTES_MAX] = join(M::TYPE.as_bytes(), SUFFIX.as_bytes());
+    const BYTES: &'static [u8] = &Self::JOINED;
+    const TYPE: &'static str = match std::str::from_utf8(Self::BYTES.split_at(Self::LENGTH).0) {
+        Ok(name) => name,
+        Err(_) => panic!("two texts in a row are a text"),
+    };
+    const ALL_ALIASES: [&'static str; ALIASES_MAX] = [
+        NamedByAlias::<M, 0>::TYPE,
+        NamedByAlias::<M, 1>::TYPE,
+        NamedByAlias::<M, 2>::TYPE,
+        NamedByAlias::<M, 3>::TYPE,
+        NamedByAlias::<M, 4>::TYPE,
+        NamedByAlias::<M, 5>::TYPE,
+        NamedByAlias::<M, 6>::TYPE,
+        NamedByAlias::<M, 7>::TYPE,
+    ];
+    const SLICE: &'static [&'static str] = &Self::ALL_ALIASES;
+    const ALIASES: &'static [&'static str] = Self::SLICE.split_at(M::ALIASES.len()).0;
+}
+
+/// The name of a fault whose message came under an alias.
+struct NamedByAlias<M, const AT: usize>(PhantomData<M>);
+
+impl<M: Message, const AT: usize> NamedByAlias<M, AT> {
+    const ALIAS: &'static str = match AT < M::ALIASES.len() {
+        true => M::ALIASES[AT],
+        false => "",
+    };
+    const LENGTH: usize = Self::ALIAS.len() + SUFFIX.len();
+    const JOINED: [u8; NAME_BYTES_MAX] = join(Self::ALIAS.as_bytes(), SUFFIX.as_bytes());
     const BYTES: &'static [u8] = &Self::JOINED;
     const TYPE: &'static str = match std::str::from_utf8(Self::BYTES.split_at(Self::LENGTH).0) {
         Ok(name) => name,
@@ -234,6 +266,7 @@ mod tests {
 
     impl Message for Charge {
         const TYPE: &'static str = "payments.charge";
+        const ALIASES: &'static [&'static str] = &["shop.charge", "charge"];
         const KIND: Kind = Kind::Command;
         const VERSION: u32 = 2;
     }
@@ -262,6 +295,10 @@ mod tests {
     fn a_fault_is_named_after_its_message() {
         assert_eq!(Fault::<Charge>::TYPE, "payments.charge.fault");
         assert_eq!(Fault::<Fault<Charge>>::TYPE, "payments.charge.fault.fault");
+        assert_eq!(
+            Fault::<Charge>::ALIASES,
+            ["shop.charge.fault", "charge.fault"]
+        );
     }
 
     #[test]

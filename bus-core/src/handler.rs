@@ -15,7 +15,7 @@ use crate::context::Ctx;
 use crate::envelope::Envelope;
 use crate::error::{CodecError, HandlerError};
 use crate::id::{InstanceId, MessageId};
-use crate::message::Message;
+use crate::message::{Message, aliases_of};
 use crate::store::{Store, Subscription};
 use crate::unit_of_work::LabelId;
 
@@ -296,6 +296,11 @@ pub trait Subscriber: Send + Sync {
     /// The message type that it takes, and its kind.
     fn subscription(&self) -> Subscription;
 
+    /// Other names under which its messages may come.
+    fn aliases(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Its name for people, for example the function's path.
     fn name(&self) -> &str;
 
@@ -368,6 +373,10 @@ impl<H, Args> HandlerSubscriber<H, Args> {
 impl<H: Handler<Args>, Args: 'static> Subscriber for HandlerSubscriber<H, Args> {
     fn subscription(&self) -> Subscription {
         subscription_of::<H::Message>()
+    }
+
+    fn aliases(&self) -> &'static [&'static str] {
+        aliases_of::<H::Message>()
     }
 
     fn name(&self) -> &str {

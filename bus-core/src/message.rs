@@ -5,7 +5,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec;
-use crate::error::CodecError;
+use crate::error::{CodecError, HandlerError};
+
+/// The most other names that a message type has ([`Message::ALIASES`]): each is a subscription, and
+/// with a broker a binding, of every endpoint that takes it.
+pub const ALIASES_MAX: usize = 8;
 
 /// Says how a message travels, and to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +64,16 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
 
     /// The version of the body's shape. A message with a higher version than the handler knows is
     /// a dead letter with the reason `newer_version`, so that it waits for the newer release.
+    ///
+    /// Counts up by one. What comes in an older version goes through [`upcast`](Self::upcast).
     const VERSION: u32 = 1;
+
+    /// Other names that it answers to: those it had before it was renamed, so that what was sent
+    /// under them still finds its handler. At most [`ALIASES_MAX`].
+    ///
+    /// It is sent under [`TYPE`](Self::TYPE) alone. Hosts of an older release that are to take the
+    /// new name have it as an alias before anybody sends under it.
+    const ALIASES: &'static [&'static str] = &[];
 
     /// Command, event or reply. A plain message is a reply.
     const KIND: Kind = Kind::Reply;
@@ -72,6 +85,39 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// (`#[message(key = order_id)]`).
     fn message_key(&self) -> Option<String> {
         None
+    }
+
+    /// Brings a body of version `from` to the shape of the version after it. Called for each version
+    /// from that of the message up to the one before [`VERSION`](Self::VERSION); for bodies that are
+    /// JSON or MessagePack. A codec of your own reads its older versions itself.
+    ///
+    /// ```
+    /// use sagabus_core::{Event, Kind, Message, Result};
+    /// use serde_json::{Value, json};
+    ///
+    /// #[derive(serde::Serialize, serde::Deserialize)]
+    /// struct Paid { cents: i64 }
+    ///
+    /// impl Message for Paid {
+    ///     const TYPE: &'static str = "payments.paid";
+    ///     const ALIASES: &'static [&'static str] = &["shop.paid"];
+    ///     const KIND: Kind = Kind::Event;
+    ///     const VERSION: u32 = 2;
+    ///
+    ///     fn upcast(_from: u32, body: Value) -> Result<Value> {
+    ///         let euros = body["euros"].as_i64().unwrap_or_default();
+    ///         Ok(json!({ "cents": euros * 100 }))
+    ///     }
+    /// }
+    /// impl Event for Paid {}
+    /// ```
+    ///
+    /// # Errors
+    /// When the body is of no known shape: the message becomes a dead letter with the reason
+    /// `undecodable`.
+    fn upcast(from: u32, body: serde_json::Value) -> Result<serde_json::Value, HandlerError> {
+        let _ = from; // Without changes of its own, only fields with defaults were added.
+        Ok(body)
     }
 
     /// Encodes the body. JSON unless overridden together with [`CONTENT_TYPE`](Self::CONTENT_TYPE).
@@ -89,6 +135,17 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     fn decode(body: &[u8]) -> Result<Self, CodecError> {
         codec::decode_json(body)
     }
+}
+
+/// Returns the other names of a message type; more than there may be do not compile.
+pub fn aliases_of<M: Message>() -> &'static [&'static str] {
+    const {
+        assert!(
+            M::ALIASES.len() <= ALIASES_MAX,
+            "a message has at most 8 aliases"
+        );
+    }
+    M::ALIASES
 }
 
 /// A message that asks its one owner to do something. Named in the imperative: `PlaceOrder`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::asking::AnswerSubscriber;
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, taken_by};
 use crate::endpoint::{EndpointName, Order};
 use crate::error::BuildError;
 use crate::gate::Breaker;
@@ -229,7 +229,7 @@ impl EndpointBuilder {
                     });
                 }
             }
-            subscriptions.push(subscriber.subscription());
+            subscriptions.extend(taken_by(&*subscriber));
             dispatch.add(name, subscriber)?;
         }
         Ok(EndpointPlan {
@@ -288,6 +288,7 @@ impl EndpointPlan {
             json!({
                 "type": subscription.message_type,
                 "kind": subscription.kind.as_str(),
+                "aliases": one.aliases(),
                 "version": one.version(),
                 "handler": one.name(),
             })

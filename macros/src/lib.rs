@@ -57,6 +57,10 @@ pub fn derive_command(input: TokenStream) -> TokenStream {
 ///
 /// - `"orders.order-placed"`: the stored name, 1 to 200 visible ASCII characters. Required.
 /// - `version = 2`: the version of the body's shape. Default 1.
+/// - `upcast = function`: brings a body of version `from` to the shape of the version after it:
+///   `fn(from: u32, body: serde_json::Value) -> sagabus::Result<serde_json::Value>`.
+/// - `alias = "shop.order-placed"`: another name that it answers to, one that it had before. May be
+///   given several times.
 /// - `key = order_id`: the field whose text orders and finds the message.
 /// - `correlate(Order = order_id, ..)`: implements `Correlate<Order>`, so that the field's value
 ///   finds the instance of the saga `Order`. The field's type is the saga's key.
@@ -88,7 +92,8 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// A state is stored by its name, which is the variant's in lower case with hyphens
 /// (`AwaitingPayment`: `awaiting-payment`, `HTTPDone`: `http-done`). `#[state("..")]` on a variant
 /// gives another one: 1 to 100 visible ASCII characters. Stored names stay when a variant is
-/// renamed in code only if they are given so.
+/// renamed in code only if they are given so; or the state answers to its former name, too:
+/// `#[state(alias = "on-its-way")]`.
 ///
 /// `#[state(within = Warehouse)]` on a variant makes it a part of another state: what the whole takes,
 /// the part takes, too.
@@ -122,7 +127,7 @@ pub fn derive_state(input: TokenStream) -> TokenStream {
 /// - `key = Uuid`: the type of the business key that finds an instance. Required.
 /// - `state = Stage`: the named states of a machine. Default `()`.
 /// - `version = 2`: the version of the data's shape. Default 1.
-/// - `upcast = function`: brings stored data of an older version to this shape:
+/// - `upcast = function`: brings stored data of version `from` to the shape of the version after it:
 ///   `fn(from: i32, data: serde_json::Value) -> sagabus::Result<serde_json::Value>`.
 /// - `crate = path`: where the facade is. Default `::sagabus`.
 ///

@@ -13,7 +13,8 @@ use syn::{
 use crate::attribute::{self, Key};
 
 const KNOWN: &str = "the name (`\"orders.order-placed\"`), `version = 2`, `key = order_id`, \
-                     `correlate(Order = order_id)` and `crate = path`";
+                     `correlate(Order = order_id)`, `alias = \"former.name\"`, \
+                     `upcast = function` and `crate = path`";
 
 /// The trait that is derived.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,8 @@ struct Settings {
     version: Option<LitInt>,
     key: Option<Member>,
     correlations: Vec<Correlation>,
+    aliases: Vec<LitStr>,
+    upcast: Option<Path>,
     facade: Option<Path>,
 }
 
@@ -51,7 +54,14 @@ pub(crate) fn derive(input: &DeriveInput, derived: Derived) -> Result<TokenStrea
         Error::new(input.ident.span(), fact)
     })?;
     attribute::check_name(name, 200)?;
-
+    if let Some(alias) = settings
+        .aliases
+        .iter()
+        .find(|alias| alias.value() == name.value())
+    {
+        let fact = "an alias is another name than today's; give the one it had before";
+        return Err(Error::new(alias.span(), fact));
+    }
     let ident = &input.ident;
     let root = attribute::root(settings.facade.as_ref());
     let kind = match derived {
@@ -63,6 +73,16 @@ pub(crate) fn derive(input: &DeriveInput, derived: Derived) -> Result<TokenStrea
         .version
         .as_ref()
         .map(|version| quote!(const VERSION: u32 = #version;));
+    let aliases = &settings.aliases;
+    let aliases = (!aliases.is_empty())
+        .then(|| quote!(const ALIASES: &'static [&'static str] = &[#(#aliases),*];));
+    let upcast = settings.upcast.as_ref().map(|upcast| {
+        quote! {
+            fn upcast(from: u32, body: #root::Value) -> #root::Result<#root::Value> {
+                #upcast(from, body)
+            }
+        }
+    });
     let key = settings.key.as_ref().map(|field| key(input, field));
     let key = key.transpose()?;
     let marker = match derived {
@@ -82,7 +102,9 @@ pub(crate) fn derive(input: &DeriveInput, derived: Derived) -> Result<TokenStrea
             const TYPE: &'static str = #name;
             const KIND: #root::Kind = #kind;
             #version
+            #aliases
             #key
+            #upcast
         }
         #marker
         #(#correlations)*
@@ -106,9 +128,24 @@ impl Settings {
             }
             "key" => attribute::keep(&mut self.key, attribute::value(input)?, "`key`", span),
             "crate" => attribute::keep(&mut self.facade, attribute::value(input)?, "`crate`", span),
+            "alias" => self.read_alias(attribute::value(input)?),
+            "upcast" => {
+                attribute::keep(&mut self.upcast, attribute::value(input)?, "`upcast`", span)
+            }
             "correlate" => self.read_correlations(&word, input),
             _ => Err(attribute::unknown(&word, KNOWN)),
         }
+    }
+
+    fn read_alias(&mut self, alias: LitStr) -> Result<()> {
+        attribute::check_name(&alias, 200)?;
+        let text = alias.value();
+        if self.aliases.iter().any(|known| known.value() == text) {
+            let fact = format!("alias `{text}` is given twice");
+            return Err(Error::new(alias.span(), fact));
+        }
+        self.aliases.push(alias);
+        Ok(())
     }
 
     fn read_correlations(&mut self, word: &Ident, input: ParseStream<'_>) -> Result<()> {

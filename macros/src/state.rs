@@ -45,6 +45,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             }
         }
     });
+    let aliases = aliases(&variants, &settings);
     let ident = &input.ident;
     let root = attribute::root(facade.as_ref());
     Ok(quote! {
@@ -58,7 +59,26 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
                 }
             }
 
+            #aliases
             #within
+        }
+    })
+}
+
+/// Writes the method that lists former names, where there are some.
+fn aliases(variants: &[&Ident], settings: &[Settings]) -> Option<TokenStream> {
+    let arms = variants.iter().zip(settings).map(|(variant, one)| {
+        let aliases = &one.aliases;
+        quote!(Self::#variant => &[#(#aliases),*],)
+    });
+    let is_renamed = settings.iter().any(|one| !one.aliases.is_empty());
+    is_renamed.then(|| {
+        quote! {
+            fn aliases(self) -> &'static [&'static str] {
+                match self {
+                    #(#arms)*
+                }
+            }
         }
     })
 }
@@ -90,6 +110,7 @@ fn variants(input: &DeriveInput) -> Result<&Punctuated<Variant, Token![,]>> {
 /// What is said of one variant.
 struct Settings {
     name: LitStr,
+    aliases: Vec<LitStr>,
     within: Option<Ident>,
 }
 
@@ -105,6 +126,9 @@ fn settings(variants: &Punctuated<Variant, Token![,]>) -> Result<Vec<Settings>> 
             let fact = format!("two states are named `{name}`; name one `#[state(\"..\")]`");
             return Err(Error::new(variant.ident.span(), fact));
         }
+        for alias in &one.aliases {
+            attribute::check_name(alias, 100)?;
+        }
         if let Some(outer) = &one.within
             && !variants.iter().any(|other| other.ident == *outer)
         {
@@ -113,11 +137,20 @@ fn settings(variants: &Punctuated<Variant, Token![,]>) -> Result<Vec<Settings>> 
         }
         all.push(one);
     }
+    for alias in all.iter().flat_map(|one| &one.aliases) {
+        if !taken.insert(alias.value()) {
+            let fact = format!(
+                "two states answer to `{}`; give the former name to one",
+                alias.value()
+            );
+            return Err(Error::new(alias.span(), fact));
+        }
+    }
     Ok(all)
 }
 
 fn read(variant: &Variant) -> Result<Settings> {
-    let (mut given, mut within) = (None, None);
+    let (mut given, mut within, mut aliases) = (None, None, Vec::new());
     attribute::read_all(&variant.attrs, "state", |key, input| match key {
         Key::Text(name) => {
             let span = name.span();
@@ -127,14 +160,19 @@ fn read(variant: &Variant) -> Result<Settings> {
             let outer = attribute::value(input)?;
             attribute::keep(&mut within, outer, "`within`", word.span())
         }
+        Key::Word(word) if word == "alias" => {
+            aliases.push(attribute::value(input)?);
+            Ok(())
+        }
         Key::Word(word) => Err(attribute::unknown(
             &word,
-            "the name (`#[state(\"paid\")]`) and `within = Warehouse`",
+            "the name (`#[state(\"paid\")]`), `alias = \"former-name\"` and `within = Warehouse`",
         )),
     })?;
     let derived = || LitStr::new(&kebab_case(&variant.ident), variant.ident.span());
     Ok(Settings {
         name: given.unwrap_or_else(derived),
+        aliases,
         within,
     })
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::CodecError;
 use sagabus_core::handler::{Decoded, subscription_of};
+use sagabus_core::message::aliases_of;
 use sagabus_core::request::Request;
 use sagabus_core::store::Subscription;
 use sagabus_core::{InstanceId, Kind, Label, LabelId, Message, codec, headers};
@@ -20,6 +21,7 @@ pub(crate) type Decode = fn(&Envelope, &str) -> Result<Decoded, CodecError>;
 #[derive(Clone, Debug)]
 pub(crate) struct MessageFacts {
     pub(crate) subscription: Subscription,
+    pub(crate) aliases: &'static [&'static str],
     pub(crate) version: u32,
     pub(crate) decode: Decode,
     pub(crate) finds: Finds,
@@ -39,6 +41,7 @@ impl MessageFacts {
     pub(crate) fn by_key<S: Saga, M: Message + Correlate<S>>() -> Self {
         Self {
             subscription: subscription_of::<M>(),
+            aliases: aliases_of::<M>(),
             version: M::VERSION,
             decode: decode_by_key::<S, M>,
             finds: Finds::ByKey,
@@ -49,6 +52,7 @@ impl MessageFacts {
     pub(crate) fn by_label<S: Saga, M: Message + CorrelateByLabel<S>>() -> Self {
         Self {
             subscription: subscription_of::<M>(),
+            aliases: aliases_of::<M>(),
             version: M::VERSION,
             decode: decode_by_label::<S, M>,
             finds: Finds::ByKey,
@@ -59,6 +63,7 @@ impl MessageFacts {
     pub(crate) fn by_request<M: Message>() -> Self {
         Self {
             subscription: subscription_of::<M>(),
+            aliases: aliases_of::<M>(),
             version: M::VERSION,
             decode: decode_by_request::<M>,
             finds: Finds::ByRequest,

@@ -51,12 +51,12 @@ pub trait Saga: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// The named states of a machine; `()` for a saga without.
     type State: SagaState;
 
-    /// The version of the data's shape. Stored data of a higher version is not touched: its
+    /// The version of the data's shape, which counts up by one. Stored data of a higher version is not touched: its
     /// message waits as a dead letter for the newer release.
     const SCHEMA_VERSION: i32 = 1;
 
-    /// Brings stored data of an older version to the shape of this release: it is called where the
-    /// stored version is lower than [`SCHEMA_VERSION`](Self::SCHEMA_VERSION).
+    /// Brings stored data of version `from` to the shape of the version after it. Called for each
+    /// version from the stored one up to the one before [`SCHEMA_VERSION`](Self::SCHEMA_VERSION).
     ///
     /// # Errors
     /// When the data is of no known shape: the message becomes a dead letter with the reason
@@ -196,9 +196,16 @@ pub trait SagaState: Copy + Debug + Eq + Hash + Send + Sync + 'static {
         None
     }
 
-    /// Finds a state by its stored name.
+    /// Returns other names under which it may be stored: those that it had before it was renamed.
+    fn aliases(self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Finds a state by its stored name, today's or a former one.
     fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|state| state.name() == name)
+        let all = || Self::ALL.iter().copied();
+        let today = all().find(|state| state.name() == name);
+        today.or_else(|| all().find(|state| state.aliases().contains(&name)))
     }
 }
 

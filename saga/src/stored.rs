@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use sagabus_core::codec::step_by_step;
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::HandlerError;
 use sagabus_core::store::Instance;
 use sagabus_core::{Headers, MessageId, Reason};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::saga::Saga;
 
@@ -133,11 +135,22 @@ pub(crate) fn read<S: Saga>(instance: &Instance) -> Result<(S, Book), HandlerErr
         parse::<S>(&instance.data)
     } else {
         let (value, book) =
-            parse::<serde_json::Value>(&instance.data).map_err(|e| unreadable(e.to_string()))?;
-        let value = S::upcast(stored, value).map_err(|error| unreadable(error.chain()))?;
+            parse::<Value>(&instance.data).map_err(|e| unreadable(e.to_string()))?;
+        let value = upcast::<S>(stored, value).map_err(|error| unreadable(error.chain()))?;
         serde_json::from_value(value).map(|data| (data, book))
     };
     parsed.map_err(|error| unreadable(error.to_string()))
+}
+
+/// Calls the upcaster for each version from the stored one to that of today.
+fn upcast<S: Saga>(stored: i32, value: Value) -> Result<Value, HandlerError> {
+    let known = u32::try_from(S::SCHEMA_VERSION).unwrap_or_default();
+    let from = u32::try_from(stored).ok().filter(|from| *from >= 1);
+    let from = from.ok_or_else(|| HandlerError::new(format!("{stored} is no schema version")))?;
+    step_by_step(from, known, value, |from, value| {
+        // Not beyond `known`, which was a number of this type.
+        S::upcast(i32::try_from(from).unwrap_or(S::SCHEMA_VERSION), value)
+    })
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Book), serde_json::Error> {
@@ -239,6 +252,8 @@ mod tests {
             (2, "nonsense", "expected"),
             (2, r#"{"$saga":7,"data":{}}"#, "invalid type"),
             (1, r#"{"cents":7}"#, "no euros"),
+            (0, r#"{"euros":3}"#, "0 is no schema version"),
+            (-7, r#"{"euros":3}"#, "-7 is no schema version"),
             (
                 3,
                 r#"{"cents":7}"#,

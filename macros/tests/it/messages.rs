@@ -1,5 +1,8 @@
-use sagabus::{Command, Correlate, Event, Kind, Message, Saga};
+use sagabus::{
+    Command, Correlate, Envelope, Event, Kind, Message, Saga, SagaState, State, codec, headers,
+};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 #[derive(Saga, Serialize, Deserialize)]
@@ -124,4 +127,43 @@ fn a_derived_message_survives_its_encoding() {
         Outcome::decode(b"\"Shipped\"").unwrap(),
         Outcome::Shipped
     ));
+}
+
+/// The third version of a message that was renamed twice.
+#[derive(Event, Debug, PartialEq, Serialize, Deserialize)]
+#[message("payments.paid", version = 2, upcast = to_cents)]
+#[message(alias = "shop.paid", alias = "paid")]
+struct Paid {
+    cents: i64,
+}
+
+fn to_cents(from: u32, body: Value) -> sagabus::Result<Value> {
+    assert_eq!(from, 1);
+    Ok(json!({ "cents": body["euros"].as_i64().unwrap_or_default() * 100 }))
+}
+
+#[test]
+fn names_and_shapes_of_the_past_are_settings() {
+    assert_eq!(Paid::ALIASES, ["shop.paid", "paid"]);
+    assert_eq!(OrderPlaced::ALIASES, [""; 0]);
+    let mut older = Envelope::new(&Paid { cents: 1 }).unwrap();
+    older.headers.remove(headers::VERSION);
+    older.body = r#"{"euros":3}"#.into();
+    assert_eq!(codec::decode::<Paid>(&older).unwrap(), Paid { cents: 300 });
+}
+
+#[derive(State, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Waiting,
+    #[state("shipping", alias = "on-its-way", alias = "sent")]
+    Shipping,
+}
+
+#[test]
+fn a_state_answers_to_its_former_names() {
+    assert_eq!(Stage::named("sent"), Some(Stage::Shipping));
+    assert_eq!(Stage::named("on-its-way"), Some(Stage::Shipping));
+    assert_eq!(Stage::named("waiting"), Some(Stage::Waiting));
+    assert_eq!(Stage::named("gone"), None);
+    assert_eq!(Stage::Waiting.aliases(), [""; 0]);
 }

@@ -72,4 +72,16 @@ struct KeyOfAnotherType {
     order_id: u64,
 }
 
+#[derive(Event, Serialize, Deserialize)]
+#[message("orders.order-placed", alias = "shop placed")]
+struct AliasOfWrongCharacters;
+
+#[derive(Event, Serialize, Deserialize)]
+#[message("orders.order-placed", alias = "orders.order-placed")]
+struct AliasOfToday;
+
+#[derive(Event, Serialize, Deserialize)]
+#[message("orders.order-placed", alias = "shop.placed", alias = "shop.placed")]
+struct AliasTwice;
+
 fn main() {}

@@ -78,6 +78,10 @@ impl<S: Saga> Subscriber for HandlerSubscriber<S> {
         self.entry().message.subscription.clone()
     }
 
+    fn aliases(&self) -> &'static [&'static str] {
+        self.entry().message.aliases
+    }
+
     fn name(&self) -> &str {
         self.saga.name
     }

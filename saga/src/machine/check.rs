@@ -58,6 +58,18 @@ fn check_states<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>) {
                  `.endless()` where instances live for ever"
             ));
         }
+        for alias in state.aliases() {
+            let other = S::State::ALL.iter().find(|other| {
+                *other != state && (other.name() == *alias || other.aliases().contains(alias))
+            });
+            if let Some(other) = other {
+                let other = other.name();
+                faults.push(format!(
+                    "states `{name}` and `{other}` both answer to `{alias}`; give the former name \
+                     to one of them"
+                ));
+            }
+        }
         if lineage(*state).skip(1).any(|outer| outer == *state) {
             faults.push(format!(
                 "state `{name}` is within itself; `within` may form no circle"

@@ -16,6 +16,7 @@ use crate::effects::Effects;
 use crate::message::{Finds, MessageFacts, RequestTimedOut};
 use crate::saga::{Saga, SagaState};
 use crate::standing::{Lives, Missing};
+use crate::stored::Book;
 
 /// A machine as it is run: which transition answers which message in which state.
 pub(crate) struct Definition<S: Saga> {
@@ -269,6 +270,19 @@ impl<S: Saga> Definition<S> {
         });
         let last = self.composites.len() - 1;
         &mut self.composites[last]
+    }
+
+    /// Brings parts of composites that were seen under a former name of their message to the name of
+    /// today, under which the others are waited for.
+    pub(crate) fn rename_parts(&self, book: &mut Book) {
+        for parts in book.seen.values_mut() {
+            let renamed = std::mem::take(parts).into_iter().map(|part| {
+                let mut entries = self.messages.iter().map(|entry| &entry.message);
+                let entry = entries.find(|message| message.aliases.contains(&part.as_str()));
+                entry.map_or(part, |message| message.message_type().to_string())
+            });
+            *parts = renamed.collect();
+        }
     }
 
     /// Lists every transition with where it starts and on what.

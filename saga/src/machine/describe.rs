@@ -33,11 +33,17 @@ impl<S: Saga> Definition<S> {
             Some((state.name().to_owned(), json!(outer.name())))
         });
         let within: serde_json::Map<_, _> = within.collect();
+        let former = S::State::ALL.iter().flat_map(|state| {
+            let aliases = state.aliases().iter();
+            aliases.map(|alias| ((*alias).to_owned(), json!(state.name())))
+        });
+        let former: serde_json::Map<_, _> = former.collect();
         json!({
             "machine": self.name,
             "schema_version": S::SCHEMA_VERSION,
             "states": S::State::ALL.iter().map(|state| state.name()).collect::<Vec<_>>(),
             "within": within,
+            "former_states": former,
             "transitions": transitions,
             "hooks": hooks.collect::<Vec<_>>(),
             "sends": self.sends(),

@@ -152,6 +152,10 @@ impl<S: Saga> Subscriber for MachineSubscriber<S> {
         self.entry().message.subscription.clone()
     }
 
+    fn aliases(&self) -> &'static [&'static str] {
+        self.entry().message.aliases
+    }
+
     fn name(&self) -> &str {
         &self.definition.name
     }

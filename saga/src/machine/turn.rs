@@ -43,8 +43,9 @@ impl<'a, S: Saga> Turn<'a, S> {
         cx: &'a Ctx,
         from: Option<S::State>,
         data: S,
-        book: Book,
+        mut book: Book,
     ) -> Result<Self> {
+        definition.rename_parts(&mut book);
         let id = cx.instance_id().cloned();
         Ok(Self {
             definition,

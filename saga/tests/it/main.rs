@@ -24,3 +24,4 @@ mod shipping_saga;
 mod tested;
 mod timer_races;
 mod ticket_labels;
+mod versions;

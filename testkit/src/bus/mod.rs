@@ -15,6 +15,7 @@ pub mod pausing;
 pub mod recurring;
 pub mod sending;
 pub mod transports;
+pub mod versions;
 
 pub use scene::{Answered, Do, Done, Log, Scene, quick_retry, run, start, stop};
 pub use suite::{BEHAVIOURS, Behaviour};

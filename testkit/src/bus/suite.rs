@@ -113,6 +113,13 @@ macro_rules! __bus_behaviours {
                 rows_wait_for_a_host_that_has_their_transport,
                 an_endpoint_of_one_place_gets_its_own_rows,
             ]
+            versions: [
+                an_older_message_is_brought_to_the_shape_of_today,
+                an_older_message_that_fits_no_shape_is_a_dead_letter,
+                a_newer_message_waits_for_the_newer_host,
+                a_renamed_message_answers_to_its_former_names,
+                two_releases_share_an_endpoint_while_a_name_changes,
+            ]
         }
     };
 }
