@@ -16,6 +16,7 @@ use crate::error::{BuildError, RunError};
 use crate::handler::{Given, States};
 use crate::health::{EndpointHealth, HostHealth, Watched};
 use crate::lifecycle::Lifecycle;
+use crate::memory::MemoryStore;
 use crate::message::{Event, Kind, Message};
 use crate::plan::{EndpointBuilder, EndpointPlan};
 use crate::recurrence::Recurrence;
@@ -354,13 +355,35 @@ impl HostBuilder {
     /// # Errors
     /// [`BuildError`], which says what to change.
     pub fn build(self) -> Result<Host, BuildError> {
-        let Some(store) = self.store else {
+        let Some(store) = self.store.clone() else {
             return Err(BuildError::NoStore { host: self.name });
         };
+        self.put_together(store, Needs::Checked)
+    }
+
+    /// Describes the host that this would build, as [`Host::describe`] does, for which no database
+    /// is needed.
+    ///
+    /// # Errors
+    /// [`BuildError`], as [`build`](Self::build): but nothing is said of what handlers need of the
+    /// store.
+    pub fn describe(self) -> Result<serde_json::Value, BuildError> {
+        let placeholder = Arc::new(MemoryStore::new());
+        let host = self.put_together(placeholder, Needs::Unchecked)?;
+        Ok(host.describe())
+    }
+
+    /// Says whether it has a database already.
+    pub fn has_store(&self) -> bool {
+        self.store.is_some()
+    }
+
+    fn put_together(self, store: Arc<dyn Store>, needs: Needs) -> Result<Host, BuildError> {
         let given = Given {
             states: &self.states,
             store: &*store,
         };
+        let given = (needs == Needs::Checked).then_some(&given);
         let mut endpoints: Vec<EndpointPlan> = Vec::with_capacity(self.endpoints.len());
         for (name, builder) in self.endpoints {
             if endpoints
@@ -369,7 +392,7 @@ impl HostBuilder {
             {
                 return Err(BuildError::EndpointTwice { name });
             }
-            endpoints.push(builder.build(&name, &given)?);
+            endpoints.push(builder.build(&name, given)?);
         }
         if let Some(error) = self.error {
             return Err(error);
@@ -403,6 +426,13 @@ impl fmt::Debug for HostBuilder {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// Says whether what handlers need of their host is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Checked,
+    Unchecked,
 }
 
 /// Refuses a command that two endpoints of this host take.

@@ -11,7 +11,7 @@ use crate::dispatch::{Dispatch, taken_by};
 use crate::endpoint::{EndpointName, Order};
 use crate::error::BuildError;
 use crate::gate::Breaker;
-use crate::handler::{Given, Handler, HandlerSubscriber, Subscriber};
+use crate::handler::{Given, Handler, HandlerSubscriber, Need, Subscriber};
 use crate::message::Message;
 use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
@@ -201,7 +201,12 @@ impl EndpointBuilder {
         self
     }
 
-    pub(crate) fn build(self, name: &str, given: &Given<'_>) -> Result<EndpointPlan, BuildError> {
+    /// Checks it; what its handlers need only where it is said what is given.
+    pub(crate) fn build(
+        self,
+        name: &str,
+        given: Option<&Given<'_>>,
+    ) -> Result<EndpointPlan, BuildError> {
         let endpoint = EndpointName::new(name)?;
         if let Some(error) = self.error {
             return Err(error);
@@ -219,15 +224,14 @@ impl EndpointBuilder {
         }
         let mut subscriptions = Vec::with_capacity(self.subscribers.len());
         for subscriber in self.subscribers {
-            for need in subscriber.needs() {
-                if !(need.is_met)(given) {
-                    return Err(BuildError::Missing {
-                        endpoint: name.to_owned(),
-                        handler: subscriber.name().to_owned(),
-                        what: need.what,
-                        remedy: need.remedy,
-                    });
-                }
+            let missing = |need: &Need| given.is_some_and(|given| !(need.is_met)(given));
+            if let Some(need) = subscriber.needs().into_iter().find(missing) {
+                return Err(BuildError::Missing {
+                    endpoint: name.to_owned(),
+                    handler: subscriber.name().to_owned(),
+                    what: need.what,
+                    remedy: need.remedy,
+                });
             }
             subscriptions.extend(taken_by(&*subscriber));
             dispatch.add(name, subscriber)?;

@@ -16,6 +16,7 @@ pub mod hosts;
 pub mod machines;
 pub mod schedules;
 pub mod timers;
+pub mod plan;
 pub mod shape;
 
 pub use error::OpsError;

@@ -11,6 +11,7 @@ use super::running::{
     HistoryOf, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory, StoredHost,
     TakenOver,
 };
+use super::shape::{InstanceShape, WaitingShape};
 use super::vitals::Vitals;
 use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
@@ -90,6 +91,15 @@ pub trait StoreAdmin: Send + Sync {
         filter: &'a InstanceFilter,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<InstanceOverview>, StoreError>>;
+
+    /// Sums running instances up by kind, state and schema version, in that order: at most
+    /// [`SHAPES_MAX`](super::SHAPES_MAX) entries. Reads through the instances.
+    fn instance_shapes(&self) -> BoxFuture<'_, Result<Vec<InstanceShape>, StoreError>>;
+
+    /// Sums up what waits at endpoints of this database by endpoint, message type, version and the
+    /// kind of instance whose timer it is, in that order: at most [`SHAPES_MAX`](super::SHAPES_MAX)
+    /// entries. Stubs of dead letters are left out. Reads through the outbox.
+    fn waiting_shapes(&self) -> BoxFuture<'_, Result<Vec<WaitingShape>, StoreError>>;
 
     /// Reads what units did.
     ///

@@ -7,6 +7,7 @@ mod dead_letter;
 mod row;
 mod running;
 mod vitals;
+mod shape;
 mod change;
 
 pub use change::{Action, AuditEntry, Change, TEXT_BYTES_MAX};
@@ -21,4 +22,5 @@ pub use running::{
     HistoryOf, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory, StoredHost,
     TakenOver,
 };
+pub use shape::{InstanceShape, SHAPES_MAX, WaitingShape, version_from_header};
 pub use vitals::{TableVitals, Vitals};

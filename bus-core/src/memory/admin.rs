@@ -8,9 +8,9 @@ use super::database::Database;
 use super::store::{MemoryStore, ready};
 use crate::admin::{
     About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DeadLetterStatus,
-    DestinationOverview, First, HistoryOf, InstanceFilter, InstanceOverview, Page, RowFilter,
-    RowState, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow,
-    TakenOver, Tally, Vitals, cut,
+    DestinationOverview, First, HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, Page,
+    RowFilter, RowState, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost,
+    StoredRow, TakenOver, Tally, Vitals, WaitingShape, cut,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::EndpointId;
@@ -124,6 +124,14 @@ impl StoreAdmin for MemoryStore {
         ready(Ok(self.with(|database, _| {
             database.overviews(filter, Page::oldest(limit).size())
         })))
+    }
+
+    fn instance_shapes(&self) -> BoxFuture<'_, Result<Vec<InstanceShape>, StoreError>> {
+        ready(Ok(self.with(|database, _| database.instance_shapes())))
+    }
+
+    fn waiting_shapes(&self) -> BoxFuture<'_, Result<Vec<WaitingShape>, StoreError>> {
+        ready(Ok(self.with(|database, _| database.waiting_shapes())))
     }
 
     fn history<'a>(

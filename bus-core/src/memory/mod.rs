@@ -7,6 +7,7 @@ mod commit;
 mod labels;
 mod outbox;
 mod admin;
+mod shapes;
 mod change;
 mod transport;
 mod queue;

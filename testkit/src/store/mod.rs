@@ -18,6 +18,7 @@ pub mod dead_letters;
 pub mod held_keys;
 pub mod operators;
 pub mod inspection;
+pub mod shapes;
 pub mod sweeps;
 pub mod hosts;
 pub mod races;

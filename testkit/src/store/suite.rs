@@ -188,6 +188,10 @@ macro_rules! __store_behaviours {
                 a_removed_subscription_gets_no_more_messages,
                 an_endpoint_is_removed_when_nothing_waits_for_it,
             ]
+            shapes: [
+                running_instances_are_summed_up_by_what_reads_them,
+                what_waits_is_summed_up_by_what_handles_it,
+            ]
             sweeps: [
                 sweep_is_bounded_and_says_when_there_is_more,
                 sweep_keeps_what_is_young,
@@ -305,6 +309,7 @@ mod tests {
             ("held_keys", include_str!("held_keys.rs")),
             ("operators", include_str!("operators.rs")),
             ("inspection", include_str!("inspection.rs")),
+            ("shapes", include_str!("shapes.rs")),
             ("sweeps", include_str!("sweeps.rs")),
             ("hosts", include_str!("hosts.rs")),
             ("races", include_str!("races.rs")),

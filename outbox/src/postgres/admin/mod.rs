@@ -5,5 +5,6 @@ mod dead_letters;
 mod outgoing;
 mod running;
 mod vitals;
+mod shapes;
 mod instances;
 mod change;

@@ -4,15 +4,16 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
     About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DestinationOverview,
-    HistoryOf, InstanceFilter, InstanceOverview, Page, RowFilter, StoreAdmin, StoredDeadLetter,
-    StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally, Vitals,
+    HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, Page, RowFilter, StoreAdmin,
+    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
+    Vitals, WaitingShape,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
 use sagabus_core::{InstanceId, MessageId, StoreError};
 
 use super::super::store::SqliteStore;
-use super::{change, dead_letters, instances, outgoing, running, vitals};
+use super::{change, dead_letters, instances, outgoing, running, shapes, vitals};
 
 impl StoreAdmin for SqliteStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -87,6 +88,14 @@ impl StoreAdmin for SqliteStore {
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<InstanceOverview>, StoreError>> {
         instances::instances(self, filter, limit).boxed()
+    }
+
+    fn instance_shapes(&self) -> BoxFuture<'_, Result<Vec<InstanceShape>, StoreError>> {
+        shapes::instances(self).boxed()
+    }
+
+    fn waiting_shapes(&self) -> BoxFuture<'_, Result<Vec<WaitingShape>, StoreError>> {
+        shapes::waiting(self).boxed()
     }
 
     fn history<'a>(
