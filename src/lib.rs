@@ -31,13 +31,14 @@ pub use sagabus_saga::{
     StateMachine, machine, saga,
 };
 // What runs it.
-pub use sagabus_core::{
-    Announcing, Breaker, BuildError, Bus, BusError, DurationExt, EndpointBuilder, EndpointHealth,
-    Fate, Flow, History, Host, HostBuilder, HostHealth, Lifecycle, Verdict, RequestError, Requesting, RunError,
-    RunningHost, announce, asking, bus, counters, faults, host, lifecycle, pipeline, plan,
-};
 #[cfg(feature = "axum")]
 pub use sagabus_core::health_routes;
+pub use sagabus_core::{
+    Announcing, Breaker, BuildError, Bus, BusError, DurationExt, EndpointBuilder, EndpointHealth,
+    Fate, Flow, History, Host, HostBuilder, HostHealth, Lifecycle, RequestError, Requesting,
+    RunError, RunningHost, Verdict, announce, asking, bus, counters, faults, host, lifecycle,
+    pipeline, plan,
+};
 // What recurs.
 pub use sagabus_core::{Missed, Overlap, Recurrence, cron, recurrence, schedule};
 // What a backend implements.
