@@ -12,7 +12,7 @@ use super::columns::encode;
 use super::error::commit_error;
 use super::hold;
 use super::label;
-use super::one::{COMMIT_ONE, One};
+use super::one::One;
 use super::store::PgStore;
 
 /// The arguments but the first are those of `columns.rs`, in its order.
@@ -140,15 +140,17 @@ pub(crate) async fn write(
 
 /// A group in the form in which it is called for.
 enum Call {
-    One(PgArguments),
+    /// Answers one number. With its text.
+    One(&'static str, PgArguments),
     /// With its text.
     Many(&'static str, PgArguments),
 }
 
 impl Call {
     fn of(group: &Group, door: Door) -> Result<Self, StoreError> {
-        if let Some(one) = One::of(group) {
-            return one.encode(group, door).map(Self::One);
+        if let Some(one) = One::of(group, door) {
+            let arguments = one.encode(group, door)?;
+            return Ok(Self::One(one.text(), arguments));
         }
         let mut arguments = encode(group, door)?;
         let is_holding = hold::is_needed(group);
@@ -165,8 +167,8 @@ impl Call {
 
     async fn make(self, connection: &mut PgConnection) -> Result<Written, sqlx::Error> {
         match self {
-            Self::One(arguments) => {
-                let query = sqlx::query_with(COMMIT_ONE, arguments);
+            Self::One(text, arguments) => {
+                let query = sqlx::query_with(text, arguments);
                 let row: PgRow = query.fetch_one(connection).await?;
                 Ok(Written::of_one(row.try_get(0)?))
             }

@@ -59,6 +59,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         18,
         include_str!("../../migrations/postgres/0018_clock_v2.sql"),
     ),
+    (
+        19,
+        include_str!("../../migrations/postgres/0019_send_one_v1.sql"),
+    ),
 ];
 
 /// The tables and functions that this release calls.
@@ -91,6 +95,7 @@ const PARTS: &[&str] = &[
     "outbox",
     "pull_v1",
     "remove_endpoint_v1",
+    "send_one_v1",
     "store",
     "subscription",
     "sweep_history_v1",

@@ -1,8 +1,9 @@
-//! The commit call for the most frequent group of one: a unit that answers one message, moves no
-//! instance and sends at most one message in no line.
+//! The commit calls for the most frequent groups of one: a unit that answers one message, moves no
+//! instance and sends at most one message in no line; and an API's one message.
 
 use sagabus_core::StoreError;
 use sagabus_core::clock::micros;
+use sagabus_core::endpoint::EndpointId;
 use sagabus_core::envelope::{Identity, Outgoing};
 use sagabus_core::store::{Birth, Group, Place, Placement};
 use sagabus_core::unit_of_work::{HistoryEntry, Reason, Source, UnitOfWork};
@@ -12,25 +13,32 @@ use sqlx::{Arguments, Encode, Postgres, Type};
 use super::commit::Door;
 use crate::row;
 
-pub(super) const COMMIT_ONE: &str = "select sagabus.commit_one_v2( \
+const COMMIT_ONE: &str = "select sagabus.commit_one_v2( \
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
     $21, $22, $23)";
 
+const SEND_ONE: &str = "select sagabus.send_one_v1( \
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
 /// The one unit of a group that has no more to it.
 pub(super) struct One<'a> {
-    source: &'a Source,
+    /// `None`: an API sends.
+    source: Option<&'a Source>,
     sent: Option<(&'a Placement, &'a Outgoing)>,
     noted: Option<&'a HistoryEntry>,
 }
 
 impl<'a> One<'a> {
     /// Returns nothing where the call for many is needed.
-    pub(super) fn of(group: &'a Group) -> Option<Self> {
+    pub(super) fn of(group: &'a Group, door: Door) -> Option<Self> {
         let [unit] = group.units.as_slice() else {
             return None;
         };
-        let [source] = unit.sources.as_slice() else {
-            return None;
+        let source = match unit.sources.as_slice() {
+            [source] => Some(source),
+            // The call ends with a transaction, which a stranger's does not.
+            [] if door != Door::Stranger && unit.outgoing.len() == 1 => None,
+            _ => return None,
         };
         let is_plain = group.settles.is_empty() && unit.instance.is_none() && unit.failed.is_none();
         let sent = match (unit.outgoing.as_slice(), group.placements.as_slice()) {
@@ -46,7 +54,7 @@ impl<'a> One<'a> {
         };
         let noted = match unit.history.as_slice() {
             [] => None,
-            [entry] if entry.instance.is_none() => Some(entry),
+            [entry] if entry.instance.is_none() && source.is_some() => Some(entry),
             _ => return None,
         };
         is_plain.then_some(Self {
@@ -56,13 +64,26 @@ impl<'a> One<'a> {
         })
     }
 
+    /// Returns the call's text.
+    pub(super) fn text(&self) -> &'static str {
+        match self.source {
+            Some(_) => COMMIT_ONE,
+            None => SEND_ONE,
+        }
+    }
+
     /// Encodes it in the order of the function's arguments.
     pub(super) fn encode(&self, group: &Group, door: Door) -> Result<PgArguments, StoreError> {
         let mut values = Values::default();
         values.add(self.sent.map(|_| group.routes_version))?;
         values.add(micros(group.lease))?;
         values.add(door.as_number())?;
-        let (accepted, row) = match self.source {
+        let Some(source) = self.source else {
+            values.add_recognised(self.sent)?;
+            values.add_sent(self.sent)?;
+            return Ok(values.0);
+        };
+        let (accepted, row) = match source {
             Source::Broker {
                 endpoint,
                 message_id,
@@ -79,14 +100,21 @@ impl<'a> One<'a> {
     }
 }
 
-/// Says whether a message becomes a row that needs nothing but its own insert.
+/// Says whether a message becomes a row that needs nothing but its own insert. An API's may be
+/// recognised when it is sent again.
 fn is_simple(unit: &UnitOfWork, outgoing: &Outgoing, placement: &Placement) -> bool {
-    let is_given = outgoing.identity == Identity::Given;
-    let is_recognised = is_given && matches!(placement.place, Place::Endpoint(_));
     outgoing.timer.is_none()
         && outgoing.attempts.is_empty()
-        && !is_recognised
+        && (unit.sources.is_empty() || recognised_at(outgoing, placement).is_none())
         && !row::is_in_line(unit, outgoing, &placement.place)
+}
+
+/// Returns where a message is recognised by its identity.
+fn recognised_at(outgoing: &Outgoing, placement: &Placement) -> Option<EndpointId> {
+    match (outgoing.identity, &placement.place) {
+        (Identity::Given, Place::Endpoint(target)) => Some(target.id),
+        _ => None,
+    }
 }
 
 #[derive(Default)]
@@ -98,6 +126,15 @@ impl Values {
         T: Encode<'v, Postgres> + Type<Postgres>,
     {
         self.0.add(value).map_err(StoreError::Refused)
+    }
+
+    fn add_recognised(&mut self, sent: Option<(&Placement, &Outgoing)>) -> Result<(), StoreError> {
+        let sent = sent.and_then(|(placement, outgoing)| {
+            let endpoint = recognised_at(outgoing, placement)?;
+            Some((outgoing.envelope.id.as_uuid(), endpoint.0))
+        });
+        self.add(sent.map(|one| one.0))?;
+        self.add(sent.map(|one| one.1))
     }
 
     fn add_sent(&mut self, sent: Option<(&Placement, &Outgoing)>) -> Result<(), StoreError> {
