@@ -14,33 +14,75 @@ const PART: u64 = 1_000;
 
 /// Accounts that exist, as the machine stores them.
 pub(crate) fn accounts() -> Filling {
+    let filling = so_many_accounts("accounts", ACCOUNTS, 0);
+    let postgres = filling.postgres + bare::postgres::SETUP;
+    Filling {
+        postgres,
+        ..filling
+    }
+}
+
+/// So many accounts, each with `more` bytes of data that nothing compresses.
+pub(crate) fn so_many_accounts(name: &'static str, count: u64, more: u64) -> Filling {
     let data = format!(
-        "'{{\"account\":\"account-' || NUMBER || '\",\"balance\":0,\"changes\":0,\"note\":\"{NOTE}\"}}'"
+        "'{{\"account\":\"account-' || NUMBER || '\",\"balance\":0,\"changes\":0,\"note\":\"{NOTE}' \
+         || MORE || '\"}}'"
     );
     let origin = "'{\"reply_to\":null,\
         \"correlation_id\":\"018bcfe5-6800-7000-8000-000000000000\",\
         \"message_id\":\"018bcfe5-6800-7000-8000-000000000000\"}'";
     let number = "lpad(i::text, 9, '0')";
+    let hashes = more / 32;
+    let random = format!(
+        "coalesce((select string_agg(md5(i::text || '-' || j::text), '') \
+         from generate_series(1, {hashes}) j), '')"
+    );
     let postgres = format!(
         "insert into sagabus.instance (kind, key, version, completed, state, schema_version, data, \
          timers, origin, created_at, updated_at) \
          select 'account', 'account-' || {number}, 1, false, 'open', 1, \
          convert_to({}, 'UTF8'), '{{}}', convert_to({origin}, 'UTF8'), 1, 1 \
-         from generate_series(0, {ACCOUNTS} - 1) i; {}",
-        data.replace("NUMBER", number),
-        bare::postgres::SETUP
+         from generate_series(0, {count} - 1) i; ",
+        data.replace("NUMBER", number).replace("MORE", &random),
     );
     let number = "printf('%09d', i)";
+    let random = format!("hex(randomblob({}))", more / 2);
+    let random = if more == 0 { "''" } else { &random };
     let sqlite = format!(
-        "with recursive n(i) as (select 0 union all select i + 1 from n where i + 1 < {ACCOUNTS}) \
+        "with recursive n(i) as (select 0 union all select i + 1 from n where i + 1 < {count}) \
          insert into sagabus_instance (kind, key, version, completed, state, schema_version, data, \
          timers, origin, created_at, updated_at) \
          select 'account', 'account-' || {number}, 1, 0, 'open', 1, cast({} as blob), x'7b7d', \
          cast({origin} as blob), 1, 1 from n",
-        data.replace("NUMBER", number)
+        data.replace("NUMBER", number).replace("MORE", random)
     );
     Filling {
-        name: "accounts",
+        name,
+        postgres,
+        sqlite,
+    }
+}
+
+/// Messages for an endpoint that are due in an hour or later.
+pub(crate) fn for_later(count: u64) -> Filling {
+    let columns = "message_id, message_type, destination, headers, body, available_at, due_at, \
+        created_at";
+    let due = "3600000000 + i * 1000";
+    let postgres = format!(
+        "insert into sagabus.outbox ({columns}) \
+         select gen_random_uuid(), 'bench.ping', '@accounts', '{{}}', '{{}}', n.now + {due}, \
+         n.now + {due}, 1 from generate_series(1, {count}) i, \
+         (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as now) n"
+    );
+    let now = "unixepoch() * 1000000";
+    let sqlite = format!(
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < {count}) \
+         insert into sagabus_outbox ({columns}) \
+         select randomblob(16), 'bench.ping', '@accounts', x'7b7d', x'7b7d', {now} + {due}, \
+         {now} + {due}, 1 from n"
+    );
+    Filling {
+        name: "for_later",
         postgres,
         sqlite,
     }

@@ -88,6 +88,9 @@ struct Options {
     /// About how long one subject runs in one repetition.
     #[arg(long)]
     seconds: Option<f64>,
+    /// Rows that growth rows grow to.
+    #[arg(long)]
+    grown: Option<u64>,
     /// Run one subject of each comparison, without ratios, to look into it with other tools.
     #[arg(long)]
     alone: Option<Alone>,
@@ -196,6 +199,7 @@ fn is_named(row: &Row, name: &str) -> bool {
 async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Result<ExitCode> {
     profile.reps = options.reps.unwrap_or(profile.reps).max(1);
     profile.seconds = options.seconds.unwrap_or(profile.seconds);
+    profile.grown = options.grown.unwrap_or(profile.grown);
     profile.alone = options.alone;
     let results = Path::new(RESULTS);
     let bench = Bench {

@@ -28,7 +28,7 @@ pub(crate) struct Raw {
 }
 
 /// Makes the n-th message.
-pub(crate) type Make = Box<dyn Fn(u64) -> Raw + Send + Sync>;
+pub(crate) type Make = Arc<dyn Fn(u64) -> Raw + Send + Sync>;
 
 /// Delivers numbered messages, at most so many at once, and counts what becomes of them.
 pub(crate) struct Source {
@@ -65,7 +65,7 @@ impl Source {
         make: impl Fn(u64) -> Raw + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self {
-            make: Box::new(make),
+            make: Arc::new(make),
             window: Arc::new(Semaphore::new(window)),
             fed: Mutex::default(),
             has_more: Notify::new(),

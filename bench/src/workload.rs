@@ -181,6 +181,18 @@ pub(crate) fn nth_message(n: u64) -> Raw {
     raw(message_type, body)
 }
 
+/// Makes the n-th message of a run, for this account; half are credits.
+pub(crate) fn message_for(n: u64, account: u64) -> Raw {
+    let cents = i64::try_from(n % 1000).unwrap_or_default();
+    let body = encode(&account_name(account), cents);
+    let message_type = if n % 2 == 1 {
+        Credit::TYPE
+    } else {
+        Charge::TYPE
+    };
+    raw(message_type, body)
+}
+
 /// Names the account of the n-th message.
 pub(crate) fn account_of(n: u64) -> String {
     account_name(if n % 10 == 9 {

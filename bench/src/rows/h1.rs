@@ -140,7 +140,7 @@ where
             Work::UserSql => PREFETCHED,
             Work::NoSql => in_hand,
         },
-        make: nth_charge,
+        make: Arc::new(nth_charge),
         warm_up: WARM_UP,
         messages,
         left_per_message: 1.0,

@@ -1,6 +1,7 @@
 //! H2: the whole work of a state machine, in groups. Inbox, instance, history and one and a half
 //! messages out per message in, against a program that groups by hand.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -21,7 +22,7 @@ use crate::workload::{
 /// Messages on the way: the engine's own default for an endpoint, two and a half groups.
 const WINDOW: usize = 256;
 /// Connections of the program that groups by hand, where that made it faster.
-const LANES: usize = 2;
+pub(super) const LANES: usize = 2;
 /// The least part of the hand-written program's speed.
 const MUST: f64 = 0.50;
 /// Messages of a pilot run: a few groups.
@@ -78,7 +79,7 @@ async fn broker_run(
         backend,
         filling,
         window: WINDOW,
-        make: nth_message,
+        make: Arc::new(nth_message),
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,

@@ -1,6 +1,8 @@
 //! H4: what a large inbox costs. The rate of a handler that does nothing, over an inbox that is
 //! empty and one that knows a million messages.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use futures_util::future::{BoxFuture, FutureExt};
 use sagabus_core::{EndpointBuilder, History};
@@ -54,7 +56,7 @@ async fn run(
         backend,
         filling,
         window: WINDOW,
-        make: nth_charge,
+        make: Arc::new(nth_charge),
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,

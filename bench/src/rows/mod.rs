@@ -1,9 +1,12 @@
 //! The rows of the table, and what several of them use.
 
+pub(crate) mod due;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h2_broker;
+pub(crate) mod h3;
 pub(crate) mod h4;
+pub(crate) mod h5;
 pub(crate) mod l1;
 pub(crate) mod l1_broker;
 pub(crate) mod latency;
@@ -11,6 +14,8 @@ pub(crate) mod m1;
 pub(crate) mod outage;
 pub(crate) mod relay;
 pub(crate) mod run;
+pub(crate) mod s1;
+pub(crate) mod share;
 pub(crate) mod sleeper;
 
 use anyhow::Result;
@@ -49,6 +54,38 @@ const ROWS: &[(&str, &str, Measure)] = &[
         "H2-own",
         "a state machine in groups, over rows of this database",
         h2::over_own_rows,
+    ),
+    (
+        "S1",
+        "one transition of a machine, from stored data to stored data",
+        s1::transition,
+    ),
+    (
+        "S1-H2",
+        "the part of H2's processor time that is spent in the machine",
+        share::of_h2,
+    ),
+    ("H3-1", "H2 on one instance", h3::one),
+    ("H3-10", "H2 on ten instances", h3::ten),
+    (
+        "H3-zipf",
+        "H2 on instances of which the first get most",
+        h3::zipf,
+    ),
+    (
+        "H5-256",
+        "H2 on a million instances of 256 bytes, beside a thousand",
+        h5::small,
+    ),
+    (
+        "H5-4k",
+        "H2 on a million instances of 4 KiB, beside a thousand",
+        h5::large,
+    ),
+    (
+        "D1",
+        "how late 1,000 messages/s are that fall due, beside a million for later",
+        due::beside_many,
     ),
     (
         "H4",

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use crate::measure::{PATIENCE, Window};
 use crate::row::{Bench, Run};
 use crate::services::{Backend, Filling, Place};
-use crate::source::{Raw, Source, Synthetic};
+use crate::source::{Make, Source, Synthetic};
 use crate::workload::ENDPOINT;
 
 /// Messages before the measured ones: connections open, statements are prepared.
@@ -25,7 +25,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) filling: &'a Filling,
     /// Messages on the way at most.
     pub(crate) window: usize,
-    pub(crate) make: fn(u64) -> Raw,
+    pub(crate) make: Make,
     pub(crate) warm_up: u64,
     pub(crate) messages: u64,
     /// Rows in the outbox when all is done, per message.
@@ -78,7 +78,9 @@ where
 {
     let services = &setup.bench.services;
     let place = services.place(setup.backend, setup.filling).await?;
-    let source = Source::new(setup.window, setup.make);
+    let Setup { make, window, .. } = &setup;
+    let (make, window) = (Arc::clone(make), *window);
+    let source = Source::new(window, move |n| make(n));
     let program = start(place.clone(), Arc::clone(&source)).await?;
     let fed = feed(&setup, &place, &source, &program).await;
     let total = setup.warm_up + setup.messages;

@@ -1,0 +1,110 @@
+//! H5: what many instances cost. The work of H2 on accounts drawn evenly, of which there are a
+//! million or a thousand, with data of 256 bytes or 4 KiB.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures_util::future::{BoxFuture, FutureExt};
+use sagabus_core::History;
+use sagabus_saga::MachineEndpoint;
+
+use super::h3::versions;
+use super::run::{Program, Setup, WARM_UP, over_source};
+use crate::filling;
+use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
+use crate::row::{Bench, Found, Must, Run};
+use crate::services::{Backend, Filling, Place};
+use crate::workload::{accounts, message_for, scatter};
+
+/// The engine's own default for an endpoint.
+const WINDOW: usize = 256;
+/// Few instances.
+const FEW: u64 = 1_000;
+/// The least part of the speed that few instances have.
+const MUST: f64 = 0.80;
+/// A tenth of them where time is short: a database with 4 KiB for each of a million is copied for
+/// minutes.
+const SHORT: u64 = 10;
+
+/// Data of about 256 bytes.
+pub(crate) fn small(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    row(bench, backend, bench.profile.grown, "accounts_256", 0).boxed()
+}
+
+/// Data of about 4 KiB.
+pub(crate) fn large(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    let many = match bench.profile.is_short {
+        true => bench.profile.grown / SHORT,
+        false => bench.profile.grown,
+    };
+    row(bench, backend, many, "accounts_4k", 3_840).boxed()
+}
+
+async fn row(
+    bench: &Bench,
+    backend: Backend,
+    many: u64,
+    name: &'static str,
+    more: u64,
+) -> Result<Found> {
+    let grown = filling::so_many_accounts(name, many, more);
+    let few = filling::so_many_accounts(few_of(name), FEW, more);
+    let (grown, few) = (&grown, &few);
+    compare(Plan {
+        profile: bench.profile,
+        subjects: [
+            Subject::new("many", move |n| run(bench, backend, grown, many, n).boxed()),
+            Subject::new("1k", move |n| run(bench, backend, few, FEW, n).boxed()),
+        ],
+        count: Count::Pilot {
+            pilot: 2_000,
+            multiple: 2,
+        },
+        figures: RATE,
+        must: Some(Must::AtLeast(MUST)),
+        sameness: Sameness::None,
+    })
+    .await
+}
+
+fn few_of(name: &str) -> &'static str {
+    match name {
+        "accounts_4k" => "few_4k",
+        _ => "few_256",
+    }
+}
+
+async fn run(
+    bench: &Bench,
+    backend: Backend,
+    filling: &Filling,
+    existing: u64,
+    messages: u64,
+) -> Result<Run> {
+    let setup = Setup {
+        bench,
+        backend,
+        filling,
+        window: WINDOW,
+        make: Arc::new(move |n| message_for(n, scatter(n) % existing)),
+        warm_up: WARM_UP,
+        messages,
+        left_per_message: 0.0,
+        known: 0,
+        history: History::Kept,
+    };
+    let start = |place: Place, source| async move {
+        Program::ours(&place, &source, |e| e.machine(accounts())).await
+    };
+    let (place, source, mut run) = over_source(setup, start).await?;
+    let total = i64::try_from(WARM_UP + messages)?;
+    let existed = i64::try_from(existing)?;
+    let moves = place.number(versions(&place)).await? - existed;
+    run.expect("moves of accounts", moves, total);
+    run.expect("accounts", run.rows["running"], existed);
+    let published = i64::try_from(source.published())?;
+    run.expect("published messages", published, total * 3 / 2);
+    run.notes.insert("instances", existing as f64);
+    bench.services.remove(place).await?;
+    Ok(run)
+}
