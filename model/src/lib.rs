@@ -14,6 +14,7 @@ mod publishing;
 mod order;
 mod timers;
 mod retention;
+mod firing;
 // What the program runs.
 mod suite;
 

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 use crate::check::{self, Caught, Design, Holds};
+use crate::firing::Firing;
 use crate::order::Ordered;
 use crate::publishing::Publishing;
 use crate::retention::Retention;
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Suite> {
         suite::<Ordered>(),
         suite::<Timers>(),
         suite::<Retention>(),
+        suite::<Firing>(),
     ]
 }
 
