@@ -86,19 +86,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     for share in shares {
         subscribe(&parts, share).await?;
     }
-    let holding = Holding {
-        store: Arc::clone(&parts.shared.store),
-        gates: watched
-            .iter()
-            .map(|one| (one.endpoint.clone(), Arc::clone(&one.gate)))
-            .collect(),
-        lifecycle: lifecycle.clone(),
-    };
-    if !holding.gates.is_empty() {
-        // Before anything is received, so that a start does not break a pause.
-        holding.look().await?;
-        lifecycle.spawn(holding.run());
-    }
+    start_holding(&parts, &watched).await?;
     for (endpoint, intake, works) in receivers {
         let running = receiver::run(Arc::new(endpoint), intake, works);
         lifecycle.spawn(running);
@@ -122,10 +110,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         },
         overload,
     });
-    if !scheduler.plans.is_empty() {
-        scheduler.declare().await?;
-        lifecycle.spawn(scheduler.run());
-    }
+    start_recurring(scheduler, lifecycle).await?;
     let counters = Arc::clone(&parts.shared.counters);
     let health = HostHealth {
         watched: watched.clone(),
@@ -143,6 +128,32 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         watched,
         health,
     })
+}
+
+/// Looks which endpoints are paused, before anything is received: a start breaks no pause.
+async fn start_holding(parts: &Parts, watched: &[Watched]) -> Result<(), RunError> {
+    let lifecycle = &parts.shared.lifecycle;
+    let gates = watched.iter();
+    let gates = gates.map(|one| (one.endpoint.clone(), Arc::clone(&one.gate)));
+    let holding = Holding {
+        store: Arc::clone(&parts.shared.store),
+        gates: gates.collect(),
+        lifecycle: lifecycle.clone(),
+    };
+    if !holding.gates.is_empty() {
+        holding.look().await?;
+        lifecycle.spawn(holding.run());
+    }
+    Ok(())
+}
+
+/// Declares what recurs, and fires it from then on.
+async fn start_recurring(scheduler: Scheduler, lifecycle: &Lifecycle) -> Result<(), RunError> {
+    if !scheduler.plans.is_empty() {
+        scheduler.declare().await?;
+        lifecycle.spawn(scheduler.run());
+    }
+    Ok(())
 }
 
 /// Says in the log what runs: everything as it was resolved. Definitions hold no address, so no

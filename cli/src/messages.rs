@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::arguments::MessagesVerb;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::text::indented;
 
 /// How much of a body people are shown; `--json` has it all.
 const BODY_CHARS_MAX: usize = 4_000;
@@ -127,8 +128,9 @@ pub(crate) fn body(body: &Bytes, body_bytes: u64, out: &Output) -> Result<(), Fa
             "(body of {body_bytes} bytes that are no text; see --json)"
         ));
     };
+    let is_nested = |json: &Value| json.is_object() || json.is_array();
     let text = match serde_json::from_str::<Value>(text) {
-        Ok(json) if json.is_object() || json.is_array() => format!("{json:#}"),
+        Ok(json) if is_nested(&json) => indented(text),
         _ => text.to_owned(),
     };
     let cut = text.char_indices().nth(BODY_CHARS_MAX);

@@ -58,6 +58,53 @@ pub(crate) fn cut(text: &str, chars_max: usize) -> String {
     }
 }
 
+/// Writes JSON over several lines, every name and number as it came: reading and writing it anew
+/// would round large numbers and change the order of names.
+pub(crate) fn indented(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_text, mut is_escaped) = (0_usize, false, false);
+    let new_line = |text: &mut String, depth: usize| {
+        text.push('\n');
+        text.push_str(&"  ".repeat(depth));
+    };
+    let mut left = json.chars().peekable();
+    while let Some(c) = left.next() {
+        if in_text {
+            text.push(c);
+            (in_text, is_escaped) = (c != '"' || is_escaped, c == '\\' && !is_escaped);
+            continue;
+        }
+        match c {
+            _ if c.is_ascii_whitespace() => {}
+            '{' | '[' => {
+                text.push(c);
+                while left.next_if(char::is_ascii_whitespace).is_some() {}
+                if let Some(end) = left.next_if(|next| matches!(next, '}' | ']')) {
+                    text.push(end);
+                    continue;
+                }
+                depth += 1;
+                new_line(&mut text, depth);
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                new_line(&mut text, depth);
+                text.push(c);
+            }
+            ',' => {
+                text.push(c);
+                new_line(&mut text, depth);
+            }
+            ':' => text.push_str(": "),
+            _ => {
+                in_text = c == '"';
+                text.push(c);
+            }
+        }
+    }
+    text
+}
+
 /// Says how long ago something was. Clocks differ: what lies ahead was now.
 pub(crate) fn ago(now: Timestamp, at: Timestamp) -> String {
     let seconds = now.as_micros().saturating_sub(at.as_micros()).max(0) / 1_000_000;
@@ -94,6 +141,26 @@ mod tests {
         assert_eq!(cut("grüße", 5), "grüße");
         assert_eq!(cut("grüße", 4), "grü…");
         assert_eq!(cut("", 4), "");
+    }
+
+    #[test]
+    fn json_is_indented_and_nothing_else() {
+        let json =
+            r#"{"z":123456789012345678901234567890,"a":[1.10,{}, [ ],"x\\\",{:"],"b":{"c":null}}"#;
+        let wanted = r#"{
+  "z": 123456789012345678901234567890,
+  "a": [
+    1.10,
+    {},
+    [],
+    "x\\\",{:"
+  ],
+  "b": {
+    "c": null
+  }
+}"#;
+        assert_eq!(indented(json), wanted);
+        assert_eq!(indented(wanted), wanted);
     }
 
     #[test]

@@ -17,5 +17,6 @@ mod changing;
 mod bad_input;
 mod help;
 mod machines;
+mod mistakes;
 mod sagas;
 mod postgres;
