@@ -267,18 +267,35 @@ impl Scheduler {
         let questions: Vec<_> = self.plans.iter().map(question).collect();
         let answers = self.store.load(&questions).await?;
         let mut pause = POLL;
+        let mut failed = None;
         for (plan, answer) in self.plans.iter().zip(answers) {
-            let Some(instance) = answer.instance else {
-                continue; // An operator removed it; the next start declares it anew.
-            };
-            let known = read(plan.declared.name(), &instance)?;
-            // Another release of this host declared it otherwise, later than this one did.
-            if known.schedule.declared != plan.declared_by(&self.host) {
-                continue;
+            match self.attend(plan, answer.instance).await {
+                Ok(left) => pause = pause.min(left),
+                // One that cannot be read or written holds up no other.
+                Err(error) => failed = failed.or(Some(error)),
             }
-            pause = pause.min(self.take_turn(plan, known).await?);
         }
-        Ok(pause)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(pause),
+        }
+    }
+
+    /// Looks after one schedule, and says how long it will not be due.
+    async fn attend(
+        &self,
+        plan: &RecurringPlan,
+        instance: Option<Instance>,
+    ) -> Result<Duration, StoreError> {
+        let Some(instance) = instance else {
+            return Ok(POLL); // An operator removed it; the next start declares it anew.
+        };
+        let known = read(plan.declared.name(), &instance)?;
+        // Another release of this host declared it otherwise, later than this one did.
+        if known.schedule.declared != plan.declared_by(&self.host) {
+            return Ok(POLL);
+        }
+        self.take_turn(plan, known).await
     }
 
     /// Fires one schedule where it is due, and says how long it will not be.

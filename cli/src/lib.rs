@@ -71,7 +71,7 @@ async fn watch(arguments: Arguments) -> Result<(), Failure> {
         }
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
-            stop = tokio::signal::ctrl_c() => return Ok(stop?),
+            stop = tokio::signal::ctrl_c() => return stop.map_err(Failure::from),
         }
     }
 }
@@ -86,7 +86,10 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
         return explain::run(code.as_deref(), &out);
     }
     match &arguments.noun {
-        Noun::Completions { shell } => return Ok(help::complete(*shell)),
+        Noun::Completions { shell } => {
+            help::complete(*shell);
+            return Ok(());
+        }
         Noun::Man { folder } => return help::write_pages(folder),
         _ => {}
     }

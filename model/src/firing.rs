@@ -128,7 +128,7 @@ impl Design for Firing {
 
 impl Turn {
     /// `Schedule::decide`: which times are fired, and how the row stands then; `None`: nothing.
-    fn decide(&self) -> Option<(std::ops::RangeInclusive<u8>, bool, Row)> {
+    fn decide(&self) -> Option<(std::ops::Range<u8>, bool, Row)> {
         let Row {
             version,
             mark,
@@ -136,10 +136,10 @@ impl Turn {
         } = self.read;
         let (fires, asked, next) = match mark {
             Mark::Paused => return None,
-            Mark::Resumed => (1..=0, false, self.clock + 1),
-            Mark::Asked => (1..=0, true, next),
+            Mark::Resumed => (0..0, false, self.clock + 1),
+            Mark::Asked => (0..0, true, next),
             Mark::Waiting if next > self.clock => return None,
-            Mark::Waiting => (next..=self.clock, false, self.clock + 1),
+            Mark::Waiting => (next..self.clock + 1, false, self.clock + 1),
         };
         let mark = Mark::Waiting;
         let version = version + 1;

@@ -20,10 +20,13 @@ pub struct Skew {
     pub known: Vec<(String, Option<u64>)>,
 }
 
+/// What one host knows: message types with their highest versions.
+type Known<'h> = BTreeMap<&'h str, u64>;
+
 /// Compares what live hosts said of the endpoints that they share.
 pub fn skews(hosts: &[StoredHost], now: Timestamp) -> Vec<Skew> {
     // Endpoint, then message type, then host.
-    let mut endpoints: BTreeMap<&str, Vec<(String, BTreeMap<&str, u64>)>> = BTreeMap::new();
+    let mut endpoints: BTreeMap<&str, Vec<(String, Known<'_>)>> = BTreeMap::new();
     for host in hosts.iter().filter(|host| is_alive(host, now)) {
         let all = host.definitions["endpoints"].as_array();
         for endpoint in all.into_iter().flatten() {

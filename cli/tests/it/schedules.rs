@@ -106,3 +106,41 @@ async fn what_is_declared_no_more_is_said_and_can_be_removed() {
     assert_eq!(gone.code, 3, "{gone:?}");
     assert!(host.stop(Duration::from_secs(10)).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_cannot_be_read_holds_up_no_other() {
+    let (scene, store) = Scene::new().await;
+    let yearly = || cron("0 6 1 1 *");
+    let builder = Host::builder("reports").store(store.clone());
+    let builder = builder.recurring("broken", yearly(), |_| Ship { order: 1 });
+    let host = started(builder.recurring("sound", yearly(), |_| Ship { order: 2 })).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(scene.file());
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    let spoil = "update sagabus_instance set data = x'00ff' where key = 'broken'";
+    sqlx::query(spoil).execute(&mut connection).await.unwrap();
+    let listed = scene.run(&["schedules", "list"]);
+    assert!(listed.out.contains("cannot be read"), "{}", listed.out);
+    let shown = scene.run(&["schedules", "show", "broken"]);
+    assert!(
+        shown.out.contains("a newer release wrote it"),
+        "{}",
+        shown.out
+    );
+    let fired = scene.run(&["schedules", "fire", "sound", "--yes"]);
+    assert_eq!(fired.code, 0, "{fired:?}");
+    sagabus_testkit::wait::eventually("a firing", || async {
+        (scene.json(&["schedules", "show", "sound"])["fired"] == 1).then_some(())
+    })
+    .await;
+    assert!(host.stop(Duration::from_secs(10)).await);
+    // A start says what to do, instead of beginning anew.
+    let broken = reports(store.clone()).recurring("broken", yearly(), |_| Ship { order: 1 });
+    let refused = broken.build().unwrap().start().await;
+    let refused = sagabus_core::error::chain(&refused.unwrap_err());
+    assert!(
+        refused.contains("`sagabus schedules remove broken`"),
+        "{refused}"
+    );
+    let removed = scene.run(&["schedules", "remove", "broken", "--yes"]);
+    assert_eq!(removed.code, 1, "its host is heard of still: {removed:?}");
+}
