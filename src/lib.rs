@@ -54,6 +54,9 @@ pub use sagabus_outbox::{BusExt, BusTransaction, CtxExt, Engine, Outbox, Tx, Use
 pub use sagabus_outbox::{PgConfig, PgStore, Postgres};
 #[cfg(feature = "sqlite")]
 pub use sagabus_outbox::{Sqlite, SqliteConfig, SqliteStore};
+// The command line.
+#[cfg(feature = "cli")]
+pub use sagabus_cli as cli;
 // Brokers.
 #[cfg(feature = "kafka")]
 pub use sagabus_kafka as kafka;

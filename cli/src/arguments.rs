@@ -19,7 +19,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "sagabus", version, after_help = AFTER_HELP, max_term_width = 100,
     disable_help_subcommand = true)]
-pub(crate) struct Arguments {
+pub(crate) struct Arguments<N: Subcommand> {
     /// The database: a SQLite file, or postgres://user:password@host/database.
     #[arg(
         long,
@@ -39,7 +39,25 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) operator: OperatorArguments,
     #[command(subcommand)]
-    pub(crate) noun: Noun,
+    pub(crate) noun: N,
+}
+
+/// What a service's own program says of itself.
+pub(crate) const OWN_ABOUT: &str = "Runs this service, and looks into its database";
+
+/// What a service's own program is asked.
+#[derive(Debug, Subcommand)]
+pub(crate) enum OwnNoun {
+    /// Run the service until Ctrl-C or SIGTERM.
+    Run,
+    /// Compare this release with what a database holds, before it is rolled out.
+    Plan {
+        /// The database; that of `--store` where it is left out.
+        #[arg(long, value_name = "URL")]
+        against: Option<String>,
+    },
+    #[command(flatten)]
+    Noun(Box<Noun>),
 }
 
 /// Who changes something, and whether that is certain.

@@ -3,8 +3,8 @@
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use sagabus_core::StoreError;
-use sagabus_core::error::{chain, codes};
+use sagabus_core::error::{BoxError, chain, codes};
+use sagabus_core::{BuildError, RunError, StoreError};
 use sagabus_ops::OpsError;
 
 use crate::text::safe;
@@ -24,6 +24,15 @@ pub(crate) enum Failure {
     /// Not all is well.
     #[error("{0} findings; each says what to do")]
     Findings(usize),
+    /// The service's own code gave no host.
+    #[error("the host cannot be put together")]
+    Host(#[source] BoxError),
+    /// The service's host is put together wrongly.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The service did not start.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// What operators do was not done.
     #[error(transparent)]
     Ops(#[from] OpsError),
@@ -48,7 +57,8 @@ impl Failure {
             Self::Findings(_) => 6,
             Self::Ops(OpsError::NotFound(_)) => 3,
             Self::Ops(OpsError::Store(StoreError::Setup(_) | StoreError::Unavailable(_))) => 4,
-            Self::Ops(_) | Self::Output(_) => 1,
+            Self::Run(RunError::Store(StoreError::Setup(_) | StoreError::Unavailable(_))) => 4,
+            Self::Ops(_) | Self::Output(_) | Self::Host(_) | Self::Build(_) | Self::Run(_) => 1,
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Noun};
 use crate::failure::Failure;
 
 /// An example for each command that says none itself.
@@ -72,7 +72,7 @@ const EXAMPLES: &[(&str, &str)] = &[
 
 /// Returns the command as clap knows it, with an example for each verb.
 pub(crate) fn command() -> Command {
-    with_examples(Arguments::command(), "")
+    with_examples(Arguments::<Noun>::command(), "")
 }
 
 fn with_examples(command: Command, path: &str) -> Command {

@@ -89,18 +89,18 @@ pub(crate) async fn describe(
         })
         .into());
     }
-    let document =
-        || json!({ "hosts": found.iter().map(|one| &one.definitions).collect::<Vec<_>>() });
-    if out.json(document)? {
+    let said: Vec<_> = found.iter().map(|one| &one.definitions).collect();
+    show(&said, out)
+}
+
+/// Shows what hosts say of themselves.
+pub(crate) fn show(hosts: &[&Value], out: &Output) -> Result<(), Failure> {
+    if out.json(|| json!({ "hosts": hosts }))? {
         return Ok(());
     }
-    for host in &found {
-        out.line(&format!("host {}", host.name))?;
-        for endpoint in host.definitions["endpoints"]
-            .as_array()
-            .into_iter()
-            .flatten()
-        {
+    for host in hosts {
+        out.line(&format!("host {}", host["host"].as_str().unwrap_or("")))?;
+        for endpoint in host["endpoints"].as_array().into_iter().flatten() {
             describe_endpoint(endpoint, out)?;
         }
     }

@@ -1,4 +1,7 @@
 //! The command line of sagabus: one file per noun, each a thin skin on `sagabus-ops`.
+//!
+//! [`main`] gives it to a service's own program; [`operator`] is the program `sagabus`, which knows
+//! no user code.
 
 // What is asked.
 mod arguments;
@@ -25,93 +28,10 @@ mod migrate;
 mod explain;
 mod help;
 mod audit;
+mod operator;
+// What a service's own program can beside it.
+mod plan;
+mod own;
 
-use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
-use std::time::Duration;
-
-use arguments::{Arguments, Noun};
-use clap::FromArgMatches;
-use failure::Failure;
-use output::Output;
-use place::Place;
-
-/// Reads the arguments of this process, does what they say and returns the exit code.
-pub fn main() -> ExitCode {
-    let matches = help::command().get_matches();
-    let arguments = Arguments::from_arg_matches(&matches);
-    let arguments = arguments.unwrap_or_else(|error| error.exit());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = match runtime {
-        Ok(runtime) => runtime,
-        Err(error) => return Failure::from(error).report(),
-    };
-    match runtime.block_on(watch(arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
-}
-
-/// Runs once, or again and again.
-async fn watch(arguments: Arguments) -> Result<(), Failure> {
-    let Some(seconds) = arguments.watch else {
-        return run(&arguments).await;
-    };
-    loop {
-        if std::io::stdout().is_terminal() {
-            // Clears the screen and goes to its first line.
-            write!(std::io::stdout(), "\u{1b}[2J\u{1b}[H")?;
-        }
-        match run(&arguments).await {
-            // What was found is what is watched for.
-            Ok(()) | Err(Failure::Findings(_)) => {}
-            Err(failure) => return Err(failure),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
-            stop = tokio::signal::ctrl_c() => return stop.map_err(Failure::from),
-        }
-    }
-}
-
-async fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let out = Output::new(arguments.json);
-    let operator = &arguments.operator;
-    if let Noun::Migrate(what) = &arguments.noun {
-        return migrate::run(arguments.store.as_deref(), what, &out).await;
-    }
-    if let Noun::Explain { code } = &arguments.noun {
-        return explain::run(code.as_deref(), &out);
-    }
-    match &arguments.noun {
-        Noun::Completions { shell } => {
-            help::complete(*shell);
-            return Ok(());
-        }
-        Noun::Man { folder } => return help::write_pages(folder),
-        _ => {}
-    }
-    let place = Place::open(arguments.store.as_deref()).await?;
-    let admin = place.admin();
-    let about = admin.about().await?;
-    match &arguments.noun {
-        Noun::Status => status::run(admin, &out).await,
-        Noun::Doctor => doctor::run(admin, &out).await,
-        Noun::DeadLetters(verb) => dead_letters::run(admin, about.now, verb, operator, &out).await,
-        Noun::Outbox(verb) => outbox::run(admin, about.now, verb, operator, &out).await,
-        Noun::Sagas(verb) => sagas::run(admin, about.now, verb, &out).await,
-        Noun::Messages(verb) => messages::run(admin, verb, &out).await,
-        Noun::Hosts => hosts::list(admin, about.now, &out).await,
-        Noun::Describe { host } => hosts::describe(admin, host.as_deref(), &out).await,
-        Noun::Endpoints(verb) => endpoints::run(admin, verb, operator, &out).await,
-        Noun::Machines(verb) => machines::run(admin, about.now, verb, &out).await,
-        Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, &out).await,
-        Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, &out).await,
-        Noun::Audit(page) => audit::run(admin, about.now, page, &out).await,
-        Noun::Migrate(_) | Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => {
-            Ok(())
-        }
-    }
-}
+pub use operator::operator;
+pub use own::main;

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::StoreAdmin;
 use sagabus_ops::machines::{self, DescribedMachine};
-use sagabus_ops::shape;
+use sagabus_ops::{OpsError, shape};
 use sagabus_saga::machine::{dot, mermaid};
 use serde_json::json;
 
@@ -33,6 +33,25 @@ pub(crate) async fn run(
         MachinesVerb::Show { name, format } => {
             show(&machines::find(admin, name).await?, *format, out)
         }
+    }
+}
+
+/// Shows the machines of a release, which nobody need run.
+pub(crate) fn show_release(
+    found: &[DescribedMachine],
+    verb: &MachinesVerb,
+    out: &Output,
+) -> Result<(), Failure> {
+    let MachinesVerb::Show { name, format } = verb else {
+        return list(found, Timestamp::from_micros(0), out);
+    };
+    let mut named = found.iter().filter(|one| one.name == *name);
+    match named.next() {
+        Some(one) => show(std::slice::from_ref(one), *format, out),
+        None => Err(OpsError::NotFound(format!(
+            "this program has no machine `{name}`; `machines list` shows those there are"
+        ))
+        .into()),
     }
 }
 
@@ -82,7 +101,7 @@ fn show(found: &[DescribedMachine], drawing: Drawing, out: &Output) -> Result<()
         Drawing::Dot => dot(&first.description),
     };
     out.text(text.trim_end())?;
-    if first.alive == 0 {
+    if first.alive == 0 && !first.hosts.is_empty() {
         out.note("no live host runs it: this is what the last one ran");
     }
     if others.iter().any(|one| one.alive > 0) {

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    sagabus_cli::main()
+    sagabus_cli::operator()
 }

@@ -1,22 +1,32 @@
 //! Which database, from a URL or a path.
 
-use std::path::Path;
+use std::sync::Arc;
 
-use sagabus_core::StoreError;
+use sagabus_core::Store;
 use sagabus_core::admin::StoreAdmin;
-use sagabus_outbox::{PgStore, SqliteStore};
+#[cfg(feature = "postgres")]
+use sagabus_outbox::PgStore;
+#[cfg(feature = "sqlite")]
+use sagabus_outbox::SqliteStore;
 
 use crate::failure::Failure;
 
+#[cfg(not(any(feature = "postgres", feature = "sqlite")))]
+compile_error!("the command line opens databases: enable the feature `sqlite` or `postgres`");
+
 /// An open database.
 pub(crate) enum Place {
+    #[cfg(feature = "postgres")]
     Postgres(PgStore),
+    #[cfg(feature = "sqlite")]
     Sqlite(SqliteStore),
 }
 
 /// What a text names.
 enum Named<'a> {
+    #[cfg(feature = "postgres")]
     Postgres(&'a str),
+    #[cfg(feature = "sqlite")]
     Sqlite(&'a str),
 }
 
@@ -24,11 +34,14 @@ impl Place {
     /// Opens a database that exists. Makes none: a slip of the pen would look like an empty one.
     pub(crate) async fn open(store: Option<&str>) -> Result<Self, Failure> {
         match named(store)? {
+            #[cfg(feature = "postgres")]
             Named::Postgres(url) => Ok(Self::Postgres(PgStore::connect(url).await?)),
-            Named::Sqlite(path) if Path::new(path).is_file() => {
+            #[cfg(feature = "sqlite")]
+            Named::Sqlite(path) if std::path::Path::new(path).is_file() => {
                 Ok(Self::Sqlite(SqliteStore::open(path).await?))
             }
-            Named::Sqlite(path) => Err(StoreError::Setup(format!(
+            #[cfg(feature = "sqlite")]
+            Named::Sqlite(path) => Err(sagabus_core::StoreError::Setup(format!(
                 "there is no file `{path}`; give the path of the service's database, or make a \
                  new one with `sagabus migrate` [SB0303]"
             ))
@@ -39,7 +52,9 @@ impl Place {
     /// Opens a database, and makes the file where it is one and not there.
     pub(crate) async fn open_or_make(store: Option<&str>) -> Result<Self, Failure> {
         match named(store)? {
+            #[cfg(feature = "postgres")]
             Named::Postgres(url) => Ok(Self::Postgres(PgStore::connect(url).await?)),
+            #[cfg(feature = "sqlite")]
             Named::Sqlite(path) => Ok(Self::Sqlite(SqliteStore::open(path).await?)),
         }
     }
@@ -49,14 +64,18 @@ impl Place {
         store: Option<&str>,
     ) -> Result<&'static [(i32, &'static str)], Failure> {
         Ok(match named(store)? {
+            #[cfg(feature = "postgres")]
             Named::Postgres(_) => PgStore::migrations(),
+            #[cfg(feature = "sqlite")]
             Named::Sqlite(_) => SqliteStore::migrations(),
         })
     }
 
     pub(crate) async fn migrate(&self) -> Result<(), Failure> {
         match self {
+            #[cfg(feature = "postgres")]
             Self::Postgres(store) => store.migrate().await?,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(store) => store.migrate().await?,
         }
         Ok(())
@@ -64,8 +83,20 @@ impl Place {
 
     pub(crate) fn admin(&self) -> &dyn StoreAdmin {
         match self {
+            #[cfg(feature = "postgres")]
             Self::Postgres(store) => store,
+            #[cfg(feature = "sqlite")]
             Self::Sqlite(store) => store,
+        }
+    }
+
+    /// Makes it the database of a host.
+    pub(crate) fn into_store(self) -> Arc<dyn Store> {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres(store) => Arc::new(store),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(store) => Arc::new(store),
         }
     }
 }
@@ -80,7 +111,10 @@ fn named(store: Option<&str>) -> Result<Named<'_>, Failure> {
         ));
     };
     if store.starts_with("postgres://") || store.starts_with("postgresql://") {
+        #[cfg(feature = "postgres")]
         return Ok(Named::Postgres(store));
+        #[cfg(not(feature = "postgres"))]
+        return Err(not_built_in("postgres"));
     }
     let path = store.strip_prefix("sqlite:").unwrap_or(store);
     let path = path.strip_prefix("//").unwrap_or(path);
@@ -91,5 +125,15 @@ fn named(store: Option<&str>) -> Result<Named<'_>, Failure> {
             scheme.chars().take(20).collect::<String>()
         )));
     }
-    Ok(Named::Sqlite(path))
+    #[cfg(feature = "sqlite")]
+    return Ok(Named::Sqlite(path));
+    #[cfg(not(feature = "sqlite"))]
+    return Err(not_built_in("sqlite"));
+}
+
+#[cfg(not(all(feature = "postgres", feature = "sqlite")))]
+fn not_built_in(engine: &str) -> Failure {
+    Failure::Usage(format!(
+        "this program was built without {engine}; enable the feature `{engine}`"
+    ))
 }

@@ -47,12 +47,26 @@ pub async fn find(admin: &dyn StoreAdmin, name: &str) -> Result<Vec<DescribedMac
     Ok(found)
 }
 
+/// Lists the machines of a release, which no host need run: what its host says of itself.
+pub fn in_release(definitions: &Value) -> Vec<DescribedMachine> {
+    let machines = machines_of(definitions);
+    machines
+        .map(|(name, endpoint, description)| DescribedMachine {
+            name: name.to_owned(),
+            endpoint: endpoint.to_owned(),
+            description: description.clone(),
+            hosts: Vec::new(),
+            alive: 0,
+        })
+        .collect()
+}
+
 /// Groups what hosts said, the latest heartbeat first, by what they said.
 fn described(hosts: Vec<StoredHost>, now: Timestamp) -> Vec<DescribedMachine> {
     let mut all: Vec<DescribedMachine> = Vec::new();
     for host in hosts {
         let alive = usize::from(is_alive(&host, now));
-        for (name, endpoint, description) in machines_of(&host) {
+        for (name, endpoint, description) in machines_of(&host.definitions) {
             let known = all.iter_mut().find(|one| {
                 one.name == name && one.endpoint == endpoint && one.description == *description
             });
@@ -77,8 +91,8 @@ fn described(hosts: Vec<StoredHost>, now: Timestamp) -> Vec<DescribedMachine> {
 }
 
 /// Lists name, endpoint and description. What is not shaped like a machine is none.
-fn machines_of(host: &StoredHost) -> impl Iterator<Item = (&str, &str, &Value)> {
-    let endpoints = host.definitions["endpoints"].as_array();
+fn machines_of(definitions: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
+    let endpoints = definitions["endpoints"].as_array();
     endpoints.into_iter().flatten().flat_map(|endpoint| {
         let name = endpoint["endpoint"].as_str().unwrap_or_default();
         let definitions = endpoint["definitions"].as_array().into_iter().flatten();

@@ -17,6 +17,7 @@ use crate::doctor::{Check, Examination};
 use crate::hosts::Skew;
 use crate::machines::DescribedMachine;
 use crate::messages::Biography;
+use crate::plan::Plan;
 use crate::schedules::StoredSchedule;
 use crate::status::{Finding, Status, is_alive};
 
@@ -367,5 +368,15 @@ pub fn skew(one: &Skew) -> Value {
         "known": known
             .map(|(host, version)| json!({ "host": host, "version": version }))
             .collect::<Vec<_>>(),
+    })
+}
+
+/// Shapes what came of comparing a release with a database.
+pub fn plan(one: &Plan) -> Value {
+    json!({
+        "about": about(&one.about),
+        "compared": one.compared,
+        "others": one.others,
+        "findings": one.findings.iter().map(finding).collect::<Vec<_>>(),
     })
 }

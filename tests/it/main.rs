@@ -7,6 +7,8 @@ mod databases;
 mod demo;
 #[cfg(all(unix, feature = "sqlite"))]
 mod examples;
+#[cfg(all(unix, feature = "cli", feature = "sqlite", feature = "postgres"))]
+mod own_program;
 // What documents promise.
 mod feature_table;
 // Runs on both stores.

@@ -1,0 +1,106 @@
+//! The program `sagabus`.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::FromArgMatches;
+
+use crate::arguments::{Arguments, Noun, OperatorArguments};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::place::Place;
+use crate::{
+    audit, dead_letters, doctor, endpoints, explain, help, hosts, machines, messages, migrate,
+    outbox, sagas, schedules, status, timers,
+};
+
+/// Reads the arguments of this process, does what they say and returns the exit code.
+pub fn operator() -> ExitCode {
+    let matches = help::command().get_matches();
+    let arguments = Arguments::<Noun>::from_arg_matches(&matches);
+    let arguments = arguments.unwrap_or_else(|error| error.exit());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::from(error).report(),
+    };
+    match runtime.block_on(watch(arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Runs once, or again and again.
+async fn watch(arguments: Arguments<Noun>) -> Result<(), Failure> {
+    let Some(seconds) = arguments.watch else {
+        return run(&arguments).await;
+    };
+    loop {
+        if std::io::stdout().is_terminal() {
+            // Clears the screen and goes to its first line.
+            write!(std::io::stdout(), "\u{1b}[2J\u{1b}[H")?;
+        }
+        match run(&arguments).await {
+            // What was found is what is watched for.
+            Ok(()) | Err(Failure::Findings(_)) => {}
+            Err(failure) => return Err(failure),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(seconds)) => {}
+            stop = tokio::signal::ctrl_c() => return stop.map_err(Failure::from),
+        }
+    }
+}
+
+async fn run(arguments: &Arguments<Noun>) -> Result<(), Failure> {
+    let out = Output::new(arguments.json);
+    match &arguments.noun {
+        Noun::Completions { shell } => {
+            help::complete(*shell);
+            return Ok(());
+        }
+        Noun::Man { folder } => return help::write_pages(folder),
+        _ => {}
+    }
+    let store = arguments.store.as_deref();
+    ask(store, &arguments.noun, &arguments.operator, &out).await
+}
+
+/// Asks a database.
+pub(crate) async fn ask(
+    store: Option<&str>,
+    noun: &Noun,
+    operator: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    if let Noun::Migrate(what) = noun {
+        return migrate::run(store, what, out).await;
+    }
+    if let Noun::Explain { code } = noun {
+        return explain::run(code.as_deref(), out);
+    }
+    let place = Place::open(store).await?;
+    let admin = place.admin();
+    let about = admin.about().await?;
+    match noun {
+        Noun::Status => status::run(admin, out).await,
+        Noun::Doctor => doctor::run(admin, out).await,
+        Noun::DeadLetters(verb) => dead_letters::run(admin, about.now, verb, operator, out).await,
+        Noun::Outbox(verb) => outbox::run(admin, about.now, verb, operator, out).await,
+        Noun::Sagas(verb) => sagas::run(admin, about.now, verb, out).await,
+        Noun::Messages(verb) => messages::run(admin, verb, out).await,
+        Noun::Hosts => hosts::list(admin, about.now, out).await,
+        Noun::Describe { host } => hosts::describe(admin, host.as_deref(), out).await,
+        Noun::Endpoints(verb) => endpoints::run(admin, verb, operator, out).await,
+        Noun::Machines(verb) => machines::run(admin, about.now, verb, out).await,
+        Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, out).await,
+        Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, out).await,
+        Noun::Audit(page) => audit::run(admin, about.now, page, out).await,
+        Noun::Migrate(_) | Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The command line of a service's own program.
+
+use std::error::Error;
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+use sagabus_core::HostBuilder;
+use sagabus_ops::machines;
+
+use crate::arguments::{Arguments, Noun, OWN_ABOUT, OwnNoun};
+use crate::failure::Failure;
+use crate::machines::show_release;
+use crate::operator::ask;
+use crate::output::Output;
+use crate::place::Place;
+use crate::{hosts, plan};
+
+/// Gives a service the command line of `sagabus`, and what needs the service's code beside it: reads
+/// the arguments of this process, does what they say and returns the exit code.
+///
+/// - `run` runs the service, on the database of `--store`, or on the one that `host` gave it.
+/// - `plan --against URL` compares the release with what a database holds, and ends with exit code 6
+///   where it could not go on with that: a gate before a roll-out.
+/// - `describe` and `machines` show what the program is made of; they need no database.
+/// - Everything else is what the program `sagabus` does.
+///
+/// `host` is called for the first three, before any database is opened. It need not give the host a
+/// store.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use sagabus_core::{BuildError, Host, HostBuilder};
+/// # #[derive(serde::Serialize, serde::Deserialize)] struct Greet;
+/// # impl sagabus_core::Message for Greet { const TYPE: &'static str = "hello.greet"; }
+/// # async fn greet(_: Greet) {}
+///
+/// async fn host() -> Result<HostBuilder, BuildError> {
+///     Ok(Host::builder("hello").endpoint("greeter", |e| e.handle(greet)))
+/// }
+///
+/// fn main() -> ExitCode {
+///     sagabus_cli::main(host)
+/// }
+/// ```
+pub fn main<F, Made, E>(host: F) -> ExitCode
+where
+    F: FnOnce() -> Made,
+    Made: Future<Output = Result<HostBuilder, E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let arguments = arguments();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::from(error).report(),
+    };
+    let host = async { host().await.map_err(|error| Failure::Host(error.into())) };
+    match runtime.block_on(run(arguments, host)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Reads the arguments. Help names the program as it was called.
+fn arguments() -> Arguments<OwnNoun> {
+    let matches = Arguments::<OwnNoun>::command()
+        .about(OWN_ABOUT)
+        .after_help("Exit codes: `explain exit-codes`")
+        .mut_subcommand("machines", |sub| {
+            sub.about("State machines of this program, drawn")
+        })
+        .mut_subcommand("describe", |sub| {
+            sub.about("What this program is made of: endpoints, handlers, machines")
+        })
+        .disable_version_flag(true)
+        .get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+async fn run(
+    arguments: Arguments<OwnNoun>,
+    host: impl Future<Output = Result<HostBuilder, Failure>>,
+) -> Result<(), Failure> {
+    let out = Output::new(arguments.json);
+    let store = arguments.store.as_deref().filter(|store| !store.is_empty());
+    let noun = match &arguments.noun {
+        OwnNoun::Run => return run_host(host.await?, store).await,
+        OwnNoun::Plan { against } => {
+            let release = host.await?.describe()?;
+            let place = Place::open(against.as_deref().or(store)).await?;
+            return plan::run(place.admin(), &release, &out).await;
+        }
+        OwnNoun::Noun(noun) => &**noun,
+    };
+    match noun {
+        Noun::Machines(verb) => {
+            let release = host.await?.describe()?;
+            show_release(&machines::in_release(&release), verb, &out)
+        }
+        Noun::Describe { .. } => hosts::show(&[&host.await?.describe()?], &out),
+        Noun::Completions { .. } | Noun::Man { .. } => Err(Failure::Usage(
+            "completions and manual pages are of the program `sagabus`".to_owned(),
+        )),
+        noun => ask(store, noun, &arguments.operator, &out).await,
+    }
+}
+
+/// Runs the service until it is told to stop.
+async fn run_host(host: HostBuilder, store: Option<&str>) -> Result<(), Failure> {
+    let host = match store {
+        None if host.has_store() => host,
+        // Which says, where none is named, that one is missing.
+        store => host.shared_store(Place::open(store).await?.into_store()),
+    };
+    host.build()?.run().await?;
+    Ok(())
+}
