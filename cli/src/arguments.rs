@@ -94,6 +94,9 @@ pub(crate) enum Noun {
     /// Sagas, machines and flows.
     #[command(subcommand)]
     Sagas(SagasVerb),
+    /// Business keys that sagas have reserved.
+    #[command(subcommand)]
+    Locks(LocksVerb),
     /// Single messages.
     #[command(subcommand)]
     Messages(MessagesVerb),
@@ -309,6 +312,24 @@ pub(crate) enum SagasVerb {
         /// How much of its history: the latest so many entries.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
         history: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocksVerb {
+    /// List those that somebody has: who, and who waits.
+    List {
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Go on behind the lock of this name.
+        #[arg(long, value_name = "NAME")]
+        after: Option<String>,
+    },
+    /// Take one from whoever has it; the next one who waits gets it.
+    Break {
+        /// Its name, as `list` shows it.
+        name: String,
     },
 }
 

@@ -54,6 +54,11 @@ const EXAMPLES: &[(&str, &str)] = &[
         "sagabus sagas list --label payment-id=p-17 --completed",
     ),
     ("sagas show", "sagabus sagas show order 4711"),
+    ("locks list", "sagabus locks list"),
+    (
+        "locks break",
+        "sagabus locks break 'seat/12A' --why 'the guest is gone'",
+    ),
     (
         "messages show",
         "sagabus messages show 018f4e5a-0000-7000-8000-000000000001",

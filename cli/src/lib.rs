@@ -18,6 +18,7 @@ mod doctor;
 mod dead_letters;
 mod outbox;
 mod sagas;
+mod locks;
 mod messages;
 mod hosts;
 mod endpoints;

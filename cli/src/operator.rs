@@ -11,8 +11,8 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::place::Place;
 use crate::{
-    audit, dead_letters, doctor, endpoints, explain, help, hosts, machines, messages, migrate,
-    outbox, sagas, schedules, status, timers,
+    audit, dead_letters, doctor, endpoints, explain, help, hosts, locks, machines, messages,
+    migrate, outbox, sagas, schedules, status, timers,
 };
 
 /// Reads the arguments of this process, does what they say and returns the exit code.
@@ -91,6 +91,7 @@ pub(crate) async fn ask(
         Noun::DeadLetters(verb) => dead_letters::run(admin, about.now, verb, operator, out).await,
         Noun::Outbox(verb) => outbox::run(admin, about.now, verb, operator, out).await,
         Noun::Sagas(verb) => sagas::run(admin, about.now, verb, out).await,
+        Noun::Locks(verb) => locks::run(admin, about.now, verb, operator, out).await,
         Noun::Messages(verb) => messages::run(admin, verb, out).await,
         Noun::Hosts => hosts::list(admin, about.now, out).await,
         Noun::Describe { host } => hosts::describe(admin, host.as_deref(), out).await,

@@ -13,6 +13,7 @@ pub mod outbox;
 pub mod messages;
 pub mod endpoints;
 pub mod hosts;
+pub mod locks;
 pub mod machines;
 pub mod schedules;
 pub mod timers;

@@ -35,7 +35,9 @@ pub async fn plan(admin: &dyn StoreAdmin, release: &Value) -> Result<Plan, OpsEr
     let about = admin.about().await?;
     let hosts = admin.hosts().await?;
     let endpoints = admin.endpoints().await?;
-    let instances = admin.instance_shapes().await?;
+    let mut instances = admin.instance_shapes().await?;
+    // What sagabus keeps for itself: pauses, schedules.
+    instances.retain(|one| !one.kind.starts_with('@'));
     let waiting = admin.waiting_shapes().await?;
     let ours = Release::read(release);
     let name = release["host"].as_str().unwrap_or_default();

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::doctor::{Check, Examination};
 use crate::hosts::Skew;
+use crate::locks::HeldLock;
 use crate::machines::DescribedMachine;
 use crate::messages::Biography;
 use crate::plan::Plan;
@@ -378,5 +379,16 @@ pub fn plan(one: &Plan) -> Value {
         "compared": one.compared,
         "others": one.others,
         "findings": one.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+/// Shapes a lock.
+pub fn lock(one: &HeldLock) -> Value {
+    let who = |(kind, key): &(String, String)| json!({ "kind": kind, "key": key });
+    json!({
+        "resource": one.resource,
+        "holder": one.holder.as_ref().map(who),
+        "waiting": one.waiting.iter().map(who).collect::<Vec<_>>(),
+        "changed_at": time(one.changed_at),
     })
 }

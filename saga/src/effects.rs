@@ -15,6 +15,7 @@ use sagabus_core::{
     BusError, Command, Ctx, Destination, InstanceId, Label, Message, MessageId, Reason, headers,
 };
 
+use crate::lock::Reserve;
 use crate::message::RequestTimedOut;
 use crate::saga::Saga;
 
@@ -31,12 +32,17 @@ pub(crate) struct Effects {
     armed: Vec<Armed>,
     disarmed: Vec<Name>,
     pub(crate) given_back: Vec<Envelope>,
+    /// Locks that are wanted, by the name of the question.
+    pub(crate) reserved: Vec<(Name, Reserve)>,
+    /// Locks that are given back.
+    pub(crate) released: Vec<Name>,
 }
 
 struct Armed {
     name: Name,
     after: Duration,
-    message: Outgoing,
+    /// What it brings; none for a question that is open until it is given up.
+    message: Option<Outgoing>,
     /// The question whose time-out this is.
     question: Option<Outgoing>,
 }
@@ -51,6 +57,8 @@ impl Effects {
             armed: Vec::new(),
             disarmed: Vec::new(),
             given_back: Vec::new(),
+            reserved: Vec::new(),
+            released: Vec::new(),
         }
     }
 
@@ -68,7 +76,7 @@ impl Effects {
         message: &M,
     ) -> Result<(), HandlerError> {
         let message = outgoing(message)?;
-        self.put(name.into(), after, message, None);
+        self.put(name.into(), after, Some(message), None);
         Ok(())
     }
 
@@ -86,11 +94,29 @@ impl Effects {
         let mut message = outgoing(&timed_out)?;
         message.envelope.message_type = RequestTimedOut::type_for(&self.kind).into();
         let question = outgoing(question)?;
-        self.put(name, timeout, message, Some(question));
+        self.put(name, timeout, Some(message), Some(question));
         Ok(())
     }
 
-    fn put(&mut self, name: Name, after: Duration, message: Outgoing, question: Option<Outgoing>) {
+    /// Asks a question without a time-out: it stays open until it is disarmed.
+    pub(crate) fn ask_openly(&mut self, name: Name, question: Outgoing) {
+        self.put(name, Duration::ZERO, None, Some(question));
+    }
+
+    /// Returns which arming of its timers and questions a message makes.
+    pub(crate) fn generation(cx: &Ctx) -> u64 {
+        let before = cx.instance().map_or(0, |instance| instance.version);
+        // Versions never restart, so neither do generations.
+        u64::try_from(before).unwrap_or(0) + 1
+    }
+
+    fn put(
+        &mut self,
+        name: Name,
+        after: Duration,
+        message: Option<Outgoing>,
+        question: Option<Outgoing>,
+    ) {
         self.armed.retain(|armed| armed.name != name);
         self.armed.push(Armed {
             name,
@@ -182,8 +208,7 @@ pub(crate) fn stage(cx: &Ctx, to: Move, effects: Effects) -> Result<(), HandlerE
     let expected = before.map_or(0, |instance| instance.version);
     let mut timers = Timers {
         id: &to.id,
-        // Versions never restart, so neither do generations.
-        generation: u64::try_from(expected).unwrap_or(0) + 1,
+        generation: Effects::generation(cx),
         held: running.map_or_else(BTreeMap::new, |instance| instance.timers.clone()),
         removed: Vec::new(),
     };
@@ -260,7 +285,9 @@ impl Timers<'_> {
                 generation,
             };
             request.write(&mut question.envelope.headers);
-            request.write(&mut message.envelope.headers);
+            if let Some(message) = &mut message {
+                request.write(&mut message.envelope.headers);
+            }
             cx.push(question)?;
         }
         self.disarm(&name);
@@ -268,6 +295,9 @@ impl Timers<'_> {
             return Ok(());
         }
         self.held.insert(name.clone(), generation);
+        let Some(mut message) = message else {
+            return Ok(());
+        };
         let text = generation.to_string();
         message.envelope.id = MessageId::derived(&[&self.id.kind, &self.id.key, &name, &text]);
         let to = &mut message.envelope.headers;
@@ -285,7 +315,7 @@ impl Timers<'_> {
 }
 
 /// Notes who started an instance, so that it can answer later.
-fn origin(cx: &Ctx) -> Origin {
+pub(crate) fn origin(cx: &Ctx) -> Origin {
     let header = |name| cx.headers().get(name).map(str::to_owned);
     Origin {
         reply_to: header(headers::REPLY_TO),
@@ -296,7 +326,10 @@ fn origin(cx: &Ctx) -> Origin {
 }
 
 /// Addresses an answer to the request that started the instance.
-fn response(answer: Outgoing, origin: Option<&Origin>) -> Result<Outgoing, HandlerError> {
+pub(crate) fn response(
+    answer: Outgoing,
+    origin: Option<&Origin>,
+) -> Result<Outgoing, HandlerError> {
     let no_address = || HandlerError::dead(Reason::NoReplyAddress, BusError::NoReplyAddress);
     let origin = origin.ok_or_else(no_address)?;
     let address = origin.reply_to.as_ref().ok_or_else(no_address)?;

@@ -11,12 +11,14 @@ mod standing;
 mod stored;
 mod effects;
 mod check;
+pub mod lock;
 // Two ways to write one.
 pub mod handlers;
 pub mod machine;
 
 pub use correlate::{Correlate, CorrelateByLabel};
 pub use handlers::{HandlerSaga, Handles, NamedSaga, SagaCtx, SagaEndpoint, Starts, saga};
+pub use lock::{NotReserved, Refusal, ReservationLost, Reserve, Reserved};
 pub use machine::{MachineEndpoint, NotAccepted, StateMachine};
 pub use message::RequestTimedOut;
 pub use saga::{Saga, SagaState};

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::lock::Held;
 use crate::saga::Saga;
 
 /// How stored data begins that has a book beside it.
@@ -27,11 +28,14 @@ pub(crate) struct Book {
     /// Messages that wait for a state that takes them, the earliest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) deferred: Vec<Deferred>,
+    /// Locks that were asked for and not given back, by the name of the question.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) locks: BTreeMap<String, Held>,
 }
 
 impl Book {
     fn is_empty(&self) -> bool {
-        self.seen.is_empty() && self.deferred.is_empty()
+        self.seen.is_empty() && self.deferred.is_empty() && self.locks.is_empty()
     }
 }
 

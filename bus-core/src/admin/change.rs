@@ -2,6 +2,7 @@
 
 use super::page::PAGE_MAX;
 use crate::clock::Timestamp;
+use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::schedule::ScheduleVerb;
 
@@ -23,8 +24,8 @@ impl Change {
     /// Checks what every store refuses alike.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when more than [`PAGE_MAX`] ids are named, or a text has a NUL
-    /// character or is longer than [`TEXT_BYTES_MAX`].
+    /// [`StoreError::Refused`] when more than [`PAGE_MAX`] ids are named, a text has a NUL
+    /// character or is longer than [`TEXT_BYTES_MAX`], or a message is out of bounds.
     pub fn check(&self) -> Result<(), StoreError> {
         let refused = |fact: String| Err(StoreError::Refused(fact.into()));
         for text in [&self.who, &self.why] {
@@ -34,6 +35,11 @@ impl Change {
             if text.len() > TEXT_BYTES_MAX {
                 return refused(format!("who and why take {TEXT_BYTES_MAX} bytes at most"));
             }
+        }
+        if let Action::SendMessage { envelope, .. } = &self.action {
+            envelope
+                .check()
+                .map_err(|error| StoreError::Refused(error.into()))?;
         }
         let count = self.action.ids().len();
         if count > PAGE_MAX as usize {
@@ -60,6 +66,14 @@ pub enum Action {
     ReleaseRows(Vec<i64>),
     /// Removes parked rows. Their audit entry is what is left of them.
     DiscardRows(Vec<i64>),
+    /// Puts a message of the operator's at an endpoint, to be handled at once, out of line: what holds
+    /// its key up does not hold it up. The id is the row's; none where there is no such endpoint.
+    SendMessage {
+        /// The endpoint.
+        endpoint: String,
+        /// The message.
+        envelope: Box<Envelope>,
+    },
     /// Ends the subscription of an endpoint to a type. Changes the routes;
     /// the id is the endpoint's.
     RemoveSubscription {
@@ -115,7 +129,8 @@ impl Action {
             | Self::DiscardRows(ids)
             | Self::MoveTimers { ids, .. }
             | Self::CancelTimers(ids) => ids,
-            Self::RemoveSubscription { .. }
+            Self::SendMessage { .. }
+            | Self::RemoveSubscription { .. }
             | Self::RemoveEndpoint { .. }
             | Self::PauseEndpoint { .. }
             | Self::ResumeEndpoint { .. }
@@ -131,6 +146,7 @@ impl Action {
             Self::RestoreDeadLetters(_) => "restore_dead_letters",
             Self::ReleaseRows(_) => "release_rows",
             Self::DiscardRows(_) => "discard_rows",
+            Self::SendMessage { .. } => "send_message",
             Self::RemoveSubscription { .. } => "remove_subscription",
             Self::RemoveEndpoint { .. } => "remove_endpoint",
             Self::MoveTimers { due: Some(_), .. } => "move_timers",

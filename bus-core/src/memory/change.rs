@@ -9,7 +9,9 @@ use super::outbox::NewRow;
 use crate::admin::{Action, AuditEntry, Change, DeadLetterStatus, StoredDeadLetter, StoredRow};
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
+use crate::envelope::Envelope;
 use crate::error::StoreError;
+use crate::headers;
 use crate::holding::pause_id;
 use crate::message::Kind;
 use crate::schedule::{ScheduleVerb, schedule_id};
@@ -50,6 +52,7 @@ impl Database {
                 let removed = sorted(ids).into_iter();
                 summed(removed.filter_map(|id| self.outbox.discard(id, now)))
             }
+            Action::SendMessage { endpoint, envelope } => self.send(endpoint, envelope, now),
             Action::RemoveSubscription {
                 endpoint,
                 message_type,
@@ -132,6 +135,34 @@ impl Database {
         };
         // Born available: an operator's process handles nothing itself.
         self.outbox.insert(row, Birth::Available, now, now);
+    }
+
+    /// Writes a row for an endpoint, which stands in no line.
+    fn send(&mut self, endpoint: &str, envelope: &Envelope, now: Timestamp) -> Done {
+        let mut known = self.routes.endpoints.values();
+        if !known.any(|target| target.name.as_str() == endpoint) {
+            return Done::default();
+        }
+        let destination = format!("@{endpoint}");
+        let row = NewRow {
+            destination: destination.clone(),
+            order: Order::Unordered,
+            envelope: envelope.clone(),
+            key: envelope.headers.get(headers::KEY).map(str::to_owned),
+            due_at: now,
+            expires_at: None,
+            attempts: Vec::new(),
+            timer: None,
+        };
+        self.outbox.insert(row, Birth::Available, now, now);
+        let id = self.outbox.last_id();
+        let detail = json!({
+            "id": id,
+            "message_id": envelope.id,
+            "message_type": envelope.message_type,
+            "destination": destination,
+        });
+        (vec![id], vec![detail])
     }
 
     fn release_rows(&mut self, ids: &[i64], now: Timestamp) -> Done {

@@ -16,6 +16,7 @@ mod reading;
 mod changing;
 mod bad_input;
 mod help;
+mod locks;
 mod machines;
 mod mistakes;
 mod sagas;

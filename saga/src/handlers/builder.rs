@@ -7,13 +7,14 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use sagabus_core::handler::{Need, downcast};
 use sagabus_core::request::RequestFailed;
-use sagabus_core::{BuildError, EndpointBuilder, Extract, Message, Result};
+use sagabus_core::{BuildError, EndpointBuilder, Extract, Message, Order, Result};
 use serde_json::json;
 
 use super::context::SagaCtx;
 use super::define::{Handles, NamedSaga, Starts};
 use super::run::HandlerSubscriber;
 use crate::correlate::{Correlate, CorrelateByLabel};
+use crate::lock::keeper;
 use crate::message::{MessageFacts, RequestTimedOut};
 use crate::saga::Saga;
 use crate::standing::{Lives, Missing};
@@ -225,6 +226,11 @@ pub trait SagaEndpoint {
     /// Adds a saga: the endpoint takes all of its messages.
     #[must_use]
     fn saga<S: Saga>(self, saga: HandlerSaga<S>) -> Self;
+
+    /// Keeps the locks of this database ([`Reserve`](crate::Reserve)): one endpoint does it. It
+    /// promises order per key, so that nothing about a lock overtakes what was said before.
+    #[must_use]
+    fn locks(self) -> Self;
 }
 
 impl SagaEndpoint for EndpointBuilder {
@@ -241,6 +247,10 @@ impl SagaEndpoint for EndpointBuilder {
             endpoint = endpoint.subscribe(Arc::new(subscriber));
         }
         endpoint
+    }
+
+    fn locks(self) -> Self {
+        self.order(Order::PerKey).saga(keeper())
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sagabus_core::{Command, Ctx, HandlerError, Message};
 
 use crate::effects::Effects;
+use crate::lock::Reserve;
 
 /// What the handler of a saga may do: everything that [`Ctx`] offers, and what belongs to its
 /// instance: time-outs, questions, its end.
@@ -64,6 +65,22 @@ impl SagaCtx {
         command: C,
     ) -> Result<(), HandlerError> {
         self.effects.ask(name, timeout, &command)
+    }
+
+    /// Reserves a business key until it is given back or the saga ends; others wait, are refused or
+    /// take it over, as they say. One of three comes: `Reserved`, `NotReserved` (both declared with
+    /// `.on_answer::<M>()`) or `RequestFailed`; and `ReservationLost`, where the lock is taken from
+    /// it. An endpoint of this database keeps the locks: `.locks()`.
+    ///
+    /// Reserving again under a name gives back what was had by it.
+    pub fn reserve(&mut self, name: &'static str, reserve: Reserve) {
+        self.effects.reserved.push((name.into(), reserve));
+    }
+
+    /// Gives back what was reserved under a name, or stops waiting for it. The end of the saga does
+    /// it for all.
+    pub fn release(&mut self, name: &'static str) {
+        self.effects.released.push(name.into());
     }
 
     /// Answers the request that started this saga, however long ago.

@@ -14,6 +14,7 @@ use sagabus_core::{Ctx, Result};
 use super::builder::{Entry, HandlerSaga};
 use super::context::SagaCtx;
 use crate::effects::{Before, Move, changed_labels, stage};
+use crate::lock;
 use crate::message::answered;
 use crate::saga::Saga;
 use crate::standing::{Standing, look};
@@ -38,10 +39,10 @@ impl<S: Saga> HandlerSubscriber<S> {
         let (saga, entry) = (&*self.saga, self.entry());
         let starts = entry.start.is_some();
         let standing = look(cx, saga.name, starts, saga.lives, saga.missing)?;
-        let (mut data, is_new) = match (standing, entry.start) {
+        let ((mut data, mut book), is_new) = match (standing, entry.start) {
             (Standing::Nothing(note), _) => return cx.note(None, Some(note.into())),
-            (Standing::Running(instance), _) => (read::<S>(instance)?.0, false),
-            (Standing::Free, Some(start)) => (start(&*message), true),
+            (Standing::Running(instance), _) => (read::<S>(instance)?, false),
+            (Standing::Free, Some(start)) => ((start(&*message), Book::default()), true),
             (Standing::Free, None) => {
                 return Err(HandlerError::new("message starts nothing").terminal());
             }
@@ -49,9 +50,11 @@ impl<S: Saga> HandlerSubscriber<S> {
         let labels = Before::of(cx, is_new, &data);
         let mut saga_cx = SagaCtx::new(cx.clone(), saga.name);
         if let Some(request) = answered(cx.envelope(), saga.name) {
-            saga_cx.effects.disarm(request.name);
+            lock::answered(&mut book, &mut saga_cx.effects, cx, request);
         }
         (entry.handle)(&mut data, message, &mut saga_cx).await?;
+        let is_over = saga_cx.is_complete;
+        lock::settle(&mut book, &mut saga_cx.effects, cx, is_over)?;
         let id = cx.instance_id().cloned();
         let status = if saga_cx.is_complete {
             InstanceStatus::Completed
@@ -65,7 +68,7 @@ impl<S: Saga> HandlerSubscriber<S> {
             state_from: None,
             state: None,
             schema_version: S::SCHEMA_VERSION,
-            data: write(&data, &Book::default())?,
+            data: write(&data, &book)?,
             note: None,
             labels: changed_labels(&labels, &data)?,
         };

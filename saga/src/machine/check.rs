@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::definition::{Definition, Ending, From, Moment, Step, Transition, Trigger, lineage};
+use sagabus_core::Message;
+
 use crate::check::name_fault;
+use crate::lock::{NotReserved, Reserved};
 use crate::saga::{Saga, SagaState};
 
 /// Lists what is wrong with a machine; each sentence says what, where and what to do.
@@ -19,6 +22,7 @@ pub(crate) fn check<S: Saga>(definition: &Definition<S>) -> Vec<String> {
     check_targets(definition, &mut faults);
     check_timers(definition, &mut faults);
     check_questions(definition, &mut faults);
+    check_reservations(definition, &mut faults);
     for (message_type, at) in &definition.expected {
         let is_it = |on: &str| on.split(" + ").any(|part| part == *message_type);
         if !transitions.iter().any(|(_, on, _)| is_it(on)) {
@@ -214,9 +218,52 @@ fn check_timers<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>) {
     }
 }
 
+/// Says what is wrong with the name of a question, which travels in a header.
+fn question_fault(name: &str, place: &str) -> Option<String> {
+    let is_usable = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+    let fault = || {
+        format!("question `{name}` ({place}) needs a name of visible ASCII characters without `:`")
+    };
+    (!is_usable).then(fault)
+}
+
+/// Finds reservations without the branches that they need.
+fn check_reservations<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>) {
+    for (step, place) in steps(definition, "reserve") {
+        let name = step.what.as_str();
+        faults.extend(question_fault(name, &place));
+        for (wanted, branch) in [
+            (Reserved::TYPE, "Reserved"),
+            (NotReserved::TYPE, "NotReserved"),
+        ] {
+            let has_it = definition.transitions().iter().any(|(_, _, one)| {
+                matches!(&one.trigger, Trigger::Answer(request, facts)
+                    if *request == name && facts.message_type() == wanted)
+            });
+            if !has_it {
+                faults.push(format!(
+                    "`{name}` is reserved ({place}) without a branch for the answer; declare it \
+                     with `when_answered::<{branch}>(\"{name}\")`"
+                ));
+            }
+        }
+        let is_question = |(other, _): &(Step, String)| other.what == name;
+        let verbs = ["ask", "schedule"].map(|verb| steps(definition, verb));
+        if verbs.iter().flatten().any(is_question) {
+            faults.push(format!(
+                "`{name}` is reserved ({place}) under the name of a question or timer; name one \
+                 differently"
+            ));
+        }
+    }
+}
+
 /// Finds questions without the branches that they need, and branches without their question.
 fn check_questions<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>) {
     let asked = steps(definition, "ask");
+    let reserved = steps(definition, "reserve");
+    let all = asked.iter().chain(&reserved).cloned();
+    let all: Vec<_> = all.collect();
     let mut branches: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
     for (_, _, transition) in definition.transitions() {
         let kind = match transition.trigger {
@@ -226,7 +273,7 @@ fn check_questions<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>
         };
         if let Some(request) = transition.trigger.request() {
             branches.entry(request).or_default().insert(kind);
-            if !asked.iter().any(|(step, _)| step.what.starts_with(request)) {
+            if !all.iter().any(|(step, _)| step.what.starts_with(request)) {
                 let at = transition.at;
                 faults.push(format!(
                     "question `{request}` has a branch ({at}) and is never asked; ask it with \
@@ -238,11 +285,7 @@ fn check_questions<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>
     let timers = steps(definition, "schedule");
     for (step, place) in asked {
         let name = step.what.split(' ').next().unwrap_or_default();
-        if name.is_empty() || name.contains(':') || !name.bytes().all(|b| b.is_ascii_graphic()) {
-            faults.push(format!(
-                "question `{name}` ({place}) needs a name of visible ASCII characters without `:`"
-            ));
-        }
+        faults.extend(question_fault(name, &place));
         if timers.iter().any(|(timer, _)| timer.what == name) {
             faults.push(format!(
                 "question `{name}` ({place}) has the name of a timer; name one differently"

@@ -165,7 +165,8 @@ pub(crate) enum Ending<T> {
 /// One step of a transition, for people and diagrams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// `send`, `publish`, `reply`, `respond`, `schedule`, `unschedule`, `ask`, `run`, `then` or `if`.
+    /// `send`, `publish`, `reply`, `respond`, `schedule`, `unschedule`, `ask`, `reserve`, `release`,
+    /// `run`, `then` or `if`.
     pub verb: &'static str,
     /// The message type, the name of the timer or question, or the function.
     pub what: String,

@@ -57,7 +57,7 @@ impl<S: Saga> Definition<S> {
         let steps = self.performances().into_iter().flat_map(|one| &one.steps);
         let sent = steps.filter_map(|step| {
             let kind = match step.verb {
-                "send" | "ask" => Kind::Command,
+                "send" | "ask" | "reserve" => Kind::Command,
                 "publish" => Kind::Event,
                 "reply" | "respond" => Kind::Reply,
                 _ => return None,

@@ -108,7 +108,7 @@ impl<S: Saga> MachineSubscriber<S> {
             Ending::To(_) | Ending::Stay | Ending::Finalize => {}
         }
         if let Some(request) = request {
-            turn.effects.disarm(request.name);
+            turn.answered(request);
         }
         turn.perform(or_failure(transition, cx)?, message).await?;
         turn.see(entry.message.message_type()).await?;

@@ -12,6 +12,7 @@ use sagabus_core::{Command, Ctx, Event, Extract, HandlerError, Message, Result};
 use super::definition::{Act, Condition, Erased, Performance, Step};
 use super::when::{Open, When};
 use crate::effects::{Effects, outgoing};
+use crate::lock::Reserve;
 use crate::saga::Saga;
 
 /// Steps without an ending: what happens when a state is entered or left, or in one case only.
@@ -160,6 +161,35 @@ macro_rules! impl_steps {
                 step.brings = Some(C::TYPE);
                 self.act(step, move |data, message, effects| {
                     effects.ask(name, timeout, &make(data, message))
+                })
+            }
+
+            /// Reserves a business key until it is given back or the instance ends; others wait, are
+            /// refused or take it over, as they say. One of three branches follows:
+            /// `when_answered::<Reserved>(name)`, `when_answered::<NotReserved>(name)` or
+            /// `when_failed(name)`; and `when_answered::<ReservationLost>(name)`, where the lock is
+            /// taken from it. An endpoint of this database keeps the locks: `.locks()`.
+            ///
+            /// Reserving again under a name gives back what was had by it.
+            pub fn reserve(
+                self,
+                name: &'static str,
+                make: impl Fn(&S, &M) -> Reserve + Send + Sync + 'static,
+            ) -> Self {
+                let mut step = step("reserve", name);
+                step.brings = Some(Reserve::TYPE);
+                self.act(step, move |data, message, effects| {
+                    effects.reserved.push((name.into(), make(data, message)));
+                    Ok(())
+                })
+            }
+
+            /// Gives back what was reserved under a name, or stops waiting for it. The end of the
+            /// instance does it for all.
+            pub fn release(self, name: &'static str) -> Self {
+                self.act(step("release", name), move |_, _, effects| {
+                    effects.released.push(name.into());
+                    Ok(())
                 })
             }
 

@@ -11,6 +11,7 @@ use sagabus_core::{Ctx, InstanceId, Reason, Result, headers};
 use super::definition::{Act, Definition, Ending, Erased, Moment, Transition, lineage};
 use super::when::holds;
 use crate::effects::{Before, Effects, Move, changed_labels, stage};
+use crate::lock;
 use crate::saga::{Saga, SagaState};
 use crate::stored::{Book, Deferred, write};
 
@@ -176,10 +177,15 @@ impl<'a, S: Saga> Turn<'a, S> {
         Ok(())
     }
 
+    /// Takes note that a question has its answer.
+    pub(super) fn answered(&mut self, request: Request) {
+        lock::answered(&mut self.book, &mut self.effects, self.cx, request);
+    }
+
     /// Accepts the message without an effect, by intention.
     pub(super) fn ignore(mut self, request: Option<Request>) -> Result {
         if let Some(request) = request {
-            self.effects.disarm(request.name);
+            self.answered(request);
         }
         self.note = Some("ignored");
         self.stage()
@@ -228,6 +234,7 @@ impl<'a, S: Saga> Turn<'a, S> {
         if is_over {
             self.book.seen.clear();
         }
+        lock::settle(&mut self.book, &mut self.effects, self.cx, is_over)?;
         let data = self.data.take().ok_or_else(gone)?;
         let to = Move {
             id: self.id,

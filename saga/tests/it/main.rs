@@ -10,6 +10,7 @@ mod stores;
 mod messages;
 mod bad_input;
 mod declared;
+mod locks;
 mod machine;
 mod named;
 mod order;

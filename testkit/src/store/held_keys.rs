@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use sagabus_core::admin::{Action, Change, Page, RowFilter};
 use sagabus_core::envelope::Envelope;
+use sagabus_core::error::StoreError;
+use sagabus_core::headers;
 use sagabus_core::id::MessageId;
 use sagabus_core::store::{ClaimedRow, Retention};
 use sagabus_core::unit_of_work::{
@@ -322,4 +324,52 @@ pub async fn many_that_wait_behind_a_dead_letter_leave_others_flowing(at: Arc<Ha
     }
     nothing_moves(&at).await;
     assert_eq!(at.counts().await.outbox, 300);
+}
+
+/// What an operator says is heard also where a dead letter holds the key.
+pub async fn an_operators_message_stands_in_no_line(at: Arc<Harness>) {
+    give_up_brought(&at, "k").await;
+    let parcels = at.parcels();
+    let mut envelope = message(&parcels).envelope().clone();
+    envelope.headers.set(headers::KEY, "k");
+    let send = |endpoint: &str| Change {
+        who: "ada".to_owned(),
+        why: "it hangs".to_owned(),
+        action: Action::SendMessage {
+            endpoint: endpoint.to_owned(),
+            envelope: Box::new(envelope.clone()),
+        },
+    };
+    let nowhere = at.admin.change(&send("nowhere")).await;
+    assert!(nowhere.expect("the store answers").is_empty());
+    let ids = at.admin.change(&send(parcels.name.as_str())).await;
+    let ids = ids.expect("the change is carried out");
+    let row = at.claim_one(&parcels).await;
+    assert_eq!((vec![row.row.id], &row.envelope), (ids, &envelope));
+    assert_eq!(row.key.as_deref(), Some("k"));
+    assert_eq!((row.starts, row.failures), (1, 0));
+    let audit = at.admin.audit(Page::latest(10)).await;
+    let audit = audit.expect("the audit is shown");
+    assert_eq!(audit.len(), 1, "what changed nothing leaves no entry");
+    assert_eq!(
+        (&*audit[0].action, &*audit[0].why),
+        ("send_message", "it hangs")
+    );
+    let told = &audit[0].detail[0];
+    assert_eq!(told["message_id"], envelope.id.to_string());
+    assert_eq!(told["destination"], format!("@{}", parcels.name));
+    let mut hostile = envelope.clone();
+    hostile.headers.set("note", "a\u{0}b");
+    let hostile = Change {
+        action: Action::SendMessage {
+            endpoint: parcels.name.to_string(),
+            envelope: Box::new(hostile),
+        },
+        ..send("")
+    };
+    let refused = at.admin.change(&hostile).await;
+    assert!(
+        matches!(refused, Err(StoreError::Refused(_))),
+        "{refused:?}"
+    );
 }

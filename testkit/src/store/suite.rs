@@ -162,6 +162,7 @@ macro_rules! __store_behaviours {
                 a_redriven_message_that_dies_again_holds_its_key_again,
                 a_loser_holds_no_key,
                 many_that_wait_behind_a_dead_letter_leave_others_flowing,
+                an_operators_message_stands_in_no_line,
             ]
             operators: [
                 a_store_says_which_it_is,

@@ -130,6 +130,10 @@ impl Outbox {
     }
 
     /// Writes a row and returns its key if it was born leased.
+    pub(in crate::memory) fn last_id(&self) -> i64 {
+        self.last_id
+    }
+
     pub(in crate::memory) fn insert(
         &mut self,
         new: NewRow,

@@ -2,7 +2,7 @@
 
 use sagabus_core::admin::{Action, Change, DeadLetterStatus};
 use sagabus_core::schedule::ScheduleVerb;
-use sagabus_core::{StoreError, Timestamp};
+use sagabus_core::{StoreError, Timestamp, headers};
 
 use super::super::error::commit_error;
 use super::super::store::PgStore;
@@ -57,6 +57,16 @@ const RELEASE: &str = concat!(
 
 const REMOVE_ROWS: &str = concat!(
     "with done as (delete from sagabus.outbox where parked is not null and id = any($4) ",
+    "returning id, destination as place, message_id, message_type)",
+    noted!("destination")
+);
+
+/// `$4` endpoint, `$5` and so on the message. A row without a line is held up by none.
+const SEND: &str = concat!(
+    "with done as (insert into sagabus.outbox (message_id, message_type, destination, key, ",
+    "headers, body, available_at, created_at) ",
+    "select $5, $6, '@' || e.name, $7, $8, $9, t.now, t.now from sagabus.endpoint e, ",
+    "(select sagabus.now_micros() as now offset 0) t where e.name = $4 ",
     "returning id, destination as place, message_id, message_type)",
     noted!("destination")
 );
@@ -151,6 +161,7 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
         Action::RestoreDeadLetters(_) => RESTORE,
         Action::ReleaseRows(_) => RELEASE,
         Action::DiscardRows(_) => REMOVE_ROWS,
+        Action::SendMessage { .. } => SEND,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
         Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
         Action::MoveTimers { .. } => MOVE_TIMERS,
@@ -168,6 +179,13 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
         .bind(change.action.as_str())
         .bind(&change.why);
     let call = match &change.action {
+        Action::SendMessage { endpoint, envelope } => call
+            .bind(endpoint)
+            .bind(envelope.id.as_uuid())
+            .bind(envelope.message_type.as_ref())
+            .bind(envelope.headers.get(headers::KEY))
+            .bind(envelope.headers.to_json())
+            .bind(&envelope.body[..]),
         Action::RemoveSubscription {
             endpoint,
             message_type,

@@ -1,9 +1,10 @@
 //! What operators change: each change and its audit entry in one transaction.
 
 use sagabus_core::admin::{Action, Change};
+use sagabus_core::envelope::Envelope;
 use sagabus_core::schedule::ScheduleVerb;
 use sagabus_core::unit_of_work::RowKey;
-use sagabus_core::{StoreError, Timestamp};
+use sagabus_core::{StoreError, Timestamp, headers};
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -208,6 +209,17 @@ const MOVE_SCHEDULE: &str = concat!(
 const REMOVE_SCHEDULE: &str =
     "delete from sagabus_instance where kind = '@schedule' and key = $1 returning version";
 
+/// `$1` endpoint, `$2` and so on the message. A row without a line is held up by none.
+const SEND: &str = concat!(
+    "insert into sagabus_outbox (message_id, message_type, destination, key, headers, body, ",
+    "available_at, created_at) select $2, $3, '@' || e.name, $4, $5, $6, ",
+    now!(),
+    ", ",
+    now!(),
+    " from sagabus_endpoint e where e.name = $1 ",
+    "returning id, message_id, message_type, destination"
+);
+
 const RAISE_ROUTES: &str = "update sagabus_store set routes_version = routes_version + 1";
 
 const PUT_AUDIT: &str = concat!(
@@ -266,6 +278,7 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             done
         }
         Action::DiscardRows(ids) => summed(write, REMOVE_ROWS, ids, "destination").await?,
+        Action::SendMessage { endpoint, envelope } => send(write, endpoint, envelope).await?,
         Action::RemoveSubscription {
             endpoint,
             message_type,
@@ -320,6 +333,17 @@ async fn drop_stubs(write: &mut Write, ids: &[i64]) -> Result<(), StoreError> {
         write.step(*text, text_argument(&stubs)?).await?;
     }
     Ok(())
+}
+
+async fn send(write: &mut Write, endpoint: &str, envelope: &Envelope) -> Result<Done, StoreError> {
+    let mut arguments = text_argument(endpoint)?;
+    let to = &mut arguments;
+    add(to, envelope.id.as_uuid().as_bytes().to_vec())?;
+    add(to, envelope.message_type.to_string())?;
+    add(to, envelope.headers.get(headers::KEY).map(str::to_owned))?;
+    add(to, envelope.headers.to_json())?;
+    add(to, envelope.body.to_vec())?;
+    summed_by(write, SEND, arguments, "destination").await
 }
 
 /// Runs a text over ids that returns id, message id, type and place of each row that it changed.

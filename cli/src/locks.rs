@@ -1,0 +1,79 @@
+//! `sagabus locks`.
+
+use sagabus_core::Timestamp;
+use sagabus_core::admin::StoreAdmin;
+use sagabus_ops::{locks, shape};
+use serde_json::json;
+
+use crate::arguments::{LocksVerb, OperatorArguments};
+use crate::confirm::{Answer, confirm, operator};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::ago;
+
+pub(crate) async fn run(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    verb: &LocksVerb,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    match verb {
+        LocksVerb::List { limit, after } => list(admin, now, after.as_deref(), *limit, out).await,
+        LocksVerb::Break { name } => break_lock(admin, name, who, out).await,
+    }
+}
+
+async fn list(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    after: Option<&str>,
+    limit: u32,
+    out: &Output,
+) -> Result<(), Failure> {
+    let found = locks::list(admin, after, limit).await?;
+    if out.json(|| json!({ "locks": found.iter().map(shape::lock).collect::<Vec<_>>() }))? {
+        return Ok(());
+    }
+    let name = |(kind, key): &(String, String)| format!("{kind} {key}");
+    let rows: Vec<_> = found
+        .iter()
+        .map(|one| {
+            let next = one.waiting.first().map_or_else(String::new, name);
+            vec![
+                one.resource.clone(),
+                one.holder.as_ref().map_or_else(String::new, name),
+                ago(now, one.changed_at),
+                one.waiting.len().to_string(),
+                next,
+            ]
+        })
+        .collect();
+    let columns = ["lock", "held by", "changed", "waiting", "next"];
+    out.table(&columns, &rows, "nobody has a lock")
+}
+
+async fn break_lock(
+    admin: &dyn StoreAdmin,
+    name: &str,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let lock = locks::find(admin, name).await?;
+    let holder = match &lock.holder {
+        Some((kind, key)) => format!("{kind} {key}"),
+        None => "whoever has it".to_owned(),
+    };
+    let what = format!("take lock `{name}` from {holder}");
+    if confirm(who, &what)? == Answer::Preview {
+        if out.json(|| json!({ "preview": { "count": 1 }, "what": what }))? {
+            return Ok(());
+        }
+        return out.line(&what);
+    }
+    let lock = locks::break_lock(admin, &operator(who), name).await?;
+    if out.json(|| json!({ "broken": shape::lock(&lock) }))? {
+        return Ok(());
+    }
+    out.line("broken: the host that keeps the locks tells its holder")
+}

@@ -1,0 +1,81 @@
+//! The side of a saga that reserves: what it holds is noted beside its data, and given back in the
+//! commit that ends it.
+
+use sagabus_core::request::Request;
+use sagabus_core::{Ctx, HandlerError, Message};
+use serde::{Deserialize, Serialize};
+
+use super::messages::{NotReserved, Release, ReservationLost, Reserved};
+use crate::effects::{Effects, outgoing};
+use crate::stored::Book;
+
+/// A lock that an instance has asked for and not given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    resource: String,
+    /// Which asking it was.
+    generation: u64,
+}
+
+/// Takes note of an answer. A question stays open while its lock is held, so that the loss of it is
+/// an answer, too.
+pub(crate) fn answered(book: &mut Book, effects: &mut Effects, cx: &Ctx, request: Request) {
+    if !book.locks.contains_key(&request.name) {
+        effects.disarm(request.name);
+        return;
+    }
+    match cx.envelope().message_type.as_ref() {
+        Reserved::TYPE => {}
+        NotReserved::TYPE | ReservationLost::TYPE => {
+            book.locks.remove(&request.name);
+            effects.disarm(request.name);
+        }
+        // The question is a dead letter. Redriven, it would take a lock of which nobody knows: what
+        // gives it back stands behind it in line.
+        _ => effects.released.push(request.name.into()),
+    }
+}
+
+/// Sends what asks for locks and what gives them back, and notes it: to be called before the book
+/// is written.
+pub(crate) fn settle(
+    book: &mut Book,
+    effects: &mut Effects,
+    cx: &Ctx,
+    is_over: bool,
+) -> Result<(), HandlerError> {
+    let mut wanted = std::mem::take(&mut effects.reserved);
+    let mut given_back = std::mem::take(&mut effects.released);
+    if is_over {
+        wanted.clear();
+        given_back.extend(book.locks.keys().map(|name| name.clone().into()));
+    }
+    // Who asks again under a name gives back what it had by it.
+    given_back.extend(wanted.iter().map(|(name, _)| name.clone()));
+    let id = cx.instance_id().cloned();
+    let id = id.ok_or_else(|| HandlerError::new("message has lost its key").terminal())?;
+    for name in given_back {
+        let Some(held) = book.locks.remove(name.as_ref()) else {
+            continue;
+        };
+        let release = Release {
+            resource: held.resource,
+            kind: id.kind.to_string(),
+            key: id.key.clone(),
+            name: name.to_string(),
+            generation: held.generation,
+        };
+        effects.outgoing.push(outgoing(&release)?);
+        effects.disarm(name);
+    }
+    let generation = Effects::generation(cx);
+    for (name, reserve) in wanted {
+        let held = Held {
+            resource: reserve.resource().to_owned(),
+            generation,
+        };
+        book.locks.insert(name.to_string(), held);
+        effects.ask_openly(name, outgoing(&reserve)?);
+    }
+    Ok(())
+}
