@@ -15,6 +15,7 @@ mod order;
 mod timers;
 mod retention;
 mod firing;
+mod locks;
 // What the program runs.
 mod suite;
 

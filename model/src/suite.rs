@@ -5,6 +5,7 @@ use std::hash::Hash;
 
 use crate::check::{self, Caught, Design, Holds};
 use crate::firing::Firing;
+use crate::locks::Locks;
 use crate::order::Ordered;
 use crate::publishing::Publishing;
 use crate::retention::Retention;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Suite> {
         suite::<Timers>(),
         suite::<Retention>(),
         suite::<Firing>(),
+        suite::<Locks>(),
     ]
 }
 

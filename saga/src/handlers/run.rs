@@ -49,7 +49,9 @@ impl<S: Saga> HandlerSubscriber<S> {
         };
         let labels = Before::of(cx, is_new, &data);
         let mut saga_cx = SagaCtx::new(cx.clone(), saga.name);
-        if let Some(request) = answered(cx.envelope(), saga.name) {
+        let request = answered(cx.envelope(), saga.name);
+        lock::too_early(&book, cx, request.as_ref())?;
+        if let Some(request) = request {
             lock::answered(&mut book, &mut saga_cx.effects, cx, request);
         }
         (entry.handle)(&mut data, message, &mut saga_cx).await?;

@@ -12,4 +12,4 @@ mod reserving;
 pub(crate) use keeper::keeper;
 pub use keeper::{KIND, Lock};
 pub use messages::{BreakLock, NotReserved, Refusal, ReservationLost, Reserve, Reserved};
-pub(crate) use reserving::{Held, answered, settle};
+pub(crate) use reserving::{Held, answered, settle, too_early};

@@ -15,6 +15,7 @@ use super::definition::{
 };
 use super::turn::Turn;
 use super::when::holds;
+use crate::lock::too_early;
 use crate::message::answered;
 use crate::saga::{Saga, SagaState};
 use crate::standing::{Standing, look};
@@ -88,6 +89,7 @@ impl<S: Saga> MachineSubscriber<S> {
             HandlerError::dead(Reason::StateUndecodable, error)
         })?;
         let request = answered(cx.envelope(), &definition.name);
+        too_early(&book, cx, request.as_ref())?;
         let request_name = request.as_ref().map(|request| request.name.as_str());
         let chosen = choose(entry, state, &data, message, request_name);
         let mut turn = Turn::new(definition, cx, Some(state), data, book)?;

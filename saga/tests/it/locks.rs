@@ -25,6 +25,7 @@ on_every_store! {
     an_instance_does_not_wait_for_itself,
     a_saga_reserves_and_gives_back_before_its_end,
     one_at_a_time_over_hosts_that_come_and_go,
+    the_loss_of_a_lock_waits_for_the_lock,
     a_lock_that_nobody_keeps_is_asked_for_when_somebody_does,
 }
 
@@ -571,4 +572,26 @@ fn a_reservation_without_its_branches_is_refused() {
     let faults = odd.check().join("; ");
     assert!(faults.contains("without `:`"), "{faults}");
     assert_eq!(visits(None).check(), [""; 0]);
+}
+
+/// Answers as the keeper does, but in the order in which messages may come.
+async fn keeps_in_disorder(asked: Reserve) -> (ReservationLost, Reserved) {
+    let resource = asked.resource().to_owned();
+    let lost = ReservationLost {
+        resource: resource.clone(),
+        taker: None,
+    };
+    (lost, Reserved { resource, fence: 1 })
+}
+
+/// Handled as it came, the instance would believe for ever to have the lock.
+async fn the_loss_of_a_lock_waits_for_the_lock(scene: Scene) {
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("locks", |e| e.handle(keeps_in_disorder));
+    let host = start(builder.endpoint("visits", |e| e.machine(visits(None)))).await;
+    host.bus().send(Come { id: 1 }).await.unwrap();
+    visit_is(&scene, 1, "robbed").await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["1 has it"]);
+    assert_eq!(scene.counts().await.dead_letters, 0);
 }
