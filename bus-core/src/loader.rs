@@ -152,9 +152,11 @@ mod tests {
     /// one comes every half millisecond.
     async fn gathered(answered: usize) -> (usize, Duration) {
         let (sender, mut queue) = mpsc::channel(WAITING_MAX);
+        let mut beat = tokio::time::interval(Duration::from_micros(500));
+        beat.tick().await; // The first one is at once.
         let asking = async move {
             loop {
-                tokio::time::sleep(Duration::from_micros(500)).await;
+                beat.tick().await;
                 if sender.send(question()).await.is_err() {
                     return;
                 }
