@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use sagabus_core::unit_of_work::Label;
+use sagabus_ops::Role;
 
 use crate::filter::DeadLetters;
 use crate::machines::Drawing;
@@ -13,7 +14,7 @@ Exit codes: `sagabus explain exit-codes`; `sagabus completions SHELL`, `sagabus 
 
 Examples:
   sagabus --store postgres://user@host/orders dead-letters groups
-  SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --why 'gateway is back'";
+  SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --canary 5 --rate 50";
 
 /// Looks into a sagabus database and puts right what went wrong.
 #[derive(Debug, Parser)]
@@ -72,6 +73,15 @@ pub(crate) struct OperatorArguments {
     /// Why, for the audit.
     #[arg(long, global = true, default_value = "", value_name = "TEXT")]
     pub(crate) why: String,
+    /// What you may do here: reader, body-reader, operator or admin.
+    #[arg(
+        long,
+        env = "SAGABUS_ROLE",
+        hide_env_values = true,
+        global = true,
+        default_value_t = Role::Admin
+    )]
+    pub(crate) role: Role,
     /// Who, for the audit.
     #[arg(long, global = true, env = "SAGABUS_WHO", value_name = "NAME")]
     pub(crate) who: Option<String>,
@@ -88,6 +98,9 @@ pub(crate) enum Noun {
     /// Messages that stopped being tried.
     #[command(subcommand)]
     DeadLetters(DeadLettersVerb),
+    /// Changes of many dead letters: under way, paused, or over.
+    #[command(subcommand)]
+    Operations(OperationsVerb),
     /// Messages that are still to be sent or handled.
     #[command(subcommand)]
     Outbox(OutboxVerb),
@@ -186,11 +199,30 @@ pub(crate) enum DeadLettersVerb {
         limit: u32,
     },
     /// Let hosts handle them again.
-    Retry(BulkArguments),
+    Retry(RetryArguments),
     /// Say that they are not wanted any more; they stay readable.
     Discard(BulkArguments),
     /// Open discarded ones again.
     Restore(BulkArguments),
+    /// Retry one with another body.
+    Edit {
+        /// Its id.
+        id: i64,
+        /// The file with the new body; - reads standard input.
+        #[arg(long, value_name = "FILE")]
+        body: String,
+        /// Whether it stays the message that it was, or becomes a new one.
+        #[arg(long, value_enum)]
+        identity: Identity,
+    },
+}
+
+/// Who an edited message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Identity {
+    // With a comment for clap, the help would take twice the lines.
+    Keep,
+    New,
 }
 
 /// Which dead letters a change is for, and how fast it goes.
@@ -204,12 +236,51 @@ pub(crate) struct BulkArguments {
     /// All there are: needed where nothing else says which.
     #[arg(long)]
     pub(crate) all: bool,
-    /// How many in one transaction.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=500))]
-    pub(crate) batch: u32,
     /// How many in a second at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
+}
+
+/// What is retried, where, and when that stops by itself.
+#[derive(Debug, Args)]
+pub(crate) struct RetryArguments {
+    #[command(flatten)]
+    pub(crate) bulk: BulkArguments,
+    /// Let this endpoint handle them instead of the one that gave them up.
+    #[arg(long, value_name = "ENDPOINT")]
+    pub(crate) to: Option<String>,
+    /// Retry so many first, and the others only when these are handled.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) canary: u32,
+    /// Pause when more than so many of a hundred fail again; without it, one of the canary.
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) stop_at: Option<u8>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OperationsVerb {
+    /// List them, the latest first.
+    List(PageArguments),
+    /// Show one: what was meant, how far it is, what failed again.
+    Show {
+        /// Its id, as `list` shows it.
+        id: i64,
+    },
+    /// Stop one for now, whoever drives it.
+    Pause {
+        /// Its id.
+        id: i64,
+    },
+    /// Go on with one that is paused, or whose process died, from here.
+    Resume {
+        /// Its id.
+        id: i64,
+    },
+    /// Stop one for good; what was not its turn stays as it is.
+    Cancel {
+        /// Its id.
+        id: i64,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -313,6 +384,26 @@ pub(crate) enum SagasVerb {
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
         history: u32,
     },
+    /// Give one other data, or another state.
+    Alter {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+        /// The file with the new data; - reads standard input. Without it the data stays.
+        #[arg(long, value_name = "FILE")]
+        data: Option<String>,
+        /// The new state of a machine. Without it the state stays.
+        #[arg(long, required_unless_present = "data")]
+        state: Option<String>,
+    },
+    /// End one, and remove its timers.
+    Complete {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -388,4 +479,7 @@ pub(crate) struct MigrateArguments {
     /// Only print the statements, for those who run their own.
     #[arg(long)]
     pub(crate) print: bool,
+    /// Only print what makes a PostgreSQL role for each role of this program.
+    #[arg(long, conflicts_with = "print")]
+    pub(crate) grants: bool,
 }

@@ -1,7 +1,8 @@
 //! The question before a change.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
+use bytes::Bytes;
 use sagabus_ops::Operator;
 
 use crate::arguments::OperatorArguments;
@@ -52,4 +53,21 @@ pub(crate) fn operator(arguments: &OperatorArguments) -> Operator {
         who: who.unwrap_or_else(|| "unknown".to_owned()),
         why: arguments.why.clone(),
     }
+}
+
+/// Reads what somebody wrote: a file, or standard input where it is `-`.
+///
+/// # Errors
+/// [`Failure::Usage`] where it cannot be read.
+pub(crate) fn read_file(name: &str) -> Result<Bytes, Failure> {
+    let read = match name {
+        "-" => {
+            let mut bytes = Vec::new();
+            let read = io::stdin().lock().read_to_end(&mut bytes);
+            read.map(|_| bytes)
+        }
+        path => std::fs::read(path),
+    };
+    let unreadable = |error| Failure::Usage(format!("`{name}` cannot be read: {error}"));
+    read.map(Bytes::from).map_err(unreadable)
 }

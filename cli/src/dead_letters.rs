@@ -1,19 +1,20 @@
 //! `sagabus dead-letters`.
 
-use std::time::Duration;
-
 use sagabus_core::Timestamp;
-use sagabus_core::admin::{PAGE_MAX, Page, StoreAdmin, StoredDeadLetter};
-use sagabus_ops::dead_letters::{self as letters, Selection, Verb, Work};
-use sagabus_ops::shape;
+use sagabus_core::admin::{
+    DeadLetterFilter, PAGE_MAX, Pace, Page, Selected, StoreAdmin, StoredDeadLetter, Verb,
+};
+use sagabus_ops::{dead_letters as letters, operations, shape};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
-use crate::arguments::{BulkArguments, DeadLettersVerb, OperatorArguments, PageArguments};
-use crate::confirm::{Answer, confirm, operator};
+use crate::arguments::{
+    BulkArguments, DeadLettersVerb, Identity, OperatorArguments, PageArguments,
+};
+use crate::confirm::{Answer, confirm, operator, read_file};
 use crate::failure::Failure;
 use crate::filter::{DeadLetters, Status};
 use crate::messages;
+use crate::operations::{drive, words};
 use crate::output::Output;
 use crate::text::ago;
 
@@ -28,15 +29,35 @@ pub(crate) async fn run(
         DeadLettersVerb::List { filter, page } => list(admin, now, filter, page, out).await,
         DeadLettersVerb::Show { id } => show(admin, *id, out).await,
         DeadLettersVerb::Groups { filter, limit } => groups(admin, now, filter, *limit, out).await,
-        DeadLettersVerb::Retry(bulk) => {
-            change(admin, now, Verb::Redrive, bulk, operator, out).await
+        DeadLettersVerb::Retry(retry) => {
+            let verb = Verb::Redrive {
+                to: retry.to.clone(),
+            };
+            let pace = Pace {
+                canary: retry.canary,
+                failures_percent_max: retry.stop_at,
+                ..pace(&retry.bulk)
+            };
+            change(admin, now, (verb, pace), &retry.bulk, operator, out).await
         }
         DeadLettersVerb::Discard(bulk) => {
-            change(admin, now, Verb::Discard, bulk, operator, out).await
+            let what = (Verb::Discard, pace(bulk));
+            change(admin, now, what, bulk, operator, out).await
+        }
+        DeadLettersVerb::Edit { id, body, identity } => {
+            edit(admin, (*id, body, *identity), operator, out).await
         }
         DeadLettersVerb::Restore(bulk) => {
-            change(admin, now, Verb::Restore, bulk, operator, out).await
+            let what = (Verb::Restore, pace(bulk));
+            change(admin, now, what, bulk, operator, out).await
         }
+    }
+}
+
+fn pace(bulk: &BulkArguments) -> Pace {
+    Pace {
+        rate: bulk.rate,
+        ..Pace::default()
     }
 }
 
@@ -147,180 +168,137 @@ async fn groups(
     out.table(&columns, &rows, "no dead letters")
 }
 
-/// What a verb is called, before and after it is done.
-fn words(verb: Verb) -> (&'static str, &'static str) {
-    match verb {
-        Verb::Redrive => ("retry", "retried"),
-        Verb::Discard => ("discard", "discarded"),
-        Verb::Restore => ("restore", "restored"),
-    }
-}
-
 async fn change(
     admin: &dyn StoreAdmin,
     now: Timestamp,
-    verb: Verb,
+    (verb, pace): (Verb, Pace),
     bulk: &BulkArguments,
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
+    let (todo, done) = words(&verb);
+    let preview = match is_named(bulk, todo)? {
+        true => named(admin, bulk).await?,
+        false => matching(admin, &verb, bulk.filter.at(now)).await?,
+    };
+    if preview.count == 0 {
+        let nothing = json!({ "total": 0, "taken": 0, "changed": 0, "passed_over": 0 });
+        return match out.json(|| nothing)? {
+            true => Ok(()),
+            false => out.line(&format!("{done} 0 dead letters")),
+        };
+    }
+    // Of a change that is made, JSON has the result only: one document.
+    if out.is_for_people() {
+        table(now, &preview.sample, "", out)?;
+        let more = preview.count.saturating_sub(preview.sample.len() as u64);
+        if more > 0 {
+            out.line(&format!(".. and {more} more"))?;
+        }
+    }
+    if confirm(who, &format!("{todo} {} dead letters", preview.count))? == Answer::Preview {
+        return out.json(|| preview.shape()).map(|_| ());
+    }
+    let operator = operator(who);
+    let begun = operations::begin(admin, &operator, verb, preview.selected, pace).await?;
+    let Some(begun) = begun else {
+        return out.line(&format!("{done} 0 dead letters"));
+    };
+    drive(admin, &operator, begun.id, out).await
+}
+
+async fn edit(
+    admin: &dyn StoreAdmin,
+    (id, file, identity): (i64, &str, Identity),
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let identity = match identity {
+        Identity::Keep => letters::Identity::Kept,
+        Identity::New => letters::Identity::New,
+    };
+    let after = read_file(file)?;
+    let plan = letters::plan_edit(admin, id, after, identity).await?;
+    if out.is_for_people() {
+        for (name, body) in [("before", &plan.before), ("after", &plan.after)] {
+            out.line(&format!("{name}:"))?;
+            messages::body(body, body.len() as u64, out)?;
+        }
+    }
+    let message = plan.message;
+    let document = || {
+        json!({ "id": id, "message_id": message,
+            "before": shape::body(&plan.before, plan.before.len() as u64),
+            "after": shape::body(&plan.after, plan.after.len() as u64) })
+    };
+    let answer = confirm(who, &format!("retry dead letter {id} with this body"))?;
+    if answer == Answer::Go {
+        letters::edit(admin, &operator(who), plan.clone()).await?;
+    }
+    match out.json(document)? || answer == Answer::Preview {
+        true => Ok(()),
+        false => out.line(&format!("retried dead letter {id} as message {message}")),
+    }
+}
+
+/// Says whether single dead letters are named, and not a filter.
+fn is_named(bulk: &BulkArguments, todo: &str) -> Result<bool, Failure> {
     if bulk.filter.status != Status::Open {
         let fact = "`--status` is for reading; the verb says which state a change is for";
         return Err(Failure::Usage(fact.to_owned()));
     }
     match (bulk.ids.is_empty(), bulk.filter.is_empty(), bulk.all) {
-        (false, true, false) => return change_named(admin, now, verb, bulk, who, out).await,
-        (true, false, false) | (true, true, true) => {}
-        (true, true, false) => {
-            let (verb, _) = words(verb);
-            return Err(Failure::Usage(format!(
-                "which dead letters? name ids, or say which by `--endpoint`, `--fingerprint` .., \
-                 or {verb} `--all` [SB0304]"
-            )));
-        }
-        _ => {
-            let fact = "ids, filters and `--all` exclude each other; say in one way which are meant [SB0304]";
-            return Err(Failure::Usage(fact.to_owned()));
-        }
+        (false, true, false) => Ok(true),
+        (true, false, false) | (true, true, true) => Ok(false),
+        (true, true, false) => Err(Failure::Usage(format!(
+            "which dead letters? name ids, or say which by `--endpoint`, `--fingerprint` .., or \
+             {todo} `--all` [SB0304]"
+        ))),
+        _ => Err(Failure::Usage(
+            "ids, filters and `--all` exclude each other; say in one way which are meant [SB0304]"
+                .to_owned(),
+        )),
     }
-    let selection = letters::select(admin, verb, bulk.filter.at(now)).await?;
-    let (todo, _) = words(verb);
-    let count = selection.tally.count;
-    if count == 0 {
-        return finish(verb, 0, 0, None, out);
-    }
-    // Of a change that is made, JSON has the result only: one document.
-    if out.is_for_people() {
-        table(now, &selection.sample, "", out)?;
-        let more = count.saturating_sub(selection.sample.len() as u64);
-        if more > 0 {
-            out.line(&format!(".. and {more} more"))?;
-        }
-    }
-    if confirm(who, &format!("{todo} {count} dead letters"))? == Answer::Preview {
-        return out.json(|| preview(&selection)).map(|_| ());
-    }
-    work_off(admin, &selection, bulk, who, out).await
 }
 
-fn preview(selection: &Selection) -> Value {
-    let sample = selection.sample.iter().map(shape::dead_letter);
-    json!({
-        "preview": shape::tally(&selection.tally),
-        "up_to": selection.filter.id_max,
-        "sample": sample.collect::<Vec<_>>(),
+/// What a change would touch.
+struct Preview {
+    selected: Selected,
+    count: u64,
+    tally: Value,
+    sample: Vec<StoredDeadLetter>,
+}
+
+impl Preview {
+    fn shape(&self) -> Value {
+        let sample = self.sample.iter().map(shape::dead_letter);
+        json!({ "preview": self.tally, "sample": sample.collect::<Vec<_>>() })
+    }
+}
+
+async fn named(admin: &dyn StoreAdmin, bulk: &BulkArguments) -> Result<Preview, Failure> {
+    let mut sample = Vec::new();
+    for id in bulk.ids.iter().take(PAGE_MAX as usize) {
+        sample.push(letters::show(admin, *id).await?);
+    }
+    Ok(Preview {
+        selected: Selected::Named(bulk.ids.clone()),
+        count: bulk.ids.len() as u64,
+        tally: json!({ "count": bulk.ids.len() }),
+        sample,
     })
 }
 
-/// Changes those that are named, in one transaction.
-async fn change_named(
+async fn matching(
     admin: &dyn StoreAdmin,
-    now: Timestamp,
-    verb: Verb,
-    bulk: &BulkArguments,
-    who: &OperatorArguments,
-    out: &Output,
-) -> Result<(), Failure> {
-    let (todo, _) = words(verb);
-    let mut found = Vec::new();
-    for id in bulk.ids.iter().take(PAGE_MAX as usize) {
-        found.push(letters::show(admin, *id).await?);
-    }
-    let sample = || {
-        json!({ "preview": { "count": found.len() },
-            "sample": found.iter().map(shape::dead_letter).collect::<Vec<_>>() })
-    };
-    if out.is_for_people() {
-        table(now, &found, "", out)?;
-    }
-    if confirm(who, &format!("{todo} {} dead letters", found.len()))? == Answer::Preview {
-        return out.json(sample).map(|_| ());
-    }
-    let changed = letters::change(admin, &operator(who), verb, bulk.ids.clone()).await?;
-    let passed_over = bulk.ids.len() - changed.len();
-    finish(verb, changed.len() as u64, passed_over as u64, None, out)
-}
-
-/// Works a selection off in batches, no faster than allowed.
-async fn work_off(
-    admin: &dyn StoreAdmin,
-    selection: &Selection,
-    bulk: &BulkArguments,
-    who: &OperatorArguments,
-    out: &Output,
-) -> Result<(), Failure> {
-    let operator = operator(who);
-    let mut work = Work::new(admin, &operator, selection);
-    // Five batches a second let a slow rate be even.
-    let per_batch = bulk
-        .rate
-        .map_or(bulk.batch, |rate| bulk.batch.min((rate / 5).max(1)));
-    let started = Instant::now();
-    let (_, done) = words(selection.verb);
-    let count = selection.tally.count;
-    let mut said = Instant::now();
-    loop {
-        let batch = tokio::select! {
-            biased;
-            _ = tokio::signal::ctrl_c() => return Err(half_way(&work, "stopped")),
-            batch = work.batch(per_batch) => batch,
-        };
-        let progress = match batch {
-            Ok(Some(progress)) => progress,
-            Ok(None) => break,
-            Err(error) => {
-                let fact = sagabus_core::error::chain(&error);
-                return Err(half_way(&work, &fact));
-            }
-        };
-        if said.elapsed() > Duration::from_secs(1) {
-            out.note(&format!("{done} {} of {count}", progress.changed));
-            said = Instant::now();
-        }
-        if let Some(rate) = bulk.rate {
-            let so_far = progress.changed + progress.passed_over;
-            let due = Duration::from_secs_f64(so_far as f64 / f64::from(rate));
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => return Err(half_way(&work, "stopped")),
-                () = tokio::time::sleep_until(started + due) => {}
-            }
-        }
-    }
-    let progress = work.progress();
-    let up_to = selection.filter.id_max;
-    finish(
-        selection.verb,
-        progress.changed,
-        progress.passed_over,
-        up_to,
-        out,
-    )
-}
-
-fn half_way(work: &Work<'_>, why: &str) -> Failure {
-    let progress = work.progress();
-    Failure::HalfWay(format!(
-        "{why} after {} dead letters; the same command goes on, with `--up-to {}` for these only [SB0306]",
-        progress.changed,
-        work.selection().filter.id_max.unwrap_or_default()
-    ))
-}
-
-fn finish(
-    verb: Verb,
-    changed: u64,
-    passed_over: u64,
-    up_to: Option<i64>,
-    out: &Output,
-) -> Result<(), Failure> {
-    let document = json!({ "changed": changed, "passed_over": passed_over, "up_to": up_to });
-    if out.json(|| document)? {
-        return Ok(());
-    }
-    let (_, done) = words(verb);
-    out.line(&format!("{done} {changed} dead letters"))?;
-    if passed_over > 0 {
-        out.line(&format!("{passed_over} were not in that state any more"))?;
-    }
-    Ok(())
+    verb: &Verb,
+    filter: DeadLetterFilter,
+) -> Result<Preview, Failure> {
+    let selection = letters::select(admin, verb, filter).await?;
+    Ok(Preview {
+        count: selection.tally.count,
+        tally: shape::tally(&selection.tally),
+        sample: selection.sample,
+        selected: Selected::Matching(Box::new(selection.filter)),
+    })
 }

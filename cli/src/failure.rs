@@ -1,7 +1,6 @@
 //! Why a command was not done, and its exit code.
 
 use std::io::{self, ErrorKind, Write};
-use std::process::ExitCode;
 
 use sagabus_core::error::{BoxError, chain, codes};
 use sagabus_core::{BuildError, RunError, StoreError};
@@ -64,7 +63,7 @@ impl Failure {
 
     /// Says on standard error what is wrong, and returns the code. Who closed the pipe has seen
     /// enough and is told nothing.
-    pub(crate) fn report(&self) -> ExitCode {
+    pub(crate) fn report(&self) -> u8 {
         let code = self.code();
         if code != 0 {
             let text = safe(&chain(self));
@@ -73,6 +72,6 @@ impl Failure {
                 let _ = writeln!(io::stderr(), "`sagabus explain {}` tells more", known.code); // As above.
             }
         }
-        ExitCode::from(code)
+        code
     }
 }

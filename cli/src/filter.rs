@@ -37,9 +37,6 @@ pub(crate) struct DeadLetters {
     /// Only what is younger than this.
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub(crate) younger_than: Option<Duration>,
-    /// Only what was there when this was the latest id: goes on with a frozen selection.
-    #[arg(long, value_name = "ID")]
-    pub(crate) up_to: Option<i64>,
     /// Only what is in this state.
     #[arg(long, value_enum, default_value_t = Status::Open)]
     pub(crate) status: Status,
@@ -67,7 +64,6 @@ impl DeadLetters {
             && self.message.is_none()
             && self.older_than.is_none()
             && self.younger_than.is_none()
-            && self.up_to.is_none()
     }
 
     /// Makes the filter, with ages counted from the database's time.
@@ -89,7 +85,7 @@ impl DeadLetters {
             message: self.message,
             since: self.younger_than.map(|age| before(now, age)),
             until: self.older_than.map(|age| before(now, age)),
-            id_max: self.up_to,
+            id_max: None,
         }
     }
 }

@@ -24,7 +24,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("dead-letters groups", "sagabus dead-letters groups"),
     (
         "dead-letters retry",
-        "sagabus dead-letters retry --text gateway --rate 50 --why incident-17",
+        "sagabus dead-letters retry --text gateway --canary 5 --rate 50 --why incident-17",
     ),
     (
         "dead-letters discard",
@@ -34,6 +34,15 @@ const EXAMPLES: &[(&str, &str)] = &[
         "dead-letters restore",
         "sagabus dead-letters restore --older-than 1d --endpoint payments",
     ),
+    (
+        "dead-letters edit",
+        "sagabus dead-letters edit 12 --body mended.json --identity keep",
+    ),
+    ("operations list", "sagabus operations list"),
+    ("operations show", "sagabus operations show 3 --watch 2"),
+    ("operations pause", "sagabus operations pause 3 --why lunch"),
+    ("operations resume", "sagabus operations resume 3"),
+    ("operations cancel", "sagabus operations cancel 3"),
     ("outbox list", "sagabus outbox list"),
     ("outbox parked", "sagabus outbox parked --reason no_owner"),
     (
@@ -59,6 +68,11 @@ const EXAMPLES: &[(&str, &str)] = &[
         "locks break",
         "sagabus locks break 'seat/12A' --why 'the guest is gone'",
     ),
+    (
+        "sagas alter",
+        "sagabus sagas alter order 4711 --state paid --why 'paid by hand'",
+    ),
+    ("sagas complete", "sagabus sagas complete order 4711"),
     (
         "messages show",
         "sagabus messages show 018f4e5a-0000-7000-8000-000000000001",

@@ -16,6 +16,7 @@ mod failure;
 mod status;
 mod doctor;
 mod dead_letters;
+mod operations;
 mod outbox;
 mod sagas;
 mod locks;
@@ -34,5 +35,5 @@ mod operator;
 mod plan;
 mod own;
 
-pub use operator::operator;
+pub use operator::{operator, run_with};
 pub use own::main;

@@ -1,5 +1,6 @@
 //! `sagabus migrate`.
 
+use sagabus_ops::Role;
 use serde_json::json;
 
 use crate::arguments::MigrateArguments;
@@ -9,6 +10,7 @@ use crate::place::Place;
 
 pub(crate) async fn run(
     store: Option<&str>,
+    role: Role,
     what: &MigrateArguments,
     out: &Output,
 ) -> Result<(), Failure> {
@@ -28,6 +30,14 @@ pub(crate) async fn run(
         }
         return Ok(());
     }
+    if what.grants {
+        let grants = Place::grants(store)?;
+        return match out.json(|| json!({ "grants": grants }))? {
+            true => Ok(()),
+            false => out.text(grants),
+        };
+    }
+    role.demand(Role::Admin, "change the schema")?;
     let place = Place::open_or_make(store).await?;
     place.migrate().await?;
     let about = place.admin().about().await?;

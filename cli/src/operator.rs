@@ -1,10 +1,13 @@
 //! The program `sagabus`.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::FromArgMatches;
+use sagabus_core::admin::StoreAdmin;
+use sagabus_ops::Guarded;
 
 use crate::arguments::{Arguments, Noun, OperatorArguments};
 use crate::failure::Failure;
@@ -12,8 +15,30 @@ use crate::output::Output;
 use crate::place::Place;
 use crate::{
     audit, dead_letters, doctor, endpoints, explain, help, hosts, locks, machines, messages,
-    migrate, outbox, sagas, schedules, status, timers,
+    migrate, operations, outbox, sagas, schedules, status, timers,
 };
+
+/// Does what a command line says, its first word the name of the program, and returns the exit
+/// code. For programs that have this one inside.
+pub async fn run_with<I, T>(words: I) -> u8
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let matches = help::command().try_get_matches_from(words);
+    let arguments = matches.and_then(|matches| Arguments::<Noun>::from_arg_matches(&matches));
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print(); // Nobody is left to be told.
+            return u8::try_from(error.exit_code()).unwrap_or(1);
+        }
+    };
+    match run(&arguments).await {
+        Ok(()) => 0,
+        Err(failure) => failure.report(),
+    }
+}
 
 /// Reads the arguments of this process, does what they say and returns the exit code.
 pub fn operator() -> ExitCode {
@@ -25,11 +50,11 @@ pub fn operator() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::from(error).report(),
+        Err(error) => return Failure::from(error).report().into(),
     };
     match runtime.block_on(watch(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report().into(),
     }
 }
 
@@ -77,20 +102,22 @@ pub(crate) async fn ask(
     out: &Output,
 ) -> Result<(), Failure> {
     if let Noun::Migrate(what) = noun {
-        return migrate::run(store, what, out).await;
+        return migrate::run(store, operator.role, what, out).await;
     }
     if let Noun::Explain { code } = noun {
         return explain::run(code.as_deref(), out);
     }
     let place = Place::open(store).await?;
-    let admin = place.admin();
+    let guarded = Guarded::new(place.admin(), operator.role);
+    let admin: &dyn StoreAdmin = &guarded;
     let about = admin.about().await?;
     match noun {
         Noun::Status => status::run(admin, out).await,
         Noun::Doctor => doctor::run(admin, out).await,
         Noun::DeadLetters(verb) => dead_letters::run(admin, about.now, verb, operator, out).await,
+        Noun::Operations(verb) => operations::run(admin, about.now, verb, operator, out).await,
         Noun::Outbox(verb) => outbox::run(admin, about.now, verb, operator, out).await,
-        Noun::Sagas(verb) => sagas::run(admin, about.now, verb, out).await,
+        Noun::Sagas(verb) => sagas::run(admin, about.now, verb, operator, out).await,
         Noun::Locks(verb) => locks::run(admin, about.now, verb, operator, out).await,
         Noun::Messages(verb) => messages::run(admin, verb, out).await,
         Noun::Hosts => hosts::list(admin, about.now, out).await,

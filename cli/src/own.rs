@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 use sagabus_core::HostBuilder;
-use sagabus_ops::machines;
+use sagabus_ops::{Guarded, machines};
 
 use crate::arguments::{Arguments, Noun, OWN_ABOUT, OwnNoun};
 use crate::failure::Failure;
@@ -56,12 +56,12 @@ where
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::from(error).report(),
+        Err(error) => return Failure::from(error).report().into(),
     };
     let host = async { host().await.map_err(|error| Failure::Host(error.into())) };
     match runtime.block_on(run(arguments, host)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report().into(),
     }
 }
 
@@ -92,7 +92,8 @@ async fn run(
         OwnNoun::Plan { against } => {
             let release = host.await?.describe()?;
             let place = Place::open(against.as_deref().or(store)).await?;
-            return plan::run(place.admin(), &release, &out).await;
+            let guarded = Guarded::new(place.admin(), arguments.operator.role);
+            return plan::run(&guarded, &release, &out).await;
         }
         OwnNoun::Noun(noun) => &**noun,
     };

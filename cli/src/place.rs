@@ -71,6 +71,17 @@ impl Place {
         })
     }
 
+    /// Returns the statements that make a role of the database for each role of this program.
+    pub(crate) fn grants(store: Option<&str>) -> Result<&'static str, Failure> {
+        match named(store)? {
+            Named::Postgres(_) => Ok(PgStore::grants()),
+            Named::Sqlite(_) => Err(Failure::Usage(
+                "a SQLite file has no roles: who may write the file may do everything in it"
+                    .to_owned(),
+            )),
+        }
+    }
+
     pub(crate) async fn migrate(&self) -> Result<(), Failure> {
         match self {
             #[cfg(feature = "postgres")]

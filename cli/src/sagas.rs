@@ -1,12 +1,14 @@
 //! `sagabus sagas`.
 
+use bytes::Bytes;
 use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin, StoredHistory};
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{InstanceId, Timestamp};
-use sagabus_ops::{OpsError, shape};
+use sagabus_ops::{instances, shape};
 use serde_json::json;
 
-use crate::arguments::SagasVerb;
+use crate::arguments::{OperatorArguments, SagasVerb};
+use crate::confirm::{Answer, confirm, operator, read_file};
 use crate::failure::Failure;
 use crate::filter::before;
 use crate::messages;
@@ -17,6 +19,7 @@ pub(crate) async fn run(
     admin: &dyn StoreAdmin,
     now: Timestamp,
     verb: &SagasVerb,
+    who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
     match verb {
@@ -48,6 +51,13 @@ pub(crate) async fn run(
             list(admin, now, &filter, *limit, out).await
         }
         SagasVerb::Show { kind, key, history } => show(admin, id(kind, key), *history, out).await,
+        SagasVerb::Alter {
+            kind,
+            key,
+            data,
+            state,
+        } => alter(admin, &id(kind, key), data.as_deref(), state, who, out).await,
+        SagasVerb::Complete { kind, key } => complete(admin, &id(kind, key), who, out).await,
     }
 }
 
@@ -109,14 +119,7 @@ async fn show(
     entries: u32,
     out: &Output,
 ) -> Result<(), Failure> {
-    let Some(one) = admin.instance(&id).await? else {
-        return Err(OpsError::NotFound(format!(
-            "there is no instance `{}` of kind `{}`; `sagabus sagas list --completed` shows those \
-             there are",
-            id.key, id.kind
-        ))
-        .into());
-    };
+    let one = instances::show(admin, &id).await?;
     let labels = admin.labels(&one.id).await?;
     let of = HistoryOf::Instance(id);
     let mut history = admin.history(&of, Page::latest(entries)).await?;
@@ -182,4 +185,61 @@ fn timeline(history: &[StoredHistory], out: &Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+async fn alter(
+    admin: &dyn StoreAdmin,
+    id: &InstanceId,
+    file: Option<&str>,
+    state: &Option<String>,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let data = match file {
+        Some(file) => read_file(file)?,
+        None => instances::show(admin, id).await?.data,
+    };
+    let plan = instances::plan(admin, id, data, state.clone()).await?;
+    if out.is_for_people() {
+        for (name, held) in [("before", &plan.before), ("after", &plan.after)] {
+            let state = held.state.as_deref().unwrap_or_default();
+            out.line(&format!("{name}: {state}"))?;
+            messages::body(&held.data, held.data.len() as u64, out)?;
+        }
+    }
+    if confirm(who, &format!("alter {id}"))? == Answer::Preview {
+        let shape = |data: &Bytes| shape::body(data, data.len() as u64);
+        let document = || {
+            json!({ "kind": id.kind, "key": id.key, "version": plan.version,
+                "before": { "state": plan.before.state, "data": shape(&plan.before.data) },
+                "after": { "state": plan.after.state, "data": shape(&plan.after.data) } })
+        };
+        return out.json(document).map(|_| ());
+    }
+    let version = instances::alter(admin, &operator(who), plan).await?;
+    said(id, version, "is altered", out)
+}
+
+async fn complete(
+    admin: &dyn StoreAdmin,
+    id: &InstanceId,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let one = instances::show(admin, id).await?;
+    let timers = one.timers.len();
+    if confirm(who, &format!("end {id} and remove its {timers} timers"))? == Answer::Preview {
+        let preview = json!({ "kind": id.kind, "key": id.key, "timers": one.timers });
+        return out.json(|| preview).map(|_| ());
+    }
+    let version = instances::complete(admin, &operator(who), id, one.version).await?;
+    said(id, version, "is over", out)
+}
+
+fn said(id: &InstanceId, version: i64, what: &str, out: &Output) -> Result<(), Failure> {
+    let document = json!({ "kind": id.kind, "key": id.key, "version": version });
+    match out.json(|| document)? {
+        true => Ok(()),
+        false => out.line(&format!("{id} {what}; its version is {version}")),
+    }
 }

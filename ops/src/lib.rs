@@ -1,19 +1,23 @@
 //! What an operator can do, each action once, as a function over a store. Command line and
 //! dashboard are thin skins on it.
 //!
-//! A change is made in two steps: a preview counts what is meant and freezes it, and the change
-//! then works exactly that off, in batches that each leave an audit entry.
+//! A change of many rows is made in two steps: a preview counts what is meant, and an operation
+//! then works exactly that off, in steps that each leave an audit entry.
 
 mod error;
 mod operator;
+mod role;
+mod guarded;
 pub mod status;
 pub mod doctor;
 pub mod dead_letters;
+pub mod operations;
 pub mod outbox;
 pub mod messages;
 pub mod endpoints;
 pub mod hosts;
 pub mod locks;
+pub mod instances;
 pub mod machines;
 pub mod schedules;
 pub mod timers;
@@ -21,4 +25,6 @@ pub mod plan;
 pub mod shape;
 
 pub use error::OpsError;
+pub use guarded::Guarded;
 pub use operator::Operator;
+pub use role::Role;

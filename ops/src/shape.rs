@@ -7,7 +7,8 @@ use bytes::Bytes;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     About, AuditEntry, Counts, DeadLetterGroup, DestinationOverview, InstanceOverview,
-    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
+    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow,
+    TakenOver, Tally,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
@@ -18,6 +19,7 @@ use crate::hosts::Skew;
 use crate::locks::HeldLock;
 use crate::machines::DescribedMachine;
 use crate::messages::Biography;
+use crate::operations::Progress;
 use crate::plan::Plan;
 use crate::schedules::StoredSchedule;
 use crate::status::{Finding, Status, is_alive};
@@ -282,8 +284,42 @@ pub fn audit(one: &AuditEntry) -> Value {
         "who": one.who,
         "action": one.action,
         "why": one.why,
+        "operation": one.operation,
         "detail": one.detail,
     })
+}
+
+/// Shapes an operation.
+pub fn operation(one: &StoredOperation, now: Timestamp) -> Value {
+    json!({
+        "id": one.id,
+        "state": one.state,
+        "verb": one.verb.as_str(),
+        "to": one.verb.to(),
+        "total": one.total,
+        "taken": one.taken,
+        "changed": one.changed,
+        "passed_over": one.taken - one.changed,
+        "note": one.note,
+        "rate": one.pace.rate,
+        "canary": one.pace.canary,
+        "failures_percent_max": one.pace.failures_percent_max,
+        "who": one.who,
+        "why": one.why,
+        "selection": one.selection,
+        "endpoints": one.endpoints,
+        "driver": one.driver,
+        "is_driven": one.is_driven(now),
+        "created_at": time(one.created_at),
+        "updated_at": time(one.updated_at),
+    })
+}
+
+/// Shapes an operation with what became of its messages.
+pub fn progress(one: &Progress, now: Timestamp) -> Value {
+    let mut shaped = operation(&one.operation, now);
+    shaped["redriven"] = json!(one.redriven);
+    shaped
 }
 
 fn finding(one: &Finding) -> Value {

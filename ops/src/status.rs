@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{
-    About, Counts, DeadLetterFilter, DeadLetterGroup, DestinationOverview, StoreAdmin,
-    StoredEndpoint, StoredHost,
+    About, Counts, DeadLetterFilter, DeadLetterGroup, DestinationOverview, OperationState, Page,
+    StoreAdmin, StoredEndpoint, StoredHost, StoredOperation,
 };
 
 use crate::endpoints;
@@ -17,6 +17,8 @@ use crate::schedules::{self, StoredSchedule};
 const DUE_MAX: Duration = Duration::from_secs(60);
 /// Groups of dead letters that a status shows.
 const GROUPS: u32 = 5;
+/// Operations that a status looks at, the latest ones.
+const OPERATIONS: u32 = 20;
 /// The lease of a host that does not say its own.
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -73,6 +75,8 @@ pub async fn status(admin: &dyn StoreAdmin) -> Result<Status, OpsError> {
     findings.extend(schedules(&schedules::list(admin).await?, about.now));
     findings.extend(dead(&counts));
     findings.extend(parked(&counts));
+    let operations = admin.operations(None, Page::latest(OPERATIONS)).await?;
+    findings.extend(operations.iter().filter_map(|one| standing(one, about.now)));
     Ok(Status {
         about,
         counts,
@@ -204,4 +208,19 @@ fn schedules(all: &[StoredSchedule], now: Timestamp) -> Vec<Finding> {
         Some(Finding { code, fact, remedy })
     };
     all.iter().filter_map(finding).collect()
+}
+
+/// An operation that is not over and that nobody drives.
+fn standing(one: &StoredOperation, now: Timestamp) -> Option<Finding> {
+    let why = match one.state {
+        OperationState::Paused => one.note.as_deref().unwrap_or("an operator"),
+        OperationState::Running if !one.is_driven(now) => "the process that drove it is gone",
+        OperationState::Running | OperationState::Done | OperationState::Cancelled => return None,
+    };
+    let (id, taken, total) = (one.id, one.taken, one.total);
+    Some(Finding {
+        code: "operation",
+        fact: format!("operation {id} stands still after {taken} of {total}: {why}"),
+        remedy: format!("`sagabus operations show {id}` tells more; resume it, or cancel it"),
+    })
 }

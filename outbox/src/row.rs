@@ -92,6 +92,11 @@ pub(crate) fn detail_from_json(bytes: &[u8]) -> HistoryDetail {
     serde_json::from_slice(bytes).unwrap_or_default()
 }
 
+/// Encodes any JSON.
+pub(crate) fn value_to_json(value: &serde_json::Value) -> Vec<u8> {
+    serde_json::to_vec(value).expect("a JSON value is always JSON")
+}
+
 /// Decodes any JSON; null where it cannot be read.
 pub(crate) fn value_from_json(bytes: &[u8]) -> serde_json::Value {
     serde_json::from_slice(bytes).unwrap_or_default()

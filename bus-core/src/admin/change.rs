@@ -1,9 +1,14 @@
 //! What operators change, and what is left of it in the audit.
 
+use bytes::Bytes;
+use serde_json::{Value, json};
+
 use super::page::PAGE_MAX;
 use crate::clock::Timestamp;
+use crate::codec::BODY_BYTES_MAX;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
+use crate::id::{InstanceId, MessageId};
 use crate::schedule::ScheduleVerb;
 
 /// The longest name and reason: a sentence or two, and a link to an incident.
@@ -27,14 +32,11 @@ impl Change {
     /// [`StoreError::Refused`] when more than [`PAGE_MAX`] ids are named, a text has a NUL
     /// character or is longer than [`TEXT_BYTES_MAX`], or a message is out of bounds.
     pub fn check(&self) -> Result<(), StoreError> {
-        let refused = |fact: String| Err(StoreError::Refused(fact.into()));
-        for text in [&self.who, &self.why] {
-            if text.contains('\0') {
-                return refused("who and why take no NUL character".to_owned());
-            }
-            if text.len() > TEXT_BYTES_MAX {
-                return refused(format!("who and why take {TEXT_BYTES_MAX} bytes at most"));
-            }
+        check_text(&self.who, &self.why)?;
+        let bytes = self.action.bytes();
+        if bytes > BODY_BYTES_MAX {
+            let fact = format!("{bytes} bytes, of {BODY_BYTES_MAX} at most");
+            return Err(StoreError::Refused(fact.into()));
         }
         if let Action::SendMessage { envelope, .. } = &self.action {
             envelope
@@ -43,10 +45,25 @@ impl Change {
         }
         let count = self.action.ids().len();
         if count > PAGE_MAX as usize {
-            return refused(format!("{count} ids in one change, of {PAGE_MAX} at most"));
+            let fact = format!("{count} ids in one change, of {PAGE_MAX} at most");
+            return Err(StoreError::Refused(fact.into()));
         }
         Ok(())
     }
+}
+
+/// Refuses texts that no column takes.
+pub(super) fn check_text(who: &str, why: &str) -> Result<(), StoreError> {
+    let refused = |fact: String| Err(StoreError::Refused(fact.into()));
+    for text in [who, why] {
+        if text.contains('\0') {
+            return refused("who and why take no NUL character".to_owned());
+        }
+        if text.len() > TEXT_BYTES_MAX {
+            return refused(format!("who and why take {TEXT_BYTES_MAX} bytes at most"));
+        }
+    }
+    Ok(())
 }
 
 /// What an operator can do to stored rows.
@@ -73,6 +90,21 @@ pub enum Action {
         endpoint: String,
         /// The message.
         envelope: Box<Envelope>,
+    },
+    /// Turns one open dead letter back into a row of its endpoint with another body, where its body
+    /// is still what the operator saw.
+    EditDeadLetter(Edit),
+    /// Replaces data and state of an instance that goes on, where its version is still the one that
+    /// the operator saw; timers and labels stay. Its version moves by one, so that a handler that
+    /// has the old data in hand loads and runs again; the id is the new version.
+    AlterInstance(Alteration),
+    /// Ends an instance that goes on, where its version is still the one that the operator saw, and
+    /// removes its timers; the id is the new version.
+    CompleteInstance {
+        /// Which one.
+        instance: InstanceId,
+        /// Its version.
+        version: i64,
     },
     /// Ends the subscription of an endpoint to a type. Changes the routes;
     /// the id is the endpoint's.
@@ -130,11 +162,23 @@ impl Action {
             | Self::MoveTimers { ids, .. }
             | Self::CancelTimers(ids) => ids,
             Self::SendMessage { .. }
+            | Self::EditDeadLetter(_)
+            | Self::AlterInstance(_)
+            | Self::CompleteInstance { .. }
             | Self::RemoveSubscription { .. }
             | Self::RemoveEndpoint { .. }
             | Self::PauseEndpoint { .. }
             | Self::ResumeEndpoint { .. }
             | Self::ChangeSchedule { .. } => &[],
+        }
+    }
+
+    /// Returns how many bytes of body or data it writes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::EditDeadLetter(edit) => edit.after.len(),
+            Self::AlterInstance(alteration) => alteration.after.data.len(),
+            _ => 0,
         }
     }
 
@@ -147,6 +191,9 @@ impl Action {
             Self::ReleaseRows(_) => "release_rows",
             Self::DiscardRows(_) => "discard_rows",
             Self::SendMessage { .. } => "send_message",
+            Self::EditDeadLetter(_) => "edit_dead_letter",
+            Self::AlterInstance(_) => "alter_instance",
+            Self::CompleteInstance { .. } => "complete_instance",
             Self::RemoveSubscription { .. } => "remove_subscription",
             Self::RemoveEndpoint { .. } => "remove_endpoint",
             Self::MoveTimers { due: Some(_), .. } => "move_timers",
@@ -155,6 +202,83 @@ impl Action {
             Self::PauseEndpoint { .. } => "pause_endpoint",
             Self::ResumeEndpoint { .. } => "resume_endpoint",
             Self::ChangeSchedule { verb, .. } => verb.as_str(),
+        }
+    }
+}
+
+/// Another body for a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// The dead letter.
+    pub id: i64,
+    /// The identity that the message has from now on: its own, or a new one, by which nobody who
+    /// had it before recognises it.
+    pub message: MessageId,
+    /// The body that the operator saw.
+    pub before: Bytes,
+    /// The body that it gets.
+    pub after: Bytes,
+}
+
+impl Edit {
+    /// Returns what the audit keeps beside the dead letter's names.
+    pub fn detail(&self) -> Value {
+        json!({
+            "sent_as": self.message,
+            "before": shown(&self.before),
+            "after": shown(&self.after),
+        })
+    }
+}
+
+/// Other data for an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alteration {
+    /// Which one.
+    pub instance: InstanceId,
+    /// The version that the operator saw.
+    pub version: i64,
+    /// What the operator saw.
+    pub before: Held,
+    /// What it gets.
+    pub after: Held,
+}
+
+impl Alteration {
+    /// Returns what the audit keeps.
+    pub fn detail(&self) -> Value {
+        json!({
+            "kind": self.instance.kind,
+            "key": self.instance.key,
+            "version": self.version,
+            "before": self.before.detail(),
+            "after": self.after.detail(),
+        })
+    }
+}
+
+/// What an instance holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The named state of a machine.
+    pub state: Option<String>,
+    /// Its data.
+    pub data: Bytes,
+}
+
+impl Held {
+    fn detail(&self) -> Value {
+        json!({ "state": self.state, "data": shown(&self.data) })
+    }
+}
+
+/// Shows bytes: as text where they are text.
+fn shown(bytes: &Bytes) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!({ "text": text }),
+        Err(_) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            json!({ "hex": hex })
         }
     }
 }
@@ -172,6 +296,8 @@ pub struct AuditEntry {
     pub action: String,
     /// Why.
     pub why: String,
+    /// The operation of which it is a step, or which was begun, paused, resumed or cancelled.
+    pub operation: Option<i64>,
     /// What was changed: one object per row, with what a reader needs to find the message.
-    pub detail: serde_json::Value,
+    pub detail: Value,
 }

@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 
 use super::change::{Action, AuditEntry, Change};
 use super::dead_letter::{DeadLetterFilter, DeadLetterGroup, StoredDeadLetter, Tally};
+use super::operation::Operations;
 use super::page::{About, Counts, Page};
 use super::row::{DestinationOverview, RowFilter, StoredRow};
 use super::running::{
@@ -23,7 +24,7 @@ use crate::unit_of_work::Label;
 ///
 /// Every answer is bounded by its page, and every text in it is as the message brought it: whoever
 /// shows it escapes it. All reading calls may be dropped at any time.
-pub trait StoreAdmin: Send + Sync {
+pub trait StoreAdmin: Operations + Send + Sync {
     /// Says which database this is and what its clock says.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Dead letters as they are stored, and which are meant.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
 use crate::envelope::Envelope;
@@ -95,6 +96,26 @@ impl DeadLetterFilter {
             until: None,
             id_max: None,
         }
+    }
+
+    /// Says for people which parts of it are set.
+    pub(super) fn describe(&self) -> Value {
+        let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let parts = [
+            ("id", json!(self.id)),
+            ("endpoint", json!(self.endpoint)),
+            ("message_type", json!(self.message_type)),
+            ("reason", json!(self.reason)),
+            ("fingerprint", json!(self.fingerprint)),
+            ("text", json!(self.text)),
+            ("key", json!(self.key)),
+            ("message", json!(self.message)),
+            ("since", json!(at(self.since))),
+            ("until", json!(at(self.until))),
+            ("id_max", json!(self.id_max)),
+        ];
+        let set = parts.into_iter().filter(|(_, value)| !value.is_null());
+        Value::Object(set.map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }
 

@@ -9,11 +9,16 @@ mod running;
 mod vitals;
 mod shape;
 mod change;
+mod operation;
 
-pub use change::{Action, AuditEntry, Change, TEXT_BYTES_MAX};
+pub use change::{Action, Alteration, AuditEntry, Change, Edit, Held, TEXT_BYTES_MAX};
 pub use contract::StoreAdmin;
 pub use dead_letter::{
     DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, StoredDeadLetter, Tally,
+};
+pub use operation::{
+    Command, NewOperation, OperationState, Operations, Pace, Redriven, SELECTED_MAX, Selected,
+    StoredOperation, Told, Verb, Wheel,
 };
 pub(crate) use page::cut;
 pub use page::{About, Counts, First, PAGE_MAX, Page};

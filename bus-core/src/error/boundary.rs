@@ -52,6 +52,9 @@ pub enum StoreError {
     /// The database refuses these values; nothing was written.
     #[error("database refuses the values")]
     Refused(#[source] BoxError),
+    /// The role of who asks does not include this; nothing was read or written.
+    #[error("{0}")]
+    Forbidden(String),
     /// Subscriptions changed; nothing was written. Holds the current ones.
     #[error("subscriptions changed meanwhile")]
     StaleRoutes(Box<Routes>),

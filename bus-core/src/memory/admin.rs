@@ -180,7 +180,7 @@ impl StoreAdmin for MemoryStore {
 }
 
 /// Takes a page out of what is in the order of its ids.
-fn paged<T>(all: impl Iterator<Item = T>, page: Page, id: impl Fn(&T) -> i64) -> Vec<T> {
+pub(super) fn paged<T>(all: impl Iterator<Item = T>, page: Page, id: impl Fn(&T) -> i64) -> Vec<T> {
     let mut all: Vec<T> = all.collect();
     if page.first == First::Latest {
         all.reverse();
@@ -246,7 +246,10 @@ impl Database {
     }
 
     /// Lists the dead letters that a filter lets through, the oldest first.
-    fn matching(&self, filter: &DeadLetterFilter) -> impl Iterator<Item = &StoredDeadLetter> {
+    pub(super) fn matching(
+        &self,
+        filter: &DeadLetterFilter,
+    ) -> impl Iterator<Item = &StoredDeadLetter> {
         self.dead_letters.values().filter(move |one| {
             let contains = |text: &String| {
                 let text = text.to_ascii_lowercase();

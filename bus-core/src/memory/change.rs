@@ -4,22 +4,25 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::database::Database;
+use super::database::{Database, StoredInstance};
 use super::outbox::NewRow;
-use crate::admin::{Action, AuditEntry, Change, DeadLetterStatus, StoredDeadLetter, StoredRow};
+use crate::admin::{
+    Action, Alteration, AuditEntry, Change, DeadLetterStatus, Edit, StoredDeadLetter, StoredRow,
+};
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::headers;
 use crate::holding::pause_id;
+use crate::id::InstanceId;
 use crate::message::Kind;
 use crate::schedule::{ScheduleVerb, schedule_id};
 use crate::store::{Birth, Instance, Target};
 use crate::unit_of_work::InstanceStatus;
 
 /// What was done: the ids that changed, and an object for the audit per row.
-type Done = (Vec<i64>, Vec<Value>);
+pub(super) type Done = (Vec<i64>, Vec<Value>);
 
 impl Database {
     pub(super) fn change(
@@ -29,21 +32,8 @@ impl Database {
     ) -> Result<Vec<i64>, StoreError> {
         change.check()?;
         let (ids, detail) = match &change.action {
-            Action::RedriveDeadLetters(ids) => {
-                let done = self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Redriven);
-                for id in &done.0 {
-                    self.send_again(*id, now);
-                }
-                done
-            }
-            Action::DiscardDeadLetters(ids) => {
-                let done = self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Discarded);
-                let stubs: Vec<_> = done.0.iter().filter_map(|id| self.stub_of(*id)).collect();
-                for stub in stubs {
-                    self.outbox.remove(stub, now);
-                }
-                done
-            }
+            Action::RedriveDeadLetters(ids) => self.redrive(ids, None, now),
+            Action::DiscardDeadLetters(ids) => self.discard(ids, now),
             Action::RestoreDeadLetters(ids) => {
                 self.mark(ids, DeadLetterStatus::Discarded, DeadLetterStatus::Open)
             }
@@ -53,6 +43,11 @@ impl Database {
                 summed(removed.filter_map(|id| self.outbox.discard(id, now)))
             }
             Action::SendMessage { endpoint, envelope } => self.send(endpoint, envelope, now),
+            Action::EditDeadLetter(edit) => self.edit(edit, now),
+            Action::AlterInstance(alteration) => self.alter(alteration, now),
+            Action::CompleteInstance { instance, version } => {
+                self.complete(instance, *version, now)
+            }
             Action::RemoveSubscription {
                 endpoint,
                 message_type,
@@ -71,14 +66,109 @@ impl Database {
                 who: change.who.clone(),
                 action: change.action.as_str().to_owned(),
                 why: change.why.clone(),
+                operation: None,
                 detail: Value::Array(detail),
             });
         }
         Ok(ids)
     }
 
+    /// Turns dead letters back into rows, of another endpoint where that is said.
+    pub(super) fn redrive(&mut self, ids: &[i64], to: Option<&str>, now: Timestamp) -> Done {
+        let done = self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Redriven);
+        for id in &done.0 {
+            self.send_again(*id, to, now);
+        }
+        done
+    }
+
+    /// Says of dead letters that they are not wanted any more.
+    pub(super) fn discard(&mut self, ids: &[i64], now: Timestamp) -> Done {
+        let done = self.mark(ids, DeadLetterStatus::Open, DeadLetterStatus::Discarded);
+        for id in &done.0 {
+            self.drop_stub(*id, now);
+        }
+        done
+    }
+
+    /// Redrives one dead letter with another body. The dead letter keeps what it was.
+    fn edit(&mut self, edit: &Edit, now: Timestamp) -> Done {
+        let is_seen = |one: &StoredDeadLetter| one.envelope.body == edit.before;
+        if !self.dead_letters.get(&edit.id).is_some_and(is_seen) {
+            return Done::default();
+        }
+        let mut done = self.mark(
+            &[edit.id],
+            DeadLetterStatus::Open,
+            DeadLetterStatus::Redriven,
+        );
+        let Some(dead) = self
+            .dead_letters
+            .get(&edit.id)
+            .filter(|_| !done.0.is_empty())
+        else {
+            return Done::default();
+        };
+        let envelope = Envelope {
+            id: edit.message,
+            body: edit.after.clone(),
+            ..dead.envelope.clone()
+        };
+        self.put_back(edit.id, envelope, None, now);
+        if let (Some(Value::Object(names)), Value::Object(more)) =
+            (done.1.first_mut(), edit.detail())
+        {
+            names.extend(more);
+        }
+        done
+    }
+
+    fn alter(&mut self, alteration: &Alteration, now: Timestamp) -> Done {
+        let Some(one) = self.current(&alteration.instance, alteration.version) else {
+            return Done::default();
+        };
+        one.instance.version += 1;
+        one.instance.state.clone_from(&alteration.after.state);
+        one.instance.data = alteration.after.data.clone();
+        one.updated_at = now;
+        (vec![one.instance.version], vec![alteration.detail()])
+    }
+
+    fn complete(&mut self, id: &InstanceId, version: i64, now: Timestamp) -> Done {
+        let Some(one) = self.current(id, version) else {
+            return Done::default();
+        };
+        one.instance.version += 1;
+        one.instance.status = InstanceStatus::Completed;
+        let timers = std::mem::take(&mut one.instance.timers);
+        one.updated_at = now;
+        for name in timers.keys() {
+            self.outbox.disarm(id, name, now);
+        }
+        let detail = json!({ "kind": id.kind, "key": id.key, "version": version });
+        (vec![version + 1], vec![detail])
+    }
+
+    /// Finds an instance that goes on and is still of this version.
+    fn current(&mut self, id: &InstanceId, version: i64) -> Option<&mut StoredInstance> {
+        let one = self.instances.get_mut(id)?;
+        let is_running = one.instance.status == InstanceStatus::Running;
+        (is_running && one.instance.version == version).then_some(one)
+    }
+
+    fn drop_stub(&mut self, id: i64, now: Timestamp) {
+        if let Some(stub) = self.stub_of(id) {
+            self.outbox.remove(stub, now);
+        }
+    }
+
     /// Moves dead letters from one status to another.
-    fn mark(&mut self, ids: &[i64], from: DeadLetterStatus, to: DeadLetterStatus) -> Done {
+    pub(super) fn mark(
+        &mut self,
+        ids: &[i64],
+        from: DeadLetterStatus,
+        to: DeadLetterStatus,
+    ) -> Done {
         let mut done = Done::default();
         for id in sorted(ids) {
             let is_meant = |one: &StoredDeadLetter| {
@@ -111,23 +201,34 @@ impl Database {
         self.outbox.stub(&destination, key, dead.envelope.id)
     }
 
-    /// Writes the row of a redriven message: in the place that its stub held, else the last.
-    fn send_again(&mut self, id: i64, now: Timestamp) {
-        let stub = self.stub_of(id);
+    /// Writes the row of a redriven message.
+    fn send_again(&mut self, id: i64, to: Option<&str>, now: Timestamp) {
+        if let Some(dead) = self.dead_letters.get(&id) {
+            let envelope = dead.envelope.clone();
+            self.put_back(id, envelope, to, now);
+        }
+    }
+
+    /// Writes a row for a dead letter: in the place that its stub held, else the last. One that
+    /// goes elsewhere leaves its place to those behind it.
+    fn put_back(&mut self, id: i64, envelope: Envelope, to: Option<&str>, now: Timestamp) {
         let Some(dead) = self.dead_letters.get(&id) else {
             return;
         };
-        if let Some(stub) = stub {
-            let envelope = dead.envelope.clone();
+        let key = dead.key.clone();
+        let to = to.unwrap_or(&dead.endpoint).to_owned();
+        if to != dead.endpoint {
+            self.drop_stub(id, now);
+        } else if let Some(stub) = self.stub_of(id) {
             return self.outbox.fill_stub(stub, envelope, now);
         }
         let mut known = self.routes.endpoints.values();
-        let target = known.find(|target| target.name.as_str() == dead.endpoint);
+        let target = known.find(|target| target.name.as_str() == to);
         let row = NewRow {
-            destination: format!("@{}", dead.endpoint),
+            destination: format!("@{to}"),
             order: target.map_or(Order::Unordered, |target| target.order),
-            envelope: dead.envelope.clone(),
-            key: dead.key.clone(),
+            envelope,
+            key,
             due_at: now,
             expires_at: None,
             attempts: Vec::new(),

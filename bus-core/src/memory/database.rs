@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::labels::Labels;
+use super::operations::Operation;
 use super::outbox::Outbox;
 use crate::admin::{AuditEntry, DeadLetterStatus, StoredDeadLetter, StoredHost};
 use crate::clock::Timestamp;
@@ -35,6 +36,7 @@ pub(super) struct Database {
     /// Also those that somebody has dealt with.
     pub(super) dead_letters: BTreeMap<i64, StoredDeadLetter>,
     pub(super) audit: Vec<AuditEntry>,
+    pub(super) operations: BTreeMap<i64, Operation>,
 }
 
 /// An instance, with its times.
@@ -59,6 +61,7 @@ impl Database {
             last_history: 0,
             dead_letters: BTreeMap::new(),
             audit: Vec::new(),
+            operations: BTreeMap::new(),
         }
     }
 

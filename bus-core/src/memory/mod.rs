@@ -9,6 +9,7 @@ mod outbox;
 mod admin;
 mod shapes;
 mod change;
+mod operations;
 mod transport;
 mod queue;
 

@@ -11,16 +11,53 @@ use crate::parcels::{self, Hand, Release};
 use crate::scene::{self, Charge, Ship};
 
 /// Runs a statement on the server.
-async fn on_server(url: &str, sql: String) {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut connection)
-        .await
-        .unwrap();
+pub(crate) async fn on_server(url: &str, sql: String) {
+    try_on_server(url, &sql).await.unwrap();
+}
+
+/// Runs a statement that the server may refuse.
+pub(crate) async fn try_on_server(url: &str, sql: &str) -> Result<(), sqlx::Error> {
+    let mut connection = PgConnection::connect(url).await?;
+    let sql = AssertSqlSafe(sql.to_owned());
+    sqlx::raw_sql(sql).execute(&mut connection).await?;
+    Ok(())
+}
+
+/// A database of its own on the server.
+pub(crate) struct Database {
+    pub(crate) url: String,
+    server: String,
+    name: String,
+}
+
+impl Database {
+    /// Makes an empty one; none where there is no server and none is required.
+    pub(crate) async fn new() -> Option<Self> {
+        const URL: &str = "SAGABUS_POSTGRES_URL";
+        let Ok(server) = std::env::var(URL) else {
+            assert!(
+                std::env::var_os("SAGABUS_SERVICES_REQUIRED").is_none(),
+                "services are required, but {URL} is not set"
+            );
+            println!("SKIPPED: {URL} is not set");
+            return None;
+        };
+        let name = format!("sagabus_cli_{}", Uuid::now_v7().simple());
+        on_server(&server, format!("create database {name}")).await;
+        let slash = server.rfind('/').unwrap();
+        let url = format!("{}/{name}", &server[..slash]);
+        Some(Self { url, server, name })
+    }
+
+    /// Removes it, whoever is connected.
+    pub(crate) async fn drop(self) {
+        let sql = format!("drop database {} with (force)", self.name);
+        on_server(&self.server, sql).await;
+    }
 }
 
 /// Fills a database as a host that stopped would leave it.
-async fn fill(store: &PgStore, dead: u32) {
+pub(crate) async fn fill(store: &PgStore, dead: u32) {
     let host = scene::host(store.clone()).await;
     for order in 0..dead {
         let note = "ok".to_owned();
@@ -37,19 +74,10 @@ async fn fill(store: &PgStore, dead: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_works_on_a_file_works_on_a_server() {
-    const URL: &str = "SAGABUS_POSTGRES_URL";
-    let Ok(server) = std::env::var(URL) else {
-        assert!(
-            std::env::var_os("SAGABUS_SERVICES_REQUIRED").is_none(),
-            "services are required, but {URL} is not set"
-        );
-        println!("SKIPPED: {URL} is not set");
+    let Some(database) = Database::new().await else {
         return;
     };
-    let name = format!("sagabus_cli_{}", Uuid::now_v7().simple());
-    on_server(&server, format!("create database {name}")).await;
-    let slash = server.rfind('/').unwrap();
-    let url = format!("{}/{name}", &server[..slash]);
+    let url = database.url.clone();
     let run = |arguments: &[&str]| {
         let ran = scene::run(&[&["--store", &url][..], arguments].concat());
         assert_eq!(ran.code, 0, "{arguments:?}: {ran:?}");
@@ -67,7 +95,7 @@ async fn what_works_on_a_file_works_on_a_server() {
     assert!(run(&["dead-letters", "show", "1"]).contains("\"order\": 0"));
     assert!(run(&["dead-letters", "discard", "1", "--yes"]).contains("discarded 1"));
     assert!(run(&["dead-letters", "restore", "1", "--yes"]).contains("restored 1"));
-    let retried = run(&["dead-letters", "retry", "--all", "--batch", "2", "--yes"]);
+    let retried = run(&["dead-letters", "retry", "--all", "--yes"]);
     assert!(retried.contains("retried 5 dead letters"), "{retried}");
     assert!(run(&["outbox", "list"]).contains("@payments    5"));
     assert!(run(&["outbox", "discard", "--all", "--yes"]).contains("discarded 1 rows"));
@@ -91,11 +119,10 @@ async fn what_works_on_a_file_works_on_a_server() {
     assert!(run(&["sagas", "show", "parcel", "7"]).contains("armed     patience"));
     assert!(run(&["sagas", "list", "--key", "8"]).contains("no such instances"));
     let audit = run(&["audit"]);
-    assert_eq!(audit.lines().count(), 7, "{audit}");
+    assert_eq!(audit.lines().count(), 8, "{audit}");
     let redriven = store.count_dead_letters(&DeadLetterFilter::any()).await;
     assert_eq!(redriven.unwrap().count, 5);
 
     store.close();
-    drop(store);
-    on_server(&server, format!("drop database {name} with (force)")).await;
+    database.drop().await;
 }

@@ -8,7 +8,7 @@ use sagabus_core::admin::StoreAdmin;
 use crate::parcels::{self, Hand, Lose, Release};
 use crate::scene::Scene;
 
-fn parcel(key: &str) -> InstanceId {
+pub(crate) fn parcel(key: &str) -> InstanceId {
     InstanceId {
         kind: "parcel".into(),
         key: key.to_owned(),
@@ -16,7 +16,7 @@ fn parcel(key: &str) -> InstanceId {
 }
 
 /// Hands three parcels to the carrier, who loses the second one.
-async fn lost_one() -> Scene {
+pub(crate) async fn lost_one() -> Scene {
     let (scene, store) = Scene::new().await;
     let host = parcels::host(store.clone(), Release::Current).await;
     for parcel in 1..=3 {

@@ -60,6 +60,28 @@ pub(crate) async fn host_with(
     host.start().await.unwrap()
 }
 
+/// An event that nobody publishes.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Audited;
+
+impl Message for Audited {
+    const TYPE: &'static str = "shop.audited";
+    const KIND: Kind = Kind::Event;
+}
+
+impl message::Event for Audited {}
+
+async fn note(_: Audited) -> Result<()> {
+    Ok(())
+}
+
+/// Starts a host with the endpoint `spare`.
+pub(crate) async fn spare_host(store: impl Store) -> RunningHost {
+    let host = Host::builder("spare").store(store);
+    let host = host.endpoint("spare", |e| e.handle(note)).build().unwrap();
+    host.start().await.unwrap()
+}
+
 /// A file that goes with its test.
 pub(crate) struct Scene {
     folder: PathBuf,
@@ -135,6 +157,7 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
         .args(arguments)
         .env_remove("SAGABUS_STORE")
         .env_remove("SAGABUS_WHO")
+        .env_remove("SAGABUS_ROLE")
         .env("USER", "ada")
         .stdin(Stdio::null());
     program

@@ -56,6 +56,14 @@ const MIGRATIONS: &[(i32, &str)] = &[
         include_str!("../../migrations/postgres/0013_hold_v1.sql"),
     ),
     (
+        16,
+        include_str!("../../migrations/postgres/0016_operations_v1.sql"),
+    ),
+    (
+        17,
+        include_str!("../../migrations/postgres/0017_editing_v1.sql"),
+    ),
+    (
         18,
         include_str!("../../migrations/postgres/0018_clock_v2.sql"),
     ),
@@ -64,6 +72,9 @@ const MIGRATIONS: &[(i32, &str)] = &[
         include_str!("../../migrations/postgres/0019_send_one_v1.sql"),
     ),
 ];
+
+/// What makes the roles of operators.
+pub(super) const GRANTS: &str = include_str!("../../migrations/postgres/grants.sql");
 
 /// The tables and functions that this release calls.
 const PARTS: &[&str] = &[
@@ -74,9 +85,11 @@ const PARTS: &[&str] = &[
     "behind_v1",
     "claim_transport_v2",
     "claim_v1",
+    "close_dead_letters_v2",
     "commit_one_v2",
     "commit_v1",
     "dead_letter",
+    "edit_dead_letter_v1",
     "endpoint",
     "extend_v1",
     "extend_v2",
@@ -92,10 +105,14 @@ const PARTS: &[&str] = &[
     "label_v1",
     "load_v1",
     "now_micros",
+    "operation",
+    "operation_item",
     "outbox",
     "pull_v1",
     "remove_endpoint_v1",
+    "restore_dead_letters_v1",
     "send_one_v1",
+    "step_operation_v1",
     "store",
     "subscription",
     "sweep_history_v1",

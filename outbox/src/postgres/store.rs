@@ -198,6 +198,12 @@ impl PgStore {
         migrate::migrations()
     }
 
+    /// Returns the statements that make a role of the server for each role of the tools, with what
+    /// it needs and no more. Run by who owns the schema; again after each migration.
+    pub fn grants() -> &'static str {
+        migrate::GRANTS
+    }
+
     /// Wakes every host on this database: rows may have become available.
     pub fn nudge(&self) {
         self.inner.nudge();

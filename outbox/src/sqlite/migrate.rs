@@ -15,6 +15,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
     (2, include_str!("../../migrations/sqlite/0002_parked.sql")),
     (3, include_str!("../../migrations/sqlite/0003_labels.sql")),
     (4, include_str!("../../migrations/sqlite/0004_admin.sql")),
+    (
+        7,
+        include_str!("../../migrations/sqlite/0007_operations.sql"),
+    ),
     (8, include_str!("../../migrations/sqlite/0008_clock.sql")),
 ];
 
@@ -28,6 +32,8 @@ const TABLES: &[&str] = &[
     "sagabus_inbox",
     "sagabus_instance",
     "sagabus_label",
+    "sagabus_operation",
+    "sagabus_operation_item",
     "sagabus_outbox",
     "sagabus_store",
     "sagabus_subscription",

@@ -17,6 +17,8 @@ pub mod labels;
 pub mod dead_letters;
 pub mod held_keys;
 pub mod operators;
+pub mod operations;
+pub mod editing;
 pub mod inspection;
 pub mod shapes;
 pub mod sweeps;

@@ -177,6 +177,27 @@ macro_rules! __store_behaviours {
                 a_change_of_too_much_is_refused_and_changes_nothing,
                 two_operators_redrive_each_message_once,
             ]
+            operations: [
+                an_operation_changes_what_was_found_and_nothing_later,
+                an_operation_of_nothing_is_not_begun,
+                an_operation_that_cannot_be_stored_is_refused,
+                one_process_at_a_time_drives_an_operation,
+                a_paused_operation_stands_still_until_it_is_resumed,
+                a_cancelled_operation_leaves_the_rest,
+                what_was_dealt_with_meanwhile_is_passed_over,
+                dead_letters_are_redriven_to_another_endpoint,
+                what_became_of_redriven_messages_is_counted,
+                operations_come_in_pages,
+                steps_at_once_change_each_dead_letter_once,
+            ]
+            editing: [
+                a_dead_letter_is_redriven_with_another_body,
+                an_edited_dead_letter_comes_in_its_place,
+                what_an_operator_did_not_see_is_not_edited,
+                a_body_of_too_many_bytes_is_refused,
+                an_altered_instance_moves_by_one_version,
+                a_completed_instance_is_a_tombstone_without_timers,
+            ]
             inspection: [
                 a_released_row_is_tried_as_if_it_were_new,
                 a_released_command_goes_to_the_endpoint_that_takes_it_by_now,
@@ -309,6 +330,8 @@ mod tests {
             ("dead_letters", include_str!("dead_letters.rs")),
             ("held_keys", include_str!("held_keys.rs")),
             ("operators", include_str!("operators.rs")),
+            ("operations", include_str!("operations.rs")),
+            ("editing", include_str!("editing.rs")),
             ("inspection", include_str!("inspection.rs")),
             ("shapes", include_str!("shapes.rs")),
             ("sweeps", include_str!("sweeps.rs")),

@@ -5,6 +5,7 @@ use crate::admin::{StoredRow, cut};
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
 use crate::envelope::Envelope;
+use crate::id::MessageId;
 use crate::store::Target;
 
 impl Outbox {
@@ -108,6 +109,16 @@ impl Outbox {
             |row: &&Row| row.new.timer.is_some() && row.parked.is_none() && row.new.due_at > now;
         let row = self.rows.get(&id).filter(is_armed)?;
         Some(stored_row(id, row, 0))
+    }
+
+    /// Returns how often a message failed as a row; none where it is no row, or one that only holds
+    /// a place.
+    pub(in crate::memory) fn failures_of(&self, destination: &str, id: MessageId) -> Option<i32> {
+        let is_meant = |row: &&Row| {
+            let is_it = row.new.envelope.id == id && row.new.destination == destination;
+            is_it && !row.is_stub() && row.parked.is_none()
+        };
+        self.rows.values().find(is_meant).map(|row| row.failures)
     }
 
     /// Lists rows by their ids, the oldest first.

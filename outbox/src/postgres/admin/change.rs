@@ -3,9 +3,12 @@
 use sagabus_core::admin::{Action, Change, DeadLetterStatus};
 use sagabus_core::schedule::ScheduleVerb;
 use sagabus_core::{StoreError, Timestamp, headers};
+use sqlx::postgres::PgArguments;
 
 use super::super::error::commit_error;
 use super::super::store::PgStore;
+use super::dead_letters::add;
+use super::editing;
 
 /// The end of every text: writes the audit entry (`$1` who, `$2` action, `$3` why) of the rows in
 /// `done`, and returns their ids in order.
@@ -23,18 +26,11 @@ macro_rules! noted {
 }
 
 /// `$5` what becomes of them.
-const CLOSE: &str = "select id from sagabus.close_dead_letters_v1($1, $2, $3, $4, $5) order by id";
+const CLOSE: &str = "select id from sagabus.close_dead_letters_v2(\
+    $1, $2, $3, $4, $5, null, null) order by id";
 
-/// Of two that ask for one place, the later stays as it is.
-const RESTORE: &str = concat!(
-    "with done as (update sagabus.dead_letter d set status = 'open' ",
-    "where d.id = any($4) and d.status = 'discarded' and not exists (",
-    "select 1 from sagabus.dead_letter o where o.endpoint = d.endpoint ",
-    "and o.message_id = d.message_id and (o.status = 'open' or o.id < d.id ",
-    "and o.status = 'discarded' and o.id = any($4))) ",
-    "returning d.id, d.endpoint as place, d.message_id, d.message_type)",
-    noted!("endpoint")
-);
+const RESTORE: &str =
+    "select id from sagabus.restore_dead_letters_v1($1, $2, $3, $4, null) order by id";
 
 /// A command that nobody took goes to the endpoint that takes it by now.
 const RELEASE: &str = concat!(
@@ -156,56 +152,8 @@ const DISCARDED: &str = DeadLetterStatus::Discarded.as_str();
 /// Carries a change out.
 pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>, StoreError> {
     change.check()?;
-    let text = match &change.action {
-        Action::RedriveDeadLetters(_) | Action::DiscardDeadLetters(_) => CLOSE,
-        Action::RestoreDeadLetters(_) => RESTORE,
-        Action::ReleaseRows(_) => RELEASE,
-        Action::DiscardRows(_) => REMOVE_ROWS,
-        Action::SendMessage { .. } => SEND,
-        Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
-        Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
-        Action::MoveTimers { .. } => MOVE_TIMERS,
-        Action::CancelTimers(_) => CANCEL_TIMERS,
-        Action::PauseEndpoint { .. } => PAUSE_ENDPOINT,
-        Action::ResumeEndpoint { .. } => RESUME_ENDPOINT,
-        Action::ChangeSchedule {
-            verb: ScheduleVerb::Remove,
-            ..
-        } => REMOVE_SCHEDULE,
-        Action::ChangeSchedule { .. } => MOVE_SCHEDULE,
-    };
-    let call = sqlx::query_scalar(text)
-        .bind(&change.who)
-        .bind(change.action.as_str())
-        .bind(&change.why);
-    let call = match &change.action {
-        Action::SendMessage { endpoint, envelope } => call
-            .bind(endpoint)
-            .bind(envelope.id.as_uuid())
-            .bind(envelope.message_type.as_ref())
-            .bind(envelope.headers.get(headers::KEY))
-            .bind(envelope.headers.to_json())
-            .bind(&envelope.body[..]),
-        Action::RemoveSubscription {
-            endpoint,
-            message_type,
-        } => call.bind(endpoint).bind(message_type),
-        Action::RemoveEndpoint { endpoint }
-        | Action::PauseEndpoint { endpoint }
-        | Action::ResumeEndpoint { endpoint } => call.bind(endpoint),
-        Action::ChangeSchedule {
-            name,
-            verb: ScheduleVerb::Remove,
-        } => call.bind(name),
-        Action::ChangeSchedule { name, verb } => {
-            let (from, to): (Vec<_>, Vec<_>) = verb.moves().into_iter().unzip();
-            call.bind(name).bind(from).bind(to)
-        }
-        Action::MoveTimers { ids, due } => call.bind(ids).bind(due.map(Timestamp::as_micros)),
-        Action::RedriveDeadLetters(ids) => call.bind(ids).bind(REDRIVEN),
-        Action::DiscardDeadLetters(ids) => call.bind(ids).bind(DISCARDED),
-        other => call.bind(other.ids()),
-    };
+    let (text, arguments) = statement(change)?;
+    let call = sqlx::query_scalar_with(text, arguments);
     let mut taken = store.take().await?;
     let answer = store.answer(call.fetch_all(&mut *taken)).await;
     let ids: Vec<i64> = taken.finish(answer, commit_error)?;
@@ -213,4 +161,103 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
         store.nudge();
     }
     Ok(ids)
+}
+
+/// Finds the statement of a change, and what it takes.
+fn statement(change: &Change) -> Result<(&'static str, PgArguments), StoreError> {
+    let mut arguments = PgArguments::default();
+    let to = &mut arguments;
+    add(to, change.who.clone())?;
+    add(to, change.action.as_str())?;
+    add(to, change.why.clone())?;
+    let ids = |to: &mut PgArguments| add(to, change.action.ids().to_vec());
+    let text = match &change.action {
+        Action::RedriveDeadLetters(_) => {
+            ids(to)?;
+            add(to, REDRIVEN)?;
+            CLOSE
+        }
+        Action::DiscardDeadLetters(_) => {
+            ids(to)?;
+            add(to, DISCARDED)?;
+            CLOSE
+        }
+        Action::RestoreDeadLetters(_) => {
+            ids(to)?;
+            RESTORE
+        }
+        Action::EditDeadLetter(edit) => {
+            editing::edit(to, edit)?;
+            editing::EDIT
+        }
+        Action::AlterInstance(alteration) => {
+            editing::alter(to, alteration)?;
+            editing::ALTER
+        }
+        Action::CompleteInstance { instance, version } => {
+            editing::complete(to, instance, *version)?;
+            editing::COMPLETE
+        }
+        Action::ReleaseRows(_) => {
+            ids(to)?;
+            RELEASE
+        }
+        Action::DiscardRows(_) => {
+            ids(to)?;
+            REMOVE_ROWS
+        }
+        Action::SendMessage { endpoint, envelope } => {
+            add(to, endpoint.clone())?;
+            add(to, envelope.id.as_uuid())?;
+            add(to, envelope.message_type.clone().into_owned())?;
+            add(to, envelope.headers.get(headers::KEY).map(str::to_owned))?;
+            add(to, envelope.headers.to_json())?;
+            add(to, envelope.body.to_vec())?;
+            SEND
+        }
+        Action::RemoveSubscription {
+            endpoint,
+            message_type,
+        } => {
+            add(to, endpoint.clone())?;
+            add(to, message_type.clone())?;
+            REMOVE_SUBSCRIPTION
+        }
+        Action::RemoveEndpoint { endpoint } => {
+            add(to, endpoint.clone())?;
+            REMOVE_ENDPOINT
+        }
+        Action::PauseEndpoint { endpoint } => {
+            add(to, endpoint.clone())?;
+            PAUSE_ENDPOINT
+        }
+        Action::ResumeEndpoint { endpoint } => {
+            add(to, endpoint.clone())?;
+            RESUME_ENDPOINT
+        }
+        Action::MoveTimers { ids, due } => {
+            add(to, ids.clone())?;
+            add(to, due.map(Timestamp::as_micros))?;
+            MOVE_TIMERS
+        }
+        Action::CancelTimers(_) => {
+            ids(to)?;
+            CANCEL_TIMERS
+        }
+        Action::ChangeSchedule {
+            name,
+            verb: ScheduleVerb::Remove,
+        } => {
+            add(to, name.clone())?;
+            REMOVE_SCHEDULE
+        }
+        Action::ChangeSchedule { name, verb } => {
+            let (from, came): (Vec<_>, Vec<_>) = verb.moves().into_iter().unzip();
+            add(to, name.clone())?;
+            add(to, from)?;
+            add(to, came)?;
+            MOVE_SCHEDULE
+        }
+    };
+    Ok((text, arguments))
 }

@@ -31,6 +31,8 @@ macro_rules! filter {
     };
 }
 
+pub(super) use filter;
+
 /// `$13` how much of a body, `$14` behind which id, `$15` how many.
 macro_rules! list {
     ($behind:literal, $order:literal) => {
@@ -112,7 +114,7 @@ pub(super) async fn count(store: &PgStore, filter: &DeadLetterFilter) -> Result<
     read_tally(&row).map_err(store_error)
 }
 
-fn arguments(filter: &DeadLetterFilter) -> Result<PgArguments, StoreError> {
+pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<PgArguments, StoreError> {
     let mut arguments = PgArguments::default();
     let to = &mut arguments;
     add(to, filter.status.map(DeadLetterStatus::as_str))?;

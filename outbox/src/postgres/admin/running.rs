@@ -54,10 +54,10 @@ macro_rules! history {
 const TAKEN_OVER: &str = "select e.name, i.accepted_at from sagabus.inbox i \
     left join sagabus.endpoint e on e.id = i.endpoint_id where i.message_id = $1 order by e.name";
 
-const AUDIT_LATEST: &str = "select id, at, who, action, why, detail from sagabus.audit \
+const AUDIT_LATEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus.audit \
     where $1::bigint is null or id < $1 order by id desc limit $2::bigint";
 
-const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail from sagabus.audit \
+const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus.audit \
     where $1::bigint is null or id > $1 order by id limit $2::bigint";
 
 /// Says which database this is, if its schema is of this release.
@@ -211,6 +211,7 @@ pub(super) async fn audit(store: &PgStore, page: Page) -> Result<Vec<AuditEntry>
             who: row.try_get(2)?,
             action: row.try_get(3)?,
             why: row.try_get(4)?,
+            operation: row.try_get(6)?,
             detail: row::value_from_json(row.try_get(5)?),
         })
     };

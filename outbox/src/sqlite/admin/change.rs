@@ -1,10 +1,10 @@
 //! What operators change: each change and its audit entry in one transaction.
 
-use sagabus_core::admin::{Action, Change};
+use sagabus_core::admin::{Action, Change, Verb};
 use sagabus_core::envelope::Envelope;
 use sagabus_core::schedule::ScheduleVerb;
 use sagabus_core::unit_of_work::RowKey;
-use sagabus_core::{StoreError, Timestamp, headers};
+use sagabus_core::{MessageId, StoreError, Timestamp, headers};
 use serde_json::{Value, json};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -16,6 +16,7 @@ use super::super::sections::DROP_STUBS;
 use super::super::store::SqliteStore;
 use super::super::writer::Write;
 use super::dead_letters::add;
+use super::editing;
 use crate::row;
 
 /// `$1` ids as JSON, in all of these texts.
@@ -43,27 +44,31 @@ macro_rules! stub {
     };
 }
 
-/// Writes the rows of what was redriven and has no stub, in the order of the dead letters. Their
-/// place in line is the last.
+/// Writes the rows of what was redriven and has no stub, in the order of the dead letters, for the
+/// endpoint `$2` or each for its own; one that was edited, with the identity `$3` and the body `$4`.
+/// Their place in line is the last.
 const SEND_AGAIN: &str = concat!(
     "insert into sagabus_outbox (message_id, message_type, destination, key, per_key, headers, ",
-    "body, available_at, created_at) select d.message_id, d.message_type, '@' || d.endpoint, ",
-    "d.key, coalesce(e.per_key, 0) = 1 and d.key is not null, d.headers, d.body, ",
+    "body, available_at, created_at) select coalesce($3, d.message_id), d.message_type, ",
+    "'@' || coalesce($2, d.endpoint), ",
+    "d.key, coalesce(e.per_key, 0) = 1 and d.key is not null, d.headers, coalesce($4, d.body), ",
     now!(),
     ", ",
     now!(),
-    " from sagabus_dead_letter d left join sagabus_endpoint e on e.name = d.endpoint ",
-    "where d.id in ",
+    " from sagabus_dead_letter d left join sagabus_endpoint e ",
+    "on e.name = coalesce($2, d.endpoint) where d.id in ",
     ids!(),
     " and ",
     stub!(),
     " is null order by d.id"
 );
 
-/// Puts what was redriven in the place that its stub held.
+/// Puts what was redriven in the place that its stub held; one that was edited, with the identity
+/// `$2` and the body `$3`.
 const FILL_STUBS: &str = concat!(
-    "update sagabus_outbox as o set message_type = f.message_type, headers = f.headers, ",
-    "body = f.body, available_at = ",
+    "update sagabus_outbox as o set message_id = coalesce($2, o.message_id), ",
+    "message_type = f.message_type, headers = f.headers, body = coalesce($3, f.body), ",
+    "available_at = ",
     now!(),
     ", created_at = ",
     now!(),
@@ -74,11 +79,11 @@ const FILL_STUBS: &str = concat!(
     ") f where o.id = f.stub"
 );
 
-/// Finds the stubs of what was discarded.
+/// Finds the stubs of what was discarded, or goes to another endpoint, which is `$2`.
 const FIND_STUBS: &str = concat!(
     "select o.id, o.epoch from sagabus_dead_letter d join sagabus_outbox o on o.id = ",
     stub!(),
-    " where d.id in ",
+    " where ($2 is null or d.endpoint <> $2) and d.id in ",
     ids!()
 );
 
@@ -223,13 +228,14 @@ const SEND: &str = concat!(
 const RAISE_ROUTES: &str = "update sagabus_store set routes_version = routes_version + 1";
 
 const PUT_AUDIT: &str = concat!(
-    "insert into sagabus_audit (at, who, action, why, detail) values (",
+    "insert into sagabus_audit (at, who, action, why, operation_id, detail) ",
+    "values (",
     now!(),
-    ", $1, $2, $3, $4)"
+    ", $1, $2, $3, $4, $5)"
 );
 
 /// What was done: the ids that changed, and an object for the audit per row.
-type Done = (Vec<i64>, Vec<Value>);
+pub(super) type Done = (Vec<i64>, Vec<Value>);
 
 /// Carries a change out.
 pub(super) async fn change(store: &SqliteStore, change: &Change) -> Result<Vec<i64>, StoreError> {
@@ -243,34 +249,92 @@ pub(super) async fn change(store: &SqliteStore, change: &Change) -> Result<Vec<i
         write.rollback().await;
         return Ok(ids);
     }
-    let detail = serde_json::to_vec(&detail).expect("a JSON value is always JSON");
-    let mut arguments = SqliteArguments::default();
-    add(&mut arguments, change.who.clone())?;
-    add(&mut arguments, change.action.as_str())?;
-    add(&mut arguments, change.why.clone())?;
-    add(&mut arguments, detail)?;
-    write.step(PUT_AUDIT, arguments).await?;
+    let note = Note {
+        who: &change.who,
+        action: change.action.as_str(),
+        why: &change.why,
+        operation: None,
+        detail,
+    };
+    note.put(&mut write).await?;
     write.commit().await?;
     drop(write);
     store.nudge();
     Ok(ids)
 }
 
+/// An audit entry.
+pub(super) struct Note<'a> {
+    pub(super) who: &'a str,
+    pub(super) action: &'a str,
+    pub(super) why: &'a str,
+    pub(super) operation: Option<i64>,
+    pub(super) detail: Vec<Value>,
+}
+
+impl Note<'_> {
+    /// Writes it inside the open transaction.
+    pub(super) async fn put(self, write: &mut Write) -> Result<(), StoreError> {
+        let mut arguments = text_argument(self.who)?;
+        add(&mut arguments, self.action.to_owned())?;
+        add(&mut arguments, self.why.to_owned())?;
+        add(&mut arguments, self.operation)?;
+        add(
+            &mut arguments,
+            row::value_to_json(&Value::Array(self.detail)),
+        )?;
+        write.step(PUT_AUDIT, arguments).await?;
+        Ok(())
+    }
+}
+
+/// Does with dead letters what a verb says, inside the open transaction.
+pub(super) async fn deal(write: &mut Write, verb: &Verb, ids: &[i64]) -> Result<Done, StoreError> {
+    match verb {
+        Verb::Redrive { to } => {
+            let done = dead_letters(write, REDRIVE, ids).await?;
+            if to.is_some() {
+                drop_stubs(write, &done.0, to.as_deref()).await?;
+            }
+            send_again(write, &done.0, to.as_deref(), None).await?;
+            Ok(done)
+        }
+        Verb::Discard => {
+            let done = dead_letters(write, DISCARD, ids).await?;
+            drop_stubs(write, &done.0, None).await?;
+            Ok(done)
+        }
+        Verb::Restore => dead_letters(write, RESTORE, ids).await,
+    }
+}
+
+/// Writes the rows of redriven dead letters, inside the open transaction.
+pub(super) async fn send_again(
+    write: &mut Write,
+    ids: &[i64],
+    to: Option<&str>,
+    edited: Option<(MessageId, &[u8])>,
+) -> Result<(), StoreError> {
+    let message = edited.map(|(id, _)| id.as_uuid().into_bytes().to_vec());
+    let body = edited.map(|(_, body)| body.to_vec());
+    let mut arguments = id_argument(ids)?;
+    add(&mut arguments, to.map(str::to_owned))?;
+    add(&mut arguments, message.clone())?;
+    add(&mut arguments, body.clone())?;
+    write.step(SEND_AGAIN, arguments).await?;
+    let mut arguments = id_argument(ids)?;
+    add(&mut arguments, message)?;
+    add(&mut arguments, body)?;
+    write.step(FILL_STUBS, arguments).await?;
+    Ok(())
+}
+
 /// Runs the statements of an action inside the open transaction.
 async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreError> {
     let done = match action {
-        Action::RedriveDeadLetters(ids) => {
-            let done = dead_letters(write, REDRIVE, ids).await?;
-            write.step(SEND_AGAIN, id_argument(&done.0)?).await?;
-            write.step(FILL_STUBS, id_argument(&done.0)?).await?;
-            done
-        }
-        Action::DiscardDeadLetters(ids) => {
-            let done = dead_letters(write, DISCARD, ids).await?;
-            drop_stubs(write, &done.0).await?;
-            done
-        }
-        Action::RestoreDeadLetters(ids) => dead_letters(write, RESTORE, ids).await?,
+        Action::RedriveDeadLetters(ids) => deal(write, &Verb::Redrive { to: None }, ids).await?,
+        Action::DiscardDeadLetters(ids) => deal(write, &Verb::Discard, ids).await?,
+        Action::RestoreDeadLetters(ids) => deal(write, &Verb::Restore, ids).await?,
         Action::ReleaseRows(ids) => {
             let done = summed(write, FIND_PARKED, ids, "destination").await?;
             write.step(ADDRESS, id_argument(&done.0)?).await?;
@@ -279,6 +343,11 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
         }
         Action::DiscardRows(ids) => summed(write, REMOVE_ROWS, ids, "destination").await?,
         Action::SendMessage { endpoint, envelope } => send(write, endpoint, envelope).await?,
+        Action::EditDeadLetter(edit) => editing::edit(write, edit).await?,
+        Action::AlterInstance(alteration) => editing::alter(write, alteration).await?,
+        Action::CompleteInstance { instance, version } => {
+            editing::complete(write, instance, *version).await?
+        }
         Action::RemoveSubscription {
             endpoint,
             message_type,
@@ -316,9 +385,12 @@ async fn dead_letters(
     summed(write, text, ids, "endpoint").await
 }
 
-/// Removes the stubs of dead letters, so that whoever stood behind them comes next.
-async fn drop_stubs(write: &mut Write, ids: &[i64]) -> Result<(), StoreError> {
-    let replies = write.step(FIND_STUBS, id_argument(ids)?).await?;
+/// Removes the stubs of dead letters, but of those of the endpoint to which they go, so that
+/// whoever stood behind them comes next.
+async fn drop_stubs(write: &mut Write, ids: &[i64], to: Option<&str>) -> Result<(), StoreError> {
+    let mut arguments = id_argument(ids)?;
+    add(&mut arguments, to.map(str::to_owned))?;
+    let replies = write.step(FIND_STUBS, arguments).await?;
     let mut stubs = Rows::default();
     for row in replies.iter().flat_map(|reply| &reply.rows) {
         let id = row.try_get(0).map_err(store_error)?;
@@ -372,7 +444,7 @@ async fn summed_by(
     Ok(done.into_iter().unzip())
 }
 
-fn sum(row: &SqliteRow, place: &str) -> Result<(i64, Value), sqlx::Error> {
+pub(super) fn sum(row: &SqliteRow, place: &str) -> Result<(i64, Value), sqlx::Error> {
     let id: i64 = row.try_get(0)?;
     let detail = json!({
         "id": id,
@@ -464,7 +536,7 @@ fn id_argument(ids: &[i64]) -> Result<SqliteArguments, StoreError> {
     text_argument(&json!(ids).to_string())
 }
 
-fn text_argument(text: &str) -> Result<SqliteArguments, StoreError> {
+pub(super) fn text_argument(text: &str) -> Result<SqliteArguments, StoreError> {
     let mut arguments = SqliteArguments::default();
     add(&mut arguments, text.to_owned())?;
     Ok(arguments)

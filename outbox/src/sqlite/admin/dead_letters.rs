@@ -38,6 +38,9 @@ macro_rules! wide {
     };
 }
 
+pub(super) use narrow;
+pub(super) use wide;
+
 /// Finds the few rows of a key or of a message by their own index.
 macro_rules! by {
     ("key") => {
@@ -197,7 +200,7 @@ pub(super) async fn count(
     read_tally(&row).map_err(store_error)
 }
 
-fn arguments(filter: &DeadLetterFilter) -> Result<SqliteArguments, StoreError> {
+pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<SqliteArguments, StoreError> {
     let mut arguments = SqliteArguments::default();
     let to = &mut arguments;
     add(to, filter.status.map(DeadLetterStatus::as_str))?;

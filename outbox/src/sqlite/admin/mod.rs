@@ -2,9 +2,11 @@
 
 mod contract;
 mod dead_letters;
+mod operations;
 mod outgoing;
 mod running;
 mod vitals;
 mod shapes;
 mod instances;
 mod change;
+mod editing;

@@ -56,10 +56,10 @@ macro_rules! history {
 const TAKEN_OVER: &str = "select e.name, i.accepted_at from sagabus_inbox i \
     left join sagabus_endpoint e on e.id = i.endpoint_id where i.message_id = $1 order by e.name";
 
-const AUDIT_LATEST: &str = "select id, at, who, action, why, detail from sagabus_audit \
+const AUDIT_LATEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus_audit \
     where $1 is null or id < $1 order by id desc limit $2";
 
-const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail from sagabus_audit \
+const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus_audit \
     where $1 is null or id > $1 order by id limit $2";
 
 /// Says which database this is, if its schema is of this release.
@@ -208,6 +208,7 @@ pub(super) async fn audit(store: &SqliteStore, page: Page) -> Result<Vec<AuditEn
             who: row.try_get(2)?,
             action: row.try_get(3)?,
             why: row.try_get(4)?,
+            operation: row.try_get(6)?,
             detail: row::value_from_json(row.try_get(5)?),
         })
     };

@@ -1,0 +1,231 @@
+//! `sagabus operations`, and driving one.
+
+use std::time::Duration;
+
+use sagabus_core::Timestamp;
+use sagabus_core::admin::{Command, OperationState, StoreAdmin, StoredOperation, Verb};
+use sagabus_ops::operations::{self, Drive, Progress};
+use sagabus_ops::{Operator, shape};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::arguments::{OperationsVerb, OperatorArguments, PageArguments};
+use crate::confirm::operator;
+use crate::dead_letters::page;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::ago;
+
+pub(crate) async fn run(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    verb: &OperationsVerb,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    match verb {
+        OperationsVerb::List(page) => list(admin, now, page, out).await,
+        OperationsVerb::Show { id } => show(admin, now, *id, out).await,
+        OperationsVerb::Pause { id } => tell(admin, now, *id, Command::Pause, who, out).await,
+        OperationsVerb::Resume { id } => drive(admin, &operator(who), *id, out).await,
+        OperationsVerb::Cancel { id } => tell(admin, now, *id, Command::Cancel, who, out).await,
+    }
+}
+
+/// What a verb is called, before and after it is done.
+pub(crate) fn words(verb: &Verb) -> (&'static str, &'static str) {
+    match verb {
+        Verb::Redrive { .. } => ("retry", "retried"),
+        Verb::Discard => ("discard", "discarded"),
+        Verb::Restore => ("restore", "restored"),
+    }
+}
+
+async fn list(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    arguments: &PageArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let found = admin.operations(None, page(arguments)).await?;
+    let next = (found.len() == arguments.limit as usize)
+        .then(|| found.last().map(|one| one.id))
+        .flatten();
+    let document = || {
+        let all = found.iter().map(|one| shape::operation(one, now));
+        json!({ "operations": all.collect::<Vec<_>>(), "next": next })
+    };
+    if out.json(document)? {
+        return Ok(());
+    }
+    let rows: Vec<_> = found
+        .iter()
+        .map(|one| {
+            vec![
+                one.id.to_string(),
+                ago(now, one.created_at),
+                one.who.clone(),
+                words(&one.verb).0.to_owned(),
+                state(one, now),
+                format!("{} of {}", one.taken, one.total),
+                one.note.clone().unwrap_or_else(|| one.why.clone()),
+            ]
+        })
+        .collect();
+    let columns = ["id", "began", "who", "what", "state", "done", "why"];
+    out.table(&columns, &rows, "no operations")?;
+    if let Some(next) = next {
+        out.note(&format!("there may be more: go on with --after {next}"));
+    }
+    Ok(())
+}
+
+/// Says where it is; one that runs and that nobody drives is not going on.
+fn state(one: &StoredOperation, now: Timestamp) -> String {
+    match one.state == OperationState::Running && !one.is_driven(now) {
+        true => "left".to_owned(),
+        false => one.state.as_str().to_owned(),
+    }
+}
+
+async fn show(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    id: i64,
+    out: &Output,
+) -> Result<(), Failure> {
+    let progress = operations::show(admin, id).await?;
+    if out.json(|| shape::progress(&progress, now))? {
+        return Ok(());
+    }
+    let Progress {
+        operation: one,
+        redriven,
+    } = progress;
+    let (what, done) = words(&one.verb);
+    out.line(&format!("operation {} ({})", one.id, state(&one, now)))?;
+    out.field("what", Some(what))?;
+    out.field("to", one.verb.to())?;
+    out.field("which", Some(&one.selection.to_string()))?;
+    out.field("endpoints", Some(&one.endpoints.join(", ")))?;
+    out.field("who", Some(&one.who))?;
+    out.field(
+        "why",
+        Some(&one.why)
+            .filter(|why| !why.is_empty())
+            .map(String::as_str),
+    )?;
+    out.field("began", Some(&one.created_at.to_string()))?;
+    out.field("moved", Some(&one.updated_at.to_string()))?;
+    let driver = one.driver.as_deref().filter(|_| one.is_driven(now));
+    out.field("driven by", driver)?;
+    out.field("paused for", one.note.as_deref())?;
+    let rate = one.pace.rate.map(|rate| format!("{rate} in a second"));
+    out.field("rate", rate.as_deref())?;
+    out.line(&format!("{:<12} {} of {}", done, one.changed, one.total))?;
+    let passed_over = one.taken - one.changed;
+    if passed_over > 0 {
+        out.field("passed over", Some(&passed_over.to_string()))?;
+    }
+    if matches!(one.verb, Verb::Redrive { .. }) {
+        out.field("waiting", Some(&redriven.waiting.to_string()))?;
+        out.field("failed once", Some(&redriven.retrying.to_string()))?;
+        out.field("died again", Some(&redriven.died_again.to_string()))?;
+    }
+    Ok(())
+}
+
+async fn tell(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    id: i64,
+    command: Command,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let one = operations::tell(admin, &operator(who), id, command).await?;
+    if out.json(|| shape::operation(&one, now))? {
+        return Ok(());
+    }
+    let (taken, total, state) = (one.taken, one.total, one.state.as_str());
+    out.line(&format!(
+        "operation {id} is {state} after {taken} of {total}"
+    ))
+}
+
+/// Drives an operation to its end, or until it is paused: by an operator, by failures, or by
+/// Ctrl-C here.
+pub(crate) async fn drive(
+    admin: &dyn StoreAdmin,
+    operator: &Operator,
+    id: i64,
+    out: &Output,
+) -> Result<(), Failure> {
+    let mut drive = Drive::take(admin, operator, id).await?;
+    let (_, done) = words(&drive.operation().verb);
+    let mut said = Instant::now();
+    loop {
+        let goes_on = tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => {
+                let stopped = Operator { why: "stopped by Ctrl-C".to_owned(), ..operator.clone() };
+                operations::tell(admin, &stopped, id, Command::Pause).await?;
+                return Err(half_way(drive.operation(), "stopped"));
+            }
+            turn = drive.turn() => match turn {
+                Ok(goes_on) => goes_on,
+                Err(error) => {
+                    let fact = sagabus_core::error::chain(&error);
+                    return Err(half_way(drive.operation(), &fact));
+                }
+            },
+        };
+        if !goes_on {
+            break;
+        }
+        if said.elapsed() > Duration::from_secs(1) {
+            let (one, seen) = (drive.operation(), drive.redriven());
+            let failed = seen.retrying + seen.died_again;
+            out.note(&format!(
+                "{done} {} of {}, {failed} failed again",
+                one.changed, one.total
+            ));
+            said = Instant::now();
+        }
+    }
+    finish(admin, drive.operation(), out).await
+}
+
+fn half_way(one: &StoredOperation, why: &str) -> Failure {
+    let (id, taken, total) = (one.id, one.taken, one.total);
+    Failure::HalfWay(format!(
+        "{why} after {taken} of {total} dead letters; `sagabus operations resume {id}` goes on [SB0306]"
+    ))
+}
+
+async fn finish(
+    admin: &dyn StoreAdmin,
+    one: &StoredOperation,
+    out: &Output,
+) -> Result<(), Failure> {
+    let state = one.state.as_str();
+    if one.state != OperationState::Done {
+        let note = one.note.as_deref().unwrap_or_default();
+        return Err(half_way(
+            one,
+            format!("{state} ({note})").trim_end_matches(" ()"),
+        ));
+    }
+    let now = admin.about().await?.now;
+    if out.json(|| shape::operation(one, now))? {
+        return Ok(());
+    }
+    let (_, done) = words(&one.verb);
+    let (id, changed) = (one.id, one.changed);
+    out.line(&format!("{done} {changed} dead letters (operation {id})"))?;
+    let passed_over = one.taken - one.changed;
+    if passed_over > 0 {
+        out.line(&format!("{passed_over} were not in that state any more"))?;
+    }
+    Ok(())
+}

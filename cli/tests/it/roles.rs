@@ -1,0 +1,122 @@
+//! What each role may do: by the word of the program, and by the grants of the server.
+
+use sagabus_core::admin::StoreAdmin;
+use sagabus_outbox::PgStore;
+
+use crate::postgres::{self, Database, on_server};
+use crate::scene::{self, Ran, Scene};
+
+/// Commands that change nothing where they are done again, and the least role that each takes.
+const COMMANDS: &[(&str, &[&str])] = &[
+    ("reader", &["status"]),
+    ("reader", &["dead-letters", "groups"]),
+    ("reader", &["operations", "list"]),
+    ("reader", &["sagas", "list"]),
+    ("reader", &["endpoints", "list"]),
+    ("reader", &["hosts"]),
+    ("reader", &["outbox", "list"]),
+    ("operator", &["dead-letters", "discard", "1", "--yes"]),
+    ("operator", &["dead-letters", "restore", "1", "--yes"]),
+    ("operator", &["outbox", "release", "--all", "--yes"]),
+    ("admin", &["migrate"]),
+];
+
+const ROLES: [&str; 4] = ["reader", "body-reader", "operator", "admin"];
+
+fn rank(role: &str) -> usize {
+    ROLES.iter().position(|one| *one == role).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_kept_to_by_every_command() {
+    let (scene, store) = Scene::with_failures(2).await;
+    for role in ROLES {
+        for (needs, command) in COMMANDS {
+            let ran = scene.run(&[command, &["--role", role][..]].concat());
+            let may = rank(role) >= rank(needs);
+            assert_eq!(ran.code, i32::from(!may), "{role} {command:?}: {ran:?}");
+            assert_eq!(ran.err.contains("may not"), !may, "{ran:?}");
+        }
+        let show = scene.run(&["dead-letters", "show", "1", "--json", "--role", role]);
+        let shown: serde_json::Value = serde_json::from_str(&show.out).unwrap();
+        let sees = rank(role) >= rank("body-reader");
+        assert_eq!(shown["body"]["text"].is_string(), sees, "{role}: {shown}");
+    }
+    let ran = scene.run(&["status", "--role", "root"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let by_variable = scene::program(&["--store", scene.file().to_str().unwrap()])
+        .args(["dead-letters", "discard", "2", "--yes"])
+        .env("SAGABUS_ROLE", "reader")
+        .output()
+        .unwrap();
+    assert_eq!(by_variable.status.code(), Some(1));
+    assert_eq!(store.counts().await.unwrap().dead_letters, 2);
+}
+
+#[test]
+fn a_file_has_no_roles_to_grant() {
+    let ran = scene::run(&["--store", "shop.db", "migrate", "--grants"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.contains("a SQLite file has no roles"), "{ran:?}");
+}
+
+/// A login of the server that is a member of one of the granted roles.
+async fn login(server: &str, url: &str, role: &str) -> String {
+    let group = format!("sagabus_{}", role.replace('-', "_"));
+    let name = format!("{}_{}", &group, uuid::Uuid::now_v7().simple());
+    let sql = format!("create role {name} login password 'secret' in role {group}");
+    on_server(server, sql).await;
+    let at = url.find('@').unwrap();
+    format!("postgres://{name}:secret{}", &url[at..])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_refuses_what_a_login_was_not_granted() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    postgres::fill(&store, 2).await;
+    let grants = scene::run(&["--store", &database.url, "migrate", "--grants"]);
+    assert_eq!(grants.code, 0, "{grants:?}");
+    on_server(&database.url, grants.out.clone()).await;
+    on_server(&database.url, grants.out).await;
+
+    for role in ROLES {
+        let url = login(&database.url, &database.url, role).await;
+        // The program was told nothing: what refuses is the server.
+        let run = |command: &[&str]| -> Ran { scene::run(&[&["--store", &url], command].concat()) };
+        for (needs, command) in COMMANDS.iter().filter(|(_, one)| one[0] != "migrate") {
+            let ran = run(command);
+            let may = rank(role) >= rank(needs);
+            assert_eq!(ran.code == 0, may, "{role} {command:?}: {ran:?}");
+        }
+        let show = run(&["dead-letters", "show", "1"]);
+        let sees = rank(role) >= rank("body-reader");
+        assert_eq!(show.code == 0, sees, "{role}: {show:?}");
+        let audit = run(&["audit"]);
+        assert_eq!(audit.code == 0, sees, "{role}: {audit:?}");
+        for sql in [
+            "update sagabus.audit set who = 'eve'",
+            "delete from sagabus.audit",
+            "delete from sagabus.dead_letter",
+            "update sagabus.dead_letter set body = ''",
+            "drop table sagabus.audit",
+            "insert into sagabus.instance (kind, key, version, schema_version, data, timers, \
+             created_at, updated_at) values ('a', 'b', 1, 1, '', '', 0, 0)",
+        ] {
+            assert!(
+                postgres::try_on_server(&url, sql).await.is_err(),
+                "{role}: {sql}"
+            );
+        }
+        let alter = "update sagabus.instance set version = version";
+        let may = postgres::try_on_server(&url, alter).await.is_ok();
+        assert_eq!(may, role == "admin", "{role}");
+        let name = url["postgres://".len()..].split(':').next().unwrap();
+        on_server(&database.url, format!("drop role {name}")).await;
+    }
+    store.close();
+    database.drop().await;
+}

@@ -1,0 +1,342 @@
+//! Bulk changes: selected once, then changed step by step, each step one transaction.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use sagabus_core::admin::{
+    DeadLetterFilter, First, NewOperation, OperationState, Operations, PAGE_MAX, Pace, Page,
+    Redriven, SELECTED_MAX, Selected, StoredOperation, Told, Verb, Wheel,
+};
+use sagabus_core::clock::micros;
+use sagabus_core::{StoreError, Timestamp};
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgRow};
+
+use super::super::error::{commit_error, store_error};
+use super::super::store::PgStore;
+use super::dead_letters::{add, arguments, filter};
+use crate::row;
+
+/// In the order in which [`read`] takes them.
+macro_rules! columns {
+    () => {
+        "id, state, verb, send_to, rate, canary, failures_percent_max, who, why, selection, \
+         endpoints, total, taken, changed, note, driver, lease_until, epoch, created_at, updated_at"
+    };
+}
+
+/// After the filter: `$13` ids, `$14` one more than may be meant, `$15` verb, `$16` to whom, `$17`
+/// rate, `$18` canary, `$19` failures, `$20` who, `$21` why, `$22` what was asked for.
+const BEGIN: &str = concat!(
+    "with picked as materialized (select id, endpoint from sagabus.dead_letter where ",
+    filter!(),
+    " and ($13::bigint[] is null or id = any($13)) limit $14), ",
+    "found as materialized (select count(*) as total, max(id) as last_id, ",
+    "array_agg(distinct endpoint) as endpoints from picked), ",
+    "begun as (insert into sagabus.operation (state, verb, send_to, rate, canary, ",
+    "failures_percent_max, who, why, selection, endpoints, last_id, total, created_at, updated_at) ",
+    "select 'running', $15, $16, $17, $18, $19, $20, $21, $22, f.endpoints, f.last_id, f.total, ",
+    "sagabus.now_micros(), sagabus.now_micros() from found f ",
+    "where f.total > 0 and f.total < $14 returning *), ",
+    "items as (insert into sagabus.operation_item (operation_id, dead_letter_id) ",
+    "select b.id, p.id from begun b cross join picked p), ",
+    "noted as (insert into sagabus.audit (at, who, action, why, operation_id, detail) ",
+    "select b.created_at, b.who, 'begin_operation', b.why, b.id, ",
+    "convert_to(jsonb_build_array(jsonb_build_object('verb', b.verb, 'to', b.send_to, ",
+    "'total', b.total, 'selection', convert_from(b.selection, 'UTF8')::jsonb))::text, 'UTF8') ",
+    "from begun b) ",
+    "select b.*, (select total from found) as found from (select ",
+    columns!(),
+    " from begun) b right join (select 1) one on true"
+);
+
+/// `$1` which one, `$2` behind which id, `$3` how many.
+macro_rules! list {
+    ($behind:literal, $order:literal) => {
+        concat!(
+            "select ",
+            columns!(),
+            " from sagabus.operation where ($1::bigint is null or id = $1) ",
+            "and ($2::bigint is null or id ",
+            $behind,
+            " $2) order by id ",
+            $order,
+            " limit $3::bigint"
+        )
+    };
+}
+
+const LATEST: &str = list!("<", "desc");
+const OLDEST: &str = list!(">", "asc");
+
+/// `$1` which one, `$2` who drives, `$3` for how long.
+const TAKE_WHEEL: &str = concat!(
+    "update sagabus.operation set epoch = epoch + 1, driver = $2, ",
+    "lease_until = sagabus.now_micros() + $3, updated_at = sagabus.now_micros() ",
+    "where id = $1 and state = 'running' ",
+    "and coalesce(lease_until, 0) <= sagabus.now_micros() returning ",
+    columns!()
+);
+
+const STEP: &str = concat!(
+    "select ",
+    columns!(),
+    " from sagabus.step_operation_v1($1, $2, $3, $4)"
+);
+
+/// `$1` who, `$2` action, `$3` why, `$4` which one, `$5` the new state, `$6` the states before.
+const TELL: &str = concat!(
+    "with told as (update sagabus.operation set state = $5, ",
+    "note = case when $5 = 'paused' then $3 end, lease_until = null, ",
+    "updated_at = sagabus.now_micros() where id = $4 and state = any($6) returning *), ",
+    "noted as (insert into sagabus.audit (at, who, action, why, operation_id, detail) ",
+    "select t.updated_at, $1, $2, $3, t.id, convert_to(jsonb_build_array(jsonb_build_object(",
+    "'taken', t.taken, 'total', t.total))::text, 'UTF8') from told t) ",
+    "select ",
+    columns!(),
+    " from told"
+);
+
+/// Says whether a message `m` had its turn in operation `p` as a dead letter of endpoint `e`.
+macro_rules! had_its_turn {
+    ($message:literal, $endpoint:literal) => {
+        concat!(
+            "exists (select 1 from sagabus.dead_letter d ",
+            "join sagabus.operation_item i on i.operation_id = p.id and i.dead_letter_id = d.id ",
+            "where d.message_id = ",
+            $message,
+            " and coalesce(p.send_to, d.endpoint) = ",
+            $endpoint,
+            " and d.id <= p.place)"
+        )
+    };
+}
+
+const REDRIVEN: &str = concat!(
+    "with p as (select * from sagabus.operation where id = $1 and verb = 'redrive'), ",
+    "rows as (select o.failures from p, sagabus.outbox o where o.destination in (select '@' || e ",
+    "from unnest(case when p.send_to is null then p.endpoints else array[p.send_to] end) e) ",
+    "and o.parked is null and o.available_at < sagabus.never_micros() and ",
+    had_its_turn!("o.message_id", "substr(o.destination, 2)"),
+    "), dead as (select distinct n.endpoint, n.message_id from p, sagabus.dead_letter n ",
+    "where n.id > p.last_id and ",
+    had_its_turn!("n.message_id", "n.endpoint"),
+    ") select (select count(*) from rows where failures = 0), ",
+    "(select count(*) from rows where failures > 0), (select count(*) from dead)"
+);
+
+impl Operations for PgStore {
+    fn begin_operation<'a>(
+        &'a self,
+        new: &'a NewOperation,
+    ) -> BoxFuture<'a, Result<Option<StoredOperation>, StoreError>> {
+        begin(self, new).boxed()
+    }
+
+    fn operations(
+        &self,
+        id: Option<i64>,
+        page: Page,
+    ) -> BoxFuture<'_, Result<Vec<StoredOperation>, StoreError>> {
+        list(self, id, page).boxed()
+    }
+
+    fn take_wheel<'a>(
+        &'a self,
+        id: i64,
+        driver: &'a str,
+        lease: Duration,
+    ) -> BoxFuture<'a, Result<Option<StoredOperation>, StoreError>> {
+        take_wheel(self, id, driver, lease).boxed()
+    }
+
+    fn step(
+        &self,
+        wheel: Wheel,
+        count: u32,
+    ) -> BoxFuture<'_, Result<Option<StoredOperation>, StoreError>> {
+        step(self, wheel, count).boxed()
+    }
+
+    fn tell<'a>(
+        &'a self,
+        told: &'a Told,
+    ) -> BoxFuture<'a, Result<Option<StoredOperation>, StoreError>> {
+        tell(self, told).boxed()
+    }
+
+    fn redriven(&self, id: i64) -> BoxFuture<'_, Result<Redriven, StoreError>> {
+        redriven(self, id).boxed()
+    }
+}
+
+async fn begin(store: &PgStore, new: &NewOperation) -> Result<Option<StoredOperation>, StoreError> {
+    new.check()?;
+    let (matching, named) = match &new.selected {
+        Selected::Matching(filter) => ((**filter).clone(), None),
+        Selected::Named(ids) => (DeadLetterFilter::any(), Some(ids.clone())),
+    };
+    let mut arguments = arguments(&matching)?;
+    let to = &mut arguments;
+    add(to, named)?;
+    add(to, i64::from(SELECTED_MAX) + 1)?;
+    add(to, new.verb.as_str())?;
+    add(to, new.verb.to().map(str::to_owned))?;
+    add(to, new.pace.rate.map(i64::from))?;
+    add(to, i64::from(new.pace.canary))?;
+    add(to, new.pace.failures_percent_max.map(i64::from))?;
+    add(to, new.who.clone())?;
+    add(to, new.why.clone())?;
+    add(to, row::value_to_json(&new.selection()))?;
+    let found = many(store, BEGIN, arguments).await?;
+    let Some(found) = found.first() else {
+        return Ok(None);
+    };
+    let total: i64 = found.try_get("found").map_err(store_error)?;
+    if total > i64::from(SELECTED_MAX) {
+        let fact = format!("more than {SELECTED_MAX} dead letters are meant; say fewer");
+        return Err(StoreError::Refused(fact.into()));
+    }
+    match total {
+        0 => Ok(None),
+        _ => read(found).map(Some).map_err(store_error),
+    }
+}
+
+async fn list(
+    store: &PgStore,
+    id: Option<i64>,
+    page: Page,
+) -> Result<Vec<StoredOperation>, StoreError> {
+    let text = match page.first {
+        First::Latest => LATEST,
+        First::Oldest => OLDEST,
+    };
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, id)?;
+    add(&mut arguments, page.after)?;
+    add(&mut arguments, i64::from(page.size()))?;
+    let mut taken = store.take().await?;
+    let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    let rows = taken.finish(answer, store_error)?;
+    rows.iter()
+        .map(|row| read(row).map_err(store_error))
+        .collect()
+}
+
+async fn take_wheel(
+    store: &PgStore,
+    id: i64,
+    driver: &str,
+    lease: Duration,
+) -> Result<Option<StoredOperation>, StoreError> {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, id)?;
+    add(&mut arguments, driver.to_owned())?;
+    add(&mut arguments, micros(lease))?;
+    one(store, TAKE_WHEEL, arguments).await
+}
+
+async fn step(
+    store: &PgStore,
+    wheel: Wheel,
+    count: u32,
+) -> Result<Option<StoredOperation>, StoreError> {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, wheel.id)?;
+    add(&mut arguments, wheel.epoch)?;
+    add(&mut arguments, count.min(PAGE_MAX).cast_signed())?;
+    add(&mut arguments, micros(wheel.lease))?;
+    let stepped = one(store, STEP, arguments).await?;
+    if stepped.is_some() && count > 0 {
+        store.nudge();
+    }
+    Ok(stepped)
+}
+
+async fn tell(store: &PgStore, told: &Told) -> Result<Option<StoredOperation>, StoreError> {
+    told.check()?;
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, told.who.clone())?;
+    add(&mut arguments, told.command.action())?;
+    add(&mut arguments, told.why.clone())?;
+    add(&mut arguments, told.id)?;
+    add(&mut arguments, told.command.leads_to().as_str())?;
+    add(&mut arguments, told.command.from_states().to_vec())?;
+    one(store, TELL, arguments).await
+}
+
+async fn redriven(store: &PgStore, id: i64) -> Result<Redriven, StoreError> {
+    let mut arguments = PgArguments::default();
+    add(&mut arguments, id)?;
+    let mut taken = store.take().await?;
+    let call = sqlx::query_with(REDRIVEN, arguments).fetch_one(&mut *taken);
+    let answer = store.answer(call).await;
+    let row = taken.finish(answer, store_error)?;
+    let count = |at: usize| -> Result<u64, StoreError> {
+        let count: i64 = row.try_get(at).map_err(store_error)?;
+        Ok(count.cast_unsigned())
+    };
+    Ok(Redriven {
+        waiting: count(0)?,
+        retrying: count(1)?,
+        died_again: count(2)?,
+    })
+}
+
+/// Runs a statement that changes an operation, and reads the one that it returns.
+async fn one(
+    store: &PgStore,
+    text: &'static str,
+    arguments: PgArguments,
+) -> Result<Option<StoredOperation>, StoreError> {
+    let rows = many(store, text, arguments).await?;
+    let read = |row| read(row).map_err(store_error);
+    rows.first().map(read).transpose()
+}
+
+async fn many(
+    store: &PgStore,
+    text: &'static str,
+    arguments: PgArguments,
+) -> Result<Vec<PgRow>, StoreError> {
+    let mut taken = store.take().await?;
+    let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
+    let answer = store.answer(call).await;
+    taken.finish(answer, commit_error)
+}
+
+fn read(found: &PgRow) -> Result<StoredOperation, sqlx::Error> {
+    let unsigned = |at: usize| -> Result<u64, sqlx::Error> {
+        found.try_get::<i64, _>(at).map(i64::cast_unsigned)
+    };
+    let verb: String = found.try_get(2)?;
+    let rate: Option<i64> = found.try_get(4)?;
+    let percent: Option<i64> = found.try_get(6)?;
+    let lease_until: Option<i64> = found.try_get(16)?;
+    Ok(StoredOperation {
+        id: found.try_get(0)?,
+        state: OperationState::from_stored(found.try_get(1)?),
+        verb: Verb::from_stored(&verb, found.try_get(3)?),
+        pace: Pace {
+            rate: rate.and_then(|rate| u32::try_from(rate).ok()),
+            canary: u32::try_from(found.try_get::<i64, _>(5)?).unwrap_or(u32::MAX),
+            failures_percent_max: percent.and_then(|percent| u8::try_from(percent).ok()),
+        },
+        who: found.try_get(7)?,
+        why: found.try_get(8)?,
+        selection: row::value_from_json(found.try_get(9)?),
+        endpoints: found.try_get(10)?,
+        total: unsigned(11)?,
+        taken: unsigned(12)?,
+        changed: unsigned(13)?,
+        note: found.try_get(14)?,
+        driver: found.try_get(15)?,
+        lease_until: lease_until.map(Timestamp::from_micros),
+        epoch: found.try_get(17)?,
+        created_at: Timestamp::from_micros(found.try_get(18)?),
+        updated_at: Timestamp::from_micros(found.try_get(19)?),
+    })
+}
