@@ -1,0 +1,153 @@
+//! An incident, played through on SQLite with the commands that an operator would type: the gateway
+//! of a payment service lets one bank down, messages die and are grouped, the cause is found, a
+//! canary says that it is not gone yet, then that it is, and the accounts balance.
+//!
+//! `cargo run --example incident` takes a few seconds and needs nothing. In the end every order was
+//! charged once, and the audit says who did what.
+
+mod shop;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use sagabus::prelude::*;
+use sagabus::store::StoreAdmin;
+
+use crate::shop::Shop;
+
+/// Orders in all; every third one is paid by the bank that is let down.
+const ORDERS: u32 = 60;
+/// Those of them that die.
+const LOST: u64 = 20;
+
+/// Where the incident is played.
+struct Scene {
+    folder: PathBuf,
+    shop: Shop,
+}
+
+impl Scene {
+    /// Types a command, and checks how it ends.
+    async fn types(&self, words: &[&str], expected: u8) -> Result<()> {
+        println!("$ sagabus {}", shown(words));
+        let mut line = vec!["sagabus".to_owned(), "--store".to_owned()];
+        line.push(self.folder.join("shop.db").display().to_string());
+        line.extend(words.iter().map(|word| self.within(word)));
+        let code = sagabus_cli::run_with(line).await;
+        ensure!(code == expected, "it ended with code {code}");
+        println!();
+        Ok(())
+    }
+
+    /// Names a file of this scene.
+    fn within(&self, word: &str) -> String {
+        match word.ends_with(".json") {
+            true => self.folder.join(word).display().to_string(),
+            false => word.to_owned(),
+        }
+    }
+
+    /// Waits until everything that was sent is handled, and no more than `dead` are dead letters.
+    async fn settles_with(&self, dead: u64) -> Result<()> {
+        loop {
+            let counts = self.shop.store().counts().await?;
+            if counts.outbox == 0 && counts.dead_letters == dead {
+                return Ok(());
+            }
+            tokio::time::sleep(20.millis()).await;
+        }
+    }
+}
+
+/// Shows words as they are typed.
+fn shown(words: &[&str]) -> String {
+    let quoted = words.iter().map(|word| match word.contains(' ') {
+        true => format!("'{word}'"),
+        false => (*word).to_owned(),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("sagabus-incident-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let played = play(&folder).await;
+    std::fs::remove_dir_all(&folder)?;
+    played
+}
+
+async fn play(folder: &Path) -> Result<()> {
+    let shop = Shop::open(&folder.join("shop.db")).await?;
+    let scene = Scene {
+        folder: folder.to_owned(),
+        shop,
+    };
+    breaks(&scene).await?;
+    is_understood(&scene).await?;
+    is_put_right(&scene).await?;
+    balances(&scene).await?;
+    scene.shop.stop().await;
+    Ok(())
+}
+
+/// The gateway lets one bank down, and one message was sent with a mistake.
+async fn breaks(scene: &Scene) -> Result<()> {
+    println!("# 03:00, {ORDERS} orders come, and the gateway knows the bank `north` no more.\n");
+    scene.shop.gateway().lose("north");
+    for order in 1..=ORDERS {
+        let bank = if order % 3 == 0 { "north" } else { "south" };
+        scene.shop.charge(order, bank).await?;
+    }
+    scene.shop.charge_by_hand(ORDERS + 1).await?;
+    scene.settles_with(LOST + 1).await
+}
+
+/// What died, and why.
+async fn is_understood(scene: &Scene) -> Result<()> {
+    println!("# Somebody is woken up. What is wrong?\n");
+    scene.types(&["status"], 0).await?;
+    scene.types(&["dead-letters", "show", "1"], 0).await?;
+    println!("# Perhaps it is over? Three go first; the others only if these are handled.\n");
+    let canary = ["--text", "north", "--canary", "3", "--rate", "200"];
+    let retry = ["dead-letters", "retry"];
+    let certain = ["--yes", "--who", "ada", "--why", "incident 17"];
+    let line = [&retry[..], &canary, &certain].concat();
+    scene.types(&line, 5).await?;
+    scene.settles_with(LOST + 1).await?;
+    scene.types(&["operations", "show", "1"], 0).await
+}
+
+/// The gateway is repaired, and all that died is retried.
+async fn is_put_right(scene: &Scene) -> Result<()> {
+    println!("# It is not: the gateway lost the bank's certificate. That is put right.\n");
+    scene.shop.gateway().repair();
+    let resume = ["operations", "resume", "1", "--who", "ada"];
+    scene.types(&resume, 0).await?;
+    scene.settles_with(3 + 1).await?;
+    println!("# The three of the canary died again, and are retried, too.\n");
+    let retry = ["dead-letters", "retry", "--text", "north"];
+    let certain = ["--yes", "--who", "ada", "--why", "incident 17"];
+    scene.types(&[&retry[..], &certain].concat(), 0).await?;
+    scene.settles_with(1).await?;
+    println!("# One is left, which was sent with a mistake. It gets the body that was meant.\n");
+    scene.types(&["dead-letters", "list"], 0).await?;
+    let mended = serde_json::json!({ "order": ORDERS + 1, "bank": "south", "cents": 4200 });
+    std::fs::write(scene.folder.join("mended.json"), mended.to_string())?;
+    let edit = ["dead-letters", "edit", "21", "--body", "mended.json"];
+    let certain = ["--identity", "keep", "--yes", "--who", "ada"];
+    scene.types(&[&edit[..], &certain].concat(), 0).await?;
+    scene.settles_with(0).await
+}
+
+/// Every order was charged once.
+async fn balances(scene: &Scene) -> Result<()> {
+    println!("# Do the accounts balance?\n");
+    scene.types(&["operations", "list"], 0).await?;
+    scene.types(&["audit", "--oldest-first"], 0).await?;
+    let (charged, twice, cents) = scene.shop.ledger().await?;
+    let orders = i64::from(ORDERS) + 1;
+    println!("{orders} orders, {charged} charged, {twice} of them twice, {cents} cents");
+    ensure!((charged, twice, cents) == (orders, 0, orders * 4200));
+    Ok(())
+}
