@@ -146,6 +146,33 @@ pub(crate) fn long_line(followers: u64, others: u64) -> Filling {
     }
 }
 
+/// Dead letters of one endpoint, each with a key of its own, in forty kinds of failure.
+pub(crate) fn dead_letters(count: u64) -> Filling {
+    let columns = "at, endpoint, message_id, message_type, reason, key, headers, body, attempts, \
+        fingerprint";
+    let attempts = r#"[{"at":1,"host":"bench","error":"the gateway answered 503"}]"#;
+    let postgres = format!(
+        "insert into sagabus.dead_letter ({columns}) \
+         select i, 'payments', gen_random_uuid(), 'bench.charge', 'attempts_exhausted', \
+         'key-' || i, '{{}}', convert_to(repeat('x', 200), 'UTF8'), \
+         convert_to('{attempts}', 'UTF8'), \
+         'attempts_exhausted: gateway ' || (i % 40) || ' answered #' \
+         from generate_series(1, {count}) i"
+    );
+    let sqlite = format!(
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < {count}) \
+         insert into sagabus_dead_letter ({columns}) \
+         select i, 'payments', randomblob(16), 'bench.charge', 'attempts_exhausted', \
+         'key-' || i, x'7b7d', cast(printf('%0200d', 0) as blob), cast('{attempts}' as blob), \
+         'attempts_exhausted: gateway ' || (i % 40) || ' answered #' from n"
+    );
+    Filling {
+        name: "letters",
+        postgres,
+        sqlite,
+    }
+}
+
 /// Messages for an endpoint, as rows that wait.
 pub(crate) async fn own_rows(
     place: &Place,

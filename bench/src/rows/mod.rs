@@ -11,6 +11,7 @@ pub(crate) mod l1;
 pub(crate) mod l1_broker;
 pub(crate) mod latency;
 pub(crate) mod m1;
+pub(crate) mod o1;
 pub(crate) mod outage;
 pub(crate) mod relay;
 pub(crate) mod run;
@@ -118,6 +119,11 @@ const ROWS: &[(&str, &str, Measure)] = &[
         latency::long_line,
     ),
     ("M1", "memory of an idle host", m1::idle_host),
+    (
+        "O1",
+        "100,000 dead letters: looked through, redriven at a rate, paused, all redriven",
+        o1::incident,
+    ),
 ];
 
 /// The same over a broker beside PostgreSQL.
