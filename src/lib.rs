@@ -27,8 +27,8 @@ pub use sagabus_macros::{Command, Event, Message, State, debug_handler};
 pub use sagabus_macros::Saga;
 pub use sagabus_saga::{
     Correlate, CorrelateByLabel, HandlerSaga, Handles, MachineEndpoint, Missing, NamedSaga,
-    NotAccepted, RequestFailed, RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts,
-    StateMachine, machine, saga,
+    NotAccepted, NotReserved, Refusal, RequestFailed, RequestTimedOut, ReservationLost, Reserve,
+    Reserved, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine, lock, machine, saga,
 };
 // What runs it.
 #[cfg(feature = "axum")]

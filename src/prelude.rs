@@ -11,8 +11,8 @@ pub use crate::{
 // Sagas and state machines.
 pub use crate::{
     Correlate, CorrelateByLabel, Handles, MachineEndpoint, Missing, NamedSaga, NotAccepted,
-    RequestFailed, RequestTimedOut, Saga, SagaCtx, SagaEndpoint, SagaState, Starts, StateMachine,
-    saga,
+    NotReserved, RequestFailed, RequestTimedOut, ReservationLost, Reserve, Reserved, Saga, SagaCtx,
+    SagaEndpoint, SagaState, Starts, StateMachine, saga,
 };
 // The host.
 pub use crate::{Bus, DurationExt, Fate, Host, Order, Retry, cron};
