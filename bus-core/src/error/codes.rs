@@ -186,9 +186,10 @@ explanations! {
         "Nobody was there to be asked, or the answer was no. Nothing was changed."
         -> "Add `--yes` to do it, or `--dry-run` to look first.";
     "SB0306" "a bulk change stopped half-way":
-        "What was done is done, each batch with its audit entry; nothing was done twice."
-        -> "Run the same command again: what is done is not selected any more. `--up-to ID` keeps to \
-            what was there at first.";
+        "What was done is done, each step with its audit entry; nothing was done twice. It was \
+            paused, by an operator or by failures, or its process could not go on."
+        -> "`sagabus operations show ID` tells why; `sagabus operations resume ID` goes on with what \
+            is left of what was meant at first.";
     "SB0401" "there is nothing by that id or name":
         "It was dealt with, swept, or never was."
         -> "The `list` of the same noun shows what there is.";

@@ -166,98 +166,85 @@ pub(super) async fn change(store: &PgStore, change: &Change) -> Result<Vec<i64>,
 /// Finds the statement of a change, and what it takes.
 fn statement(change: &Change) -> Result<(&'static str, PgArguments), StoreError> {
     let mut arguments = PgArguments::default();
-    let to = &mut arguments;
-    add(to, change.who.clone())?;
-    add(to, change.action.as_str())?;
-    add(to, change.why.clone())?;
-    let ids = |to: &mut PgArguments| add(to, change.action.ids().to_vec());
-    let text = match &change.action {
-        Action::RedriveDeadLetters(_) => {
-            ids(to)?;
-            add(to, REDRIVEN)?;
-            CLOSE
+    add(&mut arguments, change.who.clone())?;
+    add(&mut arguments, change.action.as_str())?;
+    add(&mut arguments, change.why.clone())?;
+    add_subject(&mut arguments, &change.action)?;
+    Ok((text(&change.action), arguments))
+}
+
+fn text(action: &Action) -> &'static str {
+    match action {
+        Action::RedriveDeadLetters(_) | Action::DiscardDeadLetters(_) => CLOSE,
+        Action::RestoreDeadLetters(_) => RESTORE,
+        Action::EditDeadLetter(_) => editing::EDIT,
+        Action::AlterInstance(_) => editing::ALTER,
+        Action::CompleteInstance { .. } => editing::COMPLETE,
+        Action::ReleaseRows(_) => RELEASE,
+        Action::DiscardRows(_) => REMOVE_ROWS,
+        Action::SendMessage { .. } => SEND,
+        Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
+        Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
+        Action::PauseEndpoint { .. } => PAUSE_ENDPOINT,
+        Action::ResumeEndpoint { .. } => RESUME_ENDPOINT,
+        Action::MoveTimers { .. } => MOVE_TIMERS,
+        Action::CancelTimers(_) => CANCEL_TIMERS,
+        Action::ChangeSchedule {
+            verb: ScheduleVerb::Remove,
+            ..
+        } => REMOVE_SCHEDULE,
+        Action::ChangeSchedule { .. } => MOVE_SCHEDULE,
+    }
+}
+
+/// Adds what a change is about, in the order of its statement.
+fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> {
+    match action {
+        Action::RedriveDeadLetters(ids) => {
+            add(to, ids.clone())?;
+            add(to, REDRIVEN)
         }
-        Action::DiscardDeadLetters(_) => {
-            ids(to)?;
-            add(to, DISCARDED)?;
-            CLOSE
+        Action::DiscardDeadLetters(ids) => {
+            add(to, ids.clone())?;
+            add(to, DISCARDED)
         }
-        Action::RestoreDeadLetters(_) => {
-            ids(to)?;
-            RESTORE
-        }
-        Action::EditDeadLetter(edit) => {
-            editing::edit(to, edit)?;
-            editing::EDIT
-        }
-        Action::AlterInstance(alteration) => {
-            editing::alter(to, alteration)?;
-            editing::ALTER
-        }
-        Action::CompleteInstance { instance, version } => {
-            editing::complete(to, instance, *version)?;
-            editing::COMPLETE
-        }
-        Action::ReleaseRows(_) => {
-            ids(to)?;
-            RELEASE
-        }
-        Action::DiscardRows(_) => {
-            ids(to)?;
-            REMOVE_ROWS
-        }
+        Action::RestoreDeadLetters(ids)
+        | Action::ReleaseRows(ids)
+        | Action::DiscardRows(ids)
+        | Action::CancelTimers(ids) => add(to, ids.clone()),
+        Action::EditDeadLetter(edit) => editing::edit(to, edit),
+        Action::AlterInstance(alteration) => editing::alter(to, alteration),
+        Action::CompleteInstance { instance, version } => editing::complete(to, instance, *version),
         Action::SendMessage { endpoint, envelope } => {
             add(to, endpoint.clone())?;
             add(to, envelope.id.as_uuid())?;
             add(to, envelope.message_type.clone().into_owned())?;
             add(to, envelope.headers.get(headers::KEY).map(str::to_owned))?;
             add(to, envelope.headers.to_json())?;
-            add(to, envelope.body.to_vec())?;
-            SEND
+            add(to, envelope.body.to_vec())
         }
         Action::RemoveSubscription {
             endpoint,
             message_type,
         } => {
             add(to, endpoint.clone())?;
-            add(to, message_type.clone())?;
-            REMOVE_SUBSCRIPTION
+            add(to, message_type.clone())
         }
-        Action::RemoveEndpoint { endpoint } => {
-            add(to, endpoint.clone())?;
-            REMOVE_ENDPOINT
-        }
-        Action::PauseEndpoint { endpoint } => {
-            add(to, endpoint.clone())?;
-            PAUSE_ENDPOINT
-        }
-        Action::ResumeEndpoint { endpoint } => {
-            add(to, endpoint.clone())?;
-            RESUME_ENDPOINT
-        }
+        Action::RemoveEndpoint { endpoint }
+        | Action::PauseEndpoint { endpoint }
+        | Action::ResumeEndpoint { endpoint } => add(to, endpoint.clone()),
         Action::MoveTimers { ids, due } => {
             add(to, ids.clone())?;
-            add(to, due.map(Timestamp::as_micros))?;
-            MOVE_TIMERS
-        }
-        Action::CancelTimers(_) => {
-            ids(to)?;
-            CANCEL_TIMERS
-        }
-        Action::ChangeSchedule {
-            name,
-            verb: ScheduleVerb::Remove,
-        } => {
-            add(to, name.clone())?;
-            REMOVE_SCHEDULE
+            add(to, due.map(Timestamp::as_micros))
         }
         Action::ChangeSchedule { name, verb } => {
-            let (from, came): (Vec<_>, Vec<_>) = verb.moves().into_iter().unzip();
             add(to, name.clone())?;
+            if *verb == ScheduleVerb::Remove {
+                return Ok(());
+            }
+            let (from, came): (Vec<_>, Vec<_>) = verb.moves().into_iter().unzip();
             add(to, from)?;
-            add(to, came)?;
-            MOVE_SCHEDULE
+            add(to, came)
         }
-    };
-    Ok((text, arguments))
+    }
 }
