@@ -17,7 +17,7 @@ use crate::databases::{block_on, say};
 use crate::killed::child::postgres;
 use crate::killed::messages::StartTransfer;
 
-use super::site::{Site, run, send};
+use super::site::{Site, assert_dead, run, send};
 use sagabus_testkit::postgres_proxy::Mode;
 
 #[test]
@@ -97,7 +97,7 @@ fn work_goes_on_by_itself_after_an_outage_and_each_part_says_so_once() {
              {}; warnings {during:?}\n",
             host.counters().resubmitted.get(),
         ));
-        assert!(attempts.iter().all(|one| one.len() == 4), "{attempts:?}");
+        assert_dead(&attempts, TRANSFERS + 1);
         assert!(!during.is_empty(), "an outage is said");
         // Two commit calls may be under way, each of which is a part. A `Tx` in doubt is said of its
         // message, not of the outage: at most one for each of the ten connections.

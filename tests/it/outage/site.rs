@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use crate::databases::{block_on, create_database, drop_database, server};
 use crate::killed::child::{postgres, wait_until_quiet};
 use crate::killed::ledger::{judge, ledger_rows, prepare};
-use crate::killed::messages::StartTransfer;
+use crate::killed::messages::{StartTransfer, cannot_be_noted, is_hopeless};
 use crate::killed::plan::{Assignment, Database};
 
 use sagabus_testkit::postgres_proxy::{Director, Places, Proxy};
@@ -131,6 +131,20 @@ impl Site {
         each.map(|one| one.attempts.into_iter().map(|one| one.error).collect())
             .collect()
     }
+}
+
+/// Checks that every dead letter has the attempts of its handler and no other: four, and one where
+/// the first says that more are of no use.
+pub(crate) fn assert_dead(attempts: &[Vec<String>], transfers: i64) {
+    let dead = |is: fn(i64) -> bool| (0..transfers).filter(|id| is(*id)).count();
+    let (all, hopeless) = (dead(cannot_be_noted), dead(is_hopeless));
+    let with = |count: usize| attempts.iter().filter(|one| one.len() == count).count();
+    assert_eq!(
+        (with(4), with(1)),
+        (all - hopeless, hopeless),
+        "{attempts:?}"
+    );
+    assert_eq!(attempts.len(), all, "{attempts:?}");
 }
 
 impl Drop for Site {
