@@ -5,6 +5,8 @@
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod row;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod found;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod wakeup;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod nudge;

@@ -4,13 +4,13 @@ use sagabus_core::admin::{InstanceFilter, InstanceOverview, Page};
 use sagabus_core::store::{Instance, Question};
 use sagabus_core::unit_of_work::{InstanceStatus, Label};
 use sagabus_core::{InstanceId, StoreError, Timestamp};
-use sqlx::Row;
-use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::postgres::PgArguments;
 
 use super::super::error::store_error;
 use super::super::load;
 use super::super::store::PgStore;
 use super::dead_letters::add;
+use crate::found;
 
 const LABELS: &str = "select name, value from sagabus.label where kind = $1 and key = $2 \
     order by name, value";
@@ -88,7 +88,7 @@ pub(super) async fn labels(store: &PgStore, id: &InstanceId) -> Result<Vec<Label
     let answer = store.answer(call).await;
     let rows = taken.finish(answer, store_error)?;
     rows.iter()
-        .map(|row| read_label(row).map_err(store_error))
+        .map(|row| found::label(row).map_err(store_error))
         .collect()
 }
 
@@ -126,30 +126,6 @@ pub(super) async fn instances(
     let answer = store.answer(call).await;
     let rows = taken.finish(answer, store_error)?;
     rows.iter()
-        .map(|row| read_overview(row).map_err(store_error))
+        .map(|row| found::overview(row).map_err(store_error))
         .collect()
-}
-
-fn read_label(row: &PgRow) -> Result<Label, sqlx::Error> {
-    Ok(Label {
-        name: row.try_get::<String, _>(0)?.into(),
-        value: row.try_get(1)?,
-    })
-}
-
-fn read_overview(row: &PgRow) -> Result<InstanceOverview, sqlx::Error> {
-    Ok(InstanceOverview {
-        id: InstanceId {
-            kind: row.try_get::<String, _>(0)?.into(),
-            key: row.try_get(1)?,
-        },
-        version: row.try_get(2)?,
-        status: match row.try_get(3)? {
-            true => InstanceStatus::Completed,
-            false => InstanceStatus::Running,
-        },
-        state: row.try_get(4)?,
-        created_at: Timestamp::from_micros(row.try_get(5)?),
-        updated_at: Timestamp::from_micros(row.try_get(6)?),
-    })
 }

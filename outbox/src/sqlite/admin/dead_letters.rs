@@ -1,17 +1,15 @@
 //! Dead letters: lists, groups, sums.
 
-use bytes::Bytes;
 use sagabus_core::admin::{
     DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, First, Page, StoredDeadLetter, Tally,
 };
-use sagabus_core::envelope::Envelope;
-use sagabus_core::{InstanceId, MessageId, StoreError, Timestamp};
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Arguments, Row};
+use sagabus_core::{StoreError, Timestamp};
+use sqlx::Arguments;
+use sqlx::sqlite::SqliteArguments;
 
 use super::super::error::store_error;
 use super::super::store::SqliteStore;
-use crate::row;
+use crate::found;
 
 /// What the group index knows: `$1` status, `$2` endpoint, `$3` fingerprint, `$4` text in it,
 /// `$5` and `$6` the earliest and the latest time, `$7` and `$8` the id and the largest id.
@@ -167,7 +165,7 @@ pub(super) async fn list(
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::dead_letter(row).map_err(store_error))
         .collect()
 }
 
@@ -184,7 +182,7 @@ pub(super) async fn groups(
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read_group(row).map_err(store_error))
+        .map(|row| found::group(row).map_err(store_error))
         .collect()
 }
 
@@ -197,7 +195,7 @@ pub(super) async fn count(
         .fetch_one(store.reader())
         .await
         .map_err(store_error)?;
-    read_tally(&row).map_err(store_error)
+    found::tally(&row).map_err(store_error)
 }
 
 pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<SqliteArguments, StoreError> {
@@ -216,57 +214,6 @@ pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<SqliteArguments, St
     add(to, filter.key.clone())?;
     add(to, filter.message.map(|id| id.as_uuid()))?;
     Ok(arguments)
-}
-
-fn read(found: &SqliteRow) -> Result<StoredDeadLetter, sqlx::Error> {
-    let kind: Option<String> = found.try_get(10)?;
-    let instance_key: Option<String> = found.try_get(11)?;
-    let attempts: Vec<u8> = found.try_get(13)?;
-    Ok(StoredDeadLetter {
-        id: found.try_get(0)?,
-        status: DeadLetterStatus::from_stored(found.try_get(1)?),
-        endpoint: found.try_get(2)?,
-        envelope: Envelope {
-            id: MessageId::from_uuid(row::uuid_from_bytes(found.try_get(3)?)),
-            message_type: found.try_get::<String, _>(4)?.into(),
-            headers: row::headers_from_json(found.try_get(5)?),
-            body: Bytes::from(found.try_get::<Vec<u8>, _>(6)?),
-        },
-        body_bytes: found.try_get::<i64, _>(7)?.cast_unsigned(),
-        reason: found.try_get(8)?,
-        key: found.try_get(9)?,
-        instance: kind.zip(instance_key).map(|(kind, key)| InstanceId {
-            kind: kind.into(),
-            key,
-        }),
-        fingerprint: found.try_get(12)?,
-        attempts: row::attempts_from_json(Some(&attempts)),
-        at: Timestamp::from_micros(found.try_get(14)?),
-    })
-}
-
-fn read_group(found: &SqliteRow) -> Result<DeadLetterGroup, sqlx::Error> {
-    Ok(DeadLetterGroup {
-        endpoint: found.try_get(0)?,
-        fingerprint: found.try_get(1)?,
-        count: found.try_get::<i64, _>(2)?.cast_unsigned(),
-        first_at: Timestamp::from_micros(found.try_get(3)?),
-        last_at: Timestamp::from_micros(found.try_get(4)?),
-        example: found.try_get(5)?,
-    })
-}
-
-fn read_tally(found: &SqliteRow) -> Result<Tally, sqlx::Error> {
-    Ok(Tally {
-        count: found.try_get::<i64, _>(0)?.cast_unsigned(),
-        first_at: found
-            .try_get::<Option<i64>, _>(1)?
-            .map(Timestamp::from_micros),
-        last_at: found
-            .try_get::<Option<i64>, _>(2)?
-            .map(Timestamp::from_micros),
-        id_max: found.try_get(3)?,
-    })
 }
 
 pub(super) fn add<'t, T>(arguments: &mut SqliteArguments, value: T) -> Result<(), StoreError>

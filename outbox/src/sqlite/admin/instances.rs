@@ -4,13 +4,13 @@ use sagabus_core::admin::{InstanceFilter, InstanceOverview, Page};
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{InstanceStatus, Label};
 use sagabus_core::{InstanceId, StoreError, Timestamp};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteArguments;
 
 use super::super::error::store_error;
 use super::super::load::read_instance;
 use super::super::store::SqliteStore;
 use super::dead_letters::add;
+use crate::found;
 
 const FIND_INSTANCE: &str = "select version, completed, state, schema_version, data, timers, \
     origin from sagabus_instance where kind = $1 and key = $2";
@@ -89,7 +89,7 @@ pub(super) async fn labels(store: &SqliteStore, id: &InstanceId) -> Result<Vec<L
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read_label(row).map_err(store_error))
+        .map(|row| found::label(row).map_err(store_error))
         .collect()
 }
 
@@ -127,37 +127,13 @@ pub(super) async fn instances(
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read_overview(row).map_err(store_error))
+        .map(|row| found::overview(row).map_err(store_error))
         .collect()
-}
-
-fn read_label(row: &SqliteRow) -> Result<Label, sqlx::Error> {
-    Ok(Label {
-        name: row.try_get::<String, _>(0)?.into(),
-        value: row.try_get(1)?,
-    })
-}
-
-fn read_overview(row: &SqliteRow) -> Result<InstanceOverview, sqlx::Error> {
-    Ok(InstanceOverview {
-        id: InstanceId {
-            kind: row.try_get::<String, _>(0)?.into(),
-            key: row.try_get(1)?,
-        },
-        version: row.try_get(2)?,
-        status: match row.try_get(3)? {
-            true => InstanceStatus::Completed,
-            false => InstanceStatus::Running,
-        },
-        state: row.try_get(4)?,
-        created_at: Timestamp::from_micros(row.try_get(5)?),
-        updated_at: Timestamp::from_micros(row.try_get(6)?),
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use sqlx::{AssertSqlSafe, Connection, SqliteConnection};
+    use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
     use super::*;
 

@@ -1,17 +1,14 @@
 //! Rows of the outbox: lists, and sums per destination.
 
-use bytes::Bytes;
+use sagabus_core::StoreError;
 use sagabus_core::admin::{DestinationOverview, First, Page, RowFilter, RowState, StoredRow};
-use sagabus_core::envelope::{Envelope, Timer};
-use sagabus_core::{InstanceId, MessageId, StoreError, Timestamp};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteArguments;
 
 use super::super::clock::{never, now};
 use super::super::error::store_error;
 use super::super::store::SqliteStore;
 use super::dead_letters::add;
-use crate::row;
+use crate::found;
 
 /// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id; `$6` how much of a body, `$7`
 /// behind which id, `$8` how many.
@@ -91,7 +88,7 @@ pub(super) async fn list(
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::row(row).map_err(store_error))
         .collect()
 }
 
@@ -104,68 +101,6 @@ pub(super) async fn destinations(
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read_destination(row).map_err(store_error))
+        .map(|row| found::destination(row).map_err(store_error))
         .collect()
-}
-
-fn read(found: &SqliteRow) -> Result<StoredRow, sqlx::Error> {
-    let at = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
-        let micros: Option<i64> = found.try_get(column)?;
-        Ok(micros.map(Timestamp::from_micros))
-    };
-    let attempts: Option<Vec<u8>> = found.try_get(13)?;
-    Ok(StoredRow {
-        id: found.try_get(0)?,
-        destination: found.try_get(1)?,
-        envelope: Envelope {
-            id: MessageId::from_uuid(row::uuid_from_bytes(found.try_get(2)?)),
-            message_type: found.try_get::<String, _>(3)?.into(),
-            headers: row::headers_from_json(found.try_get(4)?),
-            body: Bytes::from(found.try_get::<Vec<u8>, _>(5)?),
-        },
-        body_bytes: found.try_get::<i64, _>(6)?.cast_unsigned(),
-        key: found.try_get(7)?,
-        available_at: Timestamp::from_micros(found.try_get(8)?),
-        due_at: at(9)?,
-        expires_at: at(10)?,
-        epoch: found.try_get(11)?,
-        failures: found.try_get(12)?,
-        attempts: row::attempts_from_json(attempts.as_deref()),
-        parked: found.try_get(14)?,
-        timer: read_timer(found)?,
-        created_at: Timestamp::from_micros(found.try_get(19)?),
-    })
-}
-
-fn read_timer(found: &SqliteRow) -> Result<Option<Timer>, sqlx::Error> {
-    let kind: Option<String> = found.try_get(15)?;
-    let key: Option<String> = found.try_get(16)?;
-    let name: Option<String> = found.try_get(17)?;
-    let generation: Option<i64> = found.try_get(18)?;
-    let (Some(kind), Some(key), Some(name)) = (kind, key, name) else {
-        return Ok(None);
-    };
-    Ok(Some(Timer {
-        owner: InstanceId {
-            kind: kind.into(),
-            key,
-        },
-        name,
-        generation: generation.unwrap_or_default().cast_unsigned(),
-    }))
-}
-
-fn read_destination(found: &SqliteRow) -> Result<DestinationOverview, sqlx::Error> {
-    let at = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
-        let micros: Option<i64> = found.try_get(column)?;
-        Ok(micros.map(Timestamp::from_micros))
-    };
-    Ok(DestinationOverview {
-        destination: found.try_get(0)?,
-        waiting: found.try_get::<i64, _>(1)?.cast_unsigned(),
-        due: found.try_get::<i64, _>(2)?.cast_unsigned(),
-        due_since: at(3)?,
-        oldest_at: at(4)?,
-        parked: found.try_get::<i64, _>(5)?.cast_unsigned(),
-    })
 }

@@ -4,9 +4,8 @@ use sagabus_core::admin::{
     About, AuditEntry, Counts, First, HistoryOf, Page, StoredEndpoint, StoredHistory, StoredHost,
     TakenOver,
 };
-use sagabus_core::endpoint::{EndpointId, Order};
-use sagabus_core::unit_of_work::HistoryEntry;
-use sagabus_core::{CorrelationId, HostId, InstanceId, MessageId, StoreError, StoreId, Timestamp};
+use sagabus_core::endpoint::Order;
+use sagabus_core::{MessageId, StoreError, StoreId, Timestamp};
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
@@ -14,7 +13,7 @@ use super::super::clock::{never, now};
 use super::super::error::store_error;
 use super::super::migrate;
 use super::super::store::SqliteStore;
-use crate::row;
+use crate::{found, row};
 
 const ABOUT: &str = concat!("select id, schema_version, ", now!(), " from sagabus_store");
 
@@ -108,7 +107,7 @@ pub(super) async fn hosts(store: &SqliteStore) -> Result<Vec<StoredHost>, StoreE
     let rows = sqlx::query(HOSTS).fetch_all(store.reader()).await;
     let rows = rows.map_err(store_error)?;
     rows.iter()
-        .map(|row| read_host(row).map_err(store_error))
+        .map(|row| found::host(row).map_err(store_error))
         .collect()
 }
 
@@ -164,7 +163,7 @@ pub(super) async fn history(
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read_history(row).map_err(store_error))
+        .map(|row| found::history(row).map_err(store_error))
         .collect()
 }
 
@@ -215,38 +214,4 @@ pub(super) async fn audit(store: &SqliteStore, page: Page) -> Result<Vec<AuditEn
     rows.iter()
         .map(|row| read(row).map_err(store_error))
         .collect()
-}
-
-fn read_host(row: &SqliteRow) -> Result<StoredHost, sqlx::Error> {
-    Ok(StoredHost {
-        id: HostId::from_uuid(row::uuid_from_bytes(row.try_get(0)?)),
-        name: row.try_get(1)?,
-        started_at: Timestamp::from_micros(row.try_get(2)?),
-        heartbeat_at: Timestamp::from_micros(row.try_get(3)?),
-        behind: row.try_get(5)?,
-        definitions: row::value_from_json(row.try_get(4)?),
-    })
-}
-
-fn read_history(row: &SqliteRow) -> Result<StoredHistory, sqlx::Error> {
-    let kind: Option<String> = row.try_get(7)?;
-    let key: Option<String> = row.try_get(8)?;
-    let version: Option<i64> = row.try_get(9)?;
-    let instance = kind.zip(key).map(|(kind, key)| InstanceId {
-        kind: kind.into(),
-        key,
-    });
-    Ok(StoredHistory {
-        id: row.try_get(0)?,
-        at: Timestamp::from_micros(row.try_get(1)?),
-        endpoint: row.try_get(2)?,
-        entry: HistoryEntry {
-            endpoint: EndpointId(row.try_get(3)?),
-            message_id: MessageId::from_uuid(row::uuid_from_bytes(row.try_get(4)?)),
-            message_type: row.try_get::<String, _>(5)?.into(),
-            correlation_id: CorrelationId::from_uuid(row::uuid_from_bytes(row.try_get(6)?)),
-            instance: instance.zip(version),
-            detail: row::detail_from_json(row.try_get(10)?),
-        },
-    })
 }

@@ -1,0 +1,235 @@
+//! Rows that were found, as what they are for operators: the same in every engine.
+
+use bytes::Bytes;
+use sagabus_core::admin::{
+    DeadLetterGroup, DeadLetterStatus, DestinationOverview, InstanceOverview, StoredDeadLetter,
+    StoredHistory, StoredHost, StoredRow, Tally,
+};
+use sagabus_core::endpoint::EndpointId;
+use sagabus_core::envelope::{Envelope, Timer};
+use sagabus_core::unit_of_work::{HistoryEntry, InstanceStatus, Label};
+use sagabus_core::{CorrelationId, HostId, InstanceId, MessageId, Timestamp};
+use sqlx::Row;
+use uuid::Uuid;
+
+use crate::row;
+
+/// Declares how columns are read, by their places, and does so for each engine's rows.
+macro_rules! columns {
+    ($($name:ident: $type:ty,)*) => {
+        /// A row that was found; columns are read by their places.
+        pub(crate) trait Found {
+            $(fn $name(&self, at: usize) -> Result<$type, sqlx::Error>;)*
+            fn uuid(&self, at: usize) -> Result<Uuid, sqlx::Error>;
+        }
+
+        #[cfg(feature = "postgres")]
+        impl Found for sqlx::postgres::PgRow {
+            $(fn $name(&self, at: usize) -> Result<$type, sqlx::Error> {
+                self.try_get(at)
+            })*
+
+            fn uuid(&self, at: usize) -> Result<Uuid, sqlx::Error> {
+                self.try_get(at)
+            }
+        }
+
+        #[cfg(feature = "sqlite")]
+        impl Found for sqlx::sqlite::SqliteRow {
+            $(fn $name(&self, at: usize) -> Result<$type, sqlx::Error> {
+                self.try_get(at)
+            })*
+
+            fn uuid(&self, at: usize) -> Result<Uuid, sqlx::Error> {
+                Ok(row::uuid_from_bytes(self.try_get(at)?))
+            }
+        }
+    };
+}
+
+columns! {
+    flag: bool,
+    small: i32,
+    int: i64,
+    maybe_int: Option<i64>,
+    text: String,
+    maybe_text: Option<String>,
+    bytes: Vec<u8>,
+    maybe_bytes: Option<Vec<u8>>,
+}
+
+/// Reads a row of the outbox.
+pub(crate) fn row(found: &impl Found) -> Result<StoredRow, sqlx::Error> {
+    let at = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
+        let micros: Option<i64> = found.maybe_int(column)?;
+        Ok(micros.map(Timestamp::from_micros))
+    };
+    let attempts: Option<Vec<u8>> = found.maybe_bytes(13)?;
+    Ok(StoredRow {
+        id: found.int(0)?,
+        destination: found.text(1)?,
+        envelope: Envelope {
+            id: MessageId::from_uuid(found.uuid(2)?),
+            message_type: found.text(3)?.into(),
+            headers: row::headers_from_json(&found.bytes(4)?),
+            body: Bytes::from(found.bytes(5)?),
+        },
+        body_bytes: found.int(6)?.cast_unsigned(),
+        key: found.maybe_text(7)?,
+        available_at: Timestamp::from_micros(found.int(8)?),
+        due_at: at(9)?,
+        expires_at: at(10)?,
+        epoch: found.small(11)?,
+        failures: found.small(12)?,
+        attempts: row::attempts_from_json(attempts.as_deref()),
+        parked: found.maybe_text(14)?,
+        timer: timer(found)?,
+        created_at: Timestamp::from_micros(found.int(19)?),
+    })
+}
+
+fn timer(found: &impl Found) -> Result<Option<Timer>, sqlx::Error> {
+    let kind: Option<String> = found.maybe_text(15)?;
+    let key: Option<String> = found.maybe_text(16)?;
+    let name: Option<String> = found.maybe_text(17)?;
+    let generation: Option<i64> = found.maybe_int(18)?;
+    let (Some(kind), Some(key), Some(name)) = (kind, key, name) else {
+        return Ok(None);
+    };
+    Ok(Some(Timer {
+        owner: InstanceId {
+            kind: kind.into(),
+            key,
+        },
+        name,
+        generation: generation.unwrap_or_default().cast_unsigned(),
+    }))
+}
+
+/// Reads what waits for a destination.
+pub(crate) fn destination(found: &impl Found) -> Result<DestinationOverview, sqlx::Error> {
+    let at = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
+        let micros: Option<i64> = found.maybe_int(column)?;
+        Ok(micros.map(Timestamp::from_micros))
+    };
+    Ok(DestinationOverview {
+        destination: found.text(0)?,
+        waiting: found.int(1)?.cast_unsigned(),
+        due: found.int(2)?.cast_unsigned(),
+        due_since: at(3)?,
+        oldest_at: at(4)?,
+        parked: found.int(5)?.cast_unsigned(),
+    })
+}
+
+/// Reads a dead letter.
+pub(crate) fn dead_letter(found: &impl Found) -> Result<StoredDeadLetter, sqlx::Error> {
+    let kind: Option<String> = found.maybe_text(10)?;
+    let instance_key: Option<String> = found.maybe_text(11)?;
+    let attempts: Vec<u8> = found.bytes(13)?;
+    Ok(StoredDeadLetter {
+        id: found.int(0)?,
+        status: DeadLetterStatus::from_stored(&found.text(1)?),
+        endpoint: found.text(2)?,
+        envelope: Envelope {
+            id: MessageId::from_uuid(found.uuid(3)?),
+            message_type: found.text(4)?.into(),
+            headers: row::headers_from_json(&found.bytes(5)?),
+            body: Bytes::from(found.bytes(6)?),
+        },
+        body_bytes: found.int(7)?.cast_unsigned(),
+        reason: found.text(8)?,
+        key: found.maybe_text(9)?,
+        instance: kind.zip(instance_key).map(|(kind, key)| InstanceId {
+            kind: kind.into(),
+            key,
+        }),
+        fingerprint: found.text(12)?,
+        attempts: row::attempts_from_json(Some(&attempts)),
+        at: Timestamp::from_micros(found.int(14)?),
+    })
+}
+
+/// Reads a group of dead letters.
+pub(crate) fn group(found: &impl Found) -> Result<DeadLetterGroup, sqlx::Error> {
+    Ok(DeadLetterGroup {
+        endpoint: found.text(0)?,
+        fingerprint: found.text(1)?,
+        count: found.int(2)?.cast_unsigned(),
+        first_at: Timestamp::from_micros(found.int(3)?),
+        last_at: Timestamp::from_micros(found.int(4)?),
+        example: found.int(5)?,
+    })
+}
+
+/// Reads how many dead letters there are.
+pub(crate) fn tally(found: &impl Found) -> Result<Tally, sqlx::Error> {
+    Ok(Tally {
+        count: found.int(0)?.cast_unsigned(),
+        first_at: found.maybe_int(1)?.map(Timestamp::from_micros),
+        last_at: found.maybe_int(2)?.map(Timestamp::from_micros),
+        id_max: found.maybe_int(3)?,
+    })
+}
+
+/// Reads a host.
+pub(crate) fn host(found: &impl Found) -> Result<StoredHost, sqlx::Error> {
+    Ok(StoredHost {
+        id: HostId::from_uuid(found.uuid(0)?),
+        name: found.text(1)?,
+        started_at: Timestamp::from_micros(found.int(2)?),
+        heartbeat_at: Timestamp::from_micros(found.int(3)?),
+        behind: found.maybe_int(5)?,
+        definitions: row::value_from_json(&found.bytes(4)?),
+    })
+}
+
+/// Reads what a unit did.
+pub(crate) fn history(found: &impl Found) -> Result<StoredHistory, sqlx::Error> {
+    let kind: Option<String> = found.maybe_text(7)?;
+    let key: Option<String> = found.maybe_text(8)?;
+    let version: Option<i64> = found.maybe_int(9)?;
+    let instance = kind.zip(key).map(|(kind, key)| InstanceId {
+        kind: kind.into(),
+        key,
+    });
+    Ok(StoredHistory {
+        id: found.int(0)?,
+        at: Timestamp::from_micros(found.int(1)?),
+        endpoint: found.maybe_text(2)?,
+        entry: HistoryEntry {
+            endpoint: EndpointId(found.small(3)?),
+            message_id: MessageId::from_uuid(found.uuid(4)?),
+            message_type: found.text(5)?.into(),
+            correlation_id: CorrelationId::from_uuid(found.uuid(6)?),
+            instance: instance.zip(version),
+            detail: row::detail_from_json(&found.bytes(10)?),
+        },
+    })
+}
+
+/// Reads a label.
+pub(crate) fn label(found: &impl Found) -> Result<Label, sqlx::Error> {
+    Ok(Label {
+        name: found.text(0)?.into(),
+        value: found.text(1)?,
+    })
+}
+
+/// Reads an instance without its data.
+pub(crate) fn overview(found: &impl Found) -> Result<InstanceOverview, sqlx::Error> {
+    Ok(InstanceOverview {
+        id: InstanceId {
+            kind: found.text(0)?.into(),
+            key: found.text(1)?,
+        },
+        version: found.int(2)?,
+        status: match found.flag(3)? {
+            true => InstanceStatus::Completed,
+            false => InstanceStatus::Running,
+        },
+        state: found.maybe_text(4)?,
+        created_at: Timestamp::from_micros(found.int(5)?),
+        updated_at: Timestamp::from_micros(found.int(6)?),
+    })
+}
