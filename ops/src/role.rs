@@ -58,13 +58,14 @@ impl Role {
             | Action::RestoreDeadLetters(_)
             | Action::ReleaseRows(_)
             | Action::DiscardRows(_)
+            // Breaks a lock, and nothing else is made of it.
+            | Action::SendMessage { .. }
             | Action::MoveTimers { .. }
             | Action::CancelTimers(_)
             | Action::PauseEndpoint { .. }
             | Action::ResumeEndpoint { .. }
             | Action::ChangeSchedule { .. } => Self::Operator,
-            Action::SendMessage { .. }
-            | Action::EditDeadLetter(_)
+            Action::EditDeadLetter(_)
             | Action::AlterInstance(_)
             | Action::CompleteInstance { .. }
             | Action::RemoveSubscription { .. }

@@ -127,7 +127,7 @@ fn actions() -> Vec<(Role, Action)> {
         (Role::Operator, Action::ReleaseRows(vec![1])),
         (Role::Operator, Action::DiscardRows(vec![1])),
         (
-            Role::Admin,
+            Role::Operator,
             Action::SendMessage {
                 endpoint: "orders".to_owned(),
                 envelope: Box::new(Envelope {
