@@ -302,50 +302,78 @@ pub async fn handlers_run_no_more_often_than_their_rate(scene: Scene) {
 }
 
 /// Operators pause an endpoint in every host, also in one that starts, and nothing is lost by it.
-pub async fn what_an_operator_paused_waits_until_it_goes_on(scene: Scene) {
-    async fn count(command: Do, log: State<Log>) {
-        log.add(command.n.to_string());
+async fn count(command: Do, log: State<Log>) {
+    log.add(command.n.to_string());
+}
+
+/// Changes something as an operator does; returns how much was changed.
+async fn operate(scene: &Scene, action: Action) -> usize {
+    let change = Change {
+        who: "ada".to_owned(),
+        why: "an incident".to_owned(),
+        action,
+    };
+    let changed = scene.admin().change(&change).await;
+    changed.expect("it can be changed").len()
+}
+
+fn pause() -> Action {
+    Action::PauseEndpoint {
+        endpoint: "work".to_owned(),
     }
-    let operate = async |action| {
-        let change = Change {
-            who: "ada".to_owned(),
-            why: "an incident".to_owned(),
-            action,
-        };
-        let changed = scene.admin().change(&change).await;
-        changed.expect("it can be changed").len()
-    };
-    let endpoint = || "work".to_owned();
-    let builder = |name| scene.builder(name).endpoint("work", |e| e.handle(count));
-    let pause = || Action::PauseEndpoint {
-        endpoint: endpoint(),
-    };
-    assert_eq!(operate(pause()).await, 0, "nobody knows it yet");
-    let first = start(builder("one")).await;
-    first.bus().send(Do { n: 0 }).await.expect("it is stored");
+}
+
+fn resume() -> Action {
+    Action::ResumeEndpoint {
+        endpoint: "work".to_owned(),
+    }
+}
+
+/// Starts a host that has handled one message and is paused then.
+async fn paused(scene: &Scene) -> RunningHost {
+    let builder = scene.builder("one").endpoint("work", |e| e.handle(count));
+    let host = start(builder).await;
+    host.bus().send(Do { n: 0 }).await.expect("it is stored");
     scene.log.wait_for(1).await;
-    assert_eq!(operate(pause()).await, 1);
-    assert_eq!(operate(pause()).await, 0, "it is paused");
-    let is_held = || async { (first.endpoints()[0].flow == Flow::Paused).then_some(()) };
+    assert_eq!(operate(scene, pause()).await, 1);
+    let is_held = || async { (host.endpoints()[0].flow == Flow::Paused).then_some(()) };
     eventually("a paused endpoint", is_held).await;
+    host
+}
+
+pub async fn what_an_operator_paused_waits_until_it_goes_on(scene: Scene) {
+    assert_eq!(operate(&scene, pause()).await, 0, "nobody knows it yet");
+    let host = paused(&scene).await;
+    assert_eq!(operate(&scene, pause()).await, 0, "it is paused");
     for n in 1..=3 {
-        first.bus().send(Do { n }).await.expect("it is stored");
+        host.bus().send(Do { n }).await.expect("it is stored");
     }
-    // Another process starts into the pause and does not break it.
-    let second = start(builder("two")).await;
-    assert_eq!(second.endpoints()[0].flow, Flow::Paused);
     grow_older(Duration::from_millis(1500)).await;
     assert_eq!(scene.log.lines(), ["0"]);
-    stop(second).await;
-    let resume = Action::ResumeEndpoint {
-        endpoint: endpoint(),
-    };
-    assert_eq!(operate(resume).await, 1);
+    assert_eq!(operate(&scene, resume()).await, 1);
     scene.log.wait_for(4).await;
     scene.quiet().await;
-    stop(first).await;
+    stop(host).await;
     let mut lines = scene.log.lines();
     lines.sort();
     assert_eq!(lines, ["0", "1", "2", "3"]);
     assert_eq!(scene.counts().await.dead_letters, 0);
+}
+
+pub async fn a_process_that_starts_into_a_pause_does_not_break_it(scene: Scene) {
+    let first = paused(&scene).await;
+    let builder = scene.builder("two").endpoint("work", |e| e.handle(count));
+    let second = start(builder).await;
+    assert_eq!(second.endpoints()[0].flow, Flow::Paused);
+    for n in 1..=3 {
+        first.bus().send(Do { n }).await.expect("it is stored");
+    }
+    grow_older(Duration::from_millis(1500)).await;
+    assert_eq!(scene.log.lines(), ["0"]);
+    stop(second).await;
+    assert_eq!(operate(&scene, resume()).await, 1);
+    scene.log.wait_for(4).await;
+    scene.quiet().await;
+    stop(first).await;
+    assert_eq!(scene.log.lines().len(), 4);
 }

@@ -69,6 +69,7 @@ macro_rules! __bus_behaviours {
                 an_api_is_refused_while_its_outbox_is_too_old,
                 handlers_run_no_more_often_than_their_rate,
                 what_an_operator_paused_waits_until_it_goes_on,
+                a_process_that_starts_into_a_pause_does_not_break_it,
             ]
             recurring: [
                 what_recurs_is_fired_once_for_all_hosts,
