@@ -141,13 +141,9 @@ impl Bus {
     ///
     /// # Errors
     /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Codec`].
-    pub fn prepare(&self, mut outgoing: Outgoing) -> Result<Outgoing, BusError> {
+    pub fn prepare(&self, outgoing: Outgoing) -> Result<Outgoing, BusError> {
         let running = self.running()?;
-        let headers = &mut outgoing.envelope.headers;
-        headers.set(headers::SOURCE, running.facts.name.clone());
-        headers.set(headers::CORRELATION_ID, outgoing.envelope.id.to_string());
-        outgoing.envelope.check()?;
-        Ok(outgoing)
+        Ok(outgoing.begun_by(&running.facts.name)?)
     }
 
     /// Returns the committer of the running host, for the doors that commit with user rows.

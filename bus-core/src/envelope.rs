@@ -142,6 +142,18 @@ impl Outgoing {
         }
     }
 
+    /// Notes that a host sends it, and that a conversation begins with it.
+    ///
+    /// # Errors
+    /// As [`Envelope::check`].
+    pub(crate) fn begun_by(mut self, host: &str) -> Result<Self, CodecError> {
+        let headers = &mut self.envelope.headers;
+        headers.set(headers::SOURCE, host.to_owned());
+        headers.set(headers::CORRELATION_ID, self.envelope.id.to_string());
+        self.envelope.check()?;
+        Ok(self)
+    }
+
     /// Sends it to a named destination instead.
     #[must_use]
     pub fn to(mut self, destination: Destination) -> Self {

@@ -17,7 +17,6 @@ use crate::endpoint::{EndpointId, EndpointName};
 use crate::envelope::{Identity, Outgoing};
 use crate::error::{BuildError, CodecError, RunError, StoreError};
 use crate::faults::{self, Point};
-use crate::headers;
 use crate::lifecycle::Lifecycle;
 use crate::message::{Kind, Message};
 use crate::recurrence::{Calendar, Overlap, Recurrence};
@@ -377,11 +376,7 @@ impl Scheduler {
 
     /// Makes the message for one time, as this host sends it.
     fn message(&self, plan: &RecurringPlan, due: Timestamp) -> Result<Outgoing, CodecError> {
-        let mut one = (plan.declared.make)(due)?;
-        let headers = &mut one.envelope.headers;
-        headers.set(headers::SOURCE, self.host.clone());
-        headers.set(headers::CORRELATION_ID, one.envelope.id.to_string());
-        one.envelope.check()?;
+        let mut one = (plan.declared.make)(due)?.begun_by(&self.host)?;
         // Its inbox row is what tells whether it has been handled.
         one.identity = Identity::Given;
         Ok(one)

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use sagabus_core::admin::{
-    DeadLetterGroup, DeadLetterStatus, DestinationOverview, InstanceOverview, StoredDeadLetter,
-    StoredHistory, StoredHost, StoredRow, Tally,
+    AuditEntry, DeadLetterGroup, DeadLetterStatus, DestinationOverview, InstanceOverview,
+    InstanceShape, OperationState, Pace, StoredDeadLetter, StoredHistory, StoredHost,
+    StoredOperation, StoredRow, TakenOver, Tally, Verb, WaitingShape, version_from_header,
 };
 use sagabus_core::endpoint::EndpointId;
 use sagabus_core::envelope::{Envelope, Timer};
@@ -21,6 +22,8 @@ macro_rules! columns {
         pub(crate) trait Found {
             $(fn $name(&self, at: usize) -> Result<$type, sqlx::Error>;)*
             fn uuid(&self, at: usize) -> Result<Uuid, sqlx::Error>;
+            /// A list, in the order of its words.
+            fn texts(&self, at: usize) -> Result<Vec<String>, sqlx::Error>;
         }
 
         #[cfg(feature = "postgres")]
@@ -30,6 +33,11 @@ macro_rules! columns {
             })*
 
             fn uuid(&self, at: usize) -> Result<Uuid, sqlx::Error> {
+                self.try_get(at)
+            }
+
+            // Written by `array_agg(distinct ..)`, which sorts.
+            fn texts(&self, at: usize) -> Result<Vec<String>, sqlx::Error> {
                 self.try_get(at)
             }
         }
@@ -42,6 +50,13 @@ macro_rules! columns {
 
             fn uuid(&self, at: usize) -> Result<Uuid, sqlx::Error> {
                 Ok(row::uuid_from_bytes(self.try_get(at)?))
+            }
+
+            fn texts(&self, at: usize) -> Result<Vec<String>, sqlx::Error> {
+                let stored: String = self.try_get(at)?;
+                let mut texts: Vec<String> = serde_json::from_str(&stored).unwrap_or_default();
+                texts.sort();
+                Ok(texts)
             }
         }
     };
@@ -231,5 +246,77 @@ pub(crate) fn overview(found: &impl Found) -> Result<InstanceOverview, sqlx::Err
         state: found.maybe_text(4)?,
         created_at: Timestamp::from_micros(found.int(5)?),
         updated_at: Timestamp::from_micros(found.int(6)?),
+    })
+}
+
+/// Reads where a message was taken over.
+pub(crate) fn taken_over(found: &impl Found) -> Result<TakenOver, sqlx::Error> {
+    Ok(TakenOver {
+        endpoint: found.maybe_text(0)?,
+        at: Timestamp::from_micros(found.int(1)?),
+    })
+}
+
+/// Reads what an operator changed.
+pub(crate) fn audit(found: &impl Found) -> Result<AuditEntry, sqlx::Error> {
+    Ok(AuditEntry {
+        id: found.int(0)?,
+        at: Timestamp::from_micros(found.int(1)?),
+        who: found.text(2)?,
+        action: found.text(3)?,
+        why: found.text(4)?,
+        operation: found.maybe_int(6)?,
+        detail: row::value_from_json(&found.bytes(5)?),
+    })
+}
+
+/// Reads a sum of instances.
+pub(crate) fn instance_shape(found: &impl Found) -> Result<InstanceShape, sqlx::Error> {
+    Ok(InstanceShape {
+        kind: found.text(0)?,
+        state: found.maybe_text(1)?,
+        schema_version: found.small(2)?,
+        count: found.int(3)?.cast_unsigned(),
+        key: found.text(4)?,
+    })
+}
+
+/// Reads a sum of what waits at an endpoint.
+pub(crate) fn waiting_shape(found: &impl Found) -> Result<WaitingShape, sqlx::Error> {
+    Ok(WaitingShape {
+        endpoint: found.text(0)?.trim_start_matches('@').to_owned(),
+        message_type: found.text(1)?,
+        version: version_from_header(found.maybe_text(2)?.as_deref()),
+        timer_of: found.maybe_text(3)?,
+        count: found.int(4)?.cast_unsigned(),
+    })
+}
+
+/// Reads a bulk change.
+pub(crate) fn operation(found: &impl Found) -> Result<StoredOperation, sqlx::Error> {
+    let unsigned = |at: usize| found.int(at).map(i64::cast_unsigned);
+    let (rate, percent) = (found.maybe_int(4)?, found.maybe_int(6)?);
+    Ok(StoredOperation {
+        id: found.int(0)?,
+        state: OperationState::from_stored(&found.text(1)?),
+        verb: Verb::from_stored(&found.text(2)?, found.maybe_text(3)?),
+        pace: Pace {
+            rate: rate.and_then(|rate| u32::try_from(rate).ok()),
+            canary: u32::try_from(found.int(5)?).unwrap_or(u32::MAX),
+            failures_percent_max: percent.and_then(|percent| u8::try_from(percent).ok()),
+        },
+        who: found.text(7)?,
+        why: found.text(8)?,
+        selection: row::value_from_json(&found.bytes(9)?),
+        endpoints: found.texts(10)?,
+        total: unsigned(11)?,
+        taken: unsigned(12)?,
+        changed: unsigned(13)?,
+        note: found.maybe_text(14)?,
+        driver: found.maybe_text(15)?,
+        lease_until: found.maybe_int(16)?.map(Timestamp::from_micros),
+        epoch: found.small(17)?,
+        created_at: Timestamp::from_micros(found.int(18)?),
+        updated_at: Timestamp::from_micros(found.int(19)?),
     })
 }

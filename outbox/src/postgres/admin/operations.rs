@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sagabus_core::StoreError;
 use sagabus_core::admin::{
-    DeadLetterFilter, First, NewOperation, OperationState, Operations, PAGE_MAX, Pace, Page,
-    Redriven, SELECTED_MAX, Selected, StoredOperation, Told, Verb, Wheel,
+    DeadLetterFilter, First, NewOperation, Operations, PAGE_MAX, Page, Redriven, SELECTED_MAX,
+    Selected, StoredOperation, Told, Wheel,
 };
 use sagabus_core::clock::micros;
-use sagabus_core::{StoreError, Timestamp};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
 
 use super::super::error::{commit_error, store_error};
 use super::super::store::PgStore;
 use super::dead_letters::{add, arguments, filter};
-use crate::row;
+use crate::{found, row};
 
-/// In the order in which [`read`] takes them.
+/// In the order in which [`found::operation`] takes them.
 macro_rules! columns {
     () => {
         "id, state, verb, send_to, rate, canary, failures_percent_max, who, why, selection, \
@@ -200,7 +200,7 @@ async fn begin(store: &PgStore, new: &NewOperation) -> Result<Option<StoredOpera
     }
     match total {
         0 => Ok(None),
-        _ => read(found).map(Some).map_err(store_error),
+        _ => found::operation(found).map(Some).map_err(store_error),
     }
 }
 
@@ -222,7 +222,7 @@ async fn list(
     let answer = store.answer(call).await;
     let rows = taken.finish(answer, store_error)?;
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::operation(row).map_err(store_error))
         .collect()
 }
 
@@ -293,7 +293,7 @@ async fn one(
     arguments: PgArguments,
 ) -> Result<Option<StoredOperation>, StoreError> {
     let rows = many(store, text, arguments).await?;
-    let read = |row| read(row).map_err(store_error);
+    let read = |row| found::operation(row).map_err(store_error);
     rows.first().map(read).transpose()
 }
 
@@ -306,37 +306,4 @@ async fn many(
     let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
     let answer = store.answer(call).await;
     taken.finish(answer, commit_error)
-}
-
-fn read(found: &PgRow) -> Result<StoredOperation, sqlx::Error> {
-    let unsigned = |at: usize| -> Result<u64, sqlx::Error> {
-        found.try_get::<i64, _>(at).map(i64::cast_unsigned)
-    };
-    let verb: String = found.try_get(2)?;
-    let rate: Option<i64> = found.try_get(4)?;
-    let percent: Option<i64> = found.try_get(6)?;
-    let lease_until: Option<i64> = found.try_get(16)?;
-    Ok(StoredOperation {
-        id: found.try_get(0)?,
-        state: OperationState::from_stored(found.try_get(1)?),
-        verb: Verb::from_stored(&verb, found.try_get(3)?),
-        pace: Pace {
-            rate: rate.and_then(|rate| u32::try_from(rate).ok()),
-            canary: u32::try_from(found.try_get::<i64, _>(5)?).unwrap_or(u32::MAX),
-            failures_percent_max: percent.and_then(|percent| u8::try_from(percent).ok()),
-        },
-        who: found.try_get(7)?,
-        why: found.try_get(8)?,
-        selection: row::value_from_json(found.try_get(9)?),
-        endpoints: found.try_get(10)?,
-        total: unsigned(11)?,
-        taken: unsigned(12)?,
-        changed: unsigned(13)?,
-        note: found.try_get(14)?,
-        driver: found.try_get(15)?,
-        lease_until: lease_until.map(Timestamp::from_micros),
-        epoch: found.try_get(17)?,
-        created_at: Timestamp::from_micros(found.try_get(18)?),
-        updated_at: Timestamp::from_micros(found.try_get(19)?),
-    })
 }

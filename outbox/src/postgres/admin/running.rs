@@ -7,12 +7,11 @@ use sagabus_core::admin::{
 use sagabus_core::endpoint::Order;
 use sagabus_core::{MessageId, StoreError, StoreId, Timestamp};
 use sqlx::Row;
-use sqlx::postgres::PgRow;
 
 use super::super::error::store_error;
 use super::super::migrate;
 use super::super::store::PgStore;
-use crate::{found, row};
+use crate::found;
 
 const ABOUT: &str = "select id, schema_version, sagabus.now_micros() from sagabus.store";
 
@@ -179,14 +178,8 @@ pub(super) async fn taken_over(
         .fetch_all(&mut *taken);
     let answer = store.answer(call).await;
     let rows = taken.finish(answer, store_error)?;
-    let read = |row: &PgRow| -> Result<TakenOver, sqlx::Error> {
-        Ok(TakenOver {
-            endpoint: row.try_get(0)?,
-            at: Timestamp::from_micros(row.try_get(1)?),
-        })
-    };
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::taken_over(row).map_err(store_error))
         .collect()
 }
 
@@ -203,18 +196,7 @@ pub(super) async fn audit(store: &PgStore, page: Page) -> Result<Vec<AuditEntry>
         .fetch_all(&mut *taken);
     let answer = store.answer(call).await;
     let rows = taken.finish(answer, store_error)?;
-    let read = |row: &PgRow| -> Result<AuditEntry, sqlx::Error> {
-        Ok(AuditEntry {
-            id: row.try_get(0)?,
-            at: Timestamp::from_micros(row.try_get(1)?),
-            who: row.try_get(2)?,
-            action: row.try_get(3)?,
-            why: row.try_get(4)?,
-            operation: row.try_get(6)?,
-            detail: row::value_from_json(row.try_get(5)?),
-        })
-    };
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::audit(row).map_err(store_error))
         .collect()
 }

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sagabus_core::StoreError;
 use sagabus_core::admin::{
-    DeadLetterFilter, First, NewOperation, OperationState, Operations, PAGE_MAX, Pace, Page,
-    Redriven, SELECTED_MAX, Selected, StoredOperation, Told, Verb, Wheel,
+    DeadLetterFilter, First, NewOperation, Operations, PAGE_MAX, Page, Redriven, SELECTED_MAX,
+    Selected, StoredOperation, Told, Wheel,
 };
 use sagabus_core::clock::micros;
-use sagabus_core::{StoreError, Timestamp};
 use serde_json::json;
 use sqlx::Row;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteArguments;
 
 use super::super::clock::{never, now};
 use super::super::error::store_error;
@@ -20,9 +20,9 @@ use super::super::store::SqliteStore;
 use super::super::writer::Write;
 use super::change::{Note, deal};
 use super::dead_letters::{add, arguments, narrow, wide};
-use crate::row;
+use crate::{found, row};
 
-/// In the order in which [`read`] takes them.
+/// In the order in which [`found::operation`] takes them.
 macro_rules! columns {
     () => {
         "id, state, verb, send_to, rate, canary, failures_percent_max, who, why, selection, \
@@ -270,7 +270,7 @@ async fn list(
         .await
         .map_err(store_error)?;
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::operation(row).map_err(store_error))
         .collect()
 }
 
@@ -400,41 +400,6 @@ async fn one(
 ) -> Result<Option<StoredOperation>, StoreError> {
     let replies = write.step(text, arguments).await?;
     let row = replies.first().and_then(|reply| reply.rows.first());
-    row.map(|row| read(row).map_err(store_error)).transpose()
-}
-
-fn read(found: &SqliteRow) -> Result<StoredOperation, sqlx::Error> {
-    let unsigned = |at: usize| -> Result<u64, sqlx::Error> {
-        found.try_get::<i64, _>(at).map(i64::cast_unsigned)
-    };
-    let verb: String = found.try_get(2)?;
-    let rate: Option<i64> = found.try_get(4)?;
-    let percent: Option<i64> = found.try_get(6)?;
-    let endpoints: String = found.try_get(10)?;
-    let mut endpoints: Vec<String> = serde_json::from_str(&endpoints).unwrap_or_default();
-    endpoints.sort();
-    let lease_until: Option<i64> = found.try_get(16)?;
-    Ok(StoredOperation {
-        id: found.try_get(0)?,
-        state: OperationState::from_stored(found.try_get(1)?),
-        verb: Verb::from_stored(&verb, found.try_get(3)?),
-        pace: Pace {
-            rate: rate.and_then(|rate| u32::try_from(rate).ok()),
-            canary: u32::try_from(found.try_get::<i64, _>(5)?).unwrap_or(u32::MAX),
-            failures_percent_max: percent.and_then(|percent| u8::try_from(percent).ok()),
-        },
-        who: found.try_get(7)?,
-        why: found.try_get(8)?,
-        selection: row::value_from_json(found.try_get(9)?),
-        endpoints,
-        total: unsigned(11)?,
-        taken: unsigned(12)?,
-        changed: unsigned(13)?,
-        note: found.try_get(14)?,
-        driver: found.try_get(15)?,
-        lease_until: lease_until.map(Timestamp::from_micros),
-        epoch: found.try_get(17)?,
-        created_at: Timestamp::from_micros(found.try_get(18)?),
-        updated_at: Timestamp::from_micros(found.try_get(19)?),
-    })
+    row.map(|row| found::operation(row).map_err(store_error))
+        .transpose()
 }

@@ -7,7 +7,6 @@ use sagabus_core::admin::{
 use sagabus_core::endpoint::Order;
 use sagabus_core::{MessageId, StoreError, StoreId, Timestamp};
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
 
 use super::super::clock::{never, now};
 use super::super::error::store_error;
@@ -177,14 +176,8 @@ pub(super) async fn taken_over(
         .fetch_all(store.reader())
         .await
         .map_err(store_error)?;
-    let read = |row: &SqliteRow| -> Result<TakenOver, sqlx::Error> {
-        Ok(TakenOver {
-            endpoint: row.try_get(0)?,
-            at: Timestamp::from_micros(row.try_get(1)?),
-        })
-    };
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::taken_over(row).map_err(store_error))
         .collect()
 }
 
@@ -200,18 +193,7 @@ pub(super) async fn audit(store: &SqliteStore, page: Page) -> Result<Vec<AuditEn
         .fetch_all(store.reader())
         .await
         .map_err(store_error)?;
-    let read = |row: &SqliteRow| -> Result<AuditEntry, sqlx::Error> {
-        Ok(AuditEntry {
-            id: row.try_get(0)?,
-            at: Timestamp::from_micros(row.try_get(1)?),
-            who: row.try_get(2)?,
-            action: row.try_get(3)?,
-            why: row.try_get(4)?,
-            operation: row.try_get(6)?,
-            detail: row::value_from_json(row.try_get(5)?),
-        })
-    };
     rows.iter()
-        .map(|row| read(row).map_err(store_error))
+        .map(|row| found::audit(row).map_err(store_error))
         .collect()
 }
