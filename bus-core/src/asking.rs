@@ -78,13 +78,13 @@ impl Answers {
     fn arrived(&self, envelope: &Envelope) -> Result<(), HandlerError> {
         let nobody = |text: &str| HandlerError::dead(Reason::NobodyAsked, text);
         let request = Request::read(&envelope.headers)
-            .filter(|request| request.instance.kind == PROCESS)
+            .filter(|request| *request.instance.kind == *PROCESS)
             .ok_or_else(|| nobody("the answer names no question of a process"))?;
         let id: MessageId = request
             .name
             .parse()
             .map_err(|_| nobody("the answer names a question that is no message"))?;
-        if request.instance.key != self.host.to_string() {
+        if *request.instance.key != *self.host.to_string() {
             let text = "another process of this service asked";
             let reason = Reason::NobodyAsked;
             return Err(HandlerError::elsewhere(reason, KEPT_FOR_OTHERS, text));
@@ -262,7 +262,7 @@ impl<'a, R: Message> Requesting<'a, R> {
         let request = Request {
             instance: InstanceId {
                 kind: PROCESS.into(),
-                key: answers.host.to_string(),
+                key: answers.host.to_string().into(),
             },
             name: id.to_string(),
             generation: 0,

@@ -147,8 +147,13 @@ pub(crate) fn taken_by(subscriber: &dyn Subscriber) -> Vec<Subscription> {
 
 /// Says what is wrong with the key or label that finds the instance of a message.
 fn key_fault(decoded: &Decoded) -> Option<String> {
-    let key = decoded.instance.as_ref().map(|id| &id.key);
-    let key = key.or_else(|| decoded.label.as_ref().map(|label| &label.label.value))?;
+    let key = decoded.instance.as_ref().map(|id| &*id.key);
+    let key = key.or_else(|| {
+        decoded
+            .label
+            .as_ref()
+            .map(|label| label.label.value.as_str())
+    })?;
     match key.len() {
         0 => Some("key of the instance is empty".to_owned()),
         bytes if bytes > KEY_BYTES_MAX => Some(format!(

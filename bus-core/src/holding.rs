@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_secs(1);
 pub fn pause_id(endpoint: &str) -> InstanceId {
     InstanceId {
         kind: PAUSE_KIND.into(),
-        key: endpoint.to_owned(),
+        key: endpoint.into(),
     }
 }
 

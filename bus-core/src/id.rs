@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -99,13 +100,14 @@ impl From<MessageId> for CorrelationId {
     }
 }
 
-/// Names an instance: what kind of saga, machine or flow, and which one.
+/// Names an instance: what kind of saga, machine or flow, and which one. Cheap to clone: a message
+/// that moves an instance carries its name along at every step.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstanceId {
     /// The saga's or machine's name, for example `order`.
-    pub kind: std::borrow::Cow<'static, str>,
+    pub kind: Arc<str>,
     /// The business key as text, for example an order number.
-    pub key: String,
+    pub key: Arc<str>,
 }
 
 impl fmt::Display for InstanceId {

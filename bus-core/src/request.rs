@@ -31,8 +31,8 @@ impl Request {
         let generation = parts.next()?.parse().ok()?;
         let name = parts.next()?.to_owned();
         let instance = InstanceId {
-            kind: parts.next()?.to_owned().into(),
-            key: headers.get(headers::REQUEST_KEY)?.to_owned(),
+            kind: parts.next()?.into(),
+            key: headers.get(headers::REQUEST_KEY)?.into(),
         };
         Some(Self {
             instance,
@@ -46,7 +46,7 @@ impl Request {
         let (kind, name, generation) = (&self.instance.kind, &self.name, self.generation);
         let text = format!("{kind}{SEPARATOR}{name}{SEPARATOR}{generation}");
         headers.set(headers::REQUEST, text);
-        headers.set(headers::REQUEST_KEY, self.instance.key.clone());
+        headers.set(headers::REQUEST_KEY, &*self.instance.key);
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
         let request = Request {
             instance: InstanceId {
                 kind: "a:b".into(),
-                key: "Größe: 1/2".to_owned(),
+                key: "Größe: 1/2".into(),
             },
             name: "payment".to_owned(),
             generation: 7,

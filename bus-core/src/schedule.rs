@@ -148,7 +148,7 @@ impl ScheduleVerb {
 pub fn schedule_id(name: &str) -> InstanceId {
     InstanceId {
         kind: SCHEDULE_KIND.into(),
-        key: name.to_owned(),
+        key: name.into(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -144,7 +145,7 @@ pub struct Label {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LabelId {
     /// The saga's or machine's name.
-    pub kind: Cow<'static, str>,
+    pub kind: Arc<str>,
     /// The label.
     pub label: Label,
 }

@@ -64,7 +64,7 @@ pub(crate) async fn run(
 fn id(kind: &str, key: &str) -> InstanceId {
     InstanceId {
         kind: kind.to_owned().into(),
-        key: key.to_owned(),
+        key: key.into(),
     }
 }
 
@@ -98,7 +98,7 @@ async fn list(
                 state,
                 one.version.to_string(),
                 ago(now, one.updated_at),
-                one.id.key.clone(),
+                one.id.key.to_string(),
             ]
         })
         .collect();

@@ -108,7 +108,7 @@ fn cells(one: &StoredRow) -> Vec<String> {
         one.id.to_string(),
         one.available_at.to_string(),
         of(|timer| timer.owner.kind.to_string()),
-        of(|timer| timer.owner.key.clone()),
+        of(|timer| timer.owner.key.to_string()),
         of(|timer| timer.name.clone()),
         one.envelope.message_type.to_string(),
     ]

@@ -124,6 +124,8 @@ pub async fn paused(admin: &dyn StoreAdmin) -> Result<Vec<(String, Timestamp)>, 
         ..InstanceFilter::default()
     };
     let found = admin.instances(&filter, PAGE_MAX).await?;
-    let paused = found.into_iter().map(|one| (one.id.key, one.created_at));
+    let paused = found
+        .into_iter()
+        .map(|one| (one.id.key.to_string(), one.created_at));
     Ok(paused.collect())
 }

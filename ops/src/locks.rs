@@ -49,7 +49,7 @@ pub async fn list(
             continue;
         };
         let data = serde_json::from_slice(&instance.data).unwrap_or_default();
-        locks.push(read(one.id.key, &data, one.updated_at));
+        locks.push(read(one.id.key.to_string(), &data, one.updated_at));
     }
     Ok(locks)
 }
@@ -108,13 +108,13 @@ pub async fn find(admin: &dyn StoreAdmin, resource: &str) -> Result<HeldLock, Op
     let one = found.into_iter().next().ok_or_else(nobody)?;
     let instance = admin.instance(&one.id).await?.ok_or_else(nobody)?;
     let data = serde_json::from_slice(&instance.data).unwrap_or_default();
-    Ok(read(one.id.key, &data, one.updated_at))
+    Ok(read(one.id.key.to_string(), &data, one.updated_at))
 }
 
 fn id(resource: &str) -> InstanceId {
     InstanceId {
         kind: KIND.into(),
-        key: resource.to_owned(),
+        key: resource.into(),
     }
 }
 

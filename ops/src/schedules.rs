@@ -103,7 +103,7 @@ pub async fn change(
 }
 
 fn read(stored: Instance, alive: &[StoredHost]) -> StoredSchedule {
-    let name = stored.id.key;
+    let name = stored.id.key.to_string();
     let declares = |host: &&StoredHost| {
         let all = host.definitions["recurring"].as_array();
         all.is_some_and(|all| all.iter().any(|one| one["schedule"] == name.as_str()))

@@ -114,7 +114,7 @@ fn timer(found: &impl Found) -> Result<Option<Timer>, sqlx::Error> {
     Ok(Some(Timer {
         owner: InstanceId {
             kind: kind.into(),
-            key,
+            key: key.into(),
         },
         name,
         generation: generation.unwrap_or_default().cast_unsigned(),
@@ -157,7 +157,7 @@ pub(crate) fn dead_letter(found: &impl Found) -> Result<StoredDeadLetter, sqlx::
         key: found.maybe_text(9)?,
         instance: kind.zip(instance_key).map(|(kind, key)| InstanceId {
             kind: kind.into(),
-            key,
+            key: key.into(),
         }),
         fingerprint: found.text(12)?,
         attempts: row::attempts_from_json(Some(&attempts)),
@@ -206,7 +206,7 @@ pub(crate) fn history(found: &impl Found) -> Result<StoredHistory, sqlx::Error> 
     let version: Option<i64> = found.maybe_int(9)?;
     let instance = kind.zip(key).map(|(kind, key)| InstanceId {
         kind: kind.into(),
-        key,
+        key: key.into(),
     });
     Ok(StoredHistory {
         id: found.int(0)?,
@@ -236,7 +236,7 @@ pub(crate) fn overview(found: &impl Found) -> Result<InstanceOverview, sqlx::Err
     Ok(InstanceOverview {
         id: InstanceId {
             kind: found.text(0)?.into(),
-            key: found.text(1)?,
+            key: found.text(1)?.into(),
         },
         version: found.int(2)?,
         status: match found.flag(3)? {

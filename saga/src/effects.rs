@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ pub(crate) type Name = Cow<'static, str>;
 /// What is wanted beside the new data.
 pub(crate) struct Effects {
     /// The saga's name.
-    kind: Name,
+    kind: Arc<str>,
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) replies: Vec<Outgoing>,
     responses: Vec<Outgoing>,
@@ -48,9 +49,9 @@ struct Armed {
 }
 
 impl Effects {
-    pub(crate) fn new(kind: impl Into<Name>) -> Self {
+    pub(crate) fn new(kind: Arc<str>) -> Self {
         Self {
-            kind: kind.into(),
+            kind,
             outgoing: Vec::new(),
             replies: Vec::new(),
             responses: Vec::new(),

@@ -1,6 +1,7 @@
 //! What the engine needs to know of a message type, and how a message finds its instance.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::CodecError;
@@ -15,7 +16,7 @@ use crate::correlate::{Correlate, CorrelateByLabel};
 use crate::saga::Saga;
 
 /// Decodes a body and finds its instance, given the saga's name.
-pub(crate) type Decode = fn(&Envelope, &str) -> Result<Decoded, CodecError>;
+pub(crate) type Decode = fn(&Envelope, &Arc<str>) -> Result<Decoded, CodecError>;
 
 /// What the engine needs to know of a message type.
 #[derive(Clone, Debug)]
@@ -84,13 +85,13 @@ impl MessageFacts {
 
 fn decode_by_key<S: Saga, M: Message + Correlate<S>>(
     envelope: &Envelope,
-    kind: &str,
+    kind: &Arc<str>,
 ) -> Result<Decoded, CodecError> {
     let message = codec::decode::<M>(envelope)?;
     // An answer to a question of ours says itself whose it is.
     let instance = asked_by(envelope, kind).unwrap_or_else(|| InstanceId {
-        kind: kind.to_owned().into(),
-        key: Correlate::<S>::key(&message).to_string(),
+        kind: Arc::clone(kind),
+        key: Correlate::<S>::key(&message).to_string().into(),
     });
     Ok(Decoded {
         message: Box::new(message),
@@ -102,12 +103,12 @@ fn decode_by_key<S: Saga, M: Message + Correlate<S>>(
 /// Finds the instance by the label that the message names.
 fn decode_by_label<S: Saga, M: Message + CorrelateByLabel<S>>(
     envelope: &Envelope,
-    kind: &str,
+    kind: &Arc<str>,
 ) -> Result<Decoded, CodecError> {
     let message = codec::decode::<M>(envelope)?;
     let instance = asked_by(envelope, kind);
     let label = instance.is_none().then(|| LabelId {
-        kind: kind.to_owned().into(),
+        kind: Arc::clone(kind),
         label: Label {
             name: M::LABEL.into(),
             value: CorrelateByLabel::<S>::label(&message),
@@ -120,7 +121,10 @@ fn decode_by_label<S: Saga, M: Message + CorrelateByLabel<S>>(
     })
 }
 
-fn decode_by_request<M: Message>(envelope: &Envelope, kind: &str) -> Result<Decoded, CodecError> {
+fn decode_by_request<M: Message>(
+    envelope: &Envelope,
+    kind: &Arc<str>,
+) -> Result<Decoded, CodecError> {
     let message = codec::decode::<M>(envelope)?;
     let missing = || CodecError::Headers(format!("answers no question of a {kind}"));
     let instance = asked_by(envelope, kind).ok_or_else(missing)?;
@@ -141,7 +145,7 @@ fn asked_by(envelope: &Envelope, kind: &str) -> Option<InstanceId> {
 pub(crate) fn answered(envelope: &Envelope, kind: &str) -> Option<Request> {
     let is_command = envelope.headers.get(headers::KIND) == Some(Kind::Command.as_str());
     let request = Request::read(&envelope.headers).filter(|_| !is_command)?;
-    (request.instance.kind == kind).then_some(request)
+    (*request.instance.kind == *kind).then_some(request)
 }
 
 /// Tells an instance that its question was not answered in time.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sagabus_core::codec::step_by_step;
+use sagabus_core::codec::{encode_json, step_by_step};
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::HandlerError;
 use sagabus_core::store::Instance;
@@ -110,14 +110,12 @@ struct BookAndData<T> {
 /// Encodes data, and the book where it has entries.
 pub(crate) fn write<S: Saga>(data: &S, book: &Book) -> Result<Bytes, HandlerError> {
     let bytes = if book.is_empty() {
-        serde_json::to_vec(data)
+        encode_json(data)
     } else {
-        serde_json::to_vec(&WithBook { book, data })
+        encode_json(&WithBook { book, data })
     };
     // What has no encoded form will have none the next time either.
-    bytes
-        .map(Bytes::from)
-        .map_err(|error| HandlerError::from(error).terminal())
+    bytes.map_err(|error| HandlerError::from(error).terminal())
 }
 
 /// Decodes what an instance holds, through the upcaster where it is older than this release. What
@@ -197,7 +195,7 @@ mod tests {
         Instance {
             id: InstanceId {
                 kind: "order".into(),
-                key: "1".to_owned(),
+                key: "1".into(),
             },
             version: 1,
             status: InstanceStatus::Running,

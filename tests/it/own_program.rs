@@ -102,7 +102,7 @@ async fn live(url: &str, store: Arc<dyn Store>, admin: &dyn StoreAdmin) {
         let state = async |key: &str| {
             let id = InstanceId {
                 kind: "order".into(),
-                key: key.to_owned(),
+                key: key.into(),
             };
             let found = admin.instance(&id).await.expect("it is read");
             found.and_then(|one| one.state)

@@ -358,11 +358,11 @@ impl Database {
             .filter(|one| {
                 let instance = &one.instance;
                 let is_kind = match &filter.kind {
-                    Some(kind) => *kind == instance.id.kind,
+                    Some(kind) => **kind == *instance.id.kind,
                     None => !is_ours(&instance.id),
                 };
                 is_kind
-                    && is(filter.key.as_ref(), &instance.id.key)
+                    && is(filter.key.as_deref(), &instance.id.key)
                     && filter
                         .label
                         .as_ref()

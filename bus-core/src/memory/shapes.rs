@@ -13,10 +13,10 @@ impl Database {
         let all = self.instances.values().map(|one| &one.instance);
         for one in all.filter(|one| one.status == InstanceStatus::Running) {
             let shape = (one.id.kind.to_string(), &one.state, one.schema_version);
-            let known = shapes.entry(shape).or_insert((0, one.id.key.clone()));
+            let known = shapes.entry(shape).or_insert((0, one.id.key.to_string()));
             known.0 += 1;
-            if one.id.key < known.1 {
-                known.1.clone_from(&one.id.key);
+            if *one.id.key < *known.1 {
+                known.1 = one.id.key.to_string();
             }
         }
         let shapes = shapes.into_iter().take(SHAPES_MAX as usize);

@@ -97,7 +97,7 @@ async fn a_timer_that_is_armed_already_is_refused_unless_its_unit_disarms_it() {
     let at = harness().await;
     let order = InstanceId {
         kind: "order".into(),
-        key: "1".to_owned(),
+        key: "1".into(),
     };
     let timer = |generation| message(&at.orders()).timer(&order, "deadline", generation);
     at.write(api().moves(&order, 0).sends(timer(1))).await;

@@ -11,7 +11,7 @@ use crate::scene::Scene;
 pub(crate) fn parcel(key: &str) -> InstanceId {
     InstanceId {
         kind: "parcel".into(),
-        key: key.to_owned(),
+        key: key.into(),
     }
 }
 

@@ -36,7 +36,7 @@ macro_rules! case {
 fn instance() -> InstanceId {
     InstanceId {
         kind: "order".into(),
-        key: "1".to_owned(),
+        key: "1".into(),
     }
 }
 

@@ -79,7 +79,7 @@ fn read(found: &PgRow) -> Result<ClaimedRow, sqlx::Error> {
             Some(Timer {
                 owner: InstanceId {
                     kind: kind.into(),
-                    key,
+                    key: key.into(),
                 },
                 name,
                 generation: generation

@@ -193,7 +193,7 @@ impl Columns {
         self.all(changes.iter().map(|(_, unit, _)| *unit).collect())?;
         let each = || changes.iter().map(|(change, ..)| *change);
         self.all(each().map(|one| one.id.kind.as_ref()).collect())?;
-        self.all(each().map(|one| one.id.key.as_str()).collect())?;
+        self.all(each().map(|one| &*one.id.key).collect())?;
         self.all(each().map(|one| one.expected).collect())?;
         let steps = changes.iter().map(|(_, _, steps)| *steps).collect();
         self.all(if is_merged { steps } else { Vec::new() })?;
@@ -217,12 +217,12 @@ impl Columns {
             };
             timers.extend(change.disarmed.iter().map(|name| {
                 let id = &change.id;
-                (id.kind.as_ref(), id.key.as_str(), name.as_str(), number(at))
+                (id.kind.as_ref(), &*id.key, name.as_str(), number(at))
             }));
         }
         timers.extend(placed.iter().filter_map(|(placement, outgoing)| {
             let timer = outgoing.timer.as_ref()?;
-            let (kind, key) = (timer.owner.kind.as_ref(), timer.owner.key.as_str());
+            let (kind, key) = (timer.owner.kind.as_ref(), &*timer.owner.key);
             Some((kind, key, timer.name.as_str(), number(placement.unit)))
         }));
         self.all(timers.iter().map(|timer| timer.3).collect())?;
@@ -273,11 +273,7 @@ impl Columns {
                 .map(|one| one.map(|one| one.kind.as_ref()))
                 .collect(),
         )?;
-        self.some(
-            owners()
-                .map(|one| one.map(|one| one.key.as_str()))
-                .collect(),
-        )?;
+        self.some(owners().map(|one| one.map(|one| &*one.key)).collect())?;
         self.some(
             timers()
                 .map(|one| one.map(|one| one.name.as_str()))
@@ -312,11 +308,7 @@ impl Columns {
                 .map(|one| one.map(|(id, _)| id.kind.as_ref()))
                 .collect(),
         )?;
-        self.some(
-            instances()
-                .map(|one| one.map(|(id, _)| id.key.as_str()))
-                .collect(),
-        )?;
+        self.some(instances().map(|one| one.map(|(id, _)| &*id.key)).collect())?;
         self.some(
             instances()
                 .map(|one| one.map(|(_, version)| *version))
@@ -348,11 +340,7 @@ impl Columns {
                 .map(|one| one.map(|one| one.kind.as_ref()))
                 .collect(),
         )?;
-        self.some(
-            instances()
-                .map(|one| one.map(|one| one.key.as_str()))
-                .collect(),
-        )?;
+        self.some(instances().map(|one| one.map(|one| &*one.key)).collect())?;
         self.all(each().map(|one| one.envelope.headers.to_json()).collect())?;
         self.all(each().map(|one| one.envelope.body.as_ref()).collect())?;
         let attempts = |one: &DeadLetter| attempts(&one.attempts);

@@ -29,11 +29,11 @@ pub(super) fn add(group: &Group, arguments: &mut PgArguments) -> Result<(), Stor
         };
         units.push(number);
         kinds.push(change.id.kind.as_ref());
-        keys.push(change.id.key.as_str());
+        keys.push(&*change.id.key);
         for label in labels {
             given.units.push(number);
             given.kinds.push(change.id.kind.as_ref());
-            given.keys.push(change.id.key.as_str());
+            given.keys.push(&*change.id.key);
             given.names.push(label.name.as_ref());
             given.values.push(label.value.as_str());
         }

@@ -65,7 +65,7 @@ async fn ask(
             .as_ref()
             .filter(|id| !id.kind.contains('\0') && !id.key.contains('\0'));
         kinds.push(instance.map(|id| id.kind.as_ref()));
-        keys.push(instance.map(|id| id.key.as_str()));
+        keys.push(instance.map(|id| &*id.key));
         let line = question
             .blocked
             .as_ref()

@@ -257,7 +257,7 @@ fn read_timer(row: &SqliteRow) -> Result<Option<Timer>, StoreError> {
     Ok(Some(Timer {
         owner: InstanceId {
             kind: kind.into(),
-            key,
+            key: key.into(),
         },
         name,
         generation: generation.unwrap_or_default().cast_unsigned(),

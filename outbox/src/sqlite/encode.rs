@@ -214,7 +214,7 @@ impl Encoded {
         row.int(i64::from(entry.endpoint.0))
             .text(&entry.message_type)
             .maybe_text(instance.map(|(id, _)| id.kind.as_ref()))
-            .maybe_text(instance.map(|(id, _)| id.key.as_str()))
+            .maybe_text(instance.map(|(id, _)| &*id.key))
             .maybe_int(instance.map(|(_, version)| *version))
             .end();
     }
@@ -232,7 +232,7 @@ impl Encoded {
             .text(dead.reason.as_str())
             .maybe_text(dead.key.as_deref())
             .maybe_text(dead.instance.as_ref().map(|id| id.kind.as_ref()))
-            .maybe_text(dead.instance.as_ref().map(|id| id.key.as_str()))
+            .maybe_text(dead.instance.as_ref().map(|id| &*id.key))
             .int(attempts_at)
             .int(length(attempts.len()))
             .text(&fingerprint(dead.reason, &dead.attempts))
@@ -315,7 +315,7 @@ impl Encoded {
             .int(length(attempts.len()))
             .maybe_text(born.parked.map(Reason::as_str));
         row.maybe_text(timer.map(|timer| timer.owner.kind.as_ref()))
-            .maybe_text(timer.map(|timer| timer.owner.key.as_str()))
+            .maybe_text(timer.map(|timer| &*timer.owner.key))
             .maybe_text(timer.map(|timer| timer.name.as_str()))
             .maybe_int(timer.map(|timer| timer.generation.cast_signed()))
             .end();

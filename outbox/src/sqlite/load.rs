@@ -161,7 +161,7 @@ fn ask(asked: &mut Rows, question: &Question) {
         .maybe_text(id.as_deref())
         .maybe_int(taken_over.map(|(endpoint, _)| i64::from(endpoint.0)))
         .maybe_text(instance.map(|id| id.kind.as_ref()))
-        .maybe_text(instance.map(|id| id.key.as_str()))
+        .maybe_text(instance.map(|id| &*id.key))
         .maybe_text(destination.as_deref())
         .maybe_text(blocked.map(|(_, key)| key.as_str()))
         .end();

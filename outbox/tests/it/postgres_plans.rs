@@ -93,7 +93,7 @@ async fn instances_are_looked_up_by_key_and_by_label() {
         for _ in 0..CALLS {
             let found = store.instances(&filter, 10).await.unwrap();
             assert_eq!(found.len(), 1);
-            assert_eq!(found[0].id.key, "4711");
+            assert_eq!(&*found[0].id.key, "4711");
         }
     }
     store.close();

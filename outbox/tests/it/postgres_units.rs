@@ -131,7 +131,7 @@ pub(crate) fn change(key: &str, expected: i64) -> InstanceChange {
     InstanceChange {
         id: InstanceId {
             kind: "order".into(),
-            key: key.to_owned(),
+            key: key.into(),
         },
         expected,
         status: InstanceStatus::Running,

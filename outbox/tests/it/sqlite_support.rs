@@ -264,7 +264,7 @@ pub(crate) fn answers(row: &ClaimedRow) -> UnitOfWork {
 pub(crate) fn order(key: &str) -> InstanceId {
     InstanceId {
         kind: "order".into(),
-        key: key.to_owned(),
+        key: key.into(),
     }
 }
 

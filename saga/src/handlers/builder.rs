@@ -35,7 +35,7 @@ pub(super) struct Entry<S> {
 /// A handler-per-message saga that is being declared; given to an endpoint with `.saga(..)`.
 #[must_use = "give it to an endpoint with `.saga(..)`"]
 pub struct HandlerSaga<S> {
-    pub(super) name: &'static str,
+    pub(super) name: Arc<str>,
     pub(super) entries: Vec<Entry<S>>,
     pub(super) needs: Vec<Need>,
     pub(super) missing: Missing,
@@ -63,7 +63,7 @@ pub struct HandlerSaga<S> {
 /// ```
 pub fn saga<S: NamedSaga>() -> HandlerSaga<S> {
     HandlerSaga {
-        name: S::NAME,
+        name: S::NAME.into(),
         entries: Vec::new(),
         needs: Vec::new(),
         missing: Missing::default(),
@@ -129,7 +129,7 @@ impl<S: Saga> HandlerSaga<S> {
     where
         S: Handles<RequestFailed>,
     {
-        let message = MessageFacts::news::<RequestFailed>(RequestFailed::type_for(self.name));
+        let message = MessageFacts::news::<RequestFailed>(RequestFailed::type_for(&self.name));
         self.add(message, None, |data, message, cx| {
             Box::pin(data.handle(downcast::<RequestFailed>(message), cx))
         })
@@ -140,7 +140,7 @@ impl<S: Saga> HandlerSaga<S> {
     where
         S: Handles<RequestTimedOut>,
     {
-        let message = MessageFacts::news::<RequestTimedOut>(RequestTimedOut::type_for(self.name));
+        let message = MessageFacts::news::<RequestTimedOut>(RequestTimedOut::type_for(&self.name));
         self.add(message, None, |data, message, cx| {
             Box::pin(data.handle(downcast::<RequestTimedOut>(message), cx))
         })
@@ -190,7 +190,7 @@ impl<S: Saga> HandlerSaga<S> {
     /// Lists what is wrong with it; each sentence says what and what to do.
     fn check(&self) -> Vec<String> {
         let mut faults = self.faults.clone();
-        faults.extend(crate::check::name_fault(self.name));
+        faults.extend(crate::check::name_fault(&self.name));
         if self.entries.iter().all(|entry| entry.start.is_none()) {
             let fault = "nothing starts it; add a first message with `starts_with`";
             faults.push(fault.to_owned());
@@ -206,7 +206,7 @@ impl<S: Saga> HandlerSaga<S> {
             })
         });
         json!({
-            "saga": self.name,
+            "saga": &*self.name,
             "schema_version": S::SCHEMA_VERSION,
             "messages": messages.collect::<Vec<_>>(),
         })

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::{Command, Ctx, HandlerError, Message};
@@ -18,7 +19,7 @@ pub struct SagaCtx {
 }
 
 impl SagaCtx {
-    pub(crate) fn new(cx: Ctx, kind: &'static str) -> Self {
+    pub(crate) fn new(cx: Ctx, kind: Arc<str>) -> Self {
         Self {
             cx,
             effects: Effects::new(kind),

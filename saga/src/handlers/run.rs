@@ -38,7 +38,7 @@ impl<S: Saga> HandlerSubscriber<S> {
     async fn run(&self, message: Box<dyn Any + Send + Sync>, cx: &Ctx) -> Result {
         let (saga, entry) = (&*self.saga, self.entry());
         let starts = entry.start.is_some();
-        let standing = look(cx, saga.name, starts, saga.lives, saga.missing)?;
+        let standing = look(cx, &saga.name, starts, saga.lives, saga.missing)?;
         let ((mut data, mut book), is_new) = match (standing, entry.start) {
             (Standing::Nothing(note), _) => return cx.note(None, Some(note.into())),
             (Standing::Running(instance), _) => (read::<S>(instance)?, false),
@@ -48,8 +48,8 @@ impl<S: Saga> HandlerSubscriber<S> {
             }
         };
         let labels = Before::of(cx, is_new, &data);
-        let mut saga_cx = SagaCtx::new(cx.clone(), saga.name);
-        let request = answered(cx.envelope(), saga.name);
+        let mut saga_cx = SagaCtx::new(cx.clone(), Arc::clone(&saga.name));
+        let request = answered(cx.envelope(), &saga.name);
         lock::too_early(&book, cx, request.as_ref())?;
         if let Some(request) = request {
             lock::answered(&mut book, &mut saga_cx.effects, cx, request);
@@ -88,7 +88,7 @@ impl<S: Saga> Subscriber for HandlerSubscriber<S> {
     }
 
     fn name(&self) -> &str {
-        self.saga.name
+        &self.saga.name
     }
 
     fn version(&self) -> u32 {
@@ -100,7 +100,7 @@ impl<S: Saga> Subscriber for HandlerSubscriber<S> {
     }
 
     fn decode(&self, envelope: &Envelope) -> std::result::Result<Decoded, CodecError> {
-        (self.entry().message.decode)(envelope, self.saga.name)
+        (self.entry().message.decode)(envelope, &self.saga.name)
     }
 
     fn merges(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The keeper of a lock: a saga whose key is the lock's name.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use sagabus_core::request::Request;
 use sagabus_core::unit_of_work::Origin;
@@ -34,8 +35,8 @@ pub struct Lock {
 /// An instance that has the lock or waits for it, and how it is answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Claimant {
-    kind: String,
-    key: String,
+    kind: Arc<str>,
+    key: Arc<str>,
     /// The question by which it asked, and which asking of it.
     name: String,
     generation: u64,
@@ -50,7 +51,7 @@ impl Claimant {
             HandlerError::new(error).terminal()
         })?;
         Ok(Self {
-            kind: request.instance.kind.into_owned(),
+            kind: request.instance.kind,
             key: request.instance.key,
             name: request.name,
             generation: request.generation,
@@ -60,7 +61,7 @@ impl Claimant {
     }
 
     fn who(&self) -> (String, String) {
-        (self.kind.clone(), self.key.clone())
+        (self.kind.to_string(), self.key.to_string())
     }
 
     fn is_same_instance(&self, other: &Self) -> bool {
@@ -68,7 +69,7 @@ impl Claimant {
     }
 
     fn is_meant(&self, release: &Release) -> bool {
-        (&self.kind, &self.key) == (&release.kind, &release.key)
+        (&*self.kind, &*self.key) == (&*release.kind, &*release.key)
             && self.name == release.name
             && self.generation == release.generation
     }

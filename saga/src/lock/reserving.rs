@@ -78,7 +78,7 @@ pub(crate) fn settle(
     }
     // Who asks again under a name gives back what it had by it.
     given_back.extend(wanted.iter().map(|(name, _)| name.clone()));
-    let id = cx.instance_id().cloned();
+    let id = cx.instance_id();
     let id = id.ok_or_else(|| HandlerError::new("message has lost its key").terminal())?;
     for name in given_back {
         let Some(held) = book.locks.remove(name.as_ref()) else {
@@ -87,7 +87,7 @@ pub(crate) fn settle(
         let release = Release {
             resource: held.resource,
             kind: id.kind.to_string(),
-            key: id.key.clone(),
+            key: id.key.to_string(),
             name: name.to_string(),
             generation: held.generation,
         };

@@ -20,7 +20,7 @@ use crate::stored::Book;
 
 /// A machine as it is run: which transition answers which message in which state.
 pub(crate) struct Definition<S: Saga> {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) messages: Vec<MessageEntry<S>>,
     pub(crate) composites: Vec<Composite<S>>,
     pub(crate) hooks: Vec<(Moment<S::State>, Performance<S>)>,
@@ -208,7 +208,7 @@ impl<S: Saga> fmt::Debug for Transition<S> {
 impl<S: Saga> Definition<S> {
     pub(crate) fn new(name: &str) -> Self {
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             messages: Vec::new(),
             composites: Vec::new(),
             hooks: Vec::new(),

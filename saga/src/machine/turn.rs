@@ -1,6 +1,7 @@
 //! One message moving one instance: what it does, where that leads, and what is staged.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use sagabus_core::error::HandlerError;
@@ -25,7 +26,7 @@ const DEFERRALS_MAX: u32 = 20;
 pub(super) struct Turn<'a, S: Saga> {
     definition: &'a Definition<S>,
     cx: &'a Ctx,
-    id: InstanceId,
+    id: &'a InstanceId,
     /// `None` for a new instance.
     from: Option<S::State>,
     state: Option<S::State>,
@@ -47,7 +48,7 @@ impl<'a, S: Saga> Turn<'a, S> {
         mut book: Book,
     ) -> Result<Self> {
         definition.rename_parts(&mut book);
-        let id = cx.instance_id().cloned();
+        let id = cx.instance_id();
         Ok(Self {
             definition,
             cx,
@@ -59,7 +60,7 @@ impl<'a, S: Saga> Turn<'a, S> {
             data: Some(data),
             book,
             note: None,
-            effects: Effects::new(definition.name.clone()),
+            effects: Effects::new(Arc::clone(&definition.name)),
         })
     }
 
@@ -237,7 +238,7 @@ impl<'a, S: Saga> Turn<'a, S> {
         lock::settle(&mut self.book, &mut self.effects, self.cx, is_over)?;
         let data = self.data.take().ok_or_else(gone)?;
         let to = Move {
-            id: self.id,
+            id: self.id.clone(),
             is_new: self.from.is_none(),
             status: self.status,
             state_from: self.from.map(SagaState::name),

@@ -33,7 +33,7 @@ async fn orders(scene: &Scene) -> RunningHost {
 fn id(kind: &'static str, key: u64) -> InstanceId {
     InstanceId {
         kind: kind.into(),
-        key: key.to_string(),
+        key: key.to_string().into(),
     }
 }
 

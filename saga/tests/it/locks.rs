@@ -159,7 +159,7 @@ async fn stop_all(hosts: [RunningHost; 2]) {
 async fn visit_is(scene: &Scene, id: u64, state: &str) -> Visit {
     let id = InstanceId {
         kind: "visit".into(),
-        key: id.to_string(),
+        key: id.to_string().into(),
     };
     let look = || async {
         let found = scene.admin().instance(&id).await.unwrap()?;
@@ -185,7 +185,7 @@ async fn refused(scene: &Scene, id: u64) -> Refusal {
 async fn room_is(scene: &Scene, holder: Option<&str>, waiting: usize) {
     let id = InstanceId {
         kind: KIND.into(),
-        key: "room/1".to_owned(),
+        key: "room/1".into(),
     };
     let look = || async {
         let found = scene.admin().instance(&id).await.unwrap()?;
@@ -501,7 +501,7 @@ async fn one_at_a_time_over_hosts_that_come_and_go(scene: Scene) {
 async fn one_held_it_at_a_time(scene: &Scene, visits: u64) {
     let id = InstanceId {
         kind: KIND.into(),
-        key: "room/1".to_owned(),
+        key: "room/1".into(),
     };
     let page = sagabus_core::admin::Page::oldest(500);
     let of = sagabus_core::admin::HistoryOf::Instance(id.clone());

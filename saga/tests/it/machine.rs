@@ -46,7 +46,7 @@ async fn host(scene: &Scene, deadline: Duration) -> RunningHost {
 async fn instance(scene: &Scene, id: u64) -> Option<Instance> {
     let id = InstanceId {
         kind: "order".into(),
-        key: id.to_string(),
+        key: id.to_string().into(),
     };
     scene
         .admin()

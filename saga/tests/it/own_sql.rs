@@ -142,7 +142,7 @@ async fn run(host: Host, store: Arc<dyn StoreAdmin>, kind: &'static str) {
     stop(host).await;
     let id = |key: &str| InstanceId {
         kind: kind.into(),
-        key: key.to_owned(),
+        key: key.into(),
     };
     assert_eq!(store.instance(&id("7")).await.unwrap().unwrap().version, 1);
     assert_eq!(store.instance(&id("13")).await.unwrap(), None);

@@ -67,7 +67,7 @@ async fn host(scene: &Scene) -> (RunningHost, Bus) {
 async fn instance(scene: &Scene, id: u64) -> Option<Instance> {
     let id = InstanceId {
         kind: "parcel".into(),
-        key: id.to_string(),
+        key: id.to_string().into(),
     };
     scene.admin().instance(&id).await.unwrap()
 }

@@ -111,7 +111,7 @@ async fn two_hosts(scene: &Scene, tries: &Arc<AtomicU64>) -> [RunningHost; 2] {
 async fn at_version(scene: &Scene, key: u64, version: i64) -> Instance {
     let id = InstanceId {
         kind: "sum".into(),
-        key: key.to_string(),
+        key: key.to_string().into(),
     };
     let look = || async {
         let found = scene.admin().instance(&id).await.unwrap();

@@ -131,7 +131,7 @@ fn later_doors() -> StateMachine<LaterDoor> {
 async fn instance(scene: &Scene, key: u64) -> Option<Instance> {
     let id = InstanceId {
         kind: "door".into(),
-        key: key.to_string(),
+        key: key.to_string().into(),
     };
     scene.admin().instance(&id).await.unwrap()
 }

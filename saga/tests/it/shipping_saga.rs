@@ -57,7 +57,7 @@ async fn host_of(scene: &Scene, saga: HandlerSaga<Shipping>) -> RunningHost {
 fn id(key: impl ToString) -> InstanceId {
     InstanceId {
         kind: "shipping".into(),
-        key: key.to_string(),
+        key: key.to_string().into(),
     }
 }
 
@@ -251,7 +251,7 @@ async fn keys_may_be_long_and_of_any_script_but_not_empty(scene: Scene) {
             .unwrap();
         let wanted = InstanceId {
             kind: "greeting".into(),
-            key: key.to_owned(),
+            key: key.into(),
         };
         let look = || async { scene.admin().instance(&wanted).await.unwrap() };
         assert_eq!(eventually("the instance", look).await.0.version, 1);

@@ -180,7 +180,7 @@ async fn host_of(scene: &Scene, machine: StateMachine<Ticket>) -> RunningHost {
 async fn at_version(scene: &Scene, kind: &'static str, key: u64, version: i64) -> Instance {
     let id = InstanceId {
         kind: kind.into(),
-        key: key.to_string(),
+        key: key.to_string().into(),
     };
     let look = || async {
         let found = scene.admin().instance(&id).await.unwrap();

@@ -221,7 +221,7 @@ fn outgoing<M: Message>(message: &M, after: Option<Duration>) -> Outgoing {
 async fn alarm(scene: &Scene, id: u64) -> Alarm {
     let id = InstanceId {
         kind: "alarm".into(),
-        key: id.to_string(),
+        key: id.to_string().into(),
     };
     let found = scene.admin().instance(&id).await.unwrap().unwrap();
     assert!(found.timers.is_empty(), "{id} still waits");

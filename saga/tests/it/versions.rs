@@ -216,7 +216,7 @@ async fn new_host(scene: &Scene) -> RunningHost {
 async fn instance(scene: &Scene) -> Option<Instance> {
     let id = InstanceId {
         kind: "crate".into(),
-        key: "1".to_owned(),
+        key: "1".into(),
     };
     scene.admin().instance(&id).await.unwrap()
 }

@@ -1,6 +1,5 @@
 //! One saga or machine under test.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -79,7 +78,7 @@ pub struct SagaTest {
     crash: Option<Point>,
     /// It has died there, and another one goes on.
     has_heir: bool,
-    kind: Cow<'static, str>,
+    kind: Arc<str>,
     endpoint: Endpoint,
     equip: Equip,
     recorders: Vec<Subscription>,
@@ -343,8 +342,8 @@ impl SagaTest {
 
     fn id(&self, key: impl ToString) -> InstanceId {
         InstanceId {
-            kind: self.kind.clone(),
-            key: key.to_string(),
+            kind: Arc::clone(&self.kind),
+            key: key.to_string().into(),
         }
     }
 

@@ -390,7 +390,7 @@ pub(super) fn endpoint_name(name: &str) -> EndpointName {
 pub(super) fn instance(key: &str) -> InstanceId {
     InstanceId {
         kind: "order".into(),
-        key: key.to_owned(),
+        key: key.into(),
     }
 }
 

@@ -193,7 +193,10 @@ pub async fn instances_are_listed_by_kind_and_state(at: Arc<Harness>) {
         async move {
             let found = at.admin.instances(&filter, limit).await;
             let found = found.expect("instances are shown");
-            found.into_iter().map(|one| one.id.key).collect::<Vec<_>>()
+            found
+                .into_iter()
+                .map(|one| one.id.key.to_string())
+                .collect::<Vec<_>>()
         }
     };
     let any = InstanceFilter::default;

@@ -55,7 +55,7 @@ pub async fn a_merged_unit_moves_its_instance_by_its_messages(at: Arc<Harness>) 
 pub async fn an_instance_reads_back_as_it_was_written(at: Arc<Harness>) {
     let id = InstanceId {
         kind: "order".into(),
-        key: "Größe 7/'x'\u{1f600}".to_owned(),
+        key: "Größe 7/'x'\u{1f600}".into(),
     };
     let origin = Origin {
         reply_to: Some("@shop".to_owned()),

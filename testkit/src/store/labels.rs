@@ -45,10 +45,10 @@ fn asks(kind: &'static str, name: &'static str, value: &str) -> Question {
 
 /// The key of the instance that a label finds.
 async fn found(at: &Harness, name: &'static str, value: &str) -> Option<String> {
-    let kind = instance("1").kind.into_owned();
+    let kind = instance("1").kind.to_string();
     assert_eq!(kind, "order", "what the suite's instances are");
     let answer = at.load(&[asks("order", name, value)]).await.remove(0);
-    answer.instance.map(|found| found.id.key)
+    answer.instance.map(|found| found.id.key.to_string())
 }
 
 /// Also beside questions by key and among labels that nobody has.
@@ -72,7 +72,7 @@ pub async fn an_instance_is_found_by_its_labels(at: Arc<Harness>) {
     let answers = at.load(&questions).await;
     let keys: Vec<_> = answers
         .iter()
-        .map(|answer| answer.instance.as_ref().map(|found| found.id.key.as_str()))
+        .map(|answer| answer.instance.as_ref().map(|found| &*found.id.key))
         .collect();
     assert_eq!(keys, [Some("1"), None, Some("2"), Some("1"), None, None]);
     let whole = at.instance(&instance("1")).await;
@@ -219,7 +219,7 @@ pub async fn a_tombstone_that_is_swept_takes_its_labels_along(at: Arc<Harness>) 
 fn invoice(key: &str) -> InstanceId {
     InstanceId {
         kind: "invoice".into(),
-        key: key.to_owned(),
+        key: key.into(),
     }
 }
 

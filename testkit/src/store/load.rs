@@ -33,7 +33,7 @@ pub async fn load_answers_in_the_order_of_its_questions(at: Arc<Harness>) {
         let is_written = index % 2 == 0;
         assert_eq!(answer.is_taken_over, is_written, "question {index}");
         let found = answer.instance.map(|found| found.id.key);
-        let expected = is_written.then(|| format!("{:03}", 199 - index));
+        let expected = is_written.then(|| format!("{:03}", 199 - index).into());
         assert_eq!(found, expected, "question {index}");
     }
 }

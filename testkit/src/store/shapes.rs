@@ -35,7 +35,7 @@ pub async fn running_instances_are_summed_up_by_what_reads_them(at: Arc<Harness>
     };
     at.write(api().changes(stateless)).await;
     let shape = |state: Option<&str>, schema_version, count, key: &str| InstanceShape {
-        kind: instance(key).kind.into_owned(),
+        kind: instance(key).kind.to_string(),
         state: state.map(str::to_owned),
         schema_version,
         count,

@@ -193,7 +193,7 @@ async fn seen(admin: &dyn StoreAdmin) -> [i64; 2] {
 fn id(kind: &'static str) -> InstanceId {
     InstanceId {
         kind: kind.into(),
-        key: KEY.to_owned(),
+        key: KEY.into(),
     }
 }
 

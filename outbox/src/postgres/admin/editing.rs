@@ -68,7 +68,7 @@ pub(super) fn complete(
 }
 
 fn named(to: &mut PgArguments, id: &InstanceId, version: i64) -> Result<(), StoreError> {
-    add(to, id.kind.clone().into_owned())?;
+    add(to, id.kind.to_string())?;
     add(to, id.key.clone())?;
     add(to, version)
 }

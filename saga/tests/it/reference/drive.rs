@@ -153,7 +153,7 @@ impl World {
     }
 
     async fn instance(&self, kind: &'static str, key: &str) -> Option<Instance> {
-        let (kind, key) = (kind.into(), key.to_owned());
+        let (kind, key) = (kind.into(), key.into());
         let id = InstanceId { kind, key };
         self.site.admin.instance(&id).await.unwrap()
     }
@@ -166,7 +166,7 @@ impl World {
             sent: mine.map(named).collect(),
             ..Record::default()
         };
-        let (kind, id) = ("till".into(), key.to_owned());
+        let (kind, id) = ("till".into(), key.into());
         let of = HistoryOf::Instance(InstanceId { kind, key: id });
         let history = self.site.admin.history(&of, Page::oldest(500)).await;
         record.chain = history.unwrap().iter().filter_map(link).collect();
