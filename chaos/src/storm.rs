@@ -61,7 +61,8 @@ impl<'a> Storm<'a> {
         }
     }
 
-    /// Does each thing once, and then what the dice say, until the time is over.
+    /// Does each thing once, however long that takes on a busy machine, and then what the dice say,
+    /// until the time is over.
     pub(crate) async fn rage(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         let possible: Vec<_> = WEIGHTS
@@ -70,7 +71,7 @@ impl<'a> Storm<'a> {
             .collect();
         let sum = possible.iter().map(|(_, weight)| weight).sum();
         let mut first: Vec<_> = possible.iter().map(|(fault, _)| *fault).collect();
-        while Instant::now() < end {
+        while Instant::now() < end || !first.is_empty() {
             let fault = first.pop().unwrap_or_else(|| {
                 let mut at = self.dice.below(sum);
                 let chosen = possible.iter().find(|(_, weight)| {

@@ -5,9 +5,12 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
+use sagabus_core::admin::{HistoryOf, Page};
 use sagabus_core::pipeline::{Middleware, Next};
 use sagabus_core::{Ctx, MessageId, Result, State, headers};
 use tokio::time::Instant;
+
+use crate::wait::eventually;
 
 use super::scene::{Answered, Do, Done, Log, Scene, start, stop};
 
@@ -159,13 +162,21 @@ pub async fn an_event_without_subscriber_is_nobodys_business(scene: Scene) {
 pub async fn a_resent_identity_is_handled_once(scene: Scene) {
     let host = scene.host("work", |e| e.handle(note)).await;
     let (bus, id) = (host.bus(), MessageId::new());
-    for _ in 0..3 {
-        bus.send(Do { n: 1 })
-            .with_id(id)
-            .await
-            .expect("it is accepted");
+    let send = || async {
+        let sent = bus.send(Do { n: 1 }).with_id(id).await;
+        sent.expect("it is accepted");
         scene.quiet().await;
-    }
+    };
+    send().await;
+    // A copy that comes before the first has committed may run, too, and is then refused.
+    let committed = || async {
+        let of = HistoryOf::Message(id);
+        let found = scene.admin().history(&of, Page::oldest(10)).await;
+        (found.expect("history can be read").len() == 1).then_some(())
+    };
+    eventually("the first has committed", committed).await;
+    send().await;
+    send().await;
     bus.send(Do { n: 2 }).await.expect("it is stored");
     scene.log.wait_for(2).await;
     stop(host).await;

@@ -8,6 +8,7 @@
 pub(crate) mod child;
 pub(crate) mod guards;
 pub(crate) mod ledger;
+mod locks;
 mod matrix;
 mod merged;
 pub(crate) mod messages;
