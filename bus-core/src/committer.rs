@@ -83,13 +83,15 @@ impl CommitterHandle {
     ///
     /// # Cancel safety
     /// A dropped call's unit is committed all the same.
-    pub async fn commit(&self, unit: UnitOfWork) -> Option<Answer> {
-        let (answer, answered) = oneshot::channel();
-        self.waiting
-            .send(Entry::Unit(Box::new(unit), answer))
-            .await
-            .ok()?;
-        answered.await.ok()
+    pub fn commit(&self, unit: UnitOfWork) -> impl Future<Output = Option<Answer>> + Send {
+        // Boxed before there is a future, which would carry it about.
+        let unit = Box::new(unit);
+        async move {
+            let place = self.waiting.reserve().await.ok()?;
+            let (answer, answered) = oneshot::channel();
+            place.send(Entry::Unit(unit, answer));
+            answered.await.ok()
+        }
     }
 
     /// Settles a row, and waits until that is durable.

@@ -1,5 +1,6 @@
 //! One message, from its place in the lane to its settled end.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,18 +131,39 @@ enum Care {
     Alone(Option<RowKey>),
 }
 
+/// A message that is about to be tried.
+struct Ready {
+    subscriber: Arc<dyn Subscriber>,
+    /// Gone once a handler has it.
+    message: Option<Box<dyn Any + Send + Sync>>,
+    question: Question,
+    care: Care,
+}
+
 /// What follows one try.
 enum Step {
+    /// Nothing more is tried.
+    End(Fate),
+    /// It failed.
+    Follow(Decision),
+}
+
+/// What becomes of a message when trying is over.
+enum Fate {
     /// It is done: the broker may forget it.
     Ack,
     /// The host was forced to stop.
     Leave,
-    /// It waits behind another one of its key.
-    Postpone,
+    /// It is written down for later.
+    Postpone(Duration),
+    /// The same, outside its line.
+    SetAside(Duration),
+    /// It goes back as if it had not come.
+    GiveBack,
     /// Redelivery will tell.
     Abandon,
-    /// It failed.
-    Follow(Decision),
+    /// It is a dead letter.
+    Dead(Reason, Option<String>),
 }
 
 impl<'a> Case<'a> {
@@ -168,8 +190,9 @@ impl<'a> Case<'a> {
     }
 }
 
-// What rarely happens is boxed where it is awaited: every message allocates a task that is as large
-// as the largest way through here.
+// What rarely happens is boxed where it is awaited, and what a future needs not carry is dealt with
+// before there is one: every message allocates a task that is as large as the largest way through
+// here, and is moved into it.
 impl<'a> Case<'a> {
     /// Says whether nothing about the message asks for care: it has not expired, and no start of it
     /// ended without a word.
@@ -193,36 +216,51 @@ impl<'a> Case<'a> {
         }
     }
 
-    pub(crate) async fn run(mut self, dispatched: Dispatched) {
-        let mut care = match self.care() {
+    pub(crate) fn run(mut self, dispatched: Dispatched) -> impl Future<Output = ()> + Send {
+        let ready = self.ready(dispatched);
+        async move {
+            let fate = match ready {
+                Ok(mut ready) => self.try_it(&mut ready).await,
+                Err(fate) => fate,
+            };
+            match fate {
+                Fate::Ack => self.ack().await,
+                Fate::Leave => {}
+                fate => Box::pin(self.meet(fate)).await,
+            }
+        }
+    }
+
+    /// Says what the message needs before it is tried, or why it is not.
+    fn ready(&self, dispatched: Dispatched) -> Result<Ready, Fate> {
+        let care = match self.care() {
             Care::Expired => {
                 self.endpoint.counters.expired.increment();
-                return Box::pin(self.dead(Reason::Expired, None)).await;
+                return Err(Fate::Dead(Reason::Expired, None));
             }
-            Care::KilledHost(error) => {
-                return Box::pin(self.dead(Reason::KilledHost, Some(error))).await;
-            }
-            Care::TakeOver => return Box::pin(self.postpone(Duration::ZERO)).await,
+            Care::KilledHost(error) => return Err(Fate::Dead(Reason::KilledHost, Some(error))),
+            Care::TakeOver => return Err(Fate::Postpone(Duration::ZERO)),
             care => care,
         };
-        let (subscriber, decoded) = match dispatched {
-            Ok(decoded) => decoded,
-            Err(refused) => {
-                return Box::pin(self.dead(refused.reason, Some(refused.error))).await;
-            }
-        };
-        let question = self.question(&decoded);
-        let mut message = Some(decoded.message);
+        let (subscriber, decoded) =
+            dispatched.map_err(|refused| Fate::Dead(refused.reason, Some(refused.error)))?;
+        Ok(Ready {
+            subscriber,
+            question: self.question(&decoded),
+            message: Some(decoded.message),
+            care,
+        })
+    }
+
+    /// Tries the message as often as it is tried at once.
+    async fn try_it(&mut self, ready: &mut Ready) -> Fate {
         loop {
             // A handler that ran has used its message up: each further try decodes again.
-            let message = match message.take() {
+            let message = match ready.message.take() {
                 Some(message) => message,
-                None => match subscriber.decode(self.arrival.envelope()) {
+                None => match ready.subscriber.decode(self.arrival.envelope()) {
                     Ok(again) => again.message,
-                    Err(error) => {
-                        let error = Some(chain(&error));
-                        return Box::pin(self.dead(Reason::Undecodable, error)).await;
-                    }
+                    Err(error) => return Fate::Dead(Reason::Undecodable, Some(chain(&error))),
                 },
             };
             // Before any lock: a message may wait here for as long as an outage lasts.
@@ -230,30 +268,46 @@ impl<'a> Case<'a> {
                 Some(turn) => turn,
                 None => match Box::pin(self.wait_for_turn()).await {
                     Some(turn) => turn,
-                    None => return Box::pin(self.give_back()).await,
+                    None => return Fate::GiveBack,
                 },
             };
-            let step = if let Care::Alone(row) = care {
-                Box::pin(self.try_alone(&*subscriber, message, &question, &turn, row)).await
+            let (subscriber, question) = (&*ready.subscriber, &ready.question);
+            let step = if let Care::Alone(row) = &mut ready.care {
+                let untold = row.take();
+                Box::pin(self.try_alone(subscriber, message, question, &turn, untold)).await
             } else {
                 let _shared = self.endpoint.solo.read().await;
-                self.try_once(&*subscriber, message, &question, &turn).await
+                self.try_once(subscriber, message, question, &turn).await
             };
-            if let Care::Alone(row) = &mut care {
-                *row = None;
-            }
             drop(turn);
             let decision = match step {
-                Step::Ack => return self.ack().await,
-                Step::Leave => return,
-                Step::Postpone => return Box::pin(self.postpone(Duration::ZERO)).await,
-                Step::Abandon => return Box::pin(self.abandon()).await,
+                Step::End(fate) => return fate,
                 Step::Follow(decision) => decision,
             };
-            match Box::pin(self.follow(decision)).await {
-                Some(again) => self = again,
-                None => return,
+            match decision {
+                Decision::Now | Decision::Held => {}
+                Decision::Reload => {
+                    let pause = Duration::from_millis(2) * 2u32.pow(self.conflicts);
+                    Box::pin(tokio::time::sleep(jittered(pause))).await;
+                }
+                Decision::Later(delay) => return Fate::Postpone(jittered(delay)),
+                Decision::NotBefore(delay) => return Fate::Postpone(delay),
+                Decision::Aside(delay) => return Fate::SetAside(jittered(delay)),
+                Decision::Dead(reason) => return Fate::Dead(reason, None),
             }
+        }
+    }
+
+    /// Does with the message what was decided.
+    async fn meet(self, fate: Fate) {
+        match fate {
+            Fate::Ack => self.ack().await,
+            Fate::Leave => {}
+            Fate::Postpone(after) => self.postpone(after).await,
+            Fate::SetAside(after) => self.set_aside(after).await,
+            Fate::GiveBack => self.give_back().await,
+            Fate::Abandon => self.abandon().await,
+            Fate::Dead(reason, error) => self.dead(reason, error).await,
         }
     }
 
@@ -273,7 +327,7 @@ impl<'a> Case<'a> {
     async fn try_alone(
         &mut self,
         subscriber: &dyn Subscriber,
-        message: Box<dyn std::any::Any + Send + Sync>,
+        message: Box<dyn Any + Send + Sync>,
         question: &Question,
         turn: &Turn<'_>,
         untold: Option<RowKey>,
@@ -289,59 +343,40 @@ impl<'a> Case<'a> {
     async fn try_once(
         &mut self,
         subscriber: &dyn Subscriber,
-        message: Box<dyn std::any::Any + Send + Sync>,
+        message: Box<dyn Any + Send + Sync>,
         question: &Question,
         turn: &Turn<'_>,
     ) -> Step {
-        let Some(loaded) = self.endpoint.loader.ask(question.clone()).await else {
-            return Step::Leave;
+        let Some(loaded) = self.endpoint.loader.ask(question).await else {
+            return Step::End(Fate::Leave);
         };
         faults::at(Point::Loaded);
+        let _in_use = loaded.in_use;
         let answer = loaded.answer;
         if answer.is_taken_over {
             self.endpoint.counters.duplicates.increment();
-            return Step::Ack;
+            return Step::End(Fate::Ack);
         }
         if answer.is_blocked {
-            return Step::Postpone;
+            return Step::End(Fate::Postpone(Duration::ZERO));
         }
         let end = if self.is_stale_timer(answer.instance.as_ref()) {
             Box::pin(self.commit_nothing("stale_timer")).await
         } else {
-            let found = answer.instance.as_ref().map(|one| one.id.clone());
-            let id = question.instance.clone().or(found);
-            let end = self
-                .attempt(subscriber, message, id, answer.instance, turn)
-                .await;
+            let end = self.attempt(subscriber, message, question, answer.instance, turn);
+            let end = end.await;
             if matches!(end, End::Settled) {
                 self.endpoint.gate.succeeded(turn);
             }
             end
         };
         match end {
-            End::Settled => Step::Ack,
-            End::Abandoned => Step::Abandon,
+            End::Settled => Step::End(Fate::Ack),
+            End::Abandoned => Step::End(Fate::Abandon),
             End::Reload(cause) => Step::Follow(self.excused(cause)),
             End::Excused(cause) => Step::Follow(self.ended_by_database(cause)),
             End::Failed(error) => Step::Follow(self.failed(&error, subscriber)),
         }
-    }
-
-    /// Does what was decided on a message that is not settled; returns it if it is to run again.
-    async fn follow(self, decision: Decision) -> Option<Self> {
-        match decision {
-            Decision::Now | Decision::Held => return Some(self),
-            Decision::Reload => {
-                let pause = Duration::from_millis(2) * 2u32.pow(self.conflicts);
-                tokio::time::sleep(jittered(pause)).await;
-                return Some(self);
-            }
-            Decision::Later(delay) => self.postpone(jittered(delay)).await,
-            Decision::NotBefore(delay) => self.postpone(delay).await,
-            Decision::Aside(delay) => self.set_aside(jittered(delay)).await,
-            Decision::Dead(reason) => self.dead(reason, None).await,
-        }
-        None
     }
 
     pub(crate) fn question(&self, decoded: &Decoded) -> Question {
@@ -383,43 +418,52 @@ impl<'a> Case<'a> {
     }
 
     /// Runs the handler once and commits what it wants.
-    async fn attempt(
+    fn attempt(
         &self,
         subscriber: &dyn Subscriber,
-        message: Box<dyn std::any::Any + Send + Sync>,
-        instance_id: Option<InstanceId>,
+        message: Box<dyn Any + Send + Sync>,
+        question: &Question,
         instance: Option<Instance>,
         turn: &Turn<'_>,
-    ) -> End {
-        let cx = self.context(instance_id, instance);
-        let started = Instant::now();
-        let result = Next::new(&self.endpoint.pipeline, subscriber, message)
-            .run(&cx)
-            .await;
-        faults::at(Point::Handled);
-        let staged = cx.close();
-        // A handler that gave its `Tx` away still holds the slot: its writes cannot be committed.
-        let transaction = cx.transaction().try_lock().map(|mut slot| slot.take());
-        match (result, transaction) {
-            (Ok(()), Ok(transaction)) => {
-                if transaction.is_none() {
+    ) -> impl Future<Output = End> + Send {
+        let found = || instance.as_ref().map(|one| one.id.clone());
+        let id = question.instance.clone().or_else(found);
+        let cx = self.context(id, instance);
+        async move {
+            let started = Instant::now();
+            let result = Next::new(&self.endpoint.pipeline, subscriber, message)
+                .run(&cx)
+                .await;
+            faults::at(Point::Handled);
+            let unit = self.bounded_unit(cx.close(), started);
+            // A handler that gave its `Tx` away still holds the slot: its writes cannot be
+            // committed.
+            let transaction = cx.transaction().try_lock().map(|mut slot| slot.take());
+            match (result, transaction) {
+                (Ok(()), Ok(None)) => {
                     // What others need worked; whether this is stored is another matter.
                     self.endpoint.gate.succeeded(turn);
+                    match unit {
+                        Ok(unit) => self.commit_grouped(unit).await,
+                        Err(error) => End::Failed(error),
+                    }
                 }
-                self.commit(staged, started, transaction).await
-            }
-            (Ok(()), Err(_)) => End::Failed(
-                HandlerError::new("handler returned while something else still holds its `Tx`")
-                    .terminal(),
-            ),
-            (Err(error), Ok(Some(transaction))) => {
-                let is_excused = error.is_excused(|cause| transaction.excuses(cause));
-                transaction.rollback().await;
-                self.end_of(error, is_excused)
-            }
-            (Err(error), _) => {
-                let is_excused = error.is_excused(|_| false);
-                self.end_of(error, is_excused)
+                (Ok(()), Ok(Some(transaction))) => {
+                    Box::pin(self.commit_through(unit, transaction)).await
+                }
+                (Ok(()), Err(_)) => End::Failed(
+                    HandlerError::new("handler returned while something else still holds its `Tx`")
+                        .terminal(),
+                ),
+                (Err(error), Ok(Some(transaction))) => {
+                    let is_excused = error.is_excused(|cause| transaction.excuses(cause));
+                    transaction.rollback().await;
+                    self.end_of(error, is_excused)
+                }
+                (Err(error), _) => {
+                    let is_excused = error.is_excused(|_| false);
+                    self.end_of(error, is_excused)
+                }
             }
         }
     }

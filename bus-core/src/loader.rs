@@ -44,12 +44,13 @@ pub struct LoaderHandle {
 pub struct Loaded {
     /// What the store knew.
     pub answer: Answer,
-    _in_use: InUse,
+    /// To be kept while the message is tried with it.
+    pub in_use: InUse,
 }
 
 /// Counts a message as answered until it is dropped.
 #[derive(Debug)]
-struct InUse(Arc<AtomicUsize>);
+pub struct InUse(Arc<AtomicUsize>);
 
 impl InUse {
     fn begin(answered: &Arc<AtomicUsize>) -> Self {
@@ -73,16 +74,21 @@ impl LoaderHandle {
     ///
     /// # Cancel safety
     /// Cancel safe: an unread answer is dropped.
-    pub async fn ask(&self, question: Question) -> Option<Loaded> {
-        let answer = if question == Question::default() {
-            Answer::default()
-        } else {
-            let (answer, answered) = oneshot::channel();
-            self.waiting.send((question, answer)).await.ok()?;
-            answered.await.ok()?
-        };
-        let _in_use = InUse::begin(&self.answered);
-        Some(Loaded { answer, _in_use })
+    pub async fn ask(&self, question: &Question) -> Option<Loaded> {
+        if *question == Question::default() {
+            return Some(self.loaded(Answer::default()));
+        }
+        let place = self.waiting.reserve().await.ok()?;
+        let (answer, answered) = oneshot::channel();
+        place.send((question.clone(), answer));
+        answered.await.ok().map(|answer| self.loaded(answer))
+    }
+
+    fn loaded(&self, answer: Answer) -> Loaded {
+        Loaded {
+            answer,
+            in_use: InUse::begin(&self.answered),
+        }
     }
 }
 

@@ -98,7 +98,8 @@ async fn load(endpoint: &Endpoint, members: &mut VecDeque<Member<'_>>) -> Option
         Some(member.case.question(decoded))
     });
     let questions: Option<Vec<_>> = questions.collect();
-    let asked = questions?.into_iter().map(|one| endpoint.loader.ask(one));
+    let questions = questions?;
+    let asked = questions.iter().map(|one| endpoint.loader.ask(one));
     let loaded: Option<Vec<_>> = join_all(asked).await.into_iter().collect();
     let answers: Vec<_> = loaded?.into_iter().map(|one| one.answer).collect();
     faults::at(Point::Loaded);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::FutureExt;
 use tokio::time::Instant;
 
 use crate::committer::Answer;
@@ -31,25 +32,35 @@ const UNIT_MESSAGES_MAX: usize = 10_000;
 const UNIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl Case<'_> {
-    pub(crate) async fn commit(
+    /// Makes the unit of what a handler staged; an error where it is larger than one may be.
+    pub(crate) fn bounded_unit(
         &self,
         staged: Staged,
         started: Instant,
-        transaction: Option<Box<dyn OpenTransaction>>,
-    ) -> End {
+    ) -> Result<UnitOfWork, HandlerError> {
         let unit = self.unit(staged, started);
         let (messages, bytes) = (unit.outgoing.len(), unit.size());
-        if messages > UNIT_MESSAGES_MAX || bytes > UNIT_BYTES_MAX {
-            if let Some(transaction) = transaction {
-                transaction.rollback().await;
-            }
-            let error = format!(
-                "unit of {messages} messages and {bytes} bytes is larger than {UNIT_MESSAGES_MAX} messages or {UNIT_BYTES_MAX} bytes"
-            );
-            return End::Failed(HandlerError::dead(Reason::UnitTooLarge, error));
+        if messages <= UNIT_MESSAGES_MAX && bytes <= UNIT_BYTES_MAX {
+            return Ok(unit);
         }
-        let Some(transaction) = transaction else {
-            return self.commit_grouped(unit).await;
+        let error = format!(
+            "unit of {messages} messages and {bytes} bytes is larger than {UNIT_MESSAGES_MAX} messages or {UNIT_BYTES_MAX} bytes"
+        );
+        Err(HandlerError::dead(Reason::UnitTooLarge, error))
+    }
+
+    /// Commits a unit in the transaction that its handler opened.
+    pub(crate) async fn commit_through(
+        &self,
+        unit: Result<UnitOfWork, HandlerError>,
+        transaction: Box<dyn OpenTransaction>,
+    ) -> End {
+        let unit = match unit {
+            Ok(unit) => unit,
+            Err(error) => {
+                transaction.rollback().await;
+                return End::Failed(error);
+            }
         };
         faults::at(Point::BeforeTxCommit);
         match self
@@ -80,15 +91,17 @@ impl Case<'_> {
         }
     }
 
-    pub(crate) async fn commit_grouped(&self, unit: UnitOfWork) -> End {
-        match self.endpoint.committer.commit(unit).await {
+    /// Commits a unit in a group with others.
+    pub(crate) fn commit_grouped(&self, unit: UnitOfWork) -> impl Future<Output = End> + Send {
+        let answer = self.endpoint.committer.commit(unit);
+        answer.map(|answer| match answer {
             Some(Answer::Done(Outcome::Committed | Outcome::Duplicate)) => End::Settled,
             Some(Answer::Done(Outcome::Conflict)) => End::Reload(MOVED.to_owned()),
             Some(Answer::Refused(error)) => {
                 End::Failed(HandlerError::dead(Reason::RefusedByStore, error))
             }
             None => End::Abandoned,
-        }
+        })
     }
 
     /// Accepts the message without an effect, and records why.
