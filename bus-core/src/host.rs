@@ -94,11 +94,12 @@ impl Host {
         })
     }
 
-    /// Starts the host and returns once it receives.
+    /// Starts the host and returns once it receives. A broker that is away is joined when it comes;
+    /// until then the host is not ready ([`HostHealth::readiness`]).
     ///
     /// # Errors
-    /// [`RunError`] with what to do: the schema is missing or of another release, the database or
-    /// broker cannot be used, a command has two owners.
+    /// [`RunError`] with what to do: the schema is missing or of another release, the database
+    /// cannot be used, a broker refuses the host, a command has two owners.
     pub async fn start(self) -> Result<RunningHost, RunError> {
         running::start(self).await
     }
@@ -252,8 +253,7 @@ impl HostBuilder {
     /// Sets the broker that carries commands and events: the default transport, by which goes all
     /// that has no other [`route`](Self::route).
     pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
-        self.transports
-            .add(TransportName::default(), Arc::new(transport));
+        self.transports.add(TransportName::default(), transport);
         self
     }
 
@@ -262,7 +262,7 @@ impl HostBuilder {
     /// [`route`](Self::route). The name is stored in rows: one that is renamed leaves them behind.
     pub fn transport_named(mut self, name: &str, transport: impl Transport + 'static) -> Self {
         match TransportName::new(name) {
-            Ok(known) if self.transports.add(known.clone(), Arc::new(transport)) => {}
+            Ok(known) if self.transports.add(known.clone(), transport) => {}
             Ok(known) => self.refuse(BuildError::TransportTwice {
                 name: known.to_string(),
             }),

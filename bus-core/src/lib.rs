@@ -71,6 +71,7 @@ mod health;
 #[cfg(feature = "axum")]
 mod health_routes;
 pub mod host;
+mod joining;
 mod running;
 pub use announce::Announcing;
 pub use asking::Requesting;

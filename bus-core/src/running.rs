@@ -4,20 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::{RwLock, mpsc};
-use tokio::time::Instant;
 
 use crate::announce::Announcer;
 use crate::asking::Answers;
-use crate::backoff::Backoff;
 use crate::bus::Running;
 use crate::claimer::Claimer;
 use crate::committer::{self, CommitterHandle, Shared};
 use crate::context::HostFacts;
 use crate::counters::Counters;
 use crate::endpoint::{EndpointId, EndpointName, Order};
-use crate::error::{RunError, StoreError, TransportError};
+use crate::error::{RunError, StoreError};
 use crate::gate::Gate;
 use crate::handling::Endpoint;
 use crate::health::{HostHealth, Watched};
@@ -26,6 +23,7 @@ use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
 use crate::inflow::Inflow;
 use crate::intake::{InHand, Intake, Intakes, Work};
+use crate::joining::{self, Share};
 use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
 use crate::overload::Overload;
@@ -37,14 +35,9 @@ use crate::relay;
 use crate::route::Router;
 use crate::store::{Attached, EndpointSpec, Registration};
 use crate::store_clock::StoreClock;
-use crate::transport::Transport;
-use crate::transports::{TransportName, Transports};
+use crate::transports::Transports;
 use crate::unit_of_work::KeyAfterDeath;
 use crate::upkeep::{self, Bounds};
-
-/// How long a host that starts rides out a broker that is away. Short: whoever starts it by hand
-/// waits for the word that an address is wrong.
-const AWAY_MAX: Duration = Duration::from_secs(5);
 
 /// Starts a host: attach, check, then the way out, then the way in.
 pub(crate) async fn start(host: Host) -> Result<RunningHost, RunError> {
@@ -76,16 +69,13 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         watched,
     } = Entrances::new(&parts, &host.transports, host.endpoints)?;
     parts.shared.intakes.open(intakes.clone());
-    declare(&parts, &host.transports, &shares).await?;
+    joining::join_all_of(&host.transports, parts.store, shares, lifecycle).await?;
     relay::start(
         &parts.shared,
         &parts.committer,
         &host.transports,
         &parts.wakeups,
     );
-    for share in shares {
-        subscribe(&parts, share).await?;
-    }
     start_holding(&parts, &watched).await?;
     for (endpoint, intake, works) in receivers {
         let running = receiver::run(Arc::new(endpoint), intake, works);
@@ -196,11 +186,10 @@ impl Entrances {
             all.intakes.insert(plan.spec.name.clone(), intake.clone());
             let (reads, spec) = (plan.reads.clone(), plan.spec.clone());
             let endpoint = parts.endpoint(plan)?;
-            for (name, transport) in transports.each() {
+            for (name, _) in transports.each() {
                 if let Some(spec) = transports.share(name, &reads, &spec) {
                     all.shares.push(Share {
                         name: name.clone(),
-                        transport: Arc::clone(transport),
                         spec,
                         intake: intake.clone(),
                         inflow: Arc::clone(&endpoint.inflow),
@@ -233,28 +222,6 @@ fn bounds(
             .collect(),
         overload: Arc::clone(overload),
         clock: Arc::clone(clock),
-    }
-}
-
-/// Asks a broker again that is away for a moment, as a host that runs does. One that is away for
-/// longer is an error of the start: its address may be wrong.
-async fn while_away<'a, T>(
-    what: &'static str,
-    ask: impl Fn() -> BoxFuture<'a, Result<T, TransportError>>,
-) -> Result<T, TransportError> {
-    let deadline = Instant::now() + AWAY_MAX;
-    let mut outage = Backoff::new(what);
-    loop {
-        match ask().await {
-            Ok(done) => {
-                outage.ended();
-                return Ok(done);
-            }
-            Err(error @ TransportError::Unavailable(_)) if Instant::now() < deadline => {
-                outage.failed(&error).await;
-            }
-            Err(error) => return Err(error),
-        }
     }
 }
 
@@ -386,59 +353,6 @@ fn registration(host: &Host, id: HostId) -> Registration {
             .map(|plan| plan.spec.clone())
             .collect(),
         definitions: host.describe(),
-    }
-}
-
-/// What an endpoint receives by one transport.
-struct Share {
-    name: TransportName,
-    transport: Arc<dyn Transport>,
-    spec: EndpointSpec,
-    intake: Intake,
-    inflow: Arc<Inflow>,
-}
-
-async fn declare(parts: &Parts, transports: &Transports, shares: &[Share]) -> Result<(), RunError> {
-    for (name, transport) in transports.each() {
-        let ours = shares.iter().filter(|share| share.name == *name);
-        let specs: Vec<_> = ours.map(|share| share.spec.clone()).collect();
-        while_away("declare", || transport.declare(parts.store, &specs))
-            .await
-            .map_err(|error| refused(name, error))?;
-    }
-    Ok(())
-}
-
-async fn subscribe(parts: &Parts, share: Share) -> Result<(), RunError> {
-    let Share {
-        name,
-        transport,
-        spec,
-        intake,
-        inflow,
-    } = share;
-    let prefetch = u32::try_from(intake.capacity()).unwrap_or(u32::MAX);
-    let deliveries = while_away("subscribe", || transport.subscribe(&spec, prefetch))
-        .await
-        .map_err(|error| refused(&name, error))?;
-    let lifecycle = &parts.shared.lifecycle;
-    lifecycle.spawn(receiver::receive(
-        intake,
-        inflow,
-        name,
-        deliveries,
-        lifecycle.clone(),
-    ));
-    Ok(())
-}
-
-fn refused(name: &TransportName, source: TransportError) -> RunError {
-    match *name == TransportName::default() {
-        true => RunError::Transport(source),
-        false => RunError::NamedTransport {
-            name: name.to_string(),
-            source,
-        },
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::endpoint::EndpointName;
 use crate::error::BuildError;
 use crate::headers::{self, Headers};
+use crate::joining::Joined;
 use crate::message::Kind;
 use crate::plan::EndpointPlan;
 use crate::store::EndpointSpec;
@@ -102,10 +103,11 @@ pub struct Transports {
 
 impl Transports {
     /// Sets a transport; returns whether there was none of this name.
-    pub(crate) fn add(&mut self, name: TransportName, transport: Arc<dyn Transport>) -> bool {
+    pub(crate) fn add(&mut self, name: TransportName, transport: impl Transport + 'static) -> bool {
         if name == TransportName::default() {
             self.asked.insert(name.clone());
         }
+        let transport = Arc::new(Joined::new(transport));
         self.all.insert(name, transport).is_none()
     }
 

@@ -113,9 +113,9 @@ explanations! {
         "The line below says why: the database is away, refuses, or is not ready."
         -> "Follow the code or the text of the cause.";
     "SB0202" "a host cannot use a transport":
-        "The broker could not be reached for 5 s, or refuses what the host needs of it."
-        -> "Check the address, and the broker's log. A host that runs rides out an outage of any \
-            length; only its start does not, because the address may be wrong.";
+        "The broker is there and refuses what the host needs of it. One that is away ends no start: \
+         the host says so in its log and its health, and uses it when it comes."
+        -> "The line below says what to do: log-in, vhost, permission, a queue or topic that differs.";
     "SB0203" "a host was run twice":
         "A host is used up when it starts."
         -> "Build another one.";

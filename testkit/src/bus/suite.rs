@@ -109,6 +109,8 @@ macro_rules! __bus_behaviours {
             transports: [
                 each_type_goes_by_its_transport,
                 a_broker_that_is_down_delays_no_other,
+                a_broker_that_is_away_at_the_start_is_joined_when_it_comes,
+                a_broker_that_refuses_at_the_start_is_an_error,
                 an_answer_comes_back_by_the_transport_of_its_question,
                 a_named_broker_stands_beside_the_database,
                 rows_wait_for_a_host_that_has_their_transport,

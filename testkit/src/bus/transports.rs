@@ -8,11 +8,13 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use sagabus_core::error::{HandlerError, TransportError};
+use sagabus_core::error::{HandlerError, TransportError, chain};
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
 use sagabus_core::{Ctx, HostBuilder, Kind, Retry, State, StoreId};
+
+use crate::wait::eventually;
 
 use super::scene::{Answered, Do, Done, Log, Scene, quick_retry, start, stop};
 
@@ -21,6 +23,8 @@ use super::scene::{Answered, Do, Done, Log, Scene, quick_retry, start, stop};
 struct Shaky {
     broker: MemoryTransport,
     is_down: Arc<AtomicBool>,
+    /// What a host declares is refused.
+    refuses: Arc<AtomicBool>,
 }
 
 impl Shaky {
@@ -28,6 +32,7 @@ impl Shaky {
         Self {
             broker: MemoryTransport::new(),
             is_down: Arc::default(),
+            refuses: Arc::default(),
         }
     }
 
@@ -50,6 +55,14 @@ impl Transport for Shaky {
         store: StoreId,
         endpoints: &'a [EndpointSpec],
     ) -> BoxFuture<'a, Result<(), TransportError>> {
+        if self.refuses.load(Ordering::SeqCst) {
+            let refusal = TransportError::Setup("no permission to `work`; allow it".to_owned());
+            return std::future::ready(Err(refusal)).boxed();
+        }
+        if self.is_down.load(Ordering::SeqCst) {
+            let away = TransportError::Unavailable("the broker is down".into());
+            return std::future::ready(Err(away)).boxed();
+        }
         self.broker.declare(store, endpoints)
     }
 
@@ -156,6 +169,55 @@ pub async fn a_broker_that_is_down_delays_no_other(scene: Scene) {
     scene.quiet().await;
     stop(host).await;
     assert_eq!(scene.log.lines().len(), 1551, "nothing came twice");
+}
+
+/// A start is no reason to wait for a broker: what it carries waits, and the other's goes on.
+pub async fn a_broker_that_is_away_at_the_start_is_joined_when_it_comes(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    archive.set_down(true);
+    let host = start(two(scene.builder("host"), &default, &archive)).await;
+    let bus = host.bus();
+    for n in 0..20 {
+        bus.publish(Done { n }).await.expect("it is stored");
+        bus.send(Do { n }).await.expect("it is stored");
+    }
+    let lines = scene.log.wait_for(20).await;
+    assert!(lines.iter().all(|line| line.starts_with("do ")));
+    let (name, health) = host.transports_health().remove(1);
+    assert_eq!(name.to_string(), "archive");
+    let is_told =
+        matches!(&health, Health::Reconnecting { error, .. } if error.contains("is down"));
+    assert!(is_told, "{health:?}");
+    let readiness = host.health().readiness();
+    assert_eq!(readiness.reasons, ["transport `archive` is not connected"]);
+    assert!(host.health().liveness().is_well);
+
+    // Its rows would go past an endpoint that it does not know yet: refused, it gets none of them.
+    archive.refuses.store(true, Ordering::SeqCst);
+    archive.set_down(false);
+    let is_refused = || async {
+        let (_, health) = host.transports_health().remove(1);
+        let word = "no permission to `work`; allow it";
+        matches!(health, Health::Reconnecting { error, .. } if error == word).then_some(())
+    };
+    eventually("the word of the broker", is_refused).await;
+    assert_eq!(scene.counts().await.outbox, 20);
+    archive.refuses.store(false, Ordering::SeqCst);
+    scene.log.wait_for(40).await;
+    assert!(host.health().readiness().is_well);
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 40, "nothing came twice");
+}
+
+pub async fn a_broker_that_refuses_at_the_start_is_an_error(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    archive.refuses.store(true, Ordering::SeqCst);
+    let host = two(scene.builder("host"), &default, &archive).build();
+    let refused = host.expect("it is put together well").start().await;
+    let error = chain(&refused.expect_err("the broker refuses"));
+    let named = "host cannot use its transport `archive` [SB0202]: no permission to `work`";
+    assert!(error.starts_with(named), "{error}");
 }
 
 /// The owner reads from `archive`, so the command goes there without being told; the endpoint that

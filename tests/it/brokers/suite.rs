@@ -85,6 +85,14 @@ const EXCEPT: &[(&str, &str)] = &[
     ("each_type_goes_by_its_transport", BRINGS_ITS_OWN),
     ("a_broker_that_is_down_delays_no_other", BRINGS_ITS_OWN),
     (
+        "a_broker_that_is_away_at_the_start_is_joined_when_it_comes",
+        BRINGS_ITS_OWN,
+    ),
+    (
+        "a_broker_that_refuses_at_the_start_is_an_error",
+        BRINGS_ITS_OWN,
+    ),
+    (
         "an_answer_comes_back_by_the_transport_of_its_question",
         BRINGS_ITS_OWN,
     ),
