@@ -1,6 +1,7 @@
 //! One service over RabbitMQ, over Kafka and over both, on PostgreSQL.
 
 mod several;
+mod absent;
 mod announced;
 mod torn;
 mod asked;
