@@ -3,18 +3,15 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use sagabus_core::endpoint::Order;
 use sagabus_core::handler::State;
 use sagabus_core::memory::{MemoryStore, MemoryTransport};
 use sagabus_core::retry::Retry;
-use sagabus_core::store::{EndpointSpec, Retention};
-use sagabus_core::transport::Publication;
+use sagabus_core::store::Retention;
 use sagabus_core::{
-    Capabilities, Command, Delivery, EndpointBuilder, Event, Health, Host, HostBuilder, Kind,
-    Message, StoreId, Transport, TransportError,
+    Capabilities, Command, EndpointBuilder, Event, Host, HostBuilder, Kind, Message, Transport,
 };
+use sagabus_testkit::transport::{Alteration, Altered};
 use serde::{Deserialize, Serialize};
 
 /// Declares an empty message.
@@ -317,7 +314,7 @@ fn transports_that_do_not_fit_together_are_refused() {
         "an order that the endpoint's own transport breaks",
         builder()
             .transport(MemoryTransport::new())
-            .transport_named("loose", Loose(MemoryTransport::new()))
+            .transport_named("loose", Altered(Loose(MemoryTransport::new())))
             .endpoint("payments", |e| {
                 one(e).reads_from("loose").order(Order::PerKey)
             }),
@@ -329,7 +326,7 @@ fn transports_that_do_not_fit_together_are_refused() {
 fn a_host_describes_its_transports_and_what_goes_by_each() {
     let host = builder()
         .transport(MemoryTransport::new())
-        .transport_named("loose", Loose(MemoryTransport::new()))
+        .transport_named("loose", Altered(Loose(MemoryTransport::new())))
         .route::<Paid>("loose")
         .endpoint("payments", |e| one(e).reads_from("loose"))
         .endpoint("audit", |e| e.handle(note));
@@ -374,50 +371,23 @@ fn an_announcement_that_nobody_here_applies_is_refused() {
 #[derive(Debug)]
 struct Loose(MemoryTransport);
 
-impl Transport for Loose {
+impl Alteration for Loose {
+    fn transport(&self) -> &dyn Transport {
+        &self.0
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             order: Order::Unordered,
             ..self.0.capabilities()
         }
     }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        self.0.address(kind, message_type)
-    }
-
-    fn declare<'a>(
-        &'a self,
-        store: StoreId,
-        endpoints: &'a [EndpointSpec],
-    ) -> BoxFuture<'a, Result<(), TransportError>> {
-        self.0.declare(store, endpoints)
-    }
-
-    fn publish<'a>(
-        &'a self,
-        window: &'a [Publication],
-    ) -> BoxFuture<'a, Vec<Result<(), TransportError>>> {
-        self.0.publish(window)
-    }
-
-    fn subscribe<'a>(
-        &'a self,
-        endpoint: &'a EndpointSpec,
-        prefetch: u32,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>> {
-        self.0.subscribe(endpoint, prefetch)
-    }
-
-    fn health(&self) -> Health {
-        self.0.health()
-    }
 }
 
 #[test]
 fn an_order_that_the_transport_does_not_keep_is_refused() {
     let ordered = |endpoint: EndpointBuilder| one(endpoint).order(Order::PerKey);
-    let loose = || Loose(MemoryTransport::new());
+    let loose = || Altered(Loose(MemoryTransport::new()));
     let refused = refusal(builder().transport(loose()).endpoint("pay", ordered));
     for word in ["`pay`", "order per key", "`Order::Unordered`"] {
         assert!(refused.contains(word), "{word} is not in: {refused}");

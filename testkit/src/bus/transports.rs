@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
 use sagabus_core::error::{HandlerError, TransportError, chain};
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
-use sagabus_core::{Ctx, HostBuilder, Kind, Retry, State, StoreId};
+use sagabus_core::transport::{Health, Publication, Transport};
+use sagabus_core::{Ctx, HostBuilder, Retry, State, StoreId};
 
+use crate::transport::{Alteration, Altered};
 use crate::wait::eventually;
 
 use super::scene::{Answered, Do, Done, Log, Scene, quick_retry, start, stop};
@@ -41,13 +41,9 @@ impl Shaky {
     }
 }
 
-impl Transport for Shaky {
-    fn capabilities(&self) -> Capabilities {
-        self.broker.capabilities()
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        self.broker.address(kind, message_type)
+impl Alteration for Shaky {
+    fn transport(&self) -> &dyn Transport {
+        &self.broker
     }
 
     fn declare<'a>(
@@ -76,18 +72,6 @@ impl Transport for Shaky {
         let away = |_| Err(TransportError::Unavailable("the broker is down".into()));
         std::future::ready(window.iter().map(away).collect()).boxed()
     }
-
-    fn subscribe<'a>(
-        &'a self,
-        endpoint: &'a EndpointSpec,
-        prefetch: u32,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>> {
-        self.broker.subscribe(endpoint, prefetch)
-    }
-
-    fn health(&self) -> Health {
-        self.broker.health()
-    }
 }
 
 async fn note(command: Do, log: State<Log>) {
@@ -115,8 +99,8 @@ async fn note_answer(answer: Answered, log: State<Log>) {
 /// Commands by the default broker, events by the one called `archive`.
 fn two(builder: HostBuilder, default: &Shaky, archive: &Shaky) -> HostBuilder {
     builder
-        .transport(default.clone())
-        .transport_named("archive", archive.clone())
+        .transport(Altered(default.clone()))
+        .transport_named("archive", Altered(archive.clone()))
         .route::<Done>("archive")
         .endpoint("work", |e| e.handle(note))
         .endpoint("audit", |e| e.reads_from("archive").handle(note_done))
@@ -224,8 +208,8 @@ pub async fn a_broker_that_refuses_at_the_start_is_an_error(scene: Scene) {
 /// asked reads from the default broker.
 pub async fn an_answer_comes_back_by_the_transport_of_its_question(scene: Scene) {
     let (default, archive) = (Shaky::new(), Shaky::new());
-    let builder = scene.builder("host").transport(default.clone());
-    let builder = builder.transport_named("archive", archive.clone());
+    let builder = scene.builder("host").transport(Altered(default.clone()));
+    let builder = builder.transport_named("archive", Altered(archive.clone()));
     let builder = builder.endpoint("shop", |e| e.handle(ask).handle(note_answer));
     let host = start(builder.endpoint("work", |e| e.reads_from("archive").handle(answer))).await;
     host.bus()
@@ -245,7 +229,7 @@ pub async fn an_answer_comes_back_by_the_transport_of_its_question(scene: Scene)
 pub async fn a_named_broker_stands_beside_the_database(scene: Scene) {
     let archive = Shaky::new();
     let builder = scene.builder("host");
-    let builder = builder.transport_named("archive", archive.clone());
+    let builder = builder.transport_named("archive", Altered(archive.clone()));
     let builder = builder.route::<Done>("archive");
     let builder = builder.endpoint("work", |e| e.handle(note).retry(quick_retry()));
     let host =
@@ -277,7 +261,7 @@ pub async fn rows_wait_for_a_host_that_has_their_transport(scene: Scene) {
     archive.set_down(false);
 
     let builder = scene.builder_on("two", scene.peer());
-    let builder = builder.transport(default.clone());
+    let builder = builder.transport(Altered(default.clone()));
     let second = start(builder.endpoint("work", |e| e.handle(note))).await;
     second.bus().send(Do { n: 1 }).await.expect("it is stored");
     assert_eq!(scene.log.wait_for(1).await, ["do 1"]);
@@ -304,8 +288,8 @@ pub async fn an_endpoint_of_one_place_gets_its_own_rows(scene: Scene) {
         }
     }
     let (default, archive) = (Shaky::new(), Shaky::new());
-    let builder = scene.builder("host").transport(default);
-    let builder = builder.transport_named("archive", archive);
+    let builder = scene.builder("host").transport(Altered(default));
+    let builder = builder.transport_named("archive", Altered(archive));
     let host = start(builder.endpoint("work", |e| {
         let e = e.reads_from("archive").capacity(1).handle(fail_once);
         e.retry(Retry {

@@ -2,6 +2,7 @@
 //! [`Transport`](sagabus_core::Transport) mean, executable.
 
 mod under_test;
+mod altered;
 mod database;
 mod harness;
 mod suite;
@@ -14,6 +15,7 @@ pub mod owners;
 pub mod traffic;
 pub mod faults;
 
+pub use altered::{Alteration, Altered};
 pub use database::DatabaseTransport;
 pub use harness::Harness;
 pub use suite::{BEHAVIOURS, Behaviour};

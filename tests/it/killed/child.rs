@@ -63,7 +63,7 @@ pub(crate) fn connected(builder: HostBuilder, broker: Option<&Broker>) -> HostBu
 fn carried(builder: HostBuilder, assignment: &Assignment) -> HostBuilder {
     match (&assignment.broker, assignment.removed) {
         (Some(Broker::Fault(address)), Some(Guard::AckLast)) => {
-            builder.transport(EarlyAck::new(FaultTransport::new(*address)))
+            builder.transport(EarlyAck::before(FaultTransport::new(*address)))
         }
         (broker, _) => connected(builder, broker.as_ref()),
     }

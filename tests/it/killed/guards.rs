@@ -5,15 +5,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, StreamExt};
-use sagabus::Kind;
 use sagabus::error::TransportError;
 use sagabus::faults::Point;
-use sagabus::id::StoreId;
 use sagabus::store::EndpointSpec;
-use sagabus::transport::{
-    Capabilities, Delivery, Health, Publication, Settler, Transport, Verdict as Answer,
-};
+use sagabus::transport::{Delivery, Settler, Transport, Verdict as Answer};
 use sagabus_testkit::fault_broker::{FaultBroker, FaultTransport};
+use sagabus_testkit::transport::{Alteration, Altered};
 use sqlx::{Connection, Executor};
 
 use crate::databases::{block_on, create_database, say, server};
@@ -135,33 +132,14 @@ impl Guard {
 pub(crate) struct EarlyAck(FaultTransport);
 
 impl EarlyAck {
-    pub(crate) fn new(transport: FaultTransport) -> Self {
-        Self(transport)
+    pub(crate) fn before(transport: FaultTransport) -> Altered<Self> {
+        Altered(Self(transport))
     }
 }
 
-impl Transport for EarlyAck {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        self.0.address(kind, message_type)
-    }
-
-    fn declare<'a>(
-        &'a self,
-        store: StoreId,
-        endpoints: &'a [EndpointSpec],
-    ) -> BoxFuture<'a, Result<(), TransportError>> {
-        self.0.declare(store, endpoints)
-    }
-
-    fn publish<'a>(
-        &'a self,
-        window: &'a [Publication],
-    ) -> BoxFuture<'a, Vec<Result<(), TransportError>>> {
-        self.0.publish(window)
+impl Alteration for EarlyAck {
+    fn transport(&self) -> &dyn Transport {
+        &self.0
     }
 
     fn subscribe<'a>(
@@ -180,10 +158,6 @@ impl Transport for EarlyAck {
             });
             Ok(early.buffered(AT_ONCE_MAX).boxed())
         })
-    }
-
-    fn health(&self) -> Health {
-        self.0.health()
     }
 }
 
