@@ -198,8 +198,8 @@ impl<'de> Deserialize<'de> for Headers {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
                 let mut headers =
                     Headers::with_capacity(map.size_hint().unwrap_or(8).min(COUNT_MAX));
-                while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    headers.0.push((known_name(name), value));
+                while let Some((Name(name), value)) = map.next_entry::<Name, String>()? {
+                    headers.0.push((name, value));
                 }
                 Ok(headers)
             }
@@ -209,8 +209,32 @@ impl<'de> Deserialize<'de> for Headers {
     }
 }
 
-/// Replaces a name that we know by its constant, so that reading a row allocates less.
-pub(crate) fn known_name(name: String) -> Cow<'static, str> {
+/// A header's name as it is read: one that we know is its constant, so that reading a row allocates
+/// less.
+struct Name(Cow<'static, str>);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl Visitor<'_> for NameVisitor {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a header's name")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Name, E> {
+                Ok(Name(known_name(name)))
+            }
+        }
+
+        deserializer.deserialize_str(NameVisitor)
+    }
+}
+
+/// Replaces a name that we know by its constant.
+pub(crate) fn known_name(name: &str) -> Cow<'static, str> {
     const KNOWN: [&str; 16] = [
         CONTENT_TYPE,
         VERSION,
@@ -231,7 +255,7 @@ pub(crate) fn known_name(name: String) -> Cow<'static, str> {
     ];
     match KNOWN.iter().find(|known| **known == name) {
         Some(known) => Cow::Borrowed(known),
-        None => Cow::Owned(name),
+        None => Cow::Owned(name.to_owned()),
     }
 }
 

@@ -159,7 +159,7 @@ pub fn read(
     let own = pairs.into_iter().filter_map(|(name, value)| {
         let Some(attribute) = binding.attribute(&name) else {
             is_ours |= name == MARK;
-            return (name != MARK).then(|| (headers::known_name(name), value));
+            return (name != MARK).then(|| (headers::known_name(&name), value));
         };
         match attributes.place(attribute) {
             Some(place) => *place = Some(value),
