@@ -23,6 +23,7 @@ use crate::intake::{Arrival, InHand};
 use crate::job::{Dispatched, Job};
 use crate::lifecycle::Lifecycle;
 use crate::loader::LoaderHandle;
+use crate::mirror::Mirror;
 use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
 use crate::store::{Instance, Question};
@@ -49,6 +50,8 @@ pub(crate) struct Endpoint {
     pub(crate) order: Order,
     /// What a dead letter's key does; goes on where no order is promised.
     pub(crate) key_after: KeyAfterDeath,
+    /// Where its dead letters are published, if they are.
+    pub(crate) mirror: Option<Mirror>,
     pub(crate) dispatch: Dispatch,
     pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
     pub(crate) retry: Retry,

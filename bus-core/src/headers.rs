@@ -35,6 +35,16 @@ pub const REQUEST: &str = "sagabus-request";
 pub const REQUEST_KEY: &str = "sagabus-request-key";
 /// How often the message was kept for a later state of its instance, a decimal number.
 pub const DEFERRALS: &str = "sagabus-deferrals";
+/// Why a message became a dead letter, where one is published: [`Reason::as_str`](crate::Reason::as_str).
+pub const DEAD_REASON: &str = "sagabus-dead-reason";
+/// The endpoint that gave a published dead letter up.
+pub const DEAD_ENDPOINT: &str = "sagabus-dead-endpoint";
+/// The type of a published dead letter; its identity is the causation.
+pub const DEAD_TYPE: &str = "sagabus-dead-type";
+/// How many tries a published dead letter remembers, a decimal number.
+pub const DEAD_ATTEMPTS: &str = "sagabus-dead-attempts";
+/// The latest error of a published dead letter, at most 1 KiB.
+pub const DEAD_ERROR: &str = "sagabus-dead-error";
 /// W3C trace context: the span that sent the message.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context: vendor state.

@@ -48,6 +48,7 @@ mod handling;
 mod tries;
 mod merging;
 mod settling;
+mod mirror;
 pub mod dispatch;
 pub mod pipeline;
 mod trace;

@@ -13,6 +13,7 @@ use crate::error::BuildError;
 use crate::gate::Breaker;
 use crate::handler::{Given, Handler, HandlerSubscriber, Need, Subscriber};
 use crate::message::Message;
+use crate::mirror::mirrored_type;
 use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
 use crate::store::EndpointSpec;
@@ -37,6 +38,7 @@ pub struct EndpointBuilder {
     rows_max: u32,
     rate: Option<(u32, Duration)>,
     key_after: KeyAfterDeath,
+    mirrors: Mirrors,
     middlewares: Vec<Arc<dyn Middleware>>,
 }
 
@@ -60,6 +62,7 @@ impl Default for EndpointBuilder {
             rows_max: 10_000,
             rate: None,
             key_after: KeyAfterDeath::default(),
+            mirrors: Mirrors::Nothing,
             middlewares: Vec::new(),
         }
     }
@@ -72,6 +75,13 @@ pub enum History {
     Kept,
     /// None: saves a row per message, and `why` knows less.
     NotKept,
+}
+
+/// What an endpoint publishes beside what its handlers send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mirrors {
+    Nothing,
+    DeadLetters,
 }
 
 impl EndpointBuilder {
@@ -157,6 +167,16 @@ impl EndpointBuilder {
     /// order is promised per key. Default: they wait.
     pub fn key_after_death(mut self, key_after: KeyAfterDeath) -> Self {
         self.key_after = key_after;
+        self
+    }
+
+    /// Publishes each dead letter as well, as the event `<endpoint>-dlt`: by the transport from which
+    /// the endpoint reads, through the outbox, in the transaction that writes the dead letter. It
+    /// has the message's own body and headers, and says why in headers that begin with
+    /// `sagabus-dead-`. For whoever watches the broker; a service's own code handles
+    /// [`Fault`](crate::Fault). The dead letter in the database stays the one that is redriven.
+    pub fn mirrors_dead_letters(mut self) -> Self {
+        self.mirrors = Mirrors::DeadLetters;
         self
     }
 
@@ -254,6 +274,7 @@ impl EndpointBuilder {
             rows_max: self.rows_max,
             rate: self.rate,
             key_after: self.key_after,
+            mirrors: self.mirrors,
         })
     }
 }
@@ -282,6 +303,7 @@ pub(crate) struct EndpointPlan {
     pub(crate) rows_max: u32,
     pub(crate) rate: Option<(u32, Duration)>,
     pub(crate) key_after: KeyAfterDeath,
+    pub(crate) mirrors: Mirrors,
 }
 
 impl EndpointPlan {
@@ -297,6 +319,8 @@ impl EndpointPlan {
                 "handler": one.name(),
             })
         });
+        let mirrored =
+            (self.mirrors == Mirrors::DeadLetters).then(|| mirrored_type(&self.spec.name));
         json!({
             "endpoint": self.spec.name,
             "reads_from": self.reads.to_string(),
@@ -311,6 +335,7 @@ impl EndpointPlan {
             },
             "breaker": { "messages": self.breaker.messages },
             "taken_over_max": self.rows_max,
+            "mirrors_dead_letters_to": mirrored,
             "rate": self.rate.map(|(tries, per)| {
                 json!({ "tries": tries, "per_seconds": per.as_secs_f64() })
             }),

@@ -26,8 +26,9 @@ use crate::intake::{InHand, Intake, Intakes, Work};
 use crate::joining::{self, Share};
 use crate::lifecycle::Lifecycle;
 use crate::loader::{self, LoaderHandle};
+use crate::mirror::Mirror;
 use crate::overload::Overload;
-use crate::plan::{EndpointPlan, History};
+use crate::plan::{EndpointPlan, History, Mirrors};
 use crate::rate::Rate;
 use crate::receiver;
 use crate::recurring::{RecurringPlan, Scheduler};
@@ -300,6 +301,9 @@ impl Parts {
         let rate = plan.rate.map(|(tries, per)| Rate::new(tries, per));
         let gate = Gate::new(name.clone(), plan.breaker, rate, Arc::clone(counters));
         let inflow = Inflow::new(name.clone(), plan.rows_max);
+        let transports = &self.facts.transports;
+        let mirror = (plan.mirrors == Mirrors::DeadLetters)
+            .then(|| Mirror::of(&name, &plan.reads, transports));
         Ok(Endpoint {
             name,
             id,
@@ -308,6 +312,7 @@ impl Parts {
                 Order::PerKey => plan.key_after,
                 Order::Unordered => KeyAfterDeath::GoesOn,
             },
+            mirror,
             dispatch: plan.dispatch,
             pipeline: plan.pipeline,
             retry: plan.retry,

@@ -272,9 +272,11 @@ impl Case<'_> {
             let host = self.endpoint.host.name.clone();
             fault.envelope.headers.set(headers::SOURCE, host);
         }
+        let mirror = self.endpoint.mirror.as_ref();
+        let mirrored = mirror.and_then(|one| one.event_of(&dead, &self.endpoint.host.name));
         let unit = UnitOfWork {
             sources: vec![self.source()],
-            outgoing: news.into_iter().chain(fault).collect(),
+            outgoing: news.into_iter().chain(fault).chain(mirrored).collect(),
             failed: Some(Box::new(dead)),
             ..UnitOfWork::default()
         };

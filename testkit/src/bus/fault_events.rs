@@ -5,8 +5,10 @@ use sagabus_core::envelope::Envelope;
 use sagabus_core::fault_event::Body;
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::{
-    Destination, EndpointName, Fault, HandlerError, HostBuilder, Outgoing, Result, State,
+    Ctx, Destination, EndpointName, Event, Fault, HandlerError, HostBuilder, Kind, Message,
+    Outgoing, Result, State, headers,
 };
+use serde::{Deserialize, Serialize};
 
 use super::scene::{Do, Log, Scene, quick_retry, start, stop};
 
@@ -138,4 +140,80 @@ pub async fn a_fault_that_dies_has_no_fault(scene: Scene) {
     scene.quiet().await;
     stop(host).await;
     assert_eq!(scene.log.lines(), ["told"]);
+}
+
+/// What `work` gave up, as a watcher of the broker gets it.
+#[derive(Debug, Serialize, Deserialize)]
+struct GivenUp {
+    n: u32,
+}
+
+impl Message for GivenUp {
+    const TYPE: &'static str = "work-dlt";
+    const KIND: Kind = Kind::Event;
+}
+impl Event for GivenUp {}
+
+/// Notes what the headers of a published dead letter say.
+fn told(cx: &Ctx) -> String {
+    let of = |name| cx.headers().get(name).unwrap_or("nothing").to_owned();
+    let names = [
+        headers::DEAD_ENDPOINT,
+        headers::DEAD_TYPE,
+        headers::DEAD_REASON,
+        headers::DEAD_ATTEMPTS,
+        headers::DEAD_ERROR,
+    ];
+    names.map(of).join(", ")
+}
+
+async fn watch_given_up(event: GivenUp, cx: Ctx, log: State<Log>) {
+    log.add(format!("{}: {}", event.n, told(&cx)));
+}
+
+pub async fn a_dead_letter_is_published_where_its_endpoint_mirrors_them(scene: Scene) {
+    for (round, (builder, way)) in (1..).zip(each_way(&scene, "host")) {
+        let builder = builder.endpoint("work", |e| {
+            let e = e.handle(fail).retry(quick_retry());
+            e.mirrors_dead_letters()
+        });
+        // What watches does not mirror.
+        let builder = builder.endpoint("watch", |e| e.handle(watch_given_up));
+        let host = start(builder.endpoint("other", |e| e.handle(watch))).await;
+        let id = host.bus().send(Do { n: 5 }).await.expect("it is stored");
+        let dead = scene.dead_letters(round).await;
+        assert!(dead.iter().any(|one| one.envelope.id == id), "{way}");
+        let lines = scene.log.wait_for(2 * round).await;
+        let wanted = "5: work, test.do, attempts_exhausted, 4, no luck with 5";
+        let found = lines.iter().filter(|line| *line == wanted);
+        assert_eq!(found.count(), round, "{way}: {lines:?}");
+        scene.quiet().await;
+        stop(host).await;
+    }
+}
+
+/// Bytes that are no message of ours, and a watcher that fails: its own dead letters, mirrored too,
+/// do not go round.
+pub async fn a_dead_letter_that_cannot_be_read_is_published_as_it_came(scene: Scene) {
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("work", |e| {
+        let e = e.handle(refuse).handle(watch_given_up);
+        e.mirrors_dead_letters()
+    });
+    let host = start(builder).await;
+    let work = Destination::Endpoint(EndpointName::new("work").expect("a usable name"));
+    let mut envelope = Envelope::new(&Do { n: 1 }).expect("it can be encoded");
+    envelope.body = b"\xff\0".to_vec().into();
+    let one = Outgoing::from_envelope(envelope, work);
+    host.bus().send_all(vec![one]).await.expect("it is stored");
+    let dead = scene.dead_letters(2).await;
+    scene.quiet().await;
+    stop(host).await;
+    let mut dead: Vec<_> = dead
+        .iter()
+        .map(|one| (one.envelope.message_type.as_ref(), &one.envelope.body[..]))
+        .collect();
+    dead.sort_unstable();
+    let body = &b"\xff\0"[..];
+    assert_eq!(dead, [("test.do", body), ("work-dlt", body)]);
 }

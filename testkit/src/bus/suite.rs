@@ -50,6 +50,8 @@ macro_rules! __bus_behaviours {
                 a_fault_that_nobody_wants_is_not_written,
                 whoever_subscribes_later_is_told_from_then_on,
                 a_fault_that_dies_has_no_fault,
+                a_dead_letter_is_published_where_its_endpoint_mirrors_them,
+                a_dead_letter_that_cannot_be_read_is_published_as_it_came,
             ]
             ordering: [
                 messages_of_one_key_are_handled_in_order,
