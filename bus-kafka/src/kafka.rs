@@ -107,6 +107,7 @@ impl Transport for Kafka {
         async move {
             let connection = &self.shared.connection;
             connection.config().check()?;
+            self.shared.publisher.begin()?;
             let reads = endpoints
                 .iter()
                 .map(|one| Reads::of(connection.config(), one));

@@ -63,6 +63,12 @@ impl Publisher {
         }
     }
 
+    /// Makes the producer, so that the first record does not wait for what it does first: librdkafka
+    /// asks for a producer's identity half a second after it was made, whatever is to be sent.
+    pub(crate) fn begin(&self) -> Result<(), TransportError> {
+        self.producer().map(drop)
+    }
+
     /// Publishes a window; one answer per publication, in order.
     pub(crate) async fn publish(&self, window: &[Publication]) -> Vec<Answer> {
         if window.is_empty() {

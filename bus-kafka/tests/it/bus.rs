@@ -7,9 +7,9 @@ use sagabus_core::memory::MemoryStore;
 use sagabus_core::store::StoreAdmin;
 use sagabus_core::{
     Command, Ctx, Event, HandlerError, Host, HostBuilder, Kind, Message, Order, Result, Retry,
-    RunningHost, State,
+    RunningHost, State, StoreId, Transport,
 };
-use sagabus_kafka::KafkaConfig;
+use sagabus_kafka::{Kafka, KafkaConfig};
 use sagabus_testkit::bus::{Log, quick_retry, start, stop};
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::{eventually, grow_older};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::cluster::{brokers, kafka, own};
+use crate::refused::publication;
 
 macro_rules! message {
     ($name:ident $type:literal $kind:ident) => {
@@ -301,5 +302,40 @@ fn a_host_that_stops_in_order_leaves_nothing_to_do_again() {
         let (received, duplicates) = (counted(&second, "received"), counted(&second, "duplicates"));
         stop(second).await;
         assert_eq!((received, duplicates), (1, 0));
+    });
+}
+
+/// A producer without an identity sends nothing for half a second, and asks for it half a second
+/// after it was made: it is made when a host starts, not when there is something to send.
+#[test]
+fn the_first_message_of_a_host_that_runs_goes_out_at_once() {
+    const SLOW: Duration = Duration::from_millis(400);
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let config = own(&brokers);
+        let publish = async |kafka: &Kafka| {
+            let address = kafka.address(Kind::Event, "shop.placed");
+            let started = Instant::now();
+            let answers = kafka
+                .publish(&[publication(address, Kind::Event, 10)])
+                .await;
+            assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+            started.elapsed()
+        };
+        // Makes the topic.
+        publish(&kafka(&config)).await;
+        let mut fastest = Duration::MAX;
+        // A busy machine may be slow now and then; a producer made too late is slow each time.
+        for _ in 0..5 {
+            let kafka = kafka(&config);
+            let declared = kafka.declare(StoreId::new(), &[]).await;
+            declared.expect("there is nothing to declare");
+            grow_older(Duration::from_secs(1)).await;
+            fastest = fastest.min(publish(&kafka).await);
+            if fastest < SLOW {
+                return;
+            }
+        }
+        panic!("the fastest took {fastest:?}");
     });
 }

@@ -32,7 +32,7 @@ pub(crate) fn spec() -> EndpointSpec {
     }
 }
 
-fn publication(address: String, kind: Kind, bytes: usize) -> Publication {
+pub(crate) fn publication(address: String, kind: Kind, bytes: usize) -> Publication {
     let headers: Headers = [("sagabus-kind", kind.as_str())].into_iter().collect();
     Publication {
         address,
