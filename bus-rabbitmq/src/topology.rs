@@ -16,6 +16,8 @@
 //! an exchange. So `parcels/owner` names the store that owns the endpoint, and `command/..` the
 //! endpoint that takes the command, and another one is refused.
 
+use std::time::Duration;
+
 use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
@@ -34,6 +36,10 @@ use crate::error::{Refusal, refusal, unavailable};
 /// Slots of an ordered endpoint. Many against the queues, so that these share them evenly; never
 /// changed, because senders and receivers of different releases must agree.
 const SLOTS: u32 = 64;
+/// How long the broker waits for the answer to a delivery. By its own setting it closes the channel
+/// after 30 minutes, or what somebody has set, which AMQP does not show: a handler with a longer
+/// deadline would be run again and again. What hangs is ended by its deadline, not by this.
+const ANSWER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest name that AMQP can carry.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -189,7 +195,7 @@ impl Declarer<'_> {
         Ok(())
     }
 
-    /// Quorum; out of reach of its delivery limit; and what it gives up in spite of that, by a
+    /// Quorum; out of reach of its delivery limit and of the broker's time for an answer; and what it gives up in spite of that, by a
     /// policy that somebody set, is set aside, not deleted.
     fn queue_arguments(&self, aside: &str, order: Order) -> FieldTable {
         let mut arguments = FieldTable::default();
@@ -201,6 +207,9 @@ impl Declarer<'_> {
         arguments.insert("x-dead-letter-routing-key".into(), text(&aside));
         arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
         arguments.insert("x-overflow".into(), text("reject-publish"));
+        let patience = i64::try_from(ANSWER_MAX.as_millis()).unwrap_or(i64::MAX);
+        let patience = AMQPValue::LongLongInt(patience);
+        arguments.insert("x-consumer-timeout".into(), patience);
         if order == Order::PerKey {
             let single = AMQPValue::Boolean(true);
             arguments.insert("x-single-active-consumer".into(), single);

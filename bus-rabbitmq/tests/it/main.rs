@@ -12,5 +12,6 @@ mod python;
 mod refused;
 mod tls;
 mod outages;
+mod patience;
 mod handshakes;
 mod secret;
