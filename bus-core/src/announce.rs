@@ -59,6 +59,7 @@ impl Announcer {
         let mut outage = Backoff::new("announce");
         loop {
             let results = tokio::select! {
+                biased;
                 results = transport.publish(&window) => results,
                 () = self.lifecycle.draining() => {
                     let stopped = TransportError::Unknown("the host was stopped".into());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::chance;
 use crate::error::chain;
 
 /// The first pause.
@@ -60,12 +61,5 @@ impl Backoff {
 
 /// Shortens a pause by up to a half, so that hosts which failed together do not return together.
 pub fn jittered(pause: Duration) -> Duration {
-    // The low bits of a new identity are random, which is all the randomness that this needs.
-    let (_, low) = uuid::Uuid::now_v7().as_u64_pair();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a share needs no more than 53 bits"
-    )]
-    let share = (low & 0xffff_ffff) as f64 / f64::from(u32::MAX);
-    pause.mul_f64(1.0 - share / 2.0)
+    pause.mul_f64(1.0 - chance::share() / 2.0)
 }

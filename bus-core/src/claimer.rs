@@ -1,6 +1,6 @@
 //! Takes the rows of this host's own endpoints whose time has come: one statement for all of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ impl Claimer {
     /// Waits for a wake-up, for room, or for the next poll.
     async fn wait(&mut self, has_room: bool) {
         tokio::select! {
+            biased;
+            () = self.lifecycle.draining() => {}
             changed = self.wakeups.changed(), if has_room => {
                 if changed.is_err() {
                     // The store no longer tells: polling is the truth.
@@ -80,7 +82,6 @@ impl Claimer {
             }
             () = self.in_hand.freed.notified(), if !has_room => {}
             () = tokio::time::sleep(POLL), if has_room => {}
-            () = self.lifecycle.draining() => {}
         }
     }
 
@@ -119,7 +120,7 @@ impl Claimer {
 
     /// Takes places wherever at least a quarter of an endpoint is free, so that a busy endpoint is
     /// filled by few large claims instead of many small ones.
-    fn reserve(&self) -> HashMap<EndpointName, Vec<Slot>> {
+    fn reserve(&self) -> BTreeMap<EndpointName, Vec<Slot>> {
         let has_room = |intake: &&Intake| intake.free() * 4 >= intake.capacity();
         let open = self.intakes.iter().filter(|(_, intake)| has_room(intake));
         open.map(|(name, intake)| (name.clone(), intake.reserve_up_to(ROWS_MAX)))
@@ -127,7 +128,7 @@ impl Claimer {
             .collect()
     }
 
-    fn let_in(&self, row: ClaimedRow, slots: &mut HashMap<EndpointName, Vec<Slot>>) {
+    fn let_in(&self, row: ClaimedRow, slots: &mut BTreeMap<EndpointName, Vec<Slot>>) {
         let name = row
             .destination
             .strip_prefix('@')

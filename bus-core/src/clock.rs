@@ -57,6 +57,10 @@ pub fn micros(duration: Duration) -> i64 {
     reason = "this file is the one place that may"
 )]
 pub fn now() -> Timestamp {
+    #[cfg(feature = "faults")]
+    if let Some(now) = crate::chance::simulated_now() {
+        return now;
+    }
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

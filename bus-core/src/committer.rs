@@ -413,9 +413,10 @@ impl Shared {
                         self.counters.resubmitted.increment();
                     }
                     tokio::select! {
-                        () = backoff.failed(&error) => {}
+                        biased;
                         // Whoever waits learns that the outcome is not known.
                         () = self.lifecycle.forced() => return,
+                        () = backoff.failed(&error) => {}
                     }
                 }
             }

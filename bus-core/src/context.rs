@@ -352,6 +352,7 @@ impl Ctx {
             match limit {
                 None => self.inner.limit_changed.notified().await,
                 Some(until) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(until) => return,
                     () = self.inner.limit_changed.notified() => {}
                 },

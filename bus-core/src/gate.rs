@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::{self, Timestamp};
 use crate::counters::Counters;
 use crate::endpoint::EndpointName;
 use crate::fingerprint::kind_of;
+use crate::flag::Flag;
 use crate::id::MessageId;
 use crate::lifecycle::Lifecycle;
 use crate::rate::Rate;
@@ -67,10 +68,9 @@ pub(crate) struct Gate {
     /// Nothing failed since the last success: what nearly every message finds, without a lock.
     is_calm: AtomicBool,
     state: Mutex<State>,
-    is_paused: watch::Sender<bool>,
+    paused: Flag,
     /// An operator paused the endpoint: nothing passes, not even a probe.
-    is_held: AtomicBool,
-    held: watch::Sender<bool>,
+    held: Flag,
     /// Whose turn it is to probe, in the order in which they came.
     turns: Semaphore,
     /// How often messages may be tried, where that is limited.
@@ -119,9 +119,8 @@ impl Gate {
             counters,
             is_calm: AtomicBool::new(true),
             state: Mutex::new(State::Flowing(HashMap::new())),
-            is_paused: watch::Sender::new(false),
-            is_held: AtomicBool::new(false),
-            held: watch::Sender::new(false),
+            paused: Flag::default(),
+            held: Flag::default(),
             turns: Semaphore::new(1),
             rate,
         }
@@ -139,12 +138,12 @@ impl Gate {
 
     /// Says whether an operator paused the endpoint.
     pub(crate) fn is_held(&self) -> bool {
-        self.is_held.load(Ordering::Relaxed)
+        self.held.is_set()
     }
 
     /// Holds everything back, or lets it go on, as an operator wants it.
     pub(crate) fn hold(&self, is_held: bool) {
-        if self.is_held.swap(is_held, Ordering::Relaxed) == is_held {
+        if !self.held.set(is_held) {
             return;
         }
         let endpoint = &self.endpoint;
@@ -152,7 +151,6 @@ impl Gate {
             true => tracing::warn!(%endpoint, "an operator paused the endpoint"),
             false => tracing::info!(%endpoint, "an operator lets the endpoint go on"),
         }
-        self.held.send_replace(is_held);
     }
 
     /// Lets a message through at once, or not.
@@ -160,7 +158,7 @@ impl Gate {
         if self.is_held() {
             return None;
         }
-        let is_open = self.is_calm() || !*self.is_paused.borrow();
+        let is_open = self.is_calm() || !self.paused.is_set();
         let may_pass = is_open && self.rate.as_ref().is_none_or(Rate::take_now);
         may_pass.then_some(Turn { probe: None })
     }
@@ -172,7 +170,7 @@ impl Gate {
     pub(crate) async fn wait(&self, lifecycle: &Lifecycle) -> Option<Turn<'_>> {
         loop {
             self.wait_while_held(lifecycle).await?;
-            let turn = if *self.is_paused.borrow() {
+            let turn = if self.paused.is_set() {
                 self.wait_out_pause(lifecycle).await?
             } else {
                 Turn { probe: None }
@@ -189,7 +187,7 @@ impl Gate {
                 () = sleep_until(rate.take_next()) => {}
             }
             // Another pause may have begun meanwhile.
-            let is_open = turn.probe.is_some() || !*self.is_paused.borrow();
+            let is_open = turn.probe.is_some() || !self.paused.is_set();
             if is_open && !self.is_held() {
                 return Some(turn);
             }
@@ -201,23 +199,19 @@ impl Gate {
         if !self.is_held() {
             return Some(());
         }
-        let mut held = self.held.subscribe();
         tokio::select! {
             biased;
             () = lifecycle.draining() => None,
-            // An error would mean that the gate is gone.
-            _ = held.wait_for(|held| !held) => Some(()),
+            () = self.held.cleared() => Some(()),
         }
     }
 
     /// Waits until everything may go on, or it is this message's turn to probe.
     async fn wait_out_pause(&self, lifecycle: &Lifecycle) -> Option<Turn<'_>> {
-        let mut is_paused = self.is_paused.subscribe();
         tokio::select! {
             biased;
             () = lifecycle.draining() => None,
-            // An error would mean that the gate is gone.
-            _ = is_paused.wait_for(|is_paused| !is_paused) => Some(Turn { probe: None }),
+            () = self.paused.cleared() => Some(Turn { probe: None }),
             turn = self.probe() => Some(turn),
         }
     }
@@ -252,7 +246,7 @@ impl Gate {
         }
         *state = State::Flowing(HashMap::new());
         self.is_calm.store(true, Ordering::Relaxed);
-        self.is_paused.send_replace(false);
+        self.paused.set(false);
     }
 
     /// Notes a failure that another message may have as well. Returns whether the endpoint is
@@ -292,7 +286,7 @@ impl Gate {
             delay: self.breaker.probe_delay,
             probe_at: Instant::now() + self.breaker.probe_delay,
         });
-        self.is_paused.send_replace(true);
+        self.paused.set(true);
         true
     }
 

@@ -38,8 +38,9 @@ impl Holding {
         let mut backoff = Backoff::new("look for paused endpoints");
         loop {
             tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
+                biased;
                 () = self.lifecycle.draining() => return,
+                () = tokio::time::sleep(POLL) => {}
             }
             match self.look().await {
                 Ok(()) => backoff.ended(),

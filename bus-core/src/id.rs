@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::chance;
+
 /// Makes one newtype over [`Uuid`].
 macro_rules! uuid_newtype {
     ($(#[$doc:meta])* $name:ident) => {
@@ -19,7 +21,7 @@ macro_rules! uuid_newtype {
             /// Makes a new identity (UUID version 7: new ones sort last).
             #[expect(clippy::new_without_default, reason = "a fresh identity is no default")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7())
+                Self(chance::uuid())
             }
 
             /// Wraps an existing UUID of any version.

@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::watch;
-
 use crate::endpoint::EndpointName;
+use crate::flag::Flag;
 use crate::lifecycle::Lifecycle;
 
 /// What one endpoint's intake from its broker depends on.
@@ -17,7 +16,7 @@ pub(crate) struct Inflow {
     measured: AtomicU64,
     /// Messages that this host had written down since.
     since: AtomicU64,
-    is_full: watch::Sender<bool>,
+    full: Flag,
 }
 
 impl Inflow {
@@ -28,7 +27,7 @@ impl Inflow {
             rows_max,
             measured: AtomicU64::new(0),
             since: AtomicU64::new(0),
-            is_full: watch::Sender::new(false),
+            full: Flag::default(),
         }
     }
 
@@ -42,15 +41,13 @@ impl Inflow {
     /// # Cancel safety
     /// Cancel safe.
     pub(crate) async fn wait(&self, lifecycle: &Lifecycle) -> Option<()> {
-        if !*self.is_full.borrow() {
+        if !self.full.is_set() {
             return Some(());
         }
-        let mut is_full = self.is_full.subscribe();
         tokio::select! {
             biased;
             () = lifecycle.draining() => None,
-            // An error would mean that the endpoint is gone.
-            _ = is_full.wait_for(|is_full| !is_full) => Some(()),
+            () = self.full.cleared() => Some(()),
         }
     }
 
@@ -71,7 +68,7 @@ impl Inflow {
 
     /// Returns how many rows there are, while they are too many.
     pub(crate) fn excess(&self) -> Option<u64> {
-        (*self.is_full.borrow()).then(|| self.rows())
+        self.full.is_set().then(|| self.rows())
     }
 
     fn rows(&self) -> u64 {
@@ -79,10 +76,7 @@ impl Inflow {
     }
 
     fn set_full(&self, is_full: bool) {
-        let has_changed = self
-            .is_full
-            .send_if_modified(|known| std::mem::replace(known, is_full) != is_full);
-        if !has_changed {
+        if !self.full.set(is_full) {
             return;
         }
         let (endpoint, rows) = (&self.endpoint, self.rows());

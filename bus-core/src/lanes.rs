@@ -57,12 +57,12 @@ impl<T> Lanes<T> {
         taken
     }
 
-    /// Takes out everything that waits; what runs goes on.
+    /// Takes out everything that waits, in the order of its keys; what runs goes on.
     pub(crate) fn take_waiting(&mut self) -> Vec<T> {
-        self.busy
-            .values_mut()
-            .flat_map(|lane| lane.drain(..))
-            .collect()
+        let mut lanes: Vec<_> = self.busy.iter_mut().collect();
+        lanes.sort_unstable_by(|one, other| one.0.cmp(other.0));
+        let waiting = lanes.into_iter().flat_map(|(_, lane)| lane.drain(..));
+        waiting.collect()
     }
 }
 

@@ -4,6 +4,7 @@
 
 // What travels.
 pub mod message;
+pub mod chance;
 pub mod id;
 pub mod headers;
 pub mod envelope;
@@ -40,6 +41,7 @@ mod claimer;
 mod receiver;
 mod lanes;
 mod job;
+mod flag;
 mod gate;
 pub mod holding;
 mod rate;

@@ -126,6 +126,7 @@ impl Middleware for Deadline {
         Box::pin(async move {
             let deadline = self.0;
             tokio::select! {
+                biased;
                 result = tokio::time::timeout(deadline, next.run(cx)) => result.unwrap_or_else(|_| {
                     let error = format!("handler took longer than its deadline of {deadline:?}");
                     Err(HandlerError::new(error))

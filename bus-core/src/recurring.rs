@@ -241,8 +241,9 @@ impl Scheduler {
         let mut pause = Duration::ZERO;
         loop {
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
                 () = self.lifecycle.draining() => return,
+                () = tokio::time::sleep(pause) => {}
             }
             pause = match self.look().await {
                 Ok(pause) => {

@@ -67,13 +67,14 @@ pub(crate) async fn extend_leases(
     let mut pause = lease / 3;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = lifecycle.draining() => {
                 if in_hand.rows().is_empty() {
                     return;
                 }
                 tokio::time::sleep((lease / 3).min(Duration::from_millis(100))).await;
             }
+            () = tokio::time::sleep(pause) => {}
         }
         let extension = Extension {
             host,
@@ -111,8 +112,9 @@ pub(crate) async fn sweep(
     let mut backoff = Backoff::new("sweep");
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = lifecycle.draining() => return,
+            () = tokio::time::sleep(pause) => {}
         }
         pause = match store.sweep(&retention).await {
             Ok(swept) => {

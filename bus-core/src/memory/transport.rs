@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::queue::{Next, Queue};
@@ -32,8 +32,8 @@ pub struct MemoryTransport {
 struct Shared {
     /// Held for short steps and never across an await.
     exchange: Mutex<Exchange>,
-    /// Counts changes that may let a subscription take something.
-    changes: watch::Sender<u64>,
+    /// Tells subscriptions that they may take something, in the order in which they wait.
+    changed: Notify,
 }
 
 /// Who gets what.
@@ -50,7 +50,7 @@ impl MemoryTransport {
         Self {
             shared: Arc::new(Shared {
                 exchange: Mutex::default(),
-                changes: watch::Sender::new(0),
+                changed: Notify::new(),
             }),
         }
     }
@@ -80,7 +80,7 @@ impl Shared {
     }
 
     fn has_changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+        self.changed.notify_waiters();
     }
 
     /// Changes an endpoint's queue and wakes who may take from it now.
@@ -215,7 +215,6 @@ impl Transport for MemoryTransport {
         let subscription = Subscription {
             shared: Arc::clone(&self.shared),
             endpoint: name.clone(),
-            changes: self.shared.changes.subscribe(),
             in_hand: Arc::default(),
             prefetch: prefetch.max(1),
         };
@@ -235,7 +234,6 @@ impl Transport for MemoryTransport {
 struct Subscription {
     shared: Arc<Shared>,
     endpoint: EndpointName,
-    changes: watch::Receiver<u64>,
     in_hand: Arc<AtomicU32>,
     prefetch: u32,
 }
@@ -245,8 +243,10 @@ impl Subscription {
     async fn next(&mut self) -> Option<Delivery> {
         /// Nothing to wait for but a change.
         const LONG: Duration = Duration::from_secs(3600);
+        let shared = Arc::clone(&self.shared);
         loop {
-            self.changes.borrow_and_update();
+            // Made before the look: a change after it is not missed.
+            let changed = shared.changed.notified();
             let wake_at = match self.take() {
                 Next::Message(number, held) => {
                     let settler = MemorySettler {
@@ -268,7 +268,8 @@ impl Subscription {
                 Next::Nothing => Instant::now() + LONG,
             };
             tokio::select! {
-                changed = self.changes.changed() => changed.ok()?,
+                biased;
+                () = changed => {}
                 () = tokio::time::sleep_until(wake_at) => {}
             }
         }
