@@ -127,8 +127,8 @@ async fn load(endpoint: &Endpoint, members: &mut VecDeque<Member<'_>>) -> Option
 }
 
 /// Handles members one after the other, each on what the one before left, and returns how many
-/// could be, with their unit. An error ends the chain before it, and so does a timer that the chain
-/// has cancelled.
+/// could be, with their unit. An error ends the chain before it, and so do a timer that the chain
+/// has cancelled and a copy of a message that it has.
 async fn chain(
     members: &mut VecDeque<Member<'_>>,
     mut instance: Option<Instance>,
@@ -138,6 +138,14 @@ async fn chain(
     for member in members {
         // One before it may have cancelled or replaced the timer that this one is.
         if member.case.is_stale_timer(instance.as_ref()) {
+            break;
+        }
+        // A copy that the broker delivered meanwhile finds out by itself.
+        let source = member.case.source();
+        if merged
+            .as_ref()
+            .is_some_and(|unit| unit.sources.contains(&source))
+        {
             break;
         }
         let started = Instant::now();

@@ -62,7 +62,7 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
     /// Writes a group of units and settles in one transaction, with an outcome per unit.
     ///
     /// `Ok` promises that every unit with [`Outcome::Committed`] is durable and whole, and that of
-    /// every other unit nothing is written. The order of steps is fixed: settles; sources in the
+    /// every other unit nothing is written. One that names a source twice is a Conflict. The order of steps is fixed: settles; sources in the
     /// order of their keys; instances; losers' sources taken back; outgoing, history and dead
     /// letters of winners. Duplicate is decided before Conflict. Units share no source or instance.
     ///

@@ -1,7 +1,7 @@
 //! What handling a message wants to happen, as one value that commits whole or not at all.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +47,13 @@ impl UnitOfWork {
         } else {
             Order::Unordered
         }
+    }
+
+    /// Says whether it answers one delivery twice. Its effects would be there twice, so every store
+    /// says Conflict to it.
+    pub fn names_a_source_twice(&self) -> bool {
+        let mut known = HashSet::new();
+        self.sources.len() > 1 && !self.sources.iter().all(|source| known.insert(source))
     }
 
     /// Returns roughly how many bytes this unit writes, which bounds a group.

@@ -128,6 +128,7 @@ impl Database {
         let is_stale = |change: &InstanceChange| self.version(&change.id) != change.expected;
         match known {
             0 if unit.instance.as_ref().is_some_and(is_stale) => Outcome::Conflict,
+            0 if unit.names_a_source_twice() => Outcome::Conflict,
             0 => Outcome::Committed,
             // A merged unit is all or none: where only a part was taken over, the rest is run
             // again.

@@ -437,6 +437,9 @@ fn decide_unit<'a>(
         n if n == unit.sources.len() => return Outcome::Duplicate,
         _ => return Outcome::Conflict,
     }
+    if unit.names_a_source_twice() {
+        return Outcome::Conflict;
+    }
     let has_moved = unit.instance.as_ref().is_some_and(|change| {
         change.expected != version.copied().unwrap_or(0) || moved.contains(&change.id)
     });

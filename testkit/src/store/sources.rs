@@ -142,6 +142,27 @@ pub async fn a_merged_unit_that_is_partly_known_is_a_conflict_and_writes_nothing
     assert_eq!(at.outcome(row(claimed.row)).await, Outcome::Committed);
 }
 
+/// Its effects would be there twice: what is merged comes apart, and each copy finds out alone.
+pub async fn a_merged_unit_that_names_a_message_twice_is_a_conflict_and_writes_nothing(
+    at: Arc<Harness>,
+) {
+    let (orders, copied) = (at.orders(), MessageId::new());
+    let before = at.counts().await;
+
+    let merged = broker(&orders, copied)
+        .and_broker(&orders, MessageId::new())
+        .and_broker(&orders, copied)
+        .moves(&instance("1"), 0)
+        .sends(message(&orders));
+    assert_eq!(at.outcome(merged).await, Outcome::Conflict);
+    assert!(!at.is_taken_over(&orders, copied).await);
+    assert_eq!(at.counts().await, before);
+
+    let alone = || broker(&orders, copied).moves(&instance("1"), 0);
+    assert_eq!(at.outcome(alone()).await, Outcome::Committed);
+    assert_eq!(at.outcome(alone()).await, Outcome::Duplicate);
+}
+
 /// A commit in doubt is resolved by asking again.
 pub async fn resubmitting_a_group_answers_duplicate_for_its_own_units(at: Arc<Harness>) {
     let orders = at.orders();

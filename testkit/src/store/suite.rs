@@ -21,6 +21,7 @@ macro_rules! __store_behaviours {
                 a_merged_unit_takes_over_all_of_its_messages,
                 a_merged_unit_of_known_messages_is_a_duplicate,
                 a_merged_unit_that_is_partly_known_is_a_conflict_and_writes_nothing,
+                a_merged_unit_that_names_a_message_twice_is_a_conflict_and_writes_nothing,
                 resubmitting_a_group_answers_duplicate_for_its_own_units,
                 outcomes_come_in_the_order_of_units,
                 an_empty_group_is_answered,
