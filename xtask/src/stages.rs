@@ -40,6 +40,20 @@ pub(crate) const STAGES: &[Stage] = &[
         what: "the design holds in every state of its models, and every mutant of it is caught",
     },
     Stage {
+        name: "simulation",
+        command: Call::Program(&[
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "sagabus-sim",
+            "--",
+            "--seeds",
+            "10000",
+        ]),
+        what: "the engine over a store and a broker that fail as 10,000 seeds say, and without its guards",
+    },
+    Stage {
         name: "programs",
         command: Call::Program(&[
             "build",

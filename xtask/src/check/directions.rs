@@ -36,6 +36,7 @@ const PLACES: &[(&str, Place)] = &[
     ("sagabus", Place::Free),
     ("sagabus-testkit", Place::Free),
     ("sagabus-model", Place::Free),
+    ("sagabus-sim", Place::Free),
     ("sagabus-chaos", Place::Free),
     ("sagabus-bench", Place::Free),
     ("xtask", Place::Free),
