@@ -34,8 +34,17 @@ pub(crate) fn show(outcome: &Outcome) {
         Some(time) => println!("  all done {:.1} s after the storm", time.as_secs_f64()),
         None => println!("  NEVER DONE after the storm"),
     }
+    let set_up = outcome.set_up;
+    for (what, value) in [
+        ("effects", verdict.effects),
+        ("lost", verdict.lost),
+        ("duplicated", verdict.duplicated),
+        ("unexpected", verdict.unexpected),
+    ] {
+        println!("figure: {set_up:?}, {what}: {value}");
+    }
     for (what, times) in &outcome.faults {
-        println!("  {what}: {times}");
+        println!("figure: {set_up:?}, {what}: {times}");
     }
     println!("  copies under a known identity: {}", outcome.copies);
     println!("  lives of hosts: {}", outcome.lives);

@@ -10,15 +10,21 @@ fn main() -> ExitCode {
         passed += u32::from(is_good);
         failed += u32::from(!is_good);
     };
+    let (mut states, mut mutants, mut uncaught) = (0, 0, 0);
     for suite in all() {
         let holds = (suite.explore)();
         show(&holds);
+        states += holds.states;
         count(holds.violated.is_empty() && holds.unreached.is_empty());
         for caught in (suite.catch)() {
             show_mutant(&caught);
+            mutants += 1;
+            uncaught += u32::from(caught.steps.is_none());
             count(caught.steps.is_some());
         }
     }
+    println!("figure: states: {states}");
+    println!("figure: mutants that are not caught: {uncaught} of {mutants}");
     println!("{passed} passed, {failed} failed, 0 skipped");
     if failed == 0 {
         ExitCode::SUCCESS

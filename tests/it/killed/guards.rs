@@ -196,7 +196,8 @@ fn without_its_guard_every_cell_of_the_kill_matrix_fails() {
     let clean: Vec<_> = clean.map(|report| report.point.as_str()).collect();
     let failed = reports.len() - clean.len();
     say(&format!(
-        "kill matrix, each cell without its guard: {failed} of {} fail, as they must\n",
+        "kill matrix, each cell without its guard: {failed} of {0} fail, as they must\n\
+         figure: cells that fail without their guard: {failed} of {0}\n",
         reports.len()
     ));
     assert!(clean.is_empty(), "cells that protect nothing: {clean:?}");

@@ -276,6 +276,11 @@ fn report(set_up: &str, cells: &[Cell]) {
         "kill matrix {set_up}: {n} cells, {hit} points hit, effects {expected}, lost {lost}, \
          duplicated {duplicated}, ghosts {ghosts}, changed {changed}\n"
     ));
+    say(&format!(
+        "figure: {set_up}, cells: {n}\nfigure: {set_up}, effects: {expected}\n\
+         figure: {set_up}, lost: {lost}\nfigure: {set_up}, duplicated: {duplicated}\n\
+         figure: {set_up}, ghosts: {ghosts}\n"
+    ));
     assert_eq!((lost, duplicated, ghosts, changed), (0, 0, 0, 0));
     let not_reached = cells
         .iter()
