@@ -19,6 +19,7 @@ pub mod fingerprint;
 pub mod endpoint;
 pub mod transport;
 pub mod transports;
+pub mod reach;
 pub mod wire;
 mod wire_time;
 mod question;

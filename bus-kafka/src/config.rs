@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use sagabus_core::codec::BODY_BYTES_MAX;
 use sagabus_core::error::TransportError;
+use sagabus_core::reach::Plaintext;
 
 /// How to reach a cluster, and what is expected of it.
 #[derive(Clone)]
@@ -14,6 +15,9 @@ pub struct KafkaConfig {
     pub brokers: String,
     /// How to log in. Default: not at all.
     pub security: Security,
+    /// Where connections may go without TLS, and passwords with them. Default: to this machine
+    /// alone. What the cluster advertises is not looked at: it is told by a broker of this list.
+    pub plaintext: Plaintext,
     /// Put before every name of a topic and a group, so that several environments can share a
     /// cluster: `staging.`. Default: empty.
     pub prefix: String,
@@ -56,6 +60,7 @@ impl KafkaConfig {
         Self {
             brokers: brokers.into(),
             security: Security::Plain,
+            plaintext: Plaintext::default(),
             prefix: String::new(),
             topics: Topics::default(),
             start: Start::Oldest,
@@ -86,6 +91,13 @@ impl KafkaConfig {
                  them, without scheme, user or password"
             ));
         }
+        let beyond = brokers.iter().find(|broker| !self.may_reach(broker));
+        if let Some(beyond) = beyond.filter(|_| !self.is_encrypted()) {
+            return refuse(format!(
+                "messages to `{beyond}` would be readable on the way; set `security` with `Tls`, or \
+                 `plaintext` to `Plaintext::Everywhere` where the network itself is closed"
+            ));
+        }
         if self.heartbeat * 3 > self.session {
             return refuse(format!(
                 "a heartbeat every {:?} is too slow for a session of {:?}; make it a third or less",
@@ -107,6 +119,22 @@ impl KafkaConfig {
             ));
         }
         Ok(())
+    }
+
+    fn may_reach(&self, broker: &str) -> bool {
+        let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
+        self.plaintext.reaches(host)
+    }
+
+    /// Whether connections have TLS. Who sets the protocol by its name has said it himself.
+    fn is_encrypted(&self) -> bool {
+        let is_named = |(name, _): &(String, Secret)| name == "security.protocol";
+        let has_tls = match &self.security {
+            Security::Plain => false,
+            Security::Tls(_) => true,
+            Security::Sasl { tls, .. } => tls.is_some(),
+        };
+        has_tls || self.options.iter().any(is_named)
     }
 
     /// What every client of ours is told.
@@ -144,6 +172,7 @@ impl fmt::Debug for KafkaConfig {
         f.debug_struct("KafkaConfig")
             .field("brokers", &brokers)
             .field("security", &self.security)
+            .field("plaintext", &self.plaintext)
             .field("prefix", &self.prefix)
             .field("topics", &self.topics)
             .field("start", &self.start)
@@ -350,7 +379,7 @@ mod tests {
     use super::*;
 
     fn refused(change: impl FnOnce(&mut KafkaConfig)) -> String {
-        let mut config = KafkaConfig::new("kafka:9092");
+        let mut config = KafkaConfig::new("localhost:9092");
         change(&mut config);
         config.check().unwrap_err().to_string()
     }
@@ -358,11 +387,40 @@ mod tests {
     #[test]
     fn the_defaults_are_usable() {
         for brokers in [
-            "kafka:9092",
-            "10.0.0.1:9092, kafka-2.example:1",
+            "localhost:9092",
+            "127.0.0.1:9092, 127.0.0.2:1",
             "[::1]:9092",
         ] {
             KafkaConfig::new(brokers).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn plaintext_beyond_this_machine_needs_a_word() {
+        let sasl = |tls| Security::Sasl {
+            mechanism: Mechanism::Plain,
+            user: "orders".into(),
+            password: "secret".into(),
+            tls,
+        };
+        for brokers in [
+            "kafka:9092",
+            "localhost:9092,10.0.0.1:9092",
+            "[2001:db8::1]:9092",
+        ] {
+            let check = |change: &dyn Fn(&mut KafkaConfig)| {
+                let mut config = KafkaConfig::new(brokers);
+                change(&mut config);
+                config.check().map_err(|error| error.to_string())
+            };
+            for plain in [check(&|_| ()), check(&|c| c.security = sasl(None))] {
+                let shown = plain.unwrap_err();
+                assert!(shown.contains("Plaintext::Everywhere"), "{shown}");
+            }
+            check(&|c| c.plaintext = Plaintext::Everywhere).unwrap();
+            check(&|c| c.security = Security::Tls(Tls::default())).unwrap();
+            check(&|c| c.security = sasl(Some(Tls::default()))).unwrap();
+            check(&|c| c.options = vec![("security.protocol".into(), "ssl".into())]).unwrap();
         }
     }
 

@@ -22,11 +22,12 @@ use crate::{beginning, consumer, owners};
 /// Kafka as a broker. Clones share their connections.
 ///
 /// ```no_run
-/// use sagabus_kafka::{Kafka, KafkaConfig};
+/// use sagabus_kafka::{Kafka, KafkaConfig, Security, Tls};
 ///
-/// let simple = Kafka::brokers("kafka-1:9092,kafka-2:9092");
+/// let simple = Kafka::brokers("localhost:9092");
 ///
-/// let mut config = KafkaConfig::new("kafka-1:9092");
+/// let mut config = KafkaConfig::new("kafka-1:9092,kafka-2:9092");
+/// config.security = Security::Tls(Tls::default());
 /// config.topics.partitions = Some(12);
 /// config.topics.replication = Some(3);
 /// let tuned = Kafka::new(config);

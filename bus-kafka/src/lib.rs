@@ -29,3 +29,4 @@ mod kafka;
 
 pub use config::{Creation, KafkaConfig, Kept, Mechanism, Secret, Security, Start, Tls, Topics};
 pub use kafka::Kafka;
+pub use sagabus_core::reach::Plaintext;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lapin::uri::{AMQPScheme, AMQPUri};
 use sagabus_core::error::TransportError;
+use sagabus_core::reach::{Plaintext, is_this_machine};
 
 /// What this process does about exchanges and queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +58,9 @@ pub struct RabbitMqConfig {
     pub expires_unused: Option<Duration>,
     /// Certificates in PEM that `amqps` trusts beside those of the system. Default none.
     pub ca_certificates: Option<String>,
+    /// Where `amqp` may go, which is without TLS, and the password with it. Default: to this machine
+    /// alone.
+    pub plaintext: Plaintext,
 }
 
 impl RabbitMqConfig {
@@ -75,6 +79,7 @@ impl RabbitMqConfig {
             delivery_limit: 1_000_000,
             expires_unused: None,
             ca_certificates: None,
+            plaintext: Plaintext::default(),
         }
     }
 
@@ -116,6 +121,21 @@ impl RabbitMqConfig {
                 self.masked_url()
             ));
         };
+        let authority = &uri.authority;
+        if uri.scheme == AMQPScheme::AMQP && !self.plaintext.reaches(&authority.host) {
+            return refuse(format!(
+                "messages to `{}` would be readable on the way; write `amqps://`, or set `plaintext` \
+                 of RabbitMqConfig to `Plaintext::Everywhere` where the network itself is closed",
+                self.masked_url()
+            ));
+        }
+        if authority.userinfo.username == "guest" && !is_this_machine(&authority.host) {
+            return refuse(format!(
+                "everybody knows the password of `guest`, so it is for this machine alone and not \
+                 for `{}`; make a user of your own (`rabbitmqctl add_user`)",
+                self.masked_url()
+            ));
+        }
         if uri.query.heartbeat.is_none() {
             let seconds = self.heartbeat.as_secs().max(1);
             uri.query.heartbeat = Some(u16::try_from(seconds).unwrap_or(u16::MAX));
@@ -189,6 +209,37 @@ mod tests {
         }
         assert_eq!(mask("amqp://me:pass@host:1/v"), "amqp://me:***@host:1/v");
         assert_eq!(mask("amqp://me@host:1/v?x=y"), "amqp://me@host:1/v");
+    }
+
+    #[test]
+    fn plaintext_and_guest_beyond_this_machine_are_refused() {
+        let parse = |url: &str, plaintext| {
+            let mut config = RabbitMqConfig::new(url);
+            config.plaintext = plaintext;
+            config.parse().map(drop).map_err(|error| error.to_string())
+        };
+        let (here, everywhere) = (Plaintext::ToThisMachine, Plaintext::Everywhere);
+        for url in [
+            "amqp://localhost",
+            "amqp://guest:guest@127.0.0.1:1/v",
+            "amqp://me:x@[::1]:1",
+        ] {
+            assert_eq!(parse(url, here), Ok(()), "{url}");
+        }
+        for host in ["rabbit", "10.0.0.1", "broker.example.org:5672"] {
+            let plain = parse(&format!("amqp://me:canary@{host}/v"), here).unwrap_err();
+            assert!(plain.contains("amqps://"), "{plain}");
+            assert!(!plain.contains("canary"), "{plain}");
+            assert_eq!(parse(&format!("amqp://me:x@{host}/v"), everywhere), Ok(()));
+            assert_eq!(parse(&format!("amqps://me:x@{host}/v"), here), Ok(()));
+            for scheme in ["amqp", "amqps"] {
+                // Without a user it is `guest`, too.
+                for user in ["guest:guest@", ""] {
+                    let guest = parse(&format!("{scheme}://{user}{host}/v"), everywhere);
+                    assert!(guest.unwrap_err().contains("add_user"));
+                }
+            }
+        }
     }
 
     #[test]

@@ -23,4 +23,5 @@ mod consumer;
 mod transport;
 
 pub use config::{RabbitMqConfig, TopologyMode};
+pub use sagabus_core::reach::Plaintext;
 pub use transport::RabbitMq;
