@@ -1,6 +1,9 @@
 //! What each role may do: by the word of the program, and by the grants of the server.
 
+use std::time::Duration;
+
 use sagabus_core::admin::StoreAdmin;
+use sagabus_core::{Event, Host, Kind, Message};
 use sagabus_outbox::PgStore;
 
 use crate::postgres::{self, Database, on_server};
@@ -118,5 +121,58 @@ async fn the_server_refuses_what_a_login_was_not_granted() {
         on_server(&database.url, format!("drop role {name}")).await;
     }
     store.close();
+    database.drop().await;
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Noted;
+
+impl Message for Noted {
+    const TYPE: &'static str = "roles.noted";
+    const KIND: Kind = Kind::Event;
+}
+impl Event for Noted {}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_runs_without_the_right_to_change_the_schema() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let owner = PgStore::connect(&database.url).await.unwrap();
+    owner.migrate().await.unwrap();
+    on_server(&database.url, PgStore::grants().to_owned()).await;
+    let url = login(&database.url, &database.url, "host").await;
+    let store = PgStore::connect(&url).await.unwrap();
+
+    let (told, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let handler = move |_: Noted| {
+        let told = told.clone();
+        async move { told.send(()).map_err(sagabus_core::HandlerError::from) }
+    };
+    let builder = Host::builder("notes").store(store.clone());
+    let host = builder
+        .endpoint("notes", |e| e.handle(handler))
+        .build()
+        .unwrap();
+    let host = host.start().await.unwrap();
+    host.bus().publish(Noted).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(30), hears.recv()).await;
+    assert_eq!(heard.unwrap(), Some(()));
+    assert!(host.stop(Duration::from_secs(30)).await);
+
+    for sql in [
+        "create table sagabus.mine (id int)",
+        "alter table sagabus.outbox add column mine int",
+        "drop table sagabus.inbox",
+        "truncate sagabus.inbox",
+        "update sagabus.audit set who = 'eve'",
+        "delete from sagabus.audit",
+    ] {
+        assert!(postgres::try_on_server(&url, sql).await.is_err(), "{sql}");
+    }
+    store.close();
+    owner.close();
+    let name = url["postgres://".len()..].split(':').next().unwrap();
+    on_server(&database.url, format!("drop role {name}")).await;
     database.drop().await;
 }

@@ -1,4 +1,5 @@
--- One role of the server for each role of the tools, each with what it needs and no more.
+-- One role of the server for each role of the tools, and one for the services, each with what it
+-- needs and no more.
 -- Run it as the owner of the schema, and again after each migration. Give a person's login one of
 -- them: grant sagabus_operator to ada;
 
@@ -7,7 +8,7 @@ declare
     v_name text;
 begin
     foreach v_name in array array[
-        'sagabus_reader', 'sagabus_body_reader', 'sagabus_operator', 'sagabus_admin'
+        'sagabus_reader', 'sagabus_body_reader', 'sagabus_operator', 'sagabus_admin', 'sagabus_host'
     ] loop
         if not exists (select 1 from pg_roles r where r.rolname = v_name) then
             execute format('create role %I nologin', v_name);
@@ -47,3 +48,9 @@ grant insert on sagabus.operation_item, sagabus.audit to sagabus_operator;
 grant sagabus_operator to sagabus_admin;
 grant update on sagabus.instance, sagabus.store to sagabus_admin;
 grant update, delete on sagabus.endpoint, sagabus.subscription to sagabus_admin;
+
+-- A service writes and reads every table that its hosts work with, and cannot change the schema: it
+-- is migrated by the owner, before the service starts.
+grant usage on schema sagabus to sagabus_host;
+grant select, insert, update, delete on all tables in schema sagabus to sagabus_host;
+revoke update, delete on sagabus.audit from sagabus_host;

@@ -9,13 +9,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::backlog::Extended;
+use sagabus_core::reach::is_this_machine;
 use sagabus_core::store::{
     Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Group, Question, Registration,
     Retention, Store, Swept,
 };
 use sagabus_core::{Lifecycle, StoreError};
 use sqlx::ConnectOptions;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -50,6 +51,9 @@ pub struct PgConfig {
 impl PgConfig {
     /// Makes the default configuration for a URL like `postgres://user:password@host/database`.
     ///
+    /// Beyond this machine the server must prove its name by a certificate (`verify-full`), unless
+    /// the URL says otherwise: `?sslmode=disable` goes without TLS.
+    ///
     /// # Errors
     /// [`StoreError::Setup`] when it is no such URL. The text does not repeat it.
     pub fn new(url: &str) -> Result<Self, StoreError> {
@@ -61,7 +65,7 @@ impl PgConfig {
             )
         })?;
         Ok(Self {
-            options,
+            options: verified(options, url),
             direct: None,
             engine_connections_max: 6,
             tx_connections_max: 10,
@@ -78,6 +82,19 @@ impl PgConfig {
 
     fn place(&self) -> Place<'_> {
         Place(&self.options)
+    }
+}
+
+/// Asks a server beyond this machine for its certificate, where nobody has said otherwise. The
+/// driver's own default goes on without TLS when the server, or somebody before it, has none.
+fn verified(options: PgConnectOptions, url: &str) -> PgConnectOptions {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let mut names = query.split('&').filter_map(|pair| pair.split('=').next());
+    let is_said = names.any(|name| ["sslmode", "ssl-mode"].contains(&name))
+        || std::env::var_os("PGSSLMODE").is_some();
+    match is_said || options.get_socket().is_some() || is_this_machine(options.get_host()) {
+        true => options,
+        false => options.ssl_mode(PgSslMode::VerifyFull),
     }
 }
 
@@ -301,5 +318,36 @@ impl Store for PgStore {
 
     fn sweep<'a>(&'a self, retention: &'a Retention) -> BoxFuture<'a, Result<Swept, StoreError>> {
         sweep::sweep(self, retention).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_beyond_this_machine_proves_its_name_unless_the_url_says_otherwise() {
+        let mode = |url: &str| PgConfig::new(url).expect("a URL").options.get_ssl_mode();
+        for host in [
+            "db",
+            "10.0.0.1",
+            "db.example.org:5433",
+            "localhost.example.org",
+        ] {
+            let url = format!("postgres://me:secret@{host}/shop");
+            assert!(matches!(mode(&url), PgSslMode::VerifyFull), "{url}");
+            let url = format!("{url}?application_name=sslmode&sslmode=disable");
+            assert!(matches!(mode(&url), PgSslMode::Disable), "{url}");
+        }
+        for url in [
+            "postgres://localhost/shop",
+            "postgres://me:secret@127.0.0.1:1/shop",
+            "postgres://me@[::1]/shop",
+            "postgres:///shop?host=/run/postgresql",
+        ] {
+            assert!(matches!(mode(url), PgSslMode::Prefer), "{url}");
+        }
+        let elsewhere = mode("postgres://localhost/shop?host=db.example.org");
+        assert!(matches!(elsewhere, PgSslMode::VerifyFull));
     }
 }
