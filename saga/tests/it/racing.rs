@@ -24,6 +24,7 @@ on_every_store! {
     one_host_does_not_try_messages_of_one_instance_against_each_other,
     random_messages_with_duplicates_on_two_hosts_end_where_a_plain_sum_does,
     a_hot_instance_takes_many_messages_in_one_unit_and_each_once,
+    copies_that_come_together_with_their_messages_change_nothing,
     an_error_cuts_a_merged_unit_before_it_and_hurts_nobody_else,
     what_one_merged_message_arms_a_later_one_cancels,
 }
@@ -226,6 +227,30 @@ async fn a_hot_instance_takes_many_messages_in_one_unit_and_each_once(scene: Sce
     let counts = scene.counts().await;
     assert_eq!((counts.dead_letters, counts.inbox), (0, 1000));
     assert_eq!(counts.history, 1000, "each message has its own entry");
+}
+
+/// A broker may deliver a message again while it is in hand: both wait for the instance then.
+async fn copies_that_come_together_with_their_messages_change_nothing(scene: Scene) {
+    const MESSAGES: i64 = 100;
+    let transport = MemoryTransport::new();
+    let window = (1..=MESSAGES).map(|amount| publication(&transport, 1, amount));
+    let window: Vec<_> = window.flat_map(|one| [one.clone(), one]).collect();
+    let builder = scene.builder("here").transport(transport.clone());
+    let host = start(builder.endpoint("sums", |e| e.machine(sums()))).await;
+    publish(&transport, &window).await;
+    let look = || async {
+        let hosts = std::slice::from_ref(&host);
+        (count(hosts, "duplicates") == 100).then_some(())
+    };
+    eventually("every copy is recognised", look).await;
+    stop(host).await;
+    let end = at_version(&scene, 1, MESSAGES).await;
+    let sum: Sum = serde_json::from_slice(&end.data).unwrap();
+    assert_eq!(
+        (end.version, sum.sum),
+        (MESSAGES, MESSAGES * (MESSAGES + 1) / 2)
+    );
+    assert_eq!(scene.counts().await.history, 100);
 }
 
 /// Refuses one amount, arms a timer at another, and cancels it at a third.
