@@ -27,7 +27,7 @@ struct Arguments {
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Switches each guard off and counts the seeds until it shows; at most this many.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 1000)]
     guards: u64,
 }
 
