@@ -328,6 +328,22 @@ pub trait Subscriber: Send + Sync {
         false
     }
 
+    /// Says whether its instances have a state of this name; `None` where it has no states.
+    fn has_state(&self, _name: &str) -> Option<bool> {
+        None
+    }
+
+    /// Moves the instance in `cx` to the state of this name, because an operator says so, with what
+    /// is done on the way from one state to another.
+    fn move_to<'a>(
+        &'a self,
+        state: &'a str,
+        _cx: &'a Ctx,
+    ) -> BoxFuture<'a, Result<(), HandlerError>> {
+        let error = format!("`{}` has no state `{state}`", self.name());
+        Box::pin(std::future::ready(Err(HandlerError::new(error).terminal())))
+    }
+
     /// Handles a decoded message. What is wanted is staged in `cx`.
     fn handle<'a>(
         &'a self,

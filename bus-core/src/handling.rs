@@ -68,6 +68,8 @@ pub(crate) struct Endpoint {
     pub(crate) gate: Arc<Gate>,
     /// What a broker's messages wait for.
     pub(crate) inflow: Arc<Inflow>,
+    /// The message types whose handling does nothing but what a rollback undoes.
+    pub(crate) rehearsed: Vec<&'static str>,
 }
 
 /// Handles one message to its end: committed and acked, written down for later, or a dead letter.

@@ -1,15 +1,18 @@
-//! Endpoints that an operator paused: every host looks once a second which of its own are.
+//! Endpoints that an operator paused, or asks to do something: every host looks once a second which of
+//! its own are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::errand_id;
 use crate::backoff::Backoff;
-use crate::endpoint::EndpointName;
+use crate::errands;
 use crate::error::StoreError;
-use crate::gate::Gate;
+use crate::handling::Endpoint;
 use crate::id::InstanceId;
 use crate::lifecycle::Lifecycle;
 use crate::store::{Question, Store};
+use crate::store_clock::StoreClock;
 
 /// The kind of the instances that say of an endpoint that it is paused. The row is there, or it
 /// goes on.
@@ -25,10 +28,11 @@ pub fn pause_id(endpoint: &str) -> InstanceId {
     }
 }
 
-/// The gates of a host's endpoints, which operators may hold.
+/// A host's endpoints, which operators may hold, and ask to do something.
 pub(crate) struct Holding {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) gates: Vec<(EndpointName, Arc<Gate>)>,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) clock: Arc<StoreClock>,
     pub(crate) lifecycle: Lifecycle,
 }
 
@@ -50,16 +54,26 @@ impl Holding {
         }
     }
 
-    /// Asks for all endpoints at once, and holds or opens their gates.
+    /// Asks for all endpoints at once, holds or opens their gates, and sets about what is asked of
+    /// them.
     pub(crate) async fn look(&self) -> Result<(), StoreError> {
-        let question = |(name, _): &(EndpointName, Arc<Gate>)| Question {
-            instance: Some(pause_id(name.as_str())),
+        let names = || self.endpoints.iter().map(|one| one.name.as_str());
+        let ids = names().map(pause_id).chain(names().map(errand_id));
+        let question = |id| Question {
+            instance: Some(id),
             ..Question::default()
         };
-        let questions: Vec<_> = self.gates.iter().map(question).collect();
-        let answers = self.store.load(&questions).await?;
-        for ((_, gate), answer) in self.gates.iter().zip(answers) {
-            gate.hold(answer.instance.is_some());
+        let questions: Vec<_> = ids.map(question).collect();
+        let mut pauses = self.store.load(&questions).await?;
+        let errands = pauses.split_off(self.endpoints.len().min(pauses.len()));
+        for (endpoint, answer) in self.endpoints.iter().zip(pauses) {
+            endpoint.gate.hold(answer.instance.is_some());
+        }
+        for (endpoint, answer) in self.endpoints.iter().zip(errands) {
+            if let Some(row) = answer.instance.filter(errands::is_asked) {
+                let (endpoint, now) = (Arc::clone(endpoint), self.clock.now());
+                self.lifecycle.spawn(errands::attend(endpoint, row, now));
+            }
         }
         Ok(())
     }

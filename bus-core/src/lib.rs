@@ -44,6 +44,8 @@ mod lanes;
 mod job;
 mod flag;
 mod gate;
+mod errands;
+mod telling;
 pub mod holding;
 mod rate;
 pub mod loader;

@@ -40,6 +40,7 @@ pub struct EndpointBuilder {
     key_after: KeyAfterDeath,
     mirrors: Mirrors,
     middlewares: Vec<Arc<dyn Middleware>>,
+    rehearsed: Vec<&'static str>,
 }
 
 impl Default for EndpointBuilder {
@@ -64,6 +65,7 @@ impl Default for EndpointBuilder {
             key_after: KeyAfterDeath::default(),
             mirrors: Mirrors::Nothing,
             middlewares: Vec::new(),
+            rehearsed: Vec::new(),
         }
     }
 }
@@ -128,6 +130,14 @@ impl EndpointBuilder {
     /// first that is added is the outermost.
     pub fn middleware(mut self, middleware: impl Middleware + 'static) -> Self {
         self.middlewares.push(Arc::new(middleware));
+        self
+    }
+
+    /// Declares that handling `M` here does nothing but what a rollback undoes: what it stages, and
+    /// SQL through its `Tx`. Operators may then have a message handled and undone, to see what it
+    /// would do now. A machine without `.run(..)` needs no such word, nor does a saga that merges.
+    pub fn rehearses<M: Message>(mut self) -> Self {
+        self.rehearsed.push(M::TYPE);
         self
     }
 
@@ -256,7 +266,19 @@ impl EndpointBuilder {
             subscriptions.extend(taken_by(&*subscriber));
             dispatch.add(name, subscriber)?;
         }
+        let takes = |one: &&str| {
+            subscriptions
+                .iter()
+                .any(|taken| taken.message_type == **one)
+        };
+        if let Some(unknown) = self.rehearsed.iter().find(|one| !takes(one)) {
+            return Err(BuildError::RehearsesUnhandled {
+                endpoint: name.to_owned(),
+                message_type: (*unknown).to_owned(),
+            });
+        }
         Ok(EndpointPlan {
+            rehearsed: self.rehearsed,
             spec: EndpointSpec {
                 name: endpoint,
                 order: self.order,
@@ -304,6 +326,8 @@ pub(crate) struct EndpointPlan {
     pub(crate) rate: Option<(u32, Duration)>,
     pub(crate) key_after: KeyAfterDeath,
     pub(crate) mirrors: Mirrors,
+    /// The message types whose handling does nothing but what a rollback undoes.
+    pub(crate) rehearsed: Vec<&'static str>,
 }
 
 impl EndpointPlan {
@@ -317,6 +341,8 @@ impl EndpointPlan {
                 "aliases": one.aliases(),
                 "version": one.version(),
                 "handler": one.name(),
+                "rehearsed": one.merges()
+                    || self.rehearsed.contains(&&*subscription.message_type),
             })
         });
         let mirrored =

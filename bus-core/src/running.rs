@@ -77,9 +77,9 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         &host.transports,
         &parts.wakeups,
     );
-    start_holding(&parts, &watched).await?;
+    start_holding(&parts, &receivers).await?;
     for (endpoint, intake, works) in receivers {
-        let running = receiver::run(Arc::new(endpoint), intake, works);
+        let running = receiver::run(endpoint, intake, works);
         lifecycle.spawn(running);
     }
     let overload = Arc::new(Overload::new(host.overloaded_after));
@@ -122,16 +122,16 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
 }
 
 /// Looks which endpoints are paused, before anything is received: a start breaks no pause.
-async fn start_holding(parts: &Parts, watched: &[Watched]) -> Result<(), RunError> {
+async fn start_holding(parts: &Parts, receivers: &[Receiving]) -> Result<(), RunError> {
     let lifecycle = &parts.shared.lifecycle;
-    let gates = watched.iter();
-    let gates = gates.map(|one| (one.endpoint.clone(), Arc::clone(&one.gate)));
+    let endpoints = receivers.iter().map(|(endpoint, ..)| Arc::clone(endpoint));
     let holding = Holding {
         store: Arc::clone(&parts.shared.store),
-        gates: gates.collect(),
+        endpoints: endpoints.collect(),
+        clock: Arc::clone(&parts.clock),
         lifecycle: lifecycle.clone(),
     };
-    if !holding.gates.is_empty() {
+    if !holding.endpoints.is_empty() {
         holding.look().await?;
         lifecycle.spawn(holding.run());
     }
@@ -162,10 +162,13 @@ fn introduce(registration: &Registration, store: StoreId) {
     );
 }
 
+/// An endpoint, and what comes for it.
+type Receiving = (Arc<Endpoint>, Intake, mpsc::UnboundedReceiver<Work>);
+
 /// The ways into a host's endpoints.
 struct Entrances {
     intakes: HashMap<EndpointName, Intake>,
-    receivers: Vec<(Endpoint, Intake, mpsc::UnboundedReceiver<Work>)>,
+    receivers: Vec<Receiving>,
     shares: Vec<Share>,
     watched: Vec<Watched>,
 }
@@ -203,7 +206,7 @@ impl Entrances {
                 gate: Arc::clone(&endpoint.gate),
                 inflow: Arc::clone(&endpoint.inflow),
             });
-            all.receivers.push((endpoint, intake, works));
+            all.receivers.push((Arc::new(endpoint), intake, works));
         }
         Ok(all)
     }
@@ -326,6 +329,7 @@ impl Parts {
             lifecycle: self.shared.lifecycle.clone(),
             gate: Arc::new(gate),
             inflow: Arc::new(inflow),
+            rehearsed: plan.rehearsed,
         })
     }
 }

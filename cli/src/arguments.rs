@@ -1,11 +1,12 @@
 //! What can be asked, as clap knows it.
 
 use clap::{Args, Parser, Subcommand};
-use sagabus_core::unit_of_work::Label;
+
 use sagabus_ops::Role;
 
 use crate::filter::DeadLetters;
 use crate::machines::Drawing;
+use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
 use crate::timers::TimersVerb;
 
@@ -198,6 +199,11 @@ pub(crate) enum DeadLettersVerb {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
         limit: u32,
     },
+    /// Have a live host handle one and undo it: what would it do now?
+    Rehearse {
+        /// Its id.
+        id: i64,
+    },
     /// Let hosts handle them again.
     Retry(RetryArguments),
     /// Say that they are not wanted any more; they stay readable.
@@ -340,73 +346,6 @@ pub(crate) struct RowChangeArguments {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum SagasVerb {
-    /// List instances in the order of kind and key.
-    List {
-        /// Only this kind.
-        #[arg(long)]
-        kind: Option<String>,
-        /// Only this key, whatever the kind.
-        #[arg(long)]
-        key: Option<String>,
-        /// Only those with this label.
-        #[arg(long, value_name = "NAME=VALUE", value_parser = crate::filter::label)]
-        label: Option<Label>,
-        /// Only this state.
-        #[arg(long)]
-        state: Option<String>,
-        /// Also those that are over.
-        #[arg(long)]
-        completed: bool,
-        /// Only those that began longer ago: 90s, 15m, 2h, 3d.
-        #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
-        older_than: Option<std::time::Duration>,
-        /// Only those that did not move for so long: 90s, 15m, 2h, 3d.
-        #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
-        idle_for: Option<std::time::Duration>,
-        /// How many at most.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
-        limit: u32,
-        /// Go on behind the instance of this kind and `--after-key`.
-        #[arg(long, value_name = "KIND", requires = "after_key")]
-        after_kind: Option<String>,
-        /// Go on behind the instance of `--after-kind` and this key.
-        #[arg(long, value_name = "KEY", requires = "after_kind")]
-        after_key: Option<String>,
-    },
-    /// Show one instance: state, labels, timers, data, and what happened to it.
-    Show {
-        /// Its kind, as `list` shows it.
-        kind: String,
-        /// Its key.
-        key: String,
-        /// How much of its history: the latest so many entries.
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
-        history: u32,
-    },
-    /// Give one other data, or another state.
-    Alter {
-        /// Its kind.
-        kind: String,
-        /// Its key.
-        key: String,
-        /// The file with the new data; - reads standard input. Without it the data stays.
-        #[arg(long, value_name = "FILE")]
-        data: Option<String>,
-        /// The new state of a machine. Without it the state stays.
-        #[arg(long, required_unless_present = "data")]
-        state: Option<String>,
-    },
-    /// End one, and remove its timers.
-    Complete {
-        /// Its kind.
-        kind: String,
-        /// Its key.
-        key: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum LocksVerb {
     /// List those that somebody has: who, and who waits.
     List {
@@ -430,6 +369,14 @@ pub(crate) enum MessagesVerb {
     Show {
         /// Its identity.
         id: sagabus_core::MessageId,
+    },
+    /// Have a live host handle one that waits or is a dead letter, and undo it: what would it do?
+    Rehearse {
+        /// Its identity.
+        id: sagabus_core::MessageId,
+        /// Where, if it is at several endpoints.
+        #[arg(long)]
+        endpoint: Option<String>,
     },
 }
 

@@ -4,13 +4,14 @@ use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     DeadLetterFilter, PAGE_MAX, Pace, Page, Selected, StoreAdmin, StoredDeadLetter, Verb,
 };
-use sagabus_ops::{dead_letters as letters, operations, shape};
+use sagabus_ops::{dead_letters as letters, errands, operations, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::{
     BulkArguments, DeadLettersVerb, Identity, OperatorArguments, PageArguments,
 };
 use crate::confirm::{Answer, confirm, operator, read_file};
+use crate::errands::rehearse;
 use crate::failure::Failure;
 use crate::filter::{DeadLetters, Status};
 use crate::messages;
@@ -29,6 +30,10 @@ pub(crate) async fn run(
         DeadLettersVerb::List { filter, page } => list(admin, now, filter, page, out).await,
         DeadLettersVerb::Show { id } => show(admin, *id, out).await,
         DeadLettersVerb::Groups { filter, limit } => groups(admin, now, filter, *limit, out).await,
+        DeadLettersVerb::Rehearse { id } => {
+            let subject = errands::of_dead_letter(admin, *id).await?;
+            rehearse(admin, subject, operator, out).await
+        }
         DeadLettersVerb::Retry(retry) => {
             let verb = Verb::Redrive {
                 to: retry.to.clone(),

@@ -38,6 +38,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "dead-letters edit",
         "sagabus dead-letters edit 12 --body mended.json --identity keep",
     ),
+    (
+        "dead-letters rehearse",
+        "sagabus dead-letters rehearse 4711",
+    ),
     ("operations list", "sagabus operations list"),
     ("operations show", "sagabus operations show 3 --watch 2"),
     ("operations pause", "sagabus operations pause 3 --why lunch"),
@@ -72,10 +76,18 @@ const EXAMPLES: &[(&str, &str)] = &[
         "sagas alter",
         "sagabus sagas alter order 4711 --state paid --why 'paid by hand'",
     ),
+    (
+        "sagas transition",
+        "sagabus sagas transition order 4711 --to paid --why 'paid by hand'",
+    ),
     ("sagas complete", "sagabus sagas complete order 4711"),
     (
         "messages show",
         "sagabus messages show 018f4e5a-0000-7000-8000-000000000001",
+    ),
+    (
+        "messages rehearse",
+        "sagabus messages rehearse 018f4e5a-0000-7000-8000-000000000001",
     ),
     ("endpoints list", "sagabus endpoints list"),
     (

@@ -2,6 +2,7 @@
 
 use sagabus_core::Timestamp;
 use sagabus_core::admin::StoreAdmin;
+use sagabus_ops::hosts::MachineSkew;
 use sagabus_ops::status::is_alive;
 use sagabus_ops::{OpsError, hosts, shape};
 use serde_json::{Value, json};
@@ -18,10 +19,12 @@ pub(crate) async fn list(
 ) -> Result<(), Failure> {
     let found = admin.hosts().await?;
     let skews = hosts::skews(&found, now);
+    let machine_skews = hosts::machine_skews(&found, now);
     let document = || {
         let all = found.iter().map(|one| shape::host(one, now));
         let skew: Vec<_> = skews.iter().map(shape::skew).collect();
-        json!({ "hosts": all.collect::<Vec<_>>(), "skew": skew })
+        let machines: Vec<_> = machine_skews.iter().map(shape::machine_skew).collect();
+        json!({ "hosts": all.collect::<Vec<_>>(), "skew": skew, "machine_skew": machines })
     };
     if out.json(document)? {
         return Ok(());
@@ -66,6 +69,24 @@ pub(crate) async fn list(
             };
             out.line(&format!("  {host}: {known}"))?;
         }
+    }
+    machine_skews.iter().try_for_each(|skew| differs(skew, out))
+}
+
+fn differs(skew: &MachineSkew, out: &Output) -> Result<(), Failure> {
+    out.line(&format!(
+        "! live hosts of endpoint `{}` run `{}` in different versions",
+        skew.endpoint, skew.machine
+    ))?;
+    for (host, known) in &skew.known {
+        let known = match known {
+            Some(known) => format!(
+                "definition {}, {} states, {} transitions, data of version {}",
+                known.digest, known.states, known.transitions, known.schema_version
+            ),
+            None => "does not have it".to_owned(),
+        };
+        out.line(&format!("  {host}: {known}"))?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ mod outbox;
 mod sagas;
 mod locks;
 mod messages;
+mod errands;
 mod hosts;
 mod endpoints;
 mod machines;

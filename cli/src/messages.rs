@@ -1,14 +1,15 @@
 //! `sagabus messages`, and how an envelope is shown.
 
 use bytes::Bytes;
-use sagabus_core::Envelope;
 use sagabus_core::admin::{StoreAdmin, StoredHistory};
 use sagabus_core::unit_of_work::Attempt;
+use sagabus_core::{Envelope, MessageId};
 use sagabus_ops::messages::biography;
-use sagabus_ops::shape;
+use sagabus_ops::{errands, shape};
 use serde_json::Value;
 
-use crate::arguments::MessagesVerb;
+use crate::arguments::{MessagesVerb, OperatorArguments};
+use crate::errands::rehearse;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::indented;
@@ -19,10 +20,20 @@ const BODY_CHARS_MAX: usize = 4_000;
 pub(crate) async fn run(
     admin: &dyn StoreAdmin,
     verb: &MessagesVerb,
+    who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
-    let MessagesVerb::Show { id } = verb;
-    let found = biography(admin, *id).await?;
+    match verb {
+        MessagesVerb::Show { id } => show(admin, *id, out).await,
+        MessagesVerb::Rehearse { id, endpoint } => {
+            let subject = errands::of_message(admin, *id, endpoint.as_deref()).await?;
+            rehearse(admin, subject, who, out).await
+        }
+    }
+}
+
+async fn show(admin: &dyn StoreAdmin, id: MessageId, out: &Output) -> Result<(), Failure> {
+    let found = biography(admin, id).await?;
     if out.json(|| shape::biography(&found))? {
         return Ok(());
     }

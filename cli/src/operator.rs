@@ -119,7 +119,7 @@ pub(crate) async fn ask(
         Noun::Outbox(verb) => outbox::run(admin, about.now, verb, operator, out).await,
         Noun::Sagas(verb) => sagas::run(admin, about.now, verb, operator, out).await,
         Noun::Locks(verb) => locks::run(admin, about.now, verb, operator, out).await,
-        Noun::Messages(verb) => messages::run(admin, verb, out).await,
+        Noun::Messages(verb) => messages::run(admin, verb, operator, out).await,
         Noun::Hosts => hosts::list(admin, about.now, out).await,
         Noun::Describe { host } => hosts::describe(admin, host.as_deref(), out).await,
         Noun::Endpoints(verb) => endpoints::run(admin, verb, operator, out).await,

@@ -1,19 +1,101 @@
 //! `sagabus sagas`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use clap::Subcommand;
 use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin, StoredHistory};
-use sagabus_core::unit_of_work::InstanceStatus;
+use sagabus_core::unit_of_work::{InstanceStatus, Label};
 use sagabus_core::{InstanceId, Timestamp};
 use sagabus_ops::{instances, shape};
 use serde_json::json;
 
-use crate::arguments::{OperatorArguments, SagasVerb};
+use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator, read_file};
+use crate::errands::transition;
 use crate::failure::Failure;
-use crate::filter::before;
+use crate::filter::{self, before};
 use crate::messages;
 use crate::output::Output;
 use crate::text::ago;
+
+/// What is done with instances.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SagasVerb {
+    /// List instances in the order of kind and key.
+    List {
+        /// Only this kind.
+        #[arg(long)]
+        kind: Option<String>,
+        /// Only this key, whatever the kind.
+        #[arg(long)]
+        key: Option<String>,
+        /// Only those with this label.
+        #[arg(long, value_name = "NAME=VALUE", value_parser = filter::label)]
+        label: Option<Label>,
+        /// Only this state.
+        #[arg(long)]
+        state: Option<String>,
+        /// Also those that are over.
+        #[arg(long)]
+        completed: bool,
+        /// Only those that began longer ago: 90s, 15m, 2h, 3d.
+        #[arg(long, value_name = "AGE", value_parser = filter::age)]
+        older_than: Option<Duration>,
+        /// Only those that did not move for so long: 90s, 15m, 2h, 3d.
+        #[arg(long, value_name = "AGE", value_parser = filter::age)]
+        idle_for: Option<Duration>,
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Go on behind the instance of this kind and `--after-key`.
+        #[arg(long, value_name = "KIND", requires = "after_key")]
+        after_kind: Option<String>,
+        /// Go on behind the instance of `--after-kind` and this key.
+        #[arg(long, value_name = "KEY", requires = "after_kind")]
+        after_key: Option<String>,
+    },
+    /// Show one instance: state, labels, timers, data, and what happened to it.
+    Show {
+        /// Its kind, as `list` shows it.
+        kind: String,
+        /// Its key.
+        key: String,
+        /// How much of its history: the latest so many entries.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+        history: u32,
+    },
+    /// Give one other data, or another state.
+    Alter {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+        /// The file with the new data; - reads standard input. Without it the data stays.
+        #[arg(long, value_name = "FILE")]
+        data: Option<String>,
+        /// The new state of a machine. Without it the state stays.
+        #[arg(long, required_unless_present = "data")]
+        state: Option<String>,
+    },
+    /// Have its machine move one to another state, with what it does on the way.
+    Transition {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+        /// The state.
+        #[arg(long, value_name = "STATE")]
+        to: String,
+    },
+    /// End one, and remove its timers.
+    Complete {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+    },
+}
 
 pub(crate) async fn run(
     admin: &dyn StoreAdmin,
@@ -57,6 +139,9 @@ pub(crate) async fn run(
             data,
             state,
         } => alter(admin, &id(kind, key), data.as_deref(), state, who, out).await,
+        SagasVerb::Transition { kind, key, to } => {
+            transition(admin, &id(kind, key), to, who, out).await
+        }
         SagasVerb::Complete { kind, key } => complete(admin, &id(kind, key), who, out).await,
     }
 }

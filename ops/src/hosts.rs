@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sagabus_core::Timestamp;
 use sagabus_core::admin::StoredHost;
+use sagabus_core::{MessageId, Timestamp};
+use serde_json::Value;
 
-use crate::status::is_alive;
+use crate::machines::described;
+use crate::status::{has_endpoint, is_alive};
 
 /// A message type that the live hosts of an endpoint do not know alike: a release rolls out, or one
 /// was forgotten.
@@ -68,10 +70,82 @@ pub fn skews(hosts: &[StoredHost], now: Timestamp) -> Vec<Skew> {
         .collect()
 }
 
+/// A machine that the live hosts of an endpoint do not know alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSkew {
+    /// The endpoint.
+    pub endpoint: String,
+    /// The machine.
+    pub machine: String,
+    /// What each live host with this endpoint knows: its name and identity, and the definition; none
+    /// where it does not have the machine at all.
+    pub known: Vec<(String, Option<DefinitionVersion>)>,
+}
+
+/// Tells one definition of a machine from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DefinitionVersion {
+    /// The same where the definitions are the same.
+    pub digest: String,
+    /// The version of the shape of its data.
+    pub schema_version: u64,
+    /// How many states it has.
+    pub states: usize,
+    /// How many transitions.
+    pub transitions: usize,
+}
+
+impl DefinitionVersion {
+    fn of(description: &Value) -> Self {
+        let count = |name: &str| description[name].as_array().map_or(0, Vec::len);
+        let mut digest = MessageId::derived(&[&description.to_string()]).to_string();
+        Self {
+            digest: digest.split_off(digest.len() - 12),
+            schema_version: description["schema_version"].as_u64().unwrap_or(1),
+            states: count("states"),
+            transitions: count("transitions"),
+        }
+    }
+}
+
+/// Compares the machines that live hosts described, endpoint by endpoint.
+pub fn machine_skews(hosts: &[StoredHost], now: Timestamp) -> Vec<MachineSkew> {
+    let alive = hosts.iter().filter(|host| is_alive(host, now));
+    let alive: Vec<_> = alive.cloned().collect();
+    let described = described(alive.clone(), now);
+    let mut machines: Vec<_> = described
+        .iter()
+        .map(|one| (one.endpoint.as_str(), one.name.as_str()))
+        .collect();
+    machines.sort_unstable();
+    machines.dedup();
+    let skew = |(endpoint, machine): (&str, &str)| {
+        let known = |host: &StoredHost| {
+            let mut all = described.iter();
+            let its = all.find(|one| {
+                let is_it = one.endpoint == endpoint && one.name == machine;
+                is_it && one.hosts.iter().any(|other| other.id == host.id)
+            })?;
+            Some(DefinitionVersion::of(&its.description))
+        };
+        let with_endpoint = alive.iter().filter(|host| has_endpoint(host, endpoint));
+        MachineSkew {
+            endpoint: endpoint.to_owned(),
+            machine: machine.to_owned(),
+            known: with_endpoint
+                .map(|host| (format!("{} {}", host.name, host.id), known(host)))
+                .collect(),
+        }
+    };
+    let all = machines.into_iter().map(skew);
+    all.filter(|one| one.known.iter().any(|(_, known)| *known != one.known[0].1))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use sagabus_core::HostId;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -110,5 +184,46 @@ mod tests {
             []
         );
         assert_eq!(skews(&[host("a", 500, old), host("b", 0, new)], NOW), []);
+    }
+
+    fn with_machine(name: &str, seconds_ago: i64, definitions: Value) -> StoredHost {
+        let mut host = host(name, seconds_ago, json!([]));
+        host.definitions["endpoints"][0]["definitions"] = definitions;
+        host
+    }
+
+    #[test]
+    fn machines_that_live_hosts_do_not_know_alike_are_named() {
+        let old = json!([{ "machine": "order", "states": ["new"], "schema_version": 1 }]);
+        let new = json!([
+            { "machine": "order", "states": ["new", "paid"], "schema_version": 2 },
+            { "machine": "refund", "states": [] },
+        ]);
+        let hosts = [
+            with_machine("a", 0, old.clone()),
+            with_machine("b", 1, new.clone()),
+        ];
+        let found = machine_skews(&hosts, NOW);
+        let names: Vec<_> = found.iter().map(|one| one.machine.as_str()).collect();
+        assert_eq!(names, ["order", "refund"]);
+        let versions = found[0].known.iter();
+        let versions: Vec<_> = versions.map(|(_, one)| one.clone().unwrap()).collect();
+        assert_eq!((versions[0].schema_version, versions[0].states), (1, 1));
+        assert_eq!((versions[1].schema_version, versions[1].states), (2, 2));
+        assert_ne!(versions[0].digest, versions[1].digest);
+        assert_eq!(found[1].known[0].1, None);
+        // Alike, or long gone, is no skew; nor is what is no description.
+        let alike = [
+            with_machine("a", 0, new.clone()),
+            with_machine("b", 0, new.clone()),
+        ];
+        assert_eq!(machine_skews(&alike, NOW), []);
+        let gone = [with_machine("a", 500, old), with_machine("b", 0, new)];
+        assert_eq!(machine_skews(&gone, NOW), []);
+        let odd = [
+            with_machine("a", 0, json!("x")),
+            with_machine("b", 0, json!(null)),
+        ];
+        assert_eq!(machine_skews(&odd, NOW), []);
     }
 }

@@ -14,6 +14,8 @@ pub mod dead_letters;
 pub mod operations;
 pub mod outbox;
 pub mod messages;
+pub mod errands;
+pub mod difference;
 pub mod endpoints;
 pub mod hosts;
 pub mod locks;

@@ -62,7 +62,7 @@ pub fn in_release(definitions: &Value) -> Vec<DescribedMachine> {
 }
 
 /// Groups what hosts said, the latest heartbeat first, by what they said.
-fn described(hosts: Vec<StoredHost>, now: Timestamp) -> Vec<DescribedMachine> {
+pub(crate) fn described(hosts: Vec<StoredHost>, now: Timestamp) -> Vec<DescribedMachine> {
     let mut all: Vec<DescribedMachine> = Vec::new();
     for host in hosts {
         let alive = usize::from(is_alive(&host, now));

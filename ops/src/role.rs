@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sagabus_core::StoreError;
-use sagabus_core::admin::Action;
+use sagabus_core::admin::{Action, Task};
 
 /// What somebody may do. Each role includes those before it.
 ///
@@ -65,6 +65,11 @@ impl Role {
             | Action::PauseEndpoint { .. }
             | Action::ResumeEndpoint { .. }
             | Action::ChangeSchedule { .. } => Self::Operator,
+            Action::AskHost(errand) => match errand.task {
+                // Shows what an instance holds, and nothing of it is left.
+                Task::Rehearse(_) => Self::Operator,
+                Task::Transition(_) => Self::Admin,
+            },
             Action::EditDeadLetter(_)
             | Action::AlterInstance(_)
             | Action::CompleteInstance { .. }

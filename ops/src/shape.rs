@@ -6,16 +6,17 @@
 use bytes::Bytes;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{
-    About, AuditEntry, Counts, DeadLetterGroup, DestinationOverview, InstanceOverview,
-    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow,
-    TakenOver, Tally,
+    About, AuditEntry, Counts, DeadLetterGroup, DestinationOverview, ErrandAnswer,
+    InstanceOverview, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredOperation,
+    StoredRow, TakenOver, Tally,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
 use serde_json::{Map, Value, json};
 
+use crate::difference::between;
 use crate::doctor::{Check, Examination};
-use crate::hosts::Skew;
+use crate::hosts::{MachineSkew, Skew};
 use crate::locks::HeldLock;
 use crate::machines::DescribedMachine;
 use crate::messages::Biography;
@@ -45,6 +46,22 @@ pub fn body(read: &Bytes, bytes: u64) -> Value {
         Ok(text) => json!({ "bytes": bytes, "text": text }),
         Err(_) => json!({ "bytes": bytes, "hex": hex(&read[..read.len().min(HEX_BYTES)]) }),
     }
+}
+
+/// Shapes what a host answered to an errand, with what differs in its instance.
+pub fn answer(endpoint: &str, answer: &ErrandAnswer) -> Value {
+    let moved = answer.report.instance.as_ref();
+    let held = moved.and_then(|one| one.before.as_ref().zip(one.after.as_ref()));
+    let differs = held.map_or_else(Vec::new, |(from, to)| between(&from.data, &to.data));
+    let places = differs
+        .into_iter()
+        .map(|one| json!({ "path": one.path, "before": one.before, "after": one.after }));
+    json!({
+        "endpoint": endpoint,
+        "host": answer.host,
+        "report": answer.report,
+        "changes": places.collect::<Vec<_>>(),
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -405,6 +422,22 @@ pub fn skew(one: &Skew) -> Value {
         "known": known
             .map(|(host, version)| json!({ "host": host, "version": version }))
             .collect::<Vec<_>>(),
+    })
+}
+
+/// Shapes a machine that live hosts do not know alike.
+pub fn machine_skew(one: &MachineSkew) -> Value {
+    let known = one.known.iter().map(|(host, known)| {
+        let definition = known.as_ref().map(|known| {
+            json!({ "digest": known.digest, "schema_version": known.schema_version,
+                "states": known.states, "transitions": known.transitions })
+        });
+        json!({ "host": host, "definition": definition })
+    });
+    json!({
+        "endpoint": one.endpoint,
+        "machine": one.machine,
+        "known": known.collect::<Vec<_>>(),
     })
 }
 

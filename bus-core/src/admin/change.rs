@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::errand::Errand;
 use super::page::PAGE_MAX;
 use crate::clock::Timestamp;
 use crate::codec::BODY_BYTES_MAX;
@@ -148,6 +149,9 @@ pub enum Action {
         /// What is done.
         verb: ScheduleVerb,
     },
+    /// Asks a live host of an endpoint to do something that takes the service's code, where the
+    /// endpoint is about nothing else; the id is the version of the errand's row.
+    AskHost(Box<Errand>),
 }
 
 impl Action {
@@ -169,7 +173,8 @@ impl Action {
             | Self::RemoveEndpoint { .. }
             | Self::PauseEndpoint { .. }
             | Self::ResumeEndpoint { .. }
-            | Self::ChangeSchedule { .. } => &[],
+            | Self::ChangeSchedule { .. }
+            | Self::AskHost(_) => &[],
         }
     }
 
@@ -202,6 +207,7 @@ impl Action {
             Self::PauseEndpoint { .. } => "pause_endpoint",
             Self::ResumeEndpoint { .. } => "resume_endpoint",
             Self::ChangeSchedule { verb, .. } => verb.as_str(),
+            Self::AskHost(errand) => errand.as_str(),
         }
     }
 }
@@ -273,7 +279,7 @@ impl Held {
 }
 
 /// Shows bytes: as text where they are text.
-fn shown(bytes: &Bytes) -> Value {
+pub(super) fn shown(bytes: &Bytes) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!({ "text": text }),
         Err(_) => {

@@ -10,11 +10,16 @@ mod vitals;
 mod shape;
 mod change;
 mod operation;
+mod errand;
 
 pub use change::{Action, Alteration, AuditEntry, Change, Edit, Held, TEXT_BYTES_MAX};
 pub use contract::StoreAdmin;
 pub use dead_letter::{
     DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, StoredDeadLetter, Tally,
+};
+pub use errand::{
+    ANSWERED, ASKED, ERRAND_KIND, ERRAND_STALE_MICROS, Errand, ErrandAnswer, Forced, Moved, Parcel,
+    Report, SENT_BODY_CHARS_MAX, SENT_MAX, Sent, Standing, TAKEN, Task, Verdict, errand_id,
 };
 pub use operation::{
     Command, NewOperation, OperationState, Operations, Pace, Redriven, SELECTED_MAX, Selected,

@@ -109,6 +109,10 @@ explanations! {
     "SB0118" "a saga or machine is inconsistent":
         "It would stop in a state that nothing leaves, or meet a message that it cannot place."
         -> "The error names state, event and the line that declares it, and what to change.";
+    "SB0119" "an endpoint rehearses what it does not take":
+        "`.rehearses::<M>()` says of a handler that a rollback undoes all that it does. Without the \
+         handler it says nothing, and mostly the type is mistaken."
+        -> "Add the handler of `M` to this endpoint, or remove `.rehearses::<M>()`.";
     "SB0201" "a host cannot use its store":
         "The line below says why: the database is away, refuses, or is not ready."
         -> "Follow the code or the text of the cause.";
@@ -199,6 +203,12 @@ explanations! {
     "SB0403" "nothing was changed":
         "It is so already, or a host is about to act on an earlier change."
         -> "Look again in a second.";
+    "SB0404" "no host did what takes the service's code":
+        "Rehearsing a message and moving an instance run in a live host of the endpoint; the command \
+         line does not know your types. None took it, or the one that did has not answered."
+        -> "`sagabus hosts` shows who runs the endpoint. Start one, or, where one is alive, look \
+            whether it can reach the database; then ask again. What no host took in time is not \
+            done later.";
 }
 
 #[cfg(test)]

@@ -139,6 +139,17 @@ pub enum BuildError {
         /// How to give it.
         remedy: String,
     },
+    /// A message type is declared safe to rehearse where nobody takes it.
+    #[error(
+        "endpoint `{endpoint}` rehearses `{message_type}`, which it does not take; add its handler, \
+         or remove `.rehearses::<..>()` [SB0119]"
+    )]
+    RehearsesUnhandled {
+        /// The endpoint.
+        endpoint: String,
+        /// The message type.
+        message_type: String,
+    },
     /// The host has no store.
     #[error("host `{host}` has no store; give it one with `.store(..)` [SB0114]")]
     NoStore {

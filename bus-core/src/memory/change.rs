@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::database::{Database, StoredInstance};
 use super::outbox::NewRow;
 use crate::admin::{
-    Action, Alteration, AuditEntry, Change, DeadLetterStatus, Edit, StoredDeadLetter, StoredRow,
+    ASKED, Action, Alteration, AuditEntry, Change, DeadLetterStatus, ERRAND_STALE_MICROS, Edit,
+    Errand, StoredDeadLetter, StoredRow, errand_id,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
@@ -58,6 +59,7 @@ impl Database {
             Action::PauseEndpoint { endpoint } => self.pause_endpoint(endpoint, now),
             Action::ResumeEndpoint { endpoint } => self.resume_endpoint(endpoint),
             Action::ChangeSchedule { name, verb } => self.change_schedule(name, *verb, now),
+            Action::AskHost(errand) => self.ask_host(errand, now),
         };
         if !detail.is_empty() {
             self.audit.push(AuditEntry {
@@ -414,6 +416,33 @@ impl Database {
         let version = schedule.version;
         self.put_instance(schedule, now);
         (vec![version], vec![detail])
+    }
+
+    fn ask_host(&mut self, errand: &Errand, now: Timestamp) -> Done {
+        let id = errand_id(&errand.endpoint);
+        let is_about = |one: &StoredInstance| {
+            let age = now.as_micros() - one.updated_at.as_micros();
+            one.instance.status == InstanceStatus::Running && age <= ERRAND_STALE_MICROS
+        };
+        let is_busy = self.instances.get(&id).is_some_and(is_about);
+        if self.endpoint_id(&errand.endpoint).is_none() || is_busy {
+            return Done::default();
+        }
+        let version = self.version(&id) + 1;
+        self.put_instance(
+            Instance {
+                id,
+                version,
+                status: InstanceStatus::Running,
+                state: Some(ASKED.to_owned()),
+                schema_version: 1,
+                data: errand.to_bytes(),
+                timers: Default::default(),
+                origin: None,
+            },
+            now,
+        );
+        (vec![version], vec![errand.detail()])
     }
 
     fn routes_changed(&mut self) {

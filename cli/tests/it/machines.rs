@@ -40,6 +40,20 @@ async fn two_releases_of_a_machine_are_told_apart() {
     assert_eq!(json["machines"].as_array().unwrap().len(), 2, "{json}");
     let shown = scene.run(&["machines", "show", "parcel"]);
     assert!(shown.err.contains("other versions"), "{shown:?}");
+    let hosts = scene.run(&["hosts"]);
+    let fact = "! live hosts of endpoint `parcels` run `parcel` in different versions";
+    assert!(hosts.out.contains(fact), "{hosts:?}");
+    assert!(
+        hosts
+            .out
+            .contains("2 states, 4 transitions, data of version"),
+        "{hosts:?}"
+    );
+    let skew = &scene.json(&["hosts"])["machine_skew"][0];
+    let known = skew["known"].as_array().unwrap();
+    assert_eq!((known.len(), &skew["machine"]), (2, &"parcel".into()));
+    let digest = |at: usize| known[at]["definition"]["digest"].as_str().unwrap();
+    assert_ne!(digest(0), digest(1), "{skew}");
     for host in [earlier, current] {
         assert!(host.stop(Duration::from_secs(10)).await);
     }

@@ -23,4 +23,5 @@ mod locks;
 mod machines;
 mod mistakes;
 mod sagas;
+mod rehearsing;
 mod postgres;

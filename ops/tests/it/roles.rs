@@ -6,8 +6,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    Action, Alteration, Change, Command, DeadLetterFilter, Edit, Held, HistoryOf, InstanceFilter,
-    NewOperation, Operations, Pace, Page, RowFilter, Selected, StoreAdmin, Told, Verb, Wheel,
+    Action, Alteration, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held, HistoryOf,
+    InstanceFilter, NewOperation, Operations, Pace, Page, Parcel, RowFilter, Selected, StoreAdmin,
+    Task, Told, Verb, Wheel,
 };
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::schedule::ScheduleVerb;
@@ -210,7 +211,37 @@ fn actions() -> Vec<(Role, Action)> {
                 verb: ScheduleVerb::Pause,
             },
         ),
+        (Role::Operator, rehearsal()),
+        (Role::Admin, transition()),
     ]
+}
+
+fn rehearsal() -> Action {
+    let envelope = Envelope {
+        id: MessageId::new(),
+        message_type: "shop.order-placed".into(),
+        headers: Headers::default(),
+        body: Bytes::new(),
+    };
+    ask(Task::Rehearse(Box::new(Parcel::new(&envelope, None))))
+}
+
+fn transition() -> Action {
+    ask(Task::Transition(Box::new(Forced {
+        instance: instance(),
+        version: 1,
+        to: "paid".to_owned(),
+        before: None,
+        who: "ada".to_owned(),
+    })))
+}
+
+fn ask(task: Task) -> Action {
+    Action::AskHost(Box::new(Errand {
+        endpoint: "orders".to_owned(),
+        until: Timestamp::NEVER,
+        task,
+    }))
 }
 
 fn is_refused(name: &str, role: Role, needs: Role, answer: &Result<(), StoreError>) {
@@ -268,6 +299,7 @@ fn no_call_and_no_action_is_forgotten() {
     let names = names[..names.find("\n    }\n").unwrap()].lines();
     let mut known: Vec<_> = names.filter_map(|line| line.split('"').nth(1)).collect();
     known.push(ScheduleVerb::Pause.as_str());
+    known.extend(["rehearse_message", "transition_instance"]);
     let actions = actions();
     let listed: Vec<_> = actions.iter().map(|(_, action)| action.as_str()).collect();
     assert_eq!(listed, known);

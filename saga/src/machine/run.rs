@@ -79,15 +79,29 @@ impl<S: Saga> MachineSubscriber<S> {
         turn.stage()
     }
 
+    /// Moves an instance to another state because an operator says so: what the machine does on the
+    /// way from one state to another is done.
+    async fn move_by_hand(&self, to: &str, cx: &Ctx) -> Result {
+        let unknown = |error: String| HandlerError::new(error).terminal();
+        let instance = cx.instance();
+        let instance = instance.ok_or_else(|| unknown("there is no such instance".to_owned()))?;
+        let (data, book) = read::<S>(instance)?;
+        let from = current::<S>(instance)?;
+        let mut states = S::State::ALL.iter().copied();
+        let Some(to) = states.find(|state| state.name() == to) else {
+            let name = &self.definition.name;
+            return Err(unknown(format!("machine `{name}` has no state `{to}`")));
+        };
+        let mut turn = Turn::new(&self.definition, cx, Some(from), data, book)?;
+        turn.move_by_hand(to).await?;
+        turn.stage()
+    }
+
     /// Moves an instance on.
     async fn go_on(&self, instance: &Instance, message: &Erased, cx: &Ctx) -> Result {
         let (definition, entry) = (&*self.definition, self.entry());
         let (data, book) = read::<S>(instance)?;
-        let name = instance.state.as_deref().unwrap_or_default();
-        let state = S::State::named(name).ok_or_else(|| {
-            let error = format!("{} is in unknown state {name:?}", instance.id);
-            HandlerError::dead(Reason::StateUndecodable, error)
-        })?;
+        let state = current::<S>(instance)?;
         let request = answered(cx.envelope(), &definition.name);
         too_early(&book, cx, request.as_ref())?;
         let request_name = request.as_ref().map(|request| request.name.as_str());
@@ -116,6 +130,15 @@ impl<S: Saga> MachineSubscriber<S> {
         turn.see(entry.message.message_type()).await?;
         turn.stage()
     }
+}
+
+/// Reads the state that an instance is in.
+fn current<S: Saga>(instance: &Instance) -> Result<S::State, HandlerError> {
+    let name = instance.state.as_deref().unwrap_or_default();
+    S::State::named(name).ok_or_else(|| {
+        let error = format!("{} is in unknown state {name:?}", instance.id);
+        HandlerError::dead(Reason::StateUndecodable, error)
+    })
 }
 
 /// Finds the branch that takes a message: the state's own first, then those of the states that it
@@ -182,6 +205,14 @@ impl<S: Saga> Subscriber for MachineSubscriber<S> {
 
     fn compensates(&self) -> bool {
         self.definition.compensates(self.index)
+    }
+
+    fn has_state(&self, name: &str) -> Option<bool> {
+        Some(S::State::ALL.iter().any(|state| state.name() == name))
+    }
+
+    fn move_to<'a>(&'a self, state: &'a str, cx: &'a Ctx) -> BoxFuture<'a, Result> {
+        Box::pin(self.move_by_hand(state, cx))
     }
 
     fn handle<'a>(

@@ -77,6 +77,14 @@ impl<'a, S: Saga> Turn<'a, S> {
         }
     }
 
+    /// Goes where an operator says, as a transition without acts would.
+    pub(super) async fn move_by_hand(&mut self, to: S::State) -> Result {
+        match self.state == Some(to) {
+            true => Ok(()),
+            false => self.go(Some(to)).await,
+        }
+    }
+
     async fn act(&mut self, acts: &[Act<S>], message: &Erased) -> Result {
         for act in acts {
             let mut data = self.data.take().ok_or_else(gone)?;

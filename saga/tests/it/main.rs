@@ -9,6 +9,7 @@ mod stores;
 #[macro_use]
 mod messages;
 mod bad_input;
+mod by_hand;
 mod declared;
 mod locks;
 mod machine;

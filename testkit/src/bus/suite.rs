@@ -73,6 +73,12 @@ macro_rules! __bus_behaviours {
                 what_an_operator_paused_waits_until_it_goes_on,
                 a_process_that_starts_into_a_pause_does_not_break_it,
             ]
+            rehearsing: [
+                a_rehearsal_says_what_would_happen_and_leaves_nothing,
+                what_may_touch_the_outside_is_not_rehearsed,
+                an_errand_is_done_by_one_host_and_while_its_endpoint_is_paused,
+                an_errand_that_nobody_waits_for_is_not_done,
+            ]
             recurring: [
                 what_recurs_is_fired_once_for_all_hosts,
                 times_that_passed_without_a_host_are_made_up_for,

@@ -194,6 +194,7 @@ fn text(action: &Action) -> &'static str {
             ..
         } => REMOVE_SCHEDULE,
         Action::ChangeSchedule { .. } => MOVE_SCHEDULE,
+        Action::AskHost(_) => editing::ASK_HOST,
     }
 }
 
@@ -237,6 +238,7 @@ fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> 
             add(to, ids.clone())?;
             add(to, due.map(Timestamp::as_micros))
         }
+        Action::AskHost(errand) => editing::ask_host(to, errand),
         Action::ChangeSchedule { name, verb } => {
             add(to, name.clone())?;
             if *verb == ScheduleVerb::Remove {

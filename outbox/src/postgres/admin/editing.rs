@@ -1,6 +1,7 @@
-//! What operators write themselves: another body for a dead letter, other data for an instance.
+//! What operators write themselves: another body for a dead letter, other data for an instance, an
+//! errand for a host.
 
-use sagabus_core::admin::{Alteration, Edit};
+use sagabus_core::admin::{Alteration, Edit, Errand};
 use sagabus_core::{InstanceId, StoreError};
 use serde_json::json;
 use sqlx::postgres::PgArguments;
@@ -39,6 +40,21 @@ pub(super) const COMPLETE: &str = concat!(
     noted!()
 );
 
+/// `$4` endpoint, `$5` the errand, `$6` the audit's detail. One that nobody waits for any more makes
+/// way.
+pub(super) const ASK_HOST: &str = "with t as materialized (select sagabus.now_micros() as now), \
+    done as (insert into sagabus.instance as i (kind, key, version, completed, state, \
+        schema_version, data, timers, created_at, updated_at) \
+        select '@errand', e.name, 1, false, 'asked', 1, $5::bytea, '{}'::bytea, t.now, t.now \
+        from sagabus.endpoint e, t where e.name = $4 \
+        on conflict (kind, key) do update set version = i.version + 1, completed = false, \
+            state = excluded.state, data = excluded.data, updated_at = excluded.updated_at \
+            where i.completed or i.updated_at < excluded.updated_at - 60000000 \
+        returning i.version as id), \
+    noted as (insert into sagabus.audit (at, who, action, why, detail) \
+        select t.now, $1, $2, $3, $6::bytea from done, t) \
+    select id from done";
+
 /// Adds what [`EDIT`] takes.
 pub(super) fn edit(to: &mut PgArguments, edit: &Edit) -> Result<(), StoreError> {
     add(to, edit.id)?;
@@ -71,4 +87,12 @@ fn named(to: &mut PgArguments, id: &InstanceId, version: i64) -> Result<(), Stor
     add(to, id.kind.to_string())?;
     add(to, id.key.clone())?;
     add(to, version)
+}
+
+/// Adds an errand.
+pub(super) fn ask_host(to: &mut PgArguments, errand: &Errand) -> Result<(), StoreError> {
+    add(to, errand.endpoint.clone())?;
+    add(to, errand.to_bytes().to_vec())?;
+    let detail = json!([errand.detail()]);
+    add(to, row::value_to_json(&detail))
 }

@@ -21,7 +21,7 @@ const COUNTS: &str = "select \
     (select count(*) from sagabus.outbox where parked is not null), \
     (select count(*) from sagabus.inbox), \
     (select count(*) from sagabus.instance where not completed and kind not like '@%'), \
-    (select count(*) from sagabus.instance where completed), \
+    (select count(*) from sagabus.instance where completed and kind not like '@%'), \
     (select count(*) from sagabus.dead_letter where status = 'open'), \
     (select count(*) from sagabus.history)";
 

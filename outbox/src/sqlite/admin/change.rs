@@ -373,6 +373,7 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             change_endpoint(write, RESUME_ENDPOINT, endpoint).await?
         }
         Action::ChangeSchedule { name, verb } => change_schedule(write, name, *verb).await?,
+        Action::AskHost(errand) => editing::ask_host(write, errand).await?,
     };
     Ok(done)
 }
@@ -521,7 +522,7 @@ async fn change_schedule(
     Ok((version.into_iter().collect(), vec![detail]))
 }
 
-async fn one_id(
+pub(super) async fn one_id(
     write: &mut Write,
     text: &'static str,
     arguments: SqliteArguments,

@@ -1,13 +1,14 @@
-//! What operators write themselves: another body for a dead letter, other data for an instance.
+//! What operators write themselves: another body for a dead letter, other data for an instance, an
+//! errand for a host.
 
-use sagabus_core::admin::{Alteration, Edit};
+use sagabus_core::admin::{Alteration, Edit, Errand};
 use sagabus_core::{InstanceId, StoreError};
 use serde_json::{Value, json};
 
 use super::super::clock::now;
 use super::super::error::store_error;
 use super::super::writer::Write;
-use super::change::{Done, send_again, sum, text_argument};
+use super::change::{Done, one_id, send_again, sum, text_argument};
 use super::dead_letters::add;
 
 /// Redrives the dead letter `$1` where its body is still `$2`.
@@ -32,6 +33,19 @@ const COMPLETE: &str = concat!(
 
 /// `$1` kind, `$2` key.
 const DISARM_ALL: &str = "delete from sagabus_outbox where timer_kind = $1 and timer_key = $2";
+
+/// `$1` endpoint, `$2` the errand. One that nobody waits for any more makes way.
+const ASK_HOST: &str = concat!(
+    "insert into sagabus_instance (kind, key, version, completed, state, schema_version, data, ",
+    "timers, created_at, updated_at) select '@errand', e.name, 1, 0, 'asked', 1, $2, x'7b7d', ",
+    now!(),
+    ", ",
+    now!(),
+    " from sagabus_endpoint e where e.name = $1 ",
+    "on conflict (kind, key) do update set version = version + 1, completed = 0, ",
+    "state = excluded.state, data = excluded.data, updated_at = excluded.updated_at ",
+    "where completed = 1 or updated_at < excluded.updated_at - 60000000 returning version"
+);
 
 /// Redrives one dead letter with another body. The dead letter keeps what it was.
 pub(super) async fn edit(write: &mut Write, edit: &Edit) -> Result<Done, StoreError> {
@@ -81,4 +95,13 @@ pub(super) async fn complete(
     write.step(DISARM_ALL, arguments).await?;
     let detail = json!({ "kind": id.kind, "key": id.key, "version": version });
     Ok((vec![version + 1], vec![detail]))
+}
+
+/// Asks a host of an endpoint to do something, where it is about nothing else.
+pub(super) async fn ask_host(write: &mut Write, errand: &Errand) -> Result<Done, StoreError> {
+    let mut arguments = text_argument(&errand.endpoint)?;
+    add(&mut arguments, errand.to_bytes().to_vec())?;
+    let version = one_id(write, ASK_HOST, arguments).await?;
+    let detail = version.map(|_| errand.detail());
+    Ok((version.into_iter().collect(), detail.into_iter().collect()))
 }

@@ -23,7 +23,7 @@ const COUNTS: &str = concat!(
     (select count(*) from sagabus_outbox where parked is not null), \
     (select count(*) from sagabus_inbox), \
     (select count(*) from sagabus_instance where completed = 0 and kind not like '@%'), \
-    (select count(*) from sagabus_instance where completed = 1), \
+    (select count(*) from sagabus_instance where completed = 1 and kind not like '@%'), \
     (select count(*) from sagabus_dead_letter where status = 'open'), \
     (select count(*) from sagabus_history)"
 );

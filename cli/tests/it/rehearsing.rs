@@ -1,0 +1,244 @@
+//! What a live host is asked by the program: to rehearse a message, to move an instance.
+
+use std::time::Duration;
+
+use sagabus_core::RunningHost;
+use sagabus_core::admin::StoreAdmin;
+use sagabus_outbox::SqliteStore;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Connection, Row, SqliteConnection};
+
+use crate::parcels::{self, Hand, Release};
+use crate::sagas::{lost_one, parcel};
+use crate::scene::{Charge, Scene, host};
+
+/// Every row of every table but those that say what an operator did and that hosts live.
+async fn everything(store: &SqliteStore) -> Vec<String> {
+    let tables = "select name from sqlite_master where type = 'table' and name like 'sagabus_%' \
+        and name not in ('sagabus_audit', 'sagabus_host') order by name";
+    let names: Vec<String> = sqlx::query_scalar(tables)
+        .fetch_all(store.reader())
+        .await
+        .unwrap();
+    assert!(names.len() > 8, "{names:?}");
+    let mut all = Vec::new();
+    for name in names {
+        let columns = format!("select name from pragma_table_info('{name}')");
+        let columns = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(columns));
+        let columns = columns.fetch_all(store.reader()).await.unwrap();
+        let quoted: Vec<_> = columns
+            .iter()
+            .map(|one| format!("quote(\"{one}\")"))
+            .collect();
+        let kept = match name.as_str() {
+            "sagabus_instance" => " where kind <> '@errand'",
+            _ => "",
+        };
+        let text = format!(
+            "select {} from {name}{kept} order by 1",
+            quoted.join("||'|'||")
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text));
+        let rows = rows.fetch_all(store.reader()).await.unwrap();
+        let line = |row: &SqliteRow| format!("{name}: {}", row.get::<String, _>(0));
+        all.extend(rows.iter().map(line));
+    }
+    all
+}
+
+/// Lets everybody know that no host lives any more.
+async fn hosts_are_gone(scene: &Scene) {
+    let path = scene.file().display().to_string();
+    let mut connection = SqliteConnection::connect(&path).await.unwrap();
+    let age = sqlx::query("update sagabus_host set heartbeat_at = 1");
+    age.execute(&mut connection).await.unwrap();
+}
+
+async fn stop(host: RunningHost) {
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_message_is_rehearsed_and_every_table_stays_as_it_was() {
+    let (scene, store) = Scene::new().await;
+    let host = parcels::host(store.clone(), Release::Current).await;
+    host.bus().send(Hand { parcel: 7 }).await.unwrap();
+    sagabus_testkit::wait::eventually("a parcel", || async {
+        store.instance(&parcel("7")).await.unwrap()
+    })
+    .await;
+    // Its timer waits for an hour: what would it do now?
+    let timers = scene.json(&["timers", "list"]);
+    let id = timers["timers"][0]["message_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let before = everything(&store).await;
+    let ran = scene.run(&["messages", "rehearse", &id]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for line in [
+        "would be handled; nothing of it happened",
+        "endpoint     parcels, by carrier",
+        "handler      parcel",
+        "parcel 7 moves",
+        "  version: 1 -> 2",
+        "  state: moving -> lost",
+        "sends nothing",
+    ] {
+        assert!(
+            ran.out.lines().any(|one| one == line),
+            "{line}: {}",
+            ran.out
+        );
+    }
+    let json = scene.json(&["messages", "rehearse", &id]);
+    let report = &json["rehearsal"]["report"];
+    assert_eq!(report["verdict"]["is"], "well", "{json}");
+    assert_eq!(report["instance"]["after"]["state"], "lost");
+    assert_eq!(everything(&store).await, before);
+    let audit = scene.json(&["audit"]);
+    assert_eq!(audit["audit"][0]["action"], "rehearse_message");
+    stop(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_whose_handler_may_touch_the_outside_is_not_run() {
+    let (scene, store) = Scene::with_failures(1).await;
+    hosts_are_gone(&scene).await;
+    let none = scene.run(&["dead-letters", "rehearse", "1"]);
+    assert_eq!(none.code, 1, "{none:?}");
+    assert!(
+        none.err.contains("no live host runs endpoint `payments`"),
+        "{none:?}"
+    );
+    assert!(none.err.contains("SB0404"), "{none:?}");
+
+    let host = host(store.clone()).await;
+    let before = everything(&store).await;
+    let ran = scene.run(&["dead-letters", "rehearse", "1"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.out.contains("was not run; nothing of it happened"),
+        "{ran:?}"
+    );
+    assert!(
+        ran.out.contains("`shop.charge` with `.rehearses::<..>()`"),
+        "{ran:?}"
+    );
+    assert_eq!(everything(&store).await, before);
+    for (arguments, code) in [
+        (&["dead-letters", "rehearse", "99"][..], 3),
+        (&["dead-letters", "rehearse", "one"], 2),
+        (
+            &[
+                "messages",
+                "rehearse",
+                "018f4e5a-0000-7000-8000-000000000001",
+            ],
+            3,
+        ),
+        (&["messages", "rehearse", "no-id"], 2),
+    ] {
+        let odd = scene.run(arguments);
+        assert_eq!(odd.code, code, "{arguments:?} {odd:?}");
+    }
+    let order = Charge {
+        order: 9,
+        note: String::new(),
+    };
+    host.bus().send(order).await.unwrap();
+    stop(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_host_that_hangs_is_told_so_and_nothing_is_done_later() {
+    let (scene, store) = Scene::with_failures(1).await;
+    let host = host(store.clone()).await;
+    stop(host).await;
+    // By its heartbeat it lives for a while.
+    let ran = scene.run(&["dead-letters", "rehearse", "1"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.err.contains("took it within 5 s, and none will"),
+        "{ran:?}"
+    );
+    let again = scene.run(&["dead-letters", "rehearse", "1"]);
+    assert!(again.err.contains("ask again in a moment"), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_moves_an_instance_and_refuses_what_it_does_not_know() {
+    let scene = lost_one().await;
+    hosts_are_gone(&scene).await;
+    let to = |to: &'static str| ["sagas", "transition", "parcel", "2", "--to", to];
+    let nobody = scene.run(&[&to("moving")[..], &["--yes"]].concat());
+    assert_eq!(nobody.code, 1, "{nobody:?}");
+    assert!(
+        nobody.err.contains("no live host runs endpoint `parcels`"),
+        "{nobody:?}"
+    );
+
+    let store = SqliteStore::open(scene.file()).await.unwrap();
+    let host = parcels::host(store.clone(), Release::Current).await;
+    let looked = scene.run(&[&to("moving")[..], &["--dry-run"]].concat());
+    assert!(looked.out.contains("from lost to moving"), "{looked:?}");
+    let asked = scene.run(&to("moving"));
+    assert_eq!(asked.code, 2, "{asked:?}");
+    let unknown = scene.run(&[&to("flying")[..], &["--yes"]].concat());
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    assert!(
+        unknown
+            .err
+            .contains("machine `parcel` has no state `flying`"),
+        "{unknown:?}"
+    );
+    let same = scene.run(&[&to("lost")[..], &["--yes"]].concat());
+    assert!(same.err.contains("in state `lost` already"), "{same:?}");
+    let none = scene.run(&[
+        "sagas",
+        "transition",
+        "parcel",
+        "99",
+        "--to",
+        "lost",
+        "--yes",
+    ]);
+    assert_eq!(none.code, 3, "{none:?}");
+    let found = || async { store.instance(&parcel("2")).await.unwrap().unwrap() };
+    assert_eq!(
+        (found().await.version, found().await.state.as_deref()),
+        (2, Some("lost"))
+    );
+
+    let moved = scene.run(&[&to("moving")[..], &["--yes", "--why", "found"]].concat());
+    assert_eq!(moved.code, 0, "{moved:?}");
+    assert!(
+        moved.out.contains("is moved by carrier to moving"),
+        "{moved:?}"
+    );
+    assert_eq!(
+        (found().await.version, found().await.state.as_deref()),
+        (3, Some("moving"))
+    );
+    let audit = scene.json(&["audit"]);
+    let entry = &audit["audit"][0];
+    assert_eq!(entry["action"], "transition_instance", "{audit}");
+    assert_eq!(
+        (&entry["who"], &entry["why"]),
+        (&"ada".into(), &"found".into())
+    );
+    let detail = &entry["detail"][0];
+    assert_eq!(
+        (&detail["from"], &detail["to"]),
+        (&"lost".into(), &"moving".into())
+    );
+    assert_eq!(detail["before"]["text"], "{\"parcel\":2}", "{audit}");
+    let history = scene.run(&["sagas", "show", "parcel", "2"]);
+    assert!(
+        history
+            .out
+            .contains("lost to moving, moved by ada, by carrier"),
+        "{history:?}"
+    );
+    stop(host).await;
+}
