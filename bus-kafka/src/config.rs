@@ -88,7 +88,7 @@ impl KafkaConfig {
             let shown = if wrong.contains('@') { "***" } else { wrong };
             return refuse(format!(
                 "`{shown}` is no Kafka broker; write `host:port`, several with commas between \
-                 them, without scheme, user or password"
+                 them, without scheme, user or password [SB0217]"
             ));
         }
         let beyond = brokers.iter().find(|broker| !self.may_reach(broker));
@@ -100,21 +100,21 @@ impl KafkaConfig {
         }
         if self.heartbeat * 3 > self.session {
             return refuse(format!(
-                "a heartbeat every {:?} is too slow for a session of {:?}; make it a third or less",
+                "a heartbeat every {:?} is too slow for a session of {:?}; make it a third or less [SB0217]",
                 self.heartbeat, self.session
             ));
         }
         if self.session > self.poll_interval_max {
             return refuse(format!(
                 "a session of {:?} is longer than the {:?} within which a replica must poll; raise \
-                 `poll_interval_max` or shorten `session`",
+                 `poll_interval_max` or shorten `session` [SB0217]",
                 self.session, self.poll_interval_max
             ));
         }
         if self.body_bytes_max > BODY_BYTES_MAX {
             return refuse(format!(
                 "bodies of {} bytes are more than the {BODY_BYTES_MAX} that sagabus carries; lower \
-                 `body_bytes_max`",
+                 `body_bytes_max` [SB0217]",
                 self.body_bytes_max
             ));
         }

@@ -23,7 +23,7 @@ use crate::error::{is_away, is_new, shown};
 
 /// What is missing where TLS, or a log-in by a challenge, is not known.
 const NEEDS_SSL: &str = "librdkafka was built without OpenSSL: add `rdkafka = { version = \"0.39\", \
-    features = [\"ssl-vendored\"] }` to your Cargo.toml";
+    features = [\"ssl-vendored\"] }` to your Cargo.toml [SB0221]";
 /// Between two tries to reach a cluster that is away.
 const PROBE: Duration = Duration::from_millis(500);
 /// How long one try of a question may take; after it, what the client has heard meanwhile is read.
@@ -132,7 +132,7 @@ impl Connection {
         let remedy = match error {
             KafkaError::ClientConfig(_, _, name, _) if is_of_ssl(name) => NEEDS_SSL,
             _ if fact.contains("OpenSSL") || fact.contains("SSL") => NEEDS_SSL,
-            _ => "correct the Kafka settings",
+            _ => "correct the Kafka settings [SB0217]",
         };
         format!("no client for the brokers `{brokers}` can be made: {fact}; {remedy}")
     }
@@ -233,9 +233,13 @@ impl Connection {
 
     fn explained(&self, code: Code) -> String {
         let remedy = match code {
-            Code::TopicAuthorizationFailed => "; allow this user to DESCRIBE, READ and WRITE it",
-            Code::GroupAuthorizationFailed => "; allow this user to READ the group",
-            Code::ClusterAuthorizationFailed => "; allow this user to CREATE topics on the cluster",
+            Code::TopicAuthorizationFailed => {
+                "; allow this user to DESCRIBE, READ and WRITE it [SB0220]"
+            }
+            Code::GroupAuthorizationFailed => "; allow this user to READ the group [SB0220]",
+            Code::ClusterAuthorizationFailed => {
+                "; allow this user to CREATE topics on the cluster [SB0220]"
+            }
             _ => "",
         };
         format!("{code}{remedy}")
@@ -252,23 +256,23 @@ impl Connection {
                 let user = self.config().security.user().unwrap_or("nobody");
                 TransportError::Setup(format!(
                     "brokers `{brokers}` do not let user `{user}` in; check user, password and \
-                     mechanism of `security` ({reason})"
+                     mechanism of `security` ({reason}) [SB0218]"
                 ))
             }
             Code::SSL => TransportError::Setup(format!(
                 "brokers `{brokers}` and this host do not agree on TLS; check `security` and the \
-                 authorities' file ({reason})"
+                 authorities' file ({reason}) [SB0221]"
             )),
             _ if reason.contains("security.protocol") || reason.contains("SSL") => {
                 TransportError::Setup(format!(
                     "brokers `{brokers}` speak another protocol than `security` says: plain \
-                     instead of TLS, or without the log-in that they want ({reason})"
+                     instead of TLS, or without the log-in that they want ({reason}) [SB0221]"
                 ))
             }
             _ if reason.contains("in state UP") => TransportError::Unavailable(
                 format!(
                     "brokers `{brokers}` close connections at once; where they want TLS or a \
-                         log-in, check `security` ({reason})"
+                         log-in, check `security` ({reason}) [SB0221]"
                 )
                 .into(),
             ),

@@ -142,7 +142,7 @@ pub(crate) async fn subscribe(
                 if topology::look_up(connection, &topic)?.is_none() {
                     return Err(TransportError::Setup(format!(
                         "endpoint `{name}` cannot receive: its topic `{topic}` is missing; declare \
-                         the endpoint first, or create the topic"
+                         the endpoint first, or create the topic [SB0224]"
                     )));
                 }
             }

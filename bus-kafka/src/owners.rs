@@ -74,7 +74,7 @@ async fn have_topic(connection: &Connection) -> Result<(), TransportError> {
         return Err(TransportError::Setup(format!(
             "topic `{name}`, which says who owns what, is missing, and topics are not to be created \
              by this host; create it: kafka-topics.sh --create --topic {name} --partitions 1 \
-             --config cleanup.policy=compact"
+             --config cleanup.policy=compact [SB0224]"
         )));
     }
     let replication = config.topics.replication.map_or(-1, u16::cast_signed);
@@ -108,13 +108,13 @@ fn refuse(wanted: &Claims, owned: &Claims) -> Result<(), TransportError> {
         let fact = match what.split_once('/') {
             Some(("endpoint", endpoint)) => format!(
                 "endpoint `{endpoint}` is owned by store {owner}, and this host's store is {ours}; \
-                 give the endpoint another name, or connect the host to the store that owns it"
+                 give the endpoint another name, or connect the host to the store that owns it [SB0223]"
             ),
             Some((_, command)) => format!(
                 "command `{command}` is taken by endpoint `{owner}`; remove the handler there or at \
-                 `{ours}`"
+                 `{ours}` [SB0223]"
             ),
-            None => format!("`{what}` is owned by {owner}"),
+            None => format!("`{what}` is owned by {owner} [SB0223]"),
         };
         return Err(TransportError::Setup(fact));
     }

@@ -236,14 +236,14 @@ pub(crate) async fn create(
     if config.topics.creation == Creation::Never {
         return Err(TransportError::Setup(format!(
             "topic `{first}` is missing, and topics are not to be created by this host; create it: \
-             {}",
+             {} [SB0224]",
             recipe(config, first)
         )));
     }
     if let Some(long) = names.iter().find(|name| name.len() > NAME_BYTES_MAX) {
         return Err(TransportError::Setup(format!(
             "topic `{long}` has a name of more than {NAME_BYTES_MAX} bytes; shorten the message \
-             type or put it into a family"
+             type or put it into a family [SB0225]"
         )));
     }
     let retention = config.topics.retention.millis().to_string();
@@ -315,18 +315,20 @@ fn wait_until_there(connection: &Connection, names: &[String]) -> Result<(), Tra
 fn not_created(name: &str, code: Code) -> TransportError {
     let remedy = match code {
         Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
-            "allow this user to CREATE it, or create it for this host"
+            "allow this user to CREATE it, or create it for this host [SB0220]"
         }
         Code::InvalidReplicationFactor => {
-            "set `topics.replication` to at most the number of brokers"
+            "set `topics.replication` to at most the number of brokers [SB0225]"
         }
-        Code::InvalidPartitions => "set `topics.partitions` to one or more",
+        Code::InvalidPartitions => "set `topics.partitions` to one or more [SB0225]",
         Code::InvalidTopic => {
             "its name is not usable, or equals another one's but for `.` and `_`; choose another \
-             message type or a family"
+             message type or a family [SB0225]"
         }
-        Code::PolicyViolation => "the cluster's policy is against it; create it for this host",
-        _ => "try again, or create it for this host",
+        Code::PolicyViolation => {
+            "the cluster's policy is against it; create it for this host [SB0225]"
+        }
+        _ => "try again, or create it for this host [SB0225]",
     };
     TransportError::Setup(format!(
         "topic `{name}` cannot be created ({code}); {remedy}"
@@ -357,7 +359,7 @@ async fn check(
         if existing.replication < usize::from(wanted) {
             return Err(TransportError::Setup(format!(
                 "topic `{name}` has {} copies of each record where {wanted} are wanted; reassign \
-                 its partitions with more replicas, or lower `topics.replication`",
+                 its partitions with more replicas, or lower `topics.replication` [SB0225]",
                 existing.replication
             )));
         }
@@ -396,7 +398,7 @@ fn check_settings(config: &KafkaConfig, settings: &ConfigResource) -> Result<(),
     let refuse = |fact: String, setting: &str, wanted: String| {
         Err(TransportError::Setup(format!(
             "topic `{name}` {fact}; change the topic: kafka-configs.sh --alter --entity-type topics \
-             --entity-name {name} --add-config {setting}={wanted}"
+             --entity-name {name} --add-config {setting}={wanted} [SB0225]"
         )))
     };
     if let Some(policy) = value("cleanup.policy").filter(|policy| policy.contains("compact")) {

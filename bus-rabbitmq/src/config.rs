@@ -103,21 +103,21 @@ impl RabbitMqConfig {
         ] {
             if value < least || value > most {
                 return refuse(format!(
-                    "`{name}` of RabbitMqConfig is {value}; set it to {least} to {most}"
+                    "`{name}` of RabbitMqConfig is {value}; set it to {least} to {most} [SB0217]"
                 ));
             }
         }
         if self.namespace.len() > NAMESPACE_BYTES_MAX {
             return refuse(format!(
                 "`namespace` of RabbitMqConfig has more than {NAMESPACE_BYTES_MAX} bytes; choose a \
-                 shorter one"
+                 shorter one [SB0217]"
             ));
         }
         let Ok(mut uri) = self.url.parse::<AMQPUri>() else {
             // Not the parser's own words: they may quote the password.
             return refuse(format!(
                 "the RabbitMQ URL `{}` cannot be read; write it as \
-                 `amqp://user:password@host:5672/vhost`, with special characters percent-encoded",
+                 `amqp://user:password@host:5672/vhost`, with special characters percent-encoded [SB0217]",
                 self.masked_url()
             ));
         };

@@ -206,11 +206,11 @@ impl Receiver {
         let endpoint = &self.endpoint;
         match refusal(error) {
             (Refusal::Missing, _) => TransportError::Setup(format!(
-                "endpoint `{endpoint}` is not declared on the broker; declare it before subscribing"
+                "endpoint `{endpoint}` is not declared on the broker; declare it before subscribing [SB0224]"
             )),
             (Refusal::Forbidden, said) => TransportError::Setup(format!(
                 "this user may not read the queue of endpoint `{endpoint}` ({said}); permit it with \
-                 `rabbitmqctl set_permissions`"
+                 `rabbitmqctl set_permissions` [SB0220]"
             )),
             _ => unavailable(error),
         }

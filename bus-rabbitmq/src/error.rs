@@ -27,15 +27,15 @@ impl Failure {
             let text = match refusal.kind() {
                 AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => format!(
                     "RabbitMQ at {place} refused the login of `{user}`; check the name and the \
-                     password in the URL"
+                     password in the URL [SB0218]"
                 ),
                 AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED) => format!(
                     "RabbitMQ at {place} does not let `{user}` use the vhost `{}` ({said}); create \
                      it with `rabbitmqctl add_vhost`, or permit it with `rabbitmqctl \
-                     set_permissions`",
+                     set_permissions` [SB0219]",
                     uri.vhost
                 ),
-                _ => format!("RabbitMQ at {place} refused the connection: {said}"),
+                _ => format!("RabbitMQ at {place} refused the connection: {said} [SB0202]"),
             };
             return Self {
                 text,
@@ -45,10 +45,10 @@ impl Failure {
         let hint = match uri.scheme {
             AMQPScheme::AMQPS => {
                 "check that it runs and that this port speaks TLS with a certificate that is \
-                 trusted here (`ca_certificates`)"
+                 trusted here (`ca_certificates`) [SB0221]"
             }
             AMQPScheme::AMQP => {
-                "check that it runs and that this port does not want TLS (`amqps://`)"
+                "check that it runs and that this port does not want TLS (`amqps://`) [SB0202]"
             }
         };
         Self {

@@ -297,7 +297,7 @@ impl Declarer<'_> {
     fn name(&self, text: &str) -> Result<ShortString, TransportError> {
         name(&format!("{}{text}", self.config.namespace)).ok_or_else(|| {
             TransportError::Setup(format!(
-                "the name `{text}` has more than {NAME_BYTES_MAX} bytes; choose a shorter one"
+                "the name `{text}` has more than {NAME_BYTES_MAX} bytes; choose a shorter one [SB0217]"
             ))
         })
     }
@@ -309,11 +309,11 @@ impl Declarer<'_> {
             Refusal::Other => return unavailable(error),
             Refusal::Missing => format!(
                 "{what} `{name}` is missing on the broker, and this host only verifies; start it \
-                 once with `TopologyMode::Declare` and a user that may configure"
+                 once with `TopologyMode::Declare` and a user that may configure [SB0224]"
             ),
             Refusal::Forbidden => format!(
                 "{what} `{name}` may not be declared by this user ({said}); give it the permission \
-                 to configure, or provision with another user and use `TopologyMode::Verify`"
+                 to configure, or provision with another user and use `TopologyMode::Verify` [SB0220]"
             ),
             Refusal::Different => different(what, name, &said),
         })
@@ -332,7 +332,7 @@ fn different(what: &str, name: &str, said: &str) -> String {
         return format!(
             "endpoint `{endpoint}` is owned by store {owner}, and this host's store is another; give \
              the endpoint another name, or connect the host to the store that owns it (to hand the \
-             endpoint over, delete the exchange `{name}`)"
+             endpoint over, delete the exchange `{name}`) [SB0223]"
         );
     }
     if let (Some(command), Some(taker)) = (
@@ -341,12 +341,12 @@ fn different(what: &str, name: &str, said: &str) -> String {
     ) {
         return format!(
             "command `{command}` is taken by endpoint `{taker}`; remove the handler there or here \
-             (to move the command, delete the exchange `{name}`)"
+             (to move the command, delete the exchange `{name}`) [SB0223]"
         );
     }
     format!(
         "{what} `{name}` exists with other properties ({said}); use the properties that it has, or \
-         delete it when it is empty"
+         delete it when it is empty [SB0222]"
     )
 }
 

@@ -172,6 +172,49 @@ explanations! {
         "The path is a directory, its folder is missing, or the file system keeps no write-ahead \
          log (network file systems do not)."
         -> "Give the path of a file in an existing folder on a local disk.";
+    "SB0217" "a broker's address or setting cannot be used":
+        "It is checked before anything is sent, so that a slip is told where it was made. A password \
+         is never repeated."
+        -> "RabbitMQ: `amqp://user:password@host:5672/vhost`, with special characters \
+            percent-encoded. Kafka: `host:port`, several with commas, without scheme, user or \
+            password. The error names any other setting with the values that it takes.";
+    "SB0218" "a broker does not let this user in":
+        "The broker answered, and knows the user not, or not with this password or mechanism."
+        -> "Try the same name and password with the broker's own tools: `rabbitmqctl \
+            authenticate_user`, or `kafka-broker-api-versions.sh --command-config`. Then mend the \
+            URL, or `security` of `KafkaConfig`.";
+    "SB0219" "a virtual host of RabbitMQ cannot be used":
+        "It does not exist, or the user may not enter it."
+        -> "`rabbitmqctl add_vhost VHOST`, `rabbitmqctl set_permissions -p VHOST USER '.*' '.*' \
+            '.*'`; the vhost is the path of the URL, and `/` is written `%2f`.";
+    "SB0220" "a broker denies a permission":
+        "The user is let in, but may not declare, read or write what this host needs."
+        -> "The error names the queue, topic or group. RabbitMQ: `rabbitmqctl set_permissions` \
+            (configure, write, read). Kafka: DESCRIBE, READ and WRITE on topics, READ on the group, \
+            IDEMPOTENT_WRITE on the cluster. Where hosts must not create anything, provision first \
+            and use `TopologyMode::Verify` or `Creation::Never`.";
+    "SB0221" "a broker and this host do not agree on TLS":
+        "One speaks TLS and the other does not, or the certificate is not trusted or of another name."
+        -> "RabbitMQ: `amqps://` and `ca_certificates`. Kafka: `security` and the file of \
+            authorities. Look at what the port offers with `openssl s_client -connect HOST:PORT`.";
+    "SB0222" "something on the broker has other properties":
+        "A queue or exchange of this name was declared otherwise, by an earlier configuration or by \
+         somebody else. Brokers do not change it."
+        -> "Give back the setting that it was declared with, or stop all hosts, let the queue run \
+            empty, delete it, and start again; the host declares it anew.";
+    "SB0223" "an endpoint or command belongs to somebody else on this broker":
+        "Two databases that read one queue or topic would share its messages by chance, and each \
+         would see half."
+        -> "Give the endpoint another name, remove one of two handlers, or connect the host to the \
+            store that owns it. The error says how to hand it over for good.";
+    "SB0224" "a queue, exchange or topic is missing":
+        "This host only verifies or may not create, or somebody deleted it."
+        -> "Start the host once with a user that may create (`TopologyMode::Declare`, \
+            `Creation::AsNeeded`), or create it by the command in the error.";
+    "SB0225" "a topic would lose messages, or cannot be made":
+        "Its clean-up, retention, copies or record size do not fit what is promised of messages in \
+         it, or the cluster refuses a topic as this host needs it."
+        -> "The error names the setting, and mostly the command that changes it.";
     "SB0301" "no database was named":
         "The command line looks into one database, and guesses none."
         -> "Give `--store`, or set `SAGABUS_STORE`: a SQLite file, or \

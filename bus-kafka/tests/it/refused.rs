@@ -85,6 +85,7 @@ fn an_address_that_is_none_is_named() {
             &[
                 "`kafka://kafka.example` is no Kafka broker",
                 "write `host:port`",
+                "[SB0217]",
             ],
         );
     });
@@ -124,6 +125,7 @@ fn what_was_not_built_in_is_named_with_its_feature() {
                 "no client for the brokers `127.0.0.1:1`",
                 "`rdkafka = {",
                 "ssl-vendored",
+                "[SB0221]",
             ],
         );
     });
@@ -140,6 +142,7 @@ fn an_option_that_is_refused_is_named() {
             &[
                 "option `socket.timeout.ms` is refused",
                 "correct the Kafka settings",
+                "[SB0217]",
             ],
         );
         assert!(!error.contains("soon"), "{error}");
@@ -159,6 +162,7 @@ fn a_topic_that_is_missing_and_not_to_be_created_is_named_with_its_recipe() {
             &[
                 &format!("topic `{topic}` is missing"),
                 "kafka-topics.sh --create",
+                "[SB0224]",
             ],
         );
         // What is published then has no place, and its topic is not made.
@@ -224,6 +228,7 @@ fn a_topic_that_would_lose_messages_is_refused() {
                 &[
                     &format!("topic `{}shop.placed`", config.prefix),
                     "kafka-configs.sh",
+                    "[SB0225]",
                 ],
             );
             says(&error, words);
@@ -239,7 +244,7 @@ fn a_topic_that_would_lose_messages_is_refused() {
         config.topics.replication = Some(3);
         says(
             &refused(&config).await,
-            &["1 copies", "lower `topics.replication`"],
+            &["1 copies", "lower `topics.replication`", "[SB0225]"],
         );
         config.topics.replication = Some(1);
         let declared = Kafka::new(config).declare(StoreId::new(), &[spec()]).await;
@@ -256,7 +261,11 @@ fn more_copies_than_brokers_are_refused_with_the_setting() {
         let error = refused(&config).await;
         says(
             &error,
-            &["cannot be created", "set `topics.replication` to at most"],
+            &[
+                "cannot be created",
+                "set `topics.replication` to at most",
+                "[SB0225]",
+            ],
         );
     });
 }
@@ -315,6 +324,7 @@ fn who_is_not_let_in_or_may_not_is_told_what_to_do() {
                 &address,
                 "do not let user `orders` in",
                 "check user, password",
+                "[SB0218]",
             ],
         );
         assert!(
@@ -326,12 +336,17 @@ fn who_is_not_let_in_or_may_not_is_told_what_to_do() {
         let error = refused(&config).await;
         says(
             &error,
-            &[&address, "close connections at once", "check `security`"],
+            &[
+                &address,
+                "close connections at once",
+                "check `security`",
+                "[SB0221]",
+            ],
         );
 
         config.security = sasl("orders", "hunter2");
         let error = refused(&config).await;
-        says(&error, &["orders.endpoint", "allow this user"]);
+        says(&error, &["orders.endpoint", "allow this user", "[SB0220]"]);
 
         config.security = sasl("admin", "hunter1");
         let declared = Kafka::new(config.clone())

@@ -67,7 +67,12 @@ fn a_url_that_is_none_is_named() {
             let error = refused(&RabbitMq::connect(url)).await;
             says(
                 &error,
-                &["cannot be read", shown, "amqp://user:password@host"],
+                &[
+                    "cannot be read",
+                    shown,
+                    "amqp://user:password@host",
+                    "[SB0217]",
+                ],
             );
         }
     });
@@ -85,6 +90,7 @@ fn a_broker_that_is_not_there_is_named() {
                 "amqp://me@127.0.0.1:1/shop",
                 "refused",
                 "check that it runs",
+                "[SB0202]",
             ],
         );
     });
@@ -101,12 +107,19 @@ fn a_wrong_password_vhost_or_scheme_is_named() {
             &[
                 "refused the login of `guest`",
                 "check the name and the password",
+                "[SB0218]",
             ],
         );
         let error = refused(&RabbitMq::connect(format!("{url}/nowhere"))).await;
-        says(&error, &["vhost `nowhere`", "rabbitmqctl add_vhost"]);
+        says(
+            &error,
+            &["vhost `nowhere`", "rabbitmqctl add_vhost", "[SB0219]"],
+        );
         let error = refused(&RabbitMq::connect(url.replacen("amqp:", "amqps:", 1))).await;
-        says(&error, &["cannot be used", "speaks TLS", &place]);
+        says(
+            &error,
+            &["cannot be used", "speaks TLS", &place, "[SB0221]"],
+        );
     });
 }
 
@@ -126,7 +139,7 @@ fn what_exists_with_other_properties_is_named() {
         let declared = channel.queue_declare(name.into(), classic, FieldTable::default());
         declared.await.expect("a queue of another kind");
         let error = refused(&rabbitmq(&config)).await;
-        says(&error, &["queue `orders`", "delete it"]);
+        says(&error, &["queue `orders`", "delete it", "[SB0222]"]);
     });
 }
 
@@ -150,7 +163,7 @@ fn another_delivery_limit_order_or_number_of_queues_is_refused() {
         limited.delivery_limit = 5_000;
         says(
             &declare(limited, spec()).await,
-            &["queue `orders`", "x-delivery-limit"],
+            &["queue `orders`", "x-delivery-limit", "[SB0222]"],
         );
         let mut fewer = config.clone();
         fewer.ordered_queues = 3;
@@ -162,7 +175,7 @@ fn another_delivery_limit_order_or_number_of_queues_is_refused() {
         reordered.order = Order::PerKey;
         says(
             &declare(config, reordered).await,
-            &["exchange `orders`", "other properties"],
+            &["exchange `orders`", "other properties", "[SB0222]"],
         );
     });
 }
@@ -178,7 +191,11 @@ fn a_host_that_only_verifies_names_what_is_missing() {
         let error = refused(&verifier).await;
         says(
             &error,
-            &["`orders/owner` is missing", "TopologyMode::Declare"],
+            &[
+                "`orders/owner` is missing",
+                "TopologyMode::Declare",
+                "[SB0224]",
+            ],
         );
         let unheard = publication("event/shop.unheard", 1);
         let answer = verifier
@@ -263,7 +280,10 @@ fn what_the_broker_forbids_is_named_and_fails_alone() {
         let url = broker.url().replacen("guest:guest", "clerk:canary", 1);
         let clerk = RabbitMq::connect(url.clone());
         let error = refused(&clerk).await;
-        says(&error, &["may not be declared", "TopologyMode::Verify"]);
+        says(
+            &error,
+            &["may not be declared", "TopologyMode::Verify", "[SB0220]"],
+        );
 
         let mut verifying = RabbitMqConfig::new(url);
         verifying.topology = TopologyMode::Verify;
@@ -275,7 +295,7 @@ fn what_the_broker_forbids_is_named_and_fails_alone() {
             .expect("it may not read");
         says(
             &chain(&read),
-            &["may not read", "`orders`", "set_permissions"],
+            &["may not read", "`orders`", "set_permissions", "[SB0220]"],
         );
         let window: Vec<_> = ["placed", "secret", "placed"]
             .map(|name| publication(&format!("event/shop.{name}"), 1))

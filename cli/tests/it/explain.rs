@@ -31,6 +31,8 @@ fn every_code_is_in_the_table_and_in_use() {
     let mut used = BTreeSet::new();
     for folder in [
         "bus-core/src",
+        "bus-rabbitmq/src",
+        "bus-kafka/src",
         "outbox/src",
         "ops/src",
         "cli/src",
