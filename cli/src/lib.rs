@@ -35,6 +35,8 @@ mod operator;
 // What a service's own program can beside it.
 mod plan;
 mod own;
+#[cfg(all(test, unix))]
+mod fuzzed;
 
 pub use operator::{operator, run_with};
 pub use own::main;

@@ -112,6 +112,12 @@ impl Place {
     }
 }
 
+/// Says whether a text names a database, and opens nothing.
+#[cfg(test)]
+pub(crate) fn check(store: Option<&str>) -> Result<(), Failure> {
+    named(store).map(|_| ())
+}
+
 /// Tells a URL from a path. The text is not repeated in errors: it may hold a password.
 fn named(store: Option<&str>) -> Result<Named<'_>, Failure> {
     let Some(store) = store.filter(|store| !store.is_empty()) else {

@@ -13,6 +13,7 @@ mod explain;
 mod schedules;
 mod parcels;
 mod reading;
+mod searched;
 mod changing;
 mod operations;
 mod editing;
