@@ -154,3 +154,48 @@ async fn probes_are_answered_over_http() {
     }
     assert!(host.stop(Duration::from_secs(5)).await);
 }
+
+/// Counts what is logged on this thread.
+#[derive(Default)]
+struct Heard(std::sync::atomic::AtomicUsize);
+
+impl tracing::Subscriber for Heard {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if event.metadata().target().starts_with("sagabus") {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_probe_says_nothing_in_the_log() {
+    let host = started(MemoryStore::new()).await;
+    let health = host.health();
+    let heard = std::sync::Arc::new(Heard::default());
+    let count = || heard.0.load(std::sync::atomic::Ordering::SeqCst);
+    tracing::subscriber::with_default(std::sync::Arc::clone(&heard), || {
+        for _ in 0..1000 {
+            assert!(health.liveness().is_well && health.readiness().is_well);
+        }
+        assert_eq!(count(), 0);
+        tracing::info!(target: "sagabus_core::health", "it is listened to");
+        assert_eq!(count(), 1);
+    });
+    assert!(host.stop(Duration::from_secs(5)).await);
+}

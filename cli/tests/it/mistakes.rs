@@ -1,11 +1,7 @@
-//! Mistakes that tools for operators made before, each with a test that this one does not repeat it.
-//!
-//! Elsewhere: what comes after the click is not retried (`a_frozen_selection_leaves_what_died_later`),
-//! a bulk change whose program dies loses nothing
-//! (`a_killed_bulk_change_goes_on_and_neither_loses_nor_repeats_one`), nothing is removed without a
-//! word (`a_change_that_nobody_confirms_is_not_made`), a crafted cron expression takes no memory
-//! (`what_cannot_be_read_is_refused_with_the_reason`), ages are never negative
-//! (`an_age_is_never_negative`).
+//! Mistakes that tools for operators made before, each with a test that this one does not repeat it:
+//! the table in `CONTRIBUTING.md` names them all.
+
+use std::path::Path;
 
 use sagabus_core::admin::{Page, RowFilter, StoreAdmin};
 use sagabus_core::message::{self, Kind, Message};
@@ -81,6 +77,42 @@ async fn names_with_slashes_dots_and_spaces_are_names() {
     }
     let running = store.counts().await.unwrap().running;
     assert_eq!(running, 5, "{:?}", InstanceStatus::Running);
+}
+
+/// Collects what all sources under a folder say.
+fn sources(folder: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            into.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_mistake_has_a_test_that_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = std::fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let (_, section) = page
+        .split_once("### Mistakes that other tools made")
+        .unwrap();
+    let (table, _) = section.split_once("\n## ").unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| "));
+    let tests = rows.filter_map(|row| row.split_once(" | ")).skip(1);
+    let mut all = String::new();
+    for folder in ["bus-core", "ops", "cli", "testkit"] {
+        sources(&root.join(folder), &mut all);
+    }
+    let mut count = 0;
+    for (mistake, tests) in tests {
+        for name in tests.split('`').skip(1).step_by(2) {
+            assert!(all.contains(&format!("fn {name}(")), "{mistake}: {name}");
+            count += 1;
+        }
+    }
+    assert!(count >= 18, "{count} tests are named");
 }
 
 #[test]
