@@ -1,6 +1,6 @@
 //! An incident, played through on SQLite with the commands that an operator would type: the gateway
 //! of a payment service lets one bank down, messages die and are grouped, the cause is found, a
-//! canary says that it is not gone yet, then that it is, and the accounts balance.
+//! rehearsal and a canary say that it is not gone yet, then that it is, and the accounts balance.
 //!
 //! `cargo run --example incident` takes a few seconds and needs nothing. In the end every order was
 //! charged once, and the audit says who did what.
@@ -108,7 +108,12 @@ async fn is_understood(scene: &Scene) -> Result<()> {
     println!("# Somebody is woken up. What is wrong?\n");
     scene.types(&["status"], 0).await?;
     scene.types(&["dead-letters", "show", "1"], 0).await?;
-    println!("# Perhaps it is over? Three go first; the others only if these are handled.\n");
+    println!("# Would it work by now? A host handles it and undoes all of it.\n");
+    let rehearse = ["dead-letters", "rehearse", "1", "--who", "ada"];
+    scene.types(&rehearse, 0).await?;
+    println!(
+        "# No. Perhaps it is only this one? Three go first; the others only if these are handled.\n"
+    );
     let canary = ["--text", "north", "--canary", "3", "--rate", "200"];
     let retry = ["dead-letters", "retry"];
     let certain = ["--yes", "--who", "ada", "--why", "incident 17"];
@@ -122,6 +127,8 @@ async fn is_understood(scene: &Scene) -> Result<()> {
 async fn is_put_right(scene: &Scene) -> Result<()> {
     println!("# It is not: the gateway lost the bank's certificate. That is put right.\n");
     scene.shop.gateway().repair();
+    let rehearse = ["dead-letters", "rehearse", "4", "--who", "ada"];
+    scene.types(&rehearse, 0).await?;
     let resume = ["operations", "resume", "1", "--who", "ada"];
     scene.types(&resume, 0).await?;
     scene.settles_with(3 + 1).await?;
