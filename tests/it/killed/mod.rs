@@ -16,3 +16,4 @@ pub(crate) mod plan;
 pub(crate) mod process;
 mod recurring;
 mod regressions;
+mod told_twice;
