@@ -13,7 +13,7 @@ use crate::context::{Ctx, Handling, HostFacts};
 use crate::counters::Counters;
 use crate::dispatch::Dispatch;
 use crate::endpoint::{EndpointId, EndpointName, Order};
-use crate::error::{Class, HandlerError, chain};
+use crate::error::{HandlerError, chain};
 use crate::faults::{self, Point};
 use crate::gate::{Gate, Turn};
 use crate::handler::{Decoded, Subscriber};
@@ -30,8 +30,6 @@ use crate::store::{Instance, Question};
 use crate::tries::Tries;
 use crate::unit_of_work::{KeyAfterDeath, Reason, RowKey, Settle};
 
-/// Reruns after a conflict, before the message is written down for a moment later.
-const CONFLICTS_MAX: u32 = 3;
 /// Starts without a recorded end after which a message runs alone.
 const LOST_STARTS_SUSPECT: i32 = 2;
 /// Starts alone without a recorded end after which a message is a dead letter.
@@ -101,11 +99,12 @@ pub(crate) struct Case<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) arrival: Arrival,
     pub(crate) tries: Tries,
-    conflicts: u32,
+    /// How often it was run again at once after a conflict.
+    pub(crate) conflicts: u32,
     /// It failed while the endpoint was paused.
-    was_held: bool,
+    pub(crate) was_held: bool,
     /// Why the message is given up, once its handler may still answer that.
-    given_up: Option<String>,
+    pub(crate) given_up: Option<String>,
 }
 
 /// How one try ended.
@@ -493,81 +492,5 @@ impl<'a> Case<'a> {
             given_up: self.given_up.clone(),
         };
         Ctx::new(handling, Arc::clone(&self.endpoint.host))
-    }
-
-    /// Says how a try ended that left an error.
-    fn end_of(&self, error: HandlerError, is_excused: bool) -> End {
-        if is_excused {
-            // The outage is in the log once, by those who talk to the database all the time.
-            let (id, error) = (self.arrival.envelope().id, error.chain());
-            tracing::debug!(%id, error, "try ended by the database; costs no attempt");
-            return End::Excused(error);
-        }
-        End::Failed(error)
-    }
-
-    /// Records a failed try and says what follows.
-    fn failed(&mut self, error: &HandlerError, subscriber: &dyn Subscriber) -> Decision {
-        self.endpoint.counters.failed_attempts.increment();
-        let (class, text) = (error.class(), error.chain());
-        // What only this message is to blame for says nothing about the others.
-        let is_shared = matches!(
-            class,
-            Class::Retry | Class::RetryAs(_) | Class::RetryAfter(_)
-        );
-        let id = self.arrival.envelope().id;
-        let is_paused = is_shared && self.endpoint.gate.failed(id, &text, self.is_news());
-        match class {
-            Class::Conflict => return self.excused(text),
-            Class::RetryAfter(_) | Class::Elsewhere(..) => {
-                self.tries.excuse(&self.endpoint.host.name, text);
-            }
-            Class::Retry | Class::RetryAs(_) if is_paused => return self.held(),
-            _ => self.tries.fail(&self.endpoint.host.name, text),
-        }
-        let (failures, excuses) = (self.tries.failures(), self.tries.excuses());
-        let decision = self.endpoint.retry.decide(class, failures, excuses);
-        let gives_up = matches!(
-            decision,
-            Decision::Dead(Reason::AttemptsExhausted | Reason::ExcusesExhausted | Reason::Terminal)
-        );
-        if gives_up && self.given_up.is_none() && subscriber.compensates() {
-            self.given_up = Some(error.chain());
-            return Decision::Now;
-        }
-        decision
-    }
-
-    /// Says what follows a try that the database ended.
-    fn ended_by_database(&mut self, cause: String) -> Decision {
-        let id = self.arrival.envelope().id;
-        match self.endpoint.gate.failed(id, &cause, self.is_news()) {
-            true => self.held(),
-            false => self.excused(cause),
-        }
-    }
-
-    /// Says whether a failure of this message tells something about the others: one that went on
-    /// failing while others succeeded is to blame itself.
-    fn is_news(&self) -> bool {
-        self.tries.failures() == 0 && !self.was_held
-    }
-
-    /// Says what follows a failure while the endpoint is paused: the message waits at the gate, and
-    /// nothing is written. How often does not matter: it is no more than a probe.
-    fn held(&mut self) -> Decision {
-        self.was_held = true;
-        Decision::Held
-    }
-
-    /// Says what follows a try that others or the database ended: a few more at once, which nobody
-    /// counts, then one that is written down and counted.
-    fn excused(&mut self, cause: String) -> Decision {
-        if self.conflicts < CONFLICTS_MAX {
-            self.conflicts += 1;
-            return Decision::Reload;
-        }
-        self.tries.excuse(&self.endpoint.host.name, cause);
-        self.endpoint.retry.excuse(self.tries.excuses())
     }
 }

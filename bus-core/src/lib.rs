@@ -50,6 +50,7 @@ pub mod holding;
 mod rate;
 pub mod loader;
 mod handling;
+mod failing;
 mod tries;
 mod merging;
 mod settling;
