@@ -20,7 +20,7 @@ use crate::faults::{self, Point};
 use crate::id::InstanceId;
 use crate::intake::{InHand, Intakes, Slot};
 use crate::lifecycle::Lifecycle;
-use crate::route::Router;
+use crate::route::{Router, note_places};
 use crate::store::{
     Birth, ClaimedRow, CommitReport, Group, OpenTransaction, Place, Placement, Store,
 };
@@ -161,9 +161,10 @@ impl CommitterHandle {
 
     /// Places a unit's messages by the current routes, all born available: for a transaction whose
     /// commit we shall not see.
-    pub fn place(&self, unit: UnitOfWork) -> Group {
+    pub fn place(&self, mut unit: UnitOfWork) -> Group {
         let routes = self.shared.router.routes();
         let placements = self.shared.router.place(&routes, 0, &unit);
+        note_places(&mut unit, &placements);
         Group {
             units: vec![unit],
             placements,
@@ -344,12 +345,14 @@ pub(crate) struct Prepared {
 
 impl Shared {
     /// Places every message, and leases those that can go on in this process.
-    pub(crate) fn prepare(&self, units: Vec<UnitOfWork>, settles: Vec<Settle>) -> Prepared {
+    pub(crate) fn prepare(&self, mut units: Vec<UnitOfWork>, settles: Vec<Settle>) -> Prepared {
         let routes = self.router.routes();
         let mut placements = Vec::new();
-        for (index, unit) in units.iter().enumerate() {
+        for (index, unit) in units.iter_mut().enumerate() {
             if !unit.outgoing.is_empty() {
-                placements.extend(self.router.place(&routes, index, unit));
+                let own = self.router.place(&routes, index, unit);
+                note_places(unit, &own);
+                placements.extend(own);
             }
         }
         let slots = placements

@@ -353,6 +353,7 @@ impl EndpointPlan {
             "order": self.spec.order,
             "key_after_death": self.key_after,
             "capacity": self.capacity,
+            "keeps_history": self.history == History::Kept,
             "retry": {
                 "immediate": self.retry.immediate,
                 "delayed": self.retry.delayed,

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::endpoint::{Destination, Order};
 use crate::envelope::Outgoing;
+use crate::id::MessageId;
 use crate::message::Kind;
 use crate::store::{Birth, Place, Placement, Routes, Target};
 use crate::transports::Transports;
@@ -102,6 +103,38 @@ impl Router {
             }
             // Hosts refuse to start where a command has two owners, so the first is the only one.
             (_, [owner, ..]) => add(Place::Endpoint(owner.clone()), Birth::Available),
+        }
+    }
+}
+/// Notes in a unit's history which of its messages became rows of endpoints: what vanishes there
+/// without a trace is missed by the accounts.
+pub(crate) fn note_places(unit: &mut UnitOfWork, placements: &[Placement]) {
+    for entry in &mut unit.history {
+        entry.detail.placed.clear();
+    }
+    let sent: Vec<(usize, u32, MessageId)> = unit
+        .history
+        .iter()
+        .enumerate()
+        .flat_map(|(entry, one)| {
+            let ids = one.detail.sent.iter().map(|(id, _)| *id);
+            (0..).zip(ids).map(move |(at, id)| (entry, at, id))
+        })
+        .collect();
+    // Both are in the order of sending, so that the next is nearly always at hand.
+    let mut next = 0;
+    for placement in placements {
+        let outgoing = &unit.outgoing[placement.outgoing];
+        let Place::Endpoint(target) = &placement.place else {
+            continue;
+        };
+        let is_it = |at: &usize| sent[*at].2 == outgoing.envelope.id;
+        let found = (next..sent.len()).chain(0..next).find(is_it);
+        if let (None, Some(at)) = (&outgoing.timer, found) {
+            next = at;
+            let (entry, place, _) = sent[at];
+            let placed = &mut unit.history[entry].detail.placed;
+            placed.push((place, target.name.clone()));
         }
     }
 }

@@ -151,6 +151,8 @@ impl Case<'_> {
             sent: outgoing
                 .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
                 .collect(),
+            // Known when it is placed.
+            placed: Vec::new(),
             cancelled: cancelled.cloned().collect(),
             armed,
             host: Some(self.endpoint.host.name.clone()),

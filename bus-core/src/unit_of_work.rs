@@ -218,6 +218,11 @@ pub struct HistoryDetail {
     /// What was sent: identity and type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sent: Vec<(MessageId, MessageType)>,
+    /// Which of those that were sent became rows of endpoints of this database: place in `sent`, and
+    /// endpoint. Written when they are placed; timers are left out, which their instance accounts
+    /// for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placed: Vec<(u32, EndpointName)>,
     /// The timers that it armed, by name; their messages are among those sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub armed: Vec<String>,

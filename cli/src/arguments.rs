@@ -159,6 +159,9 @@ pub(crate) enum Noun {
         /// Into which folder.
         folder: std::path::PathBuf,
     },
+    /// What came to each endpoint, and what became of it: exit code 6 where something is missing.
+    #[command(after_help = "Example:\n  sagabus accounts || page-somebody")]
+    Accounts,
     /// What operators changed.
     Audit(PageArguments),
 }

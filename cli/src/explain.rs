@@ -48,7 +48,10 @@ const EXIT_CODES: [(&str, &str); 7] = [
         "5",
         "a bulk change stopped half-way; what was done is done, and the same command goes on",
     ),
-    ("6", "`doctor` found something to look at"),
+    (
+        "6",
+        "`doctor` found something to look at, or `accounts` a message of which nothing is left",
+    ),
 ];
 
 fn exit_codes(out: &Output) -> Result<(), Failure> {

@@ -23,6 +23,9 @@ pub(crate) enum Failure {
     /// Not all is well.
     #[error("{0} findings; each says what to do")]
     Findings(usize),
+    /// The accounts do not balance.
+    #[error("{0} messages came, and nothing is left of them")]
+    Missing(u64),
     /// The service's own code gave no host.
     #[error("the host cannot be put together")]
     Host(#[source] BoxError),
@@ -53,7 +56,7 @@ impl Failure {
             Self::Output(error) if error.kind() == ErrorKind::BrokenPipe => 0,
             Self::Usage(_) | Self::NotConfirmed(_) => 2,
             Self::HalfWay(_) => 5,
-            Self::Findings(_) => 6,
+            Self::Findings(_) | Self::Missing(_) => 6,
             Self::Ops(OpsError::NotFound(_)) => 3,
             Self::Ops(OpsError::Store(StoreError::Setup(_) | StoreError::Unavailable(_))) => 4,
             Self::Run(RunError::Store(StoreError::Setup(_) | StoreError::Unavailable(_))) => 4,

@@ -30,6 +30,7 @@ mod timers;
 mod migrate;
 mod explain;
 mod help;
+mod accounts;
 mod audit;
 mod operator;
 // What a service's own program can beside it.

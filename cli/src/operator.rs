@@ -14,8 +14,8 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::place::Place;
 use crate::{
-    audit, dead_letters, doctor, endpoints, explain, help, hosts, locks, machines, messages,
-    migrate, operations, outbox, sagas, schedules, status, timers,
+    accounts, audit, dead_letters, doctor, endpoints, explain, help, hosts, locks, machines,
+    messages, migrate, operations, outbox, sagas, schedules, status, timers,
 };
 
 /// Does what a command line says, its first word the name of the program, and returns the exit
@@ -70,7 +70,7 @@ async fn watch(arguments: Arguments<Noun>) -> Result<(), Failure> {
         }
         match run(&arguments).await {
             // What was found is what is watched for.
-            Ok(()) | Err(Failure::Findings(_)) => {}
+            Ok(()) | Err(Failure::Findings(_) | Failure::Missing(_)) => {}
             Err(failure) => return Err(failure),
         }
         tokio::select! {
@@ -126,6 +126,7 @@ pub(crate) async fn ask(
         Noun::Machines(verb) => machines::run(admin, about.now, verb, out).await,
         Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, out).await,
         Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, out).await,
+        Noun::Accounts => accounts::run(admin, about.now, out).await,
         Noun::Audit(page) => audit::run(admin, about.now, page, out).await,
         Noun::Migrate(_) | Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => {
             Ok(())

@@ -152,6 +152,7 @@ async fn balances(scene: &Scene) -> Result<()> {
     println!("# Do the accounts balance?\n");
     scene.types(&["operations", "list"], 0).await?;
     scene.types(&["audit", "--oldest-first"], 0).await?;
+    scene.types(&["accounts"], 0).await?;
     let (charged, twice, cents) = scene.shop.ledger().await?;
     let orders = i64::from(ORDERS) + 1;
     println!("{orders} orders, {charged} charged, {twice} of them twice, {cents} cents");

@@ -109,7 +109,7 @@ fn of_row(row: &StoredRow) -> Option<Subject> {
 /// Has a live host handle a message and undo it, and returns what it would have done.
 ///
 /// # Errors
-/// As [`ask`].
+/// As the other requests to a host.
 pub async fn rehearse(
     admin: &dyn StoreAdmin,
     operator: &Operator,
@@ -176,7 +176,7 @@ pub async fn plan_move(
 /// Has a live host move an instance to another state, with what its machine does on the way.
 ///
 /// # Errors
-/// As [`ask`].
+/// As the other requests to a host.
 pub async fn move_instance(
     admin: &dyn StoreAdmin,
     operator: &Operator,

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DestinationOverview,
-    HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, NewOperation, Operations, Page,
-    Redriven, RowFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost,
-    StoredOperation, StoredRow, TakenOver, Tally, Told, Vitals, WaitingShape, Wheel,
+    About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
+    DestinationOverview, HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, NewOperation,
+    Operations, Page, Redriven, RowFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint,
+    StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally, Told, Vitals,
+    WaitingShape, Wheel,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
@@ -166,6 +167,10 @@ impl StoreAdmin for Guarded<'_> {
 
     fn taken_over(&self, message: MessageId) -> Answer<'_, Vec<TakenOver>> {
         self.admin.taken_over(message)
+    }
+
+    fn accounts<'b>(&'b self, without: &'b [String]) -> Answer<'b, Accounts> {
+        self.admin.accounts(without)
     }
 
     fn audit(&self, page: Page) -> Answer<'_, Vec<AuditEntry>> {

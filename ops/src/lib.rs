@@ -16,6 +16,7 @@ pub mod outbox;
 pub mod messages;
 pub mod errands;
 pub mod difference;
+pub mod accounts;
 pub mod endpoints;
 pub mod hosts;
 pub mod locks;

@@ -15,6 +15,7 @@ use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
 use serde_json::{Map, Value, json};
 
 use crate::difference::between;
+use crate::accounts::Balance;
 use crate::doctor::{Check, Examination};
 use crate::hosts::{MachineSkew, Skew};
 use crate::locks::HeldLock;
@@ -101,6 +102,40 @@ pub fn about(about: &About) -> Value {
 /// Shapes how many rows there are.
 pub fn counts(counts: &Counts) -> Value {
     json!(counts)
+}
+
+/// Shapes the accounts.
+pub fn balance(balance: &Balance) -> Value {
+    let lines = balance.accounts.lines.iter().map(|one| {
+        json!({
+            "endpoint": one.endpoint,
+            "message_type": one.message_type,
+            "accepted": one.accepted,
+            "created": one.created,
+            "handled": one.handled,
+            "dead": one.dead,
+            "expired": one.expired,
+            "discarded": one.discarded,
+            "moved": one.moved,
+            "pending": one.pending,
+            "missing": one.missing,
+        })
+    });
+    let missing = balance.accounts.missing.iter().map(|one| {
+        json!({
+            "message_id": one.message,
+            "endpoint": one.endpoint,
+            "message_type": one.message_type,
+            "at": time(one.at),
+        })
+    });
+    json!({
+        "is_balanced": balance.is_balanced(),
+        "since": time(balance.accounts.since),
+        "accounts": lines.collect::<Vec<_>>(),
+        "missing": missing.collect::<Vec<_>>(),
+        "without_history": balance.without_history,
+    })
 }
 
 /// Shapes a dead letter.

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use sagabus_core::admin::{
-    AuditEntry, DeadLetterGroup, DeadLetterStatus, DestinationOverview, InstanceOverview,
-    InstanceShape, OperationState, Pace, StoredDeadLetter, StoredHistory, StoredHost,
-    StoredOperation, StoredRow, TakenOver, Tally, Verb, WaitingShape, version_from_header,
+    Accounts, AuditEntry, DeadLetterGroup, DeadLetterStatus, DestinationOverview, End,
+    InstanceOverview, InstanceShape, MissingMessage, OperationState, Origin, Pace,
+    StoredDeadLetter, StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally,
+    Verb, WaitingShape, version_from_header,
 };
 use sagabus_core::endpoint::EndpointId;
 use sagabus_core::envelope::{Envelope, Timer};
@@ -319,4 +320,31 @@ pub(crate) fn operation(found: &impl Found) -> Result<StoredOperation, sqlx::Err
         created_at: Timestamp::from_micros(found.int(18)?),
         updated_at: Timestamp::from_micros(found.int(19)?),
     })
+}
+
+/// Reads the accounts: first since when, then the lines in their order, then what is missing.
+pub(crate) fn accounts(all: &[impl Found]) -> Result<Accounts, sqlx::Error> {
+    let mut accounts = Accounts::since(Timestamp::from_micros(0));
+    for found in all {
+        match found.small(0)? {
+            0 => accounts.since = Timestamp::from_micros(found.int(7)?),
+            1 => {
+                let origin = Origin {
+                    is_accepted: found.flag(3)?,
+                    end: End::from_stored(&found.text(4)?),
+                };
+                let (name, message_type) = (found.text(1)?, found.maybe_text(2)?);
+                let count = found.int(5)?.cast_unsigned();
+                accounts.add(&name, message_type.as_deref(), origin, count);
+            }
+            _ => accounts.missing.push(MissingMessage {
+                endpoint: found.text(1)?,
+                message: MessageId::from_uuid(found.uuid(6)?),
+                message_type: found.maybe_text(2)?,
+                at: Timestamp::from_micros(found.int(7)?),
+            }),
+        }
+    }
+    accounts.missing.sort_by_key(|one| (one.at, one.message));
+    Ok(accounts)
 }

@@ -3,6 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::account::Accounts;
 use super::change::{Action, AuditEntry, Change};
 use super::dead_letter::{DeadLetterFilter, DeadLetterGroup, StoredDeadLetter, Tally};
 use super::operation::Operations;
@@ -114,6 +115,13 @@ pub trait StoreAdmin: Operations + Send + Sync {
 
     /// Says where a message was taken over, in the order of the endpoints' names.
     fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>>;
+
+    /// Balances what came to each endpoint against what became of it, all at one moment. Endpoints
+    /// of these names are left out: their units leave no history, so nothing says what they handled.
+    ///
+    /// Reads through inbox, history, outbox and dead letters.
+    fn accounts<'a>(&'a self, without: &'a [String])
+    -> BoxFuture<'a, Result<Accounts, StoreError>>;
 
     /// Reads the changes of operators.
     fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>>;

@@ -8,10 +8,12 @@ mod row;
 mod running;
 mod vitals;
 mod shape;
+mod account;
 mod change;
 mod operation;
 mod errand;
 
+pub use account::{AccountLine, Accounts, End, MISSING_MAX, MissingMessage, Origin};
 pub use change::{Action, Alteration, AuditEntry, Change, Edit, Held, TEXT_BYTES_MAX};
 pub use contract::StoreAdmin;
 pub use dead_letter::{

@@ -7,10 +7,10 @@ use futures_util::future::BoxFuture;
 use super::database::Database;
 use super::store::{MemoryStore, ready};
 use crate::admin::{
-    About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DeadLetterStatus,
-    DestinationOverview, First, HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, Page,
-    RowFilter, RowState, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost,
-    StoredRow, TakenOver, Tally, Vitals, WaitingShape, cut,
+    About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
+    DeadLetterStatus, DestinationOverview, First, HistoryOf, InstanceFilter, InstanceOverview,
+    InstanceShape, Page, RowFilter, RowState, StoreAdmin, StoredDeadLetter, StoredEndpoint,
+    StoredHistory, StoredHost, StoredRow, TakenOver, Tally, Vitals, WaitingShape, cut,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::EndpointId;
@@ -166,6 +166,13 @@ impl StoreAdmin for MemoryStore {
             found.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
             found
         })))
+    }
+
+    fn accounts<'a>(
+        &'a self,
+        without: &'a [String],
+    ) -> BoxFuture<'a, Result<Accounts, StoreError>> {
+        ready(Ok(self.with(|database, _| database.accounts(without))))
     }
 
     fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {

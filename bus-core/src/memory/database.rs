@@ -33,6 +33,8 @@ pub(super) struct Database {
     pub(super) instances: HashMap<InstanceId, StoredInstance>,
     pub(super) history: VecDeque<(i64, Timestamp, HistoryEntry)>,
     last_history: i64,
+    /// Of what was done until then, something was swept.
+    pub(super) swept_through: Timestamp,
     /// Also those that somebody has dealt with.
     pub(super) dead_letters: BTreeMap<i64, StoredDeadLetter>,
     pub(super) audit: Vec<AuditEntry>,
@@ -59,6 +61,7 @@ impl Database {
             labels: Labels::default(),
             history: VecDeque::new(),
             last_history: 0,
+            swept_through: Timestamp::from_micros(0),
             dead_letters: BTreeMap::new(),
             audit: Vec::new(),
             operations: BTreeMap::new(),
@@ -307,7 +310,9 @@ impl Database {
             .take(most)
             .take_while(|(_, at, _)| is_old(*at, retention.history))
             .count();
-        self.history.drain(..history);
+        for (_, at, _) in self.history.drain(..history) {
+            self.swept_through = self.swept_through.max(at);
+        }
 
         let tombstones: Vec<_> = self
             .instances

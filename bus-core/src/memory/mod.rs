@@ -8,6 +8,7 @@ mod labels;
 mod outbox;
 mod admin;
 mod shapes;
+mod accounts;
 mod change;
 mod operations;
 mod transport;

@@ -24,6 +24,20 @@ pub(super) struct Operation {
     selected: Vec<i64>,
 }
 
+impl Operation {
+    /// Lists the dead letters that had their turn to be redriven to an endpoint of the operator's.
+    pub(super) fn sent_elsewhere(&self) -> impl Iterator<Item = (i64, &str)> {
+        let taken = usize::try_from(self.stored.taken).unwrap_or(usize::MAX);
+        let to = match &self.stored.verb {
+            Verb::Redrive { to } => to.as_deref(),
+            Verb::Discard | Verb::Restore => None,
+        };
+        let had = self.selected.iter().take(taken);
+        to.into_iter()
+            .flat_map(move |to| had.clone().map(move |id| (*id, to)))
+    }
+}
+
 impl Operations for MemoryStore {
     fn begin_operation<'a>(
         &'a self,

@@ -65,6 +65,7 @@ async fn the_shape_of_every_document_is_what_it_was() {
         vec!["machines", "list"],
         vec!["schedules", "list"],
         vec!["schedules", "show", "report"],
+        vec!["accounts"],
         vec!["audit"],
         vec!["explain", "SB0204"],
         vec!["explain", "exit-codes"],

@@ -18,6 +18,7 @@ mod changing;
 mod operations;
 mod editing;
 mod roles;
+mod accounts;
 mod bad_input;
 mod help;
 mod locks;

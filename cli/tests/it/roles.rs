@@ -17,6 +17,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("reader", &["sagas", "list"]),
     ("reader", &["endpoints", "list"]),
     ("reader", &["hosts"]),
+    ("reader", &["accounts"]),
     ("reader", &["outbox", "list"]),
     ("operator", &["dead-letters", "discard", "1", "--yes"]),
     ("operator", &["dead-letters", "restore", "1", "--yes"]),

@@ -100,6 +100,7 @@ const CALLS: &[Case] = &[
     case!(history, Reader, |at| at
         .history(&HistoryOf::Instance(instance()), PAGE)),
     case!(taken_over, Reader, |at| at.taken_over(MessageId::new())),
+    case!(accounts, Reader, |at| at.accounts(&[])),
     case!(audit, Reader, |at| at.audit(PAGE)),
     case!(dead_letters, Reader, |at| at.dead_letters(1)),
     case!(redrive, Operator, |at| at.redrive(1)),

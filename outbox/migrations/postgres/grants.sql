@@ -20,7 +20,8 @@ grant usage on schema sagabus to sagabus_reader;
 
 -- A reader sees what happens and not what it is about: no body, no instance's data, no audit detail.
 grant select on sagabus.store, sagabus.endpoint, sagabus.subscription, sagabus.host, sagabus.inbox,
-    sagabus.history, sagabus.label, sagabus.operation, sagabus.operation_item to sagabus_reader;
+    sagabus.history, sagabus.label, sagabus.operation, sagabus.operation_item, sagabus.swept
+    to sagabus_reader;
 grant select (id, at, endpoint, message_id, message_type, reason, key, kind, instance_key, headers,
     attempts, fingerprint, status) on sagabus.dead_letter to sagabus_reader;
 grant select (id, message_id, message_type, destination, key, per_key, headers, available_at, due_at,

@@ -71,6 +71,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         19,
         include_str!("../../migrations/postgres/0019_send_one_v1.sql"),
     ),
+    (
+        20,
+        include_str!("../../migrations/postgres/0020_accounts_v1.sql"),
+    ),
 ];
 
 /// What makes the roles of operators.
@@ -104,6 +108,7 @@ const PARTS: &[&str] = &[
     "label_gone_v1",
     "label_v1",
     "load_v1",
+    "moved_v1",
     "now_micros",
     "operation",
     "operation_item",
@@ -119,6 +124,7 @@ const PARTS: &[&str] = &[
     "sweep_hosts_v1",
     "sweep_inbox_v1",
     "sweep_instances_v1",
+    "swept",
 ];
 
 /// One migration at a time in a database; the number is ours, any would do.

@@ -20,6 +20,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
         include_str!("../../migrations/sqlite/0007_operations.sql"),
     ),
     (8, include_str!("../../migrations/sqlite/0008_clock.sql")),
+    (9, include_str!("../../migrations/sqlite/0009_accounts.sql")),
 ];
 
 /// The tables of this release.
@@ -37,6 +38,7 @@ const TABLES: &[&str] = &[
     "sagabus_outbox",
     "sagabus_store",
     "sagabus_subscription",
+    "sagabus_swept",
 ];
 
 const FIND_TABLES: &str =

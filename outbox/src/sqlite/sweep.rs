@@ -62,12 +62,17 @@ const SWEEP_TOMBSTONES: &str = concat!(
     " - $2 and (kind, key) in (select value ->> 0, value ->> 1 from json_each($1)); commit"
 );
 
-/// History is written in the order of time: its oldest rows have the smallest ids.
+/// History is written in the order of time: its oldest rows have the smallest ids. What is removed
+/// is written down for the accounts: nothing younger than the time of the second statement is gone.
 const SWEEP_HISTORY: &str = concat!(
     "begin immediate; delete from sagabus_history where id in (select id from sagabus_history ",
     "order by id limit $2) and at <= ",
     now!(),
-    " - $1; delete from sagabus_host where id in (select id from sagabus_host ",
+    " - $1; insert into sagabus_swept (what, removed, through) select 'history', changes(), ",
+    now!(),
+    " - $1 where changes() > 0 on conflict (what) do update set ",
+    "removed = removed + excluded.removed, through = max(through, excluded.through); ",
+    "delete from sagabus_host where id in (select id from sagabus_host ",
     "where heartbeat_at <= ",
     now!(),
     " - $1 limit $2); commit"

@@ -126,6 +126,23 @@ impl Plan {
         self
     }
 
+    /// Records what was sent so far and where it was placed, in the last entry.
+    #[must_use]
+    pub(super) fn tells_what_it_sent(mut self) -> Self {
+        let detail = &mut self.unit.history.last_mut().expect("an entry").detail;
+        let sent = self.unit.outgoing.iter();
+        detail.sent = sent
+            .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
+            .collect();
+        for (at, place, _) in &self.places {
+            if let Place::Endpoint(target) = place {
+                let at = u32::try_from(*at).expect("few messages");
+                detail.placed.push((at, target.name.clone()));
+            }
+        }
+        self
+    }
+
     /// Gives a message up.
     #[must_use]
     pub fn gives_up(mut self, dead: DeadLetter) -> Self {

@@ -21,6 +21,7 @@ pub mod operations;
 pub mod editing;
 pub mod inspection;
 pub mod shapes;
+pub mod accounts;
 pub mod sweeps;
 pub mod hosts;
 pub mod races;

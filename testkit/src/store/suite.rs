@@ -215,6 +215,13 @@ macro_rules! __store_behaviours {
                 running_instances_are_summed_up_by_what_reads_them,
                 what_waits_is_summed_up_by_what_handles_it,
             ]
+            accounts: [
+                accounts_balance_whatever_becomes_of_a_message,
+                a_message_that_vanished_is_named,
+                a_redriven_message_is_followed_to_where_it_went,
+                what_a_sweep_removed_is_not_missed,
+                endpoints_are_left_out_of_the_accounts_where_asked,
+            ]
             sweeps: [
                 sweep_is_bounded_and_says_when_there_is_more,
                 sweep_keeps_what_is_young,
@@ -335,6 +342,7 @@ mod tests {
             ("editing", include_str!("editing.rs")),
             ("inspection", include_str!("inspection.rs")),
             ("shapes", include_str!("shapes.rs")),
+            ("accounts", include_str!("accounts.rs")),
             ("sweeps", include_str!("sweeps.rs")),
             ("hosts", include_str!("hosts.rs")),
             ("races", include_str!("races.rs")),

@@ -3,17 +3,17 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    About, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup, DestinationOverview,
-    HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, Page, RowFilter, StoreAdmin,
-    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally,
-    Vitals, WaitingShape,
+    About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
+    DestinationOverview, HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, Page,
+    RowFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow,
+    TakenOver, Tally, Vitals, WaitingShape,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
 use sagabus_core::{InstanceId, MessageId, StoreError};
 
 use super::super::store::PgStore;
-use super::{change, dead_letters, instances, outgoing, running, shapes, vitals};
+use super::{accounts, change, dead_letters, instances, outgoing, running, shapes, vitals};
 
 impl StoreAdmin for PgStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -108,6 +108,13 @@ impl StoreAdmin for PgStore {
 
     fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>> {
         running::taken_over(self, message).boxed()
+    }
+
+    fn accounts<'a>(
+        &'a self,
+        without: &'a [String],
+    ) -> BoxFuture<'a, Result<Accounts, StoreError>> {
+        accounts::accounts(self, without).boxed()
     }
 
     fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {

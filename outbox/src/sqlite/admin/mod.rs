@@ -7,6 +7,7 @@ mod outgoing;
 mod running;
 mod vitals;
 mod shapes;
+mod accounts;
 mod instances;
 mod change;
 mod editing;
