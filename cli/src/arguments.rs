@@ -12,10 +12,7 @@ use crate::timers::TimersVerb;
 
 const AFTER_HELP: &str = "\
 Exit codes: `sagabus explain exit-codes`; `sagabus completions SHELL`, `sagabus man FOLDER`
-
-Examples:
-  sagabus --store postgres://user@host/orders dead-letters groups
-  SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --canary 5 --rate 50";
+Example: SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --canary 5";
 
 /// Looks into a sagabus database and puts right what went wrong.
 #[derive(Debug, Parser)]
@@ -105,6 +102,9 @@ pub(crate) enum Noun {
     /// Messages that are still to be sent or handled.
     #[command(subcommand)]
     Outbox(OutboxVerb),
+    /// Messages that brokers and APIs brought, and what was done.
+    #[command(subcommand)]
+    Inbox(InboxVerb),
     /// Sagas, machines and flows.
     #[command(subcommand)]
     Sagas(SagasVerb),
@@ -159,7 +159,7 @@ pub(crate) enum Noun {
         /// Into which folder.
         folder: std::path::PathBuf,
     },
-    /// What came to each endpoint, and what became of it: exit code 6 where something is missing.
+    /// What came to each endpoint, and what became of it.
     #[command(after_help = "Example:\n  sagabus accounts || page-somebody")]
     Accounts,
     /// What operators changed.
@@ -319,6 +319,40 @@ pub(crate) enum OutboxVerb {
     Release(RowChangeArguments),
     /// Remove parked rows for good.
     Discard(RowChangeArguments),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InboxVerb {
+    /// List them, the largest identity first: ours grow with time.
+    List(InboxArguments),
+    /// Show where one was taken over and handled: when, by which host, after how many attempts.
+    Show {
+        /// Its identity.
+        id: sagabus_core::MessageId,
+    },
+}
+
+/// Which messages of the inbox.
+#[derive(Debug, Args)]
+pub(crate) struct InboxArguments {
+    /// Only what this endpoint took over.
+    #[arg(long)]
+    pub(crate) endpoint: Option<String>,
+    /// Only what was taken over longer ago: 90s, 15m, 2h, 3d.
+    #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
+    pub(crate) older_than: Option<std::time::Duration>,
+    /// Only what was taken over later than that.
+    #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
+    pub(crate) younger_than: Option<std::time::Duration>,
+    /// How many at most.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) limit: u32,
+    /// Go on behind this message.
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<sagabus_core::MessageId>,
+    /// Go on behind it at this endpoint.
+    #[arg(long, value_name = "ENDPOINT", requires = "after")]
+    pub(crate) after_endpoint: Option<String>,
 }
 
 /// Which rows of the outbox.

@@ -59,6 +59,14 @@ const EXAMPLES: &[(&str, &str)] = &[
         "sagabus outbox release --type shop.ship --yes",
     ),
     (
+        "inbox list",
+        "sagabus inbox list --endpoint payments --younger-than 2h",
+    ),
+    (
+        "inbox show",
+        "sagabus inbox show 01a1ffe0-c14d-721c-acd4-8bb5fe257e60",
+    ),
+    (
         "outbox discard",
         "sagabus outbox discard 4711 --yes --why typo",
     ),

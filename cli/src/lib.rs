@@ -18,6 +18,7 @@ mod doctor;
 mod dead_letters;
 mod operations;
 mod outbox;
+mod inbox;
 mod sagas;
 mod locks;
 mod messages;

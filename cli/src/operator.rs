@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::place::Place;
 use crate::{
-    accounts, audit, dead_letters, doctor, endpoints, explain, help, hosts, locks, machines,
+    accounts, audit, dead_letters, doctor, endpoints, explain, help, hosts, inbox, locks, machines,
     messages, migrate, operations, outbox, sagas, schedules, status, timers,
 };
 
@@ -117,6 +117,7 @@ pub(crate) async fn ask(
         Noun::DeadLetters(verb) => dead_letters::run(admin, about.now, verb, operator, out).await,
         Noun::Operations(verb) => operations::run(admin, about.now, verb, operator, out).await,
         Noun::Outbox(verb) => outbox::run(admin, about.now, verb, operator, out).await,
+        Noun::Inbox(verb) => inbox::run(admin, about.now, verb, out).await,
         Noun::Sagas(verb) => sagas::run(admin, about.now, verb, operator, out).await,
         Noun::Locks(verb) => locks::run(admin, about.now, verb, operator, out).await,
         Noun::Messages(verb) => messages::run(admin, verb, operator, out).await,

@@ -9,14 +9,14 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
     About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
-    DestinationOverview, HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, NewOperation,
-    Operations, Page, Redriven, RowFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint,
-    StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally, Told, Vitals,
-    WaitingShape, Wheel,
+    DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, InstanceShape,
+    NewOperation, Operations, Page, Redriven, RowFilter, StoreAdmin, StoredDeadLetter,
+    StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally, Told,
+    Vitals, WaitingShape, Wheel,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
-use sagabus_core::{InstanceId, MessageId, StoreError};
+use sagabus_core::{InstanceId, StoreError};
 use serde_json::Value;
 
 use crate::role::Role;
@@ -165,8 +165,8 @@ impl StoreAdmin for Guarded<'_> {
         self.admin.history(of, page)
     }
 
-    fn taken_over(&self, message: MessageId) -> Answer<'_, Vec<TakenOver>> {
-        self.admin.taken_over(message)
+    fn inbox<'b>(&'b self, filter: &'b InboxFilter, limit: u32) -> Answer<'b, Vec<TakenOver>> {
+        self.admin.inbox(filter, limit)
     }
 
     fn accounts<'b>(&'b self, without: &'b [String]) -> Answer<'b, Accounts> {

@@ -2,8 +2,8 @@
 
 use sagabus_core::MessageId;
 use sagabus_core::admin::{
-    DeadLetterFilter, HistoryOf, Page, RowFilter, StoreAdmin, StoredDeadLetter, StoredHistory,
-    StoredRow, TakenOver,
+    DeadLetterFilter, HistoryOf, InboxFilter, Page, RowFilter, StoreAdmin, StoredDeadLetter,
+    StoredHistory, StoredRow, TakenOver,
 };
 
 use crate::error::OpsError;
@@ -26,8 +26,8 @@ pub struct Biography {
     pub dead_letters: Vec<StoredDeadLetter>,
 }
 
-/// Reads everything that is known about a message. Looks through the outbox and the history, which
-/// have no index for it: seconds where they have millions of rows.
+/// Reads everything that is known about a message. Looks through the outbox, which has no index for
+/// it: seconds where it has millions of rows.
 ///
 /// # Errors
 /// [`OpsError::NotFound`] when no table knows it.
@@ -40,10 +40,14 @@ pub async fn biography(admin: &dyn StoreAdmin, message: MessageId) -> Result<Bio
         message: Some(message),
         ..DeadLetterFilter::any()
     };
+    let inbox = InboxFilter {
+        message: Some(message),
+        ..InboxFilter::default()
+    };
     let page = Page::oldest(ENTRIES_MAX);
     let biography = Biography {
         message,
-        taken_over: admin.taken_over(message).await?,
+        taken_over: admin.inbox(&inbox, ENTRIES_MAX).await?,
         rows: admin.rows(&rows, page.without_bodies()).await?,
         history: admin.history(&HistoryOf::Message(message), page).await?,
         dead_letters: admin

@@ -313,6 +313,14 @@ pub fn history(one: &StoredHistory) -> Value {
     })
 }
 
+/// Shapes a row of the inbox.
+pub fn inbox(one: &TakenOver) -> Value {
+    let mut shaped = taken_over(one);
+    shaped["message_id"] = json!(one.message);
+    shaped["handled"] = one.handled.as_ref().map_or(Value::Null, history);
+    shaped
+}
+
 fn taken_over(one: &TakenOver) -> Value {
     json!({ "endpoint": one.endpoint, "at": time(one.at) })
 }

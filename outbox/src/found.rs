@@ -252,9 +252,12 @@ pub(crate) fn overview(found: &impl Found) -> Result<InstanceOverview, sqlx::Err
 
 /// Reads where a message was taken over.
 pub(crate) fn taken_over(found: &impl Found) -> Result<TakenOver, sqlx::Error> {
+    let handled = found.maybe_int(0)?.map(|_| history(found)).transpose()?;
     Ok(TakenOver {
-        endpoint: found.maybe_text(0)?,
-        at: Timestamp::from_micros(found.int(1)?),
+        message: MessageId::from_uuid(found.uuid(11)?),
+        endpoint: found.maybe_text(12)?,
+        at: Timestamp::from_micros(found.int(13)?),
+        handled,
     })
 }
 

@@ -10,13 +10,13 @@ use super::operation::Operations;
 use super::page::{About, Counts, Page};
 use super::row::{DestinationOverview, RowFilter, StoredRow};
 use super::running::{
-    HistoryOf, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory, StoredHost,
-    TakenOver,
+    HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory,
+    StoredHost, TakenOver,
 };
 use super::shape::{InstanceShape, WaitingShape};
 use super::vitals::Vitals;
 use crate::error::StoreError;
-use crate::id::{InstanceId, MessageId};
+use crate::id::InstanceId;
 use crate::store::Instance;
 use crate::unit_of_work::Label;
 
@@ -105,16 +105,24 @@ pub trait StoreAdmin: Operations + Send + Sync {
 
     /// Reads what units did.
     ///
-    /// History has no index but on its order, which every message would pay for: a question reads
-    /// through all that is kept.
+    /// A message is looked up. Instance and conversation have no index, which every message would pay
+    /// for: a question for them reads through all that is kept.
     fn history<'a>(
         &'a self,
         of: &'a HistoryOf,
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredHistory>, StoreError>>;
 
-    /// Says where a message was taken over, in the order of the endpoints' names.
-    fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>>;
+    /// Reads what was taken over from brokers and APIs, the largest identity first: those that
+    /// sagabus gives out grow with time.
+    ///
+    /// A message is looked up; endpoint and time have no index: a question for them alone reads
+    /// through the inbox.
+    fn inbox<'a>(
+        &'a self,
+        filter: &'a InboxFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<TakenOver>, StoreError>>;
 
     /// Balances what came to each endpoint against what became of it, all at one moment. Endpoints
     /// of these names are left out: their units leave no history, so nothing says what they handled.

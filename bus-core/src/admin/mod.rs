@@ -31,8 +31,8 @@ pub(crate) use page::cut;
 pub use page::{About, Counts, First, PAGE_MAX, Page};
 pub use row::{DestinationOverview, RowFilter, RowState, StoredRow};
 pub use running::{
-    HistoryOf, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory, StoredHost,
-    TakenOver,
+    HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory,
+    StoredHost, TakenOver,
 };
 pub use shape::{InstanceShape, SHAPES_MAX, WaitingShape, version_from_header};
 pub use vitals::{TableVitals, Vitals};

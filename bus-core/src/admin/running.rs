@@ -96,11 +96,31 @@ pub struct StoredHistory {
     pub entry: HistoryEntry,
 }
 
-/// That a message was taken over at an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which messages of the inbox are meant. What is `None` lets everything through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboxFilter {
+    /// Only this message: looked up, whatever else there is.
+    pub message: Option<MessageId>,
+    /// Only what this endpoint took over.
+    pub endpoint: Option<String>,
+    /// Only what was taken over at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only what was taken over before this time.
+    pub until: Option<Timestamp>,
+    /// Only those behind this message, at this endpoint; without an endpoint, behind all of its rows.
+    pub after: Option<(MessageId, Option<String>)>,
+}
+
+/// That a message was taken over at an endpoint, and what was done with it there.
+#[derive(Clone, Debug, PartialEq)]
 pub struct TakenOver {
+    /// The message.
+    pub message: MessageId,
     /// The name of the endpoint; none where it was removed.
     pub endpoint: Option<String>,
     /// When, by the database's clock.
     pub at: Timestamp,
+    /// The last that a unit did with it there; none while it waits, where it is a dead letter, and
+    /// where no history is kept.
+    pub handled: Option<StoredHistory>,
 }

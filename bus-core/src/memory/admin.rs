@@ -8,17 +8,18 @@ use super::database::Database;
 use super::store::{MemoryStore, ready};
 use crate::admin::{
     About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
-    DeadLetterStatus, DestinationOverview, First, HistoryOf, InstanceFilter, InstanceOverview,
-    InstanceShape, Page, RowFilter, RowState, StoreAdmin, StoredDeadLetter, StoredEndpoint,
-    StoredHistory, StoredHost, StoredRow, TakenOver, Tally, Vitals, WaitingShape, cut,
+    DeadLetterStatus, DestinationOverview, First, HistoryOf, InboxFilter, InstanceFilter,
+    InstanceOverview, InstanceShape, Page, RowFilter, RowState, StoreAdmin, StoredDeadLetter,
+    StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally, Vitals, WaitingShape,
+    cut,
 };
 use crate::clock::Timestamp;
-use crate::endpoint::EndpointId;
+use crate::endpoint::{EndpointId, EndpointName};
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
 use crate::store::Instance;
-use crate::unit_of_work::{InstanceStatus, Label};
+use crate::unit_of_work::{HistoryEntry, InstanceStatus, Label};
 
 impl StoreAdmin for MemoryStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -143,28 +144,18 @@ impl StoreAdmin for MemoryStore {
             let found = database
                 .history
                 .iter()
-                .map(|(id, at, entry)| StoredHistory {
-                    id: *id,
-                    at: *at,
-                    endpoint: database.endpoint_name(entry.endpoint),
-                    entry: entry.clone(),
-                });
+                .map(|one| database.stored_history(one));
             paged(found.filter(|one| is_of(of, one)), page, |one| one.id)
         })))
     }
 
-    fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>> {
+    fn inbox<'a>(
+        &'a self,
+        filter: &'a InboxFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<TakenOver>, StoreError>> {
         ready(Ok(self.with(|database, _| {
-            let rows = database.inbox.iter();
-            let mut found: Vec<_> = rows
-                .filter(|((id, _), _)| *id == message)
-                .map(|((_, endpoint), at)| TakenOver {
-                    endpoint: database.endpoint_name(*endpoint),
-                    at: *at,
-                })
-                .collect();
-            found.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
-            found
+            database.taken_over(filter, Page::latest(limit).size())
         })))
     }
 
@@ -394,6 +385,56 @@ impl Database {
         found.sort_by_key(|one| key(&one.id));
         found.truncate(limit as usize);
         found
+    }
+
+    fn stored_history(&self, (id, at, entry): &(i64, Timestamp, HistoryEntry)) -> StoredHistory {
+        StoredHistory {
+            id: *id,
+            at: *at,
+            endpoint: self.endpoint_name(entry.endpoint),
+            entry: entry.clone(),
+        }
+    }
+
+    fn taken_over(&self, filter: &InboxFilter, limit: u32) -> Vec<TakenOver> {
+        let number = |name: &String| {
+            let name = EndpointName::new(name).ok()?;
+            self.routes.endpoints.get(&name).map(|one| one.id)
+        };
+        let is_behind = |key: (MessageId, EndpointId)| match &filter.after {
+            None => true,
+            Some((message, endpoint)) => match endpoint.as_ref().and_then(number) {
+                Some(endpoint) => key < (*message, endpoint),
+                None => key.0 < *message,
+            },
+        };
+        let mut found: Vec<_> = self
+            .inbox
+            .iter()
+            .filter(|((message, endpoint), at)| {
+                let name = filter.endpoint.as_ref();
+                is(filter.message.as_ref(), message)
+                    && name.is_none_or(|name| number(name) == Some(*endpoint))
+                    && filter.since.is_none_or(|since| **at >= since)
+                    && filter.until.is_none_or(|until| **at < until)
+                    && is_behind((*message, *endpoint))
+            })
+            .map(|(key, at)| (*key, *at))
+            .collect();
+        found.sort_by_key(|(key, _)| std::cmp::Reverse(*key));
+        found.truncate(limit as usize);
+        let history = |key: (MessageId, EndpointId)| {
+            let mut all = self.history.iter().rev();
+            let it = all.find(|(_, _, one)| (one.message_id, one.endpoint) == key);
+            it.map(|one| self.stored_history(one))
+        };
+        let shown = found.into_iter().map(|(key, at)| TakenOver {
+            message: key.0,
+            endpoint: self.endpoint_name(key.1),
+            at,
+            handled: history(key),
+        });
+        shown.collect()
     }
 
     fn endpoint_name(&self, id: EndpointId) -> Option<String> {

@@ -35,7 +35,7 @@ async fn note(_: Charged) -> Result<()> {
 }
 
 /// Starts a host whose charges are noted at two endpoints, one of them without a history.
-async fn host(store: impl Store) -> RunningHost {
+pub(crate) async fn host(store: impl Store) -> RunningHost {
     let host = Host::builder("shop")
         .store(store)
         .endpoint("payments", |e| e.handle(charge))

@@ -57,6 +57,8 @@ async fn the_shape_of_every_document_is_what_it_was() {
         vec!["outbox", "list"],
         vec!["outbox", "rows"],
         vec!["outbox", "show", &row],
+        vec!["inbox", "list"],
+        vec!["inbox", "show", &message],
         vec!["sagas", "list"],
         vec!["messages", "show", &message],
         vec!["hosts"],

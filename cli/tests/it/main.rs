@@ -19,6 +19,7 @@ mod operations;
 mod editing;
 mod roles;
 mod accounts;
+mod inbox;
 mod bad_input;
 mod help;
 mod locks;

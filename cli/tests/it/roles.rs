@@ -18,6 +18,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("reader", &["endpoints", "list"]),
     ("reader", &["hosts"]),
     ("reader", &["accounts"]),
+    ("reader", &["inbox", "list"]),
     ("reader", &["outbox", "list"]),
     ("operator", &["dead-letters", "discard", "1", "--yes"]),
     ("operator", &["dead-letters", "restore", "1", "--yes"]),

@@ -6,9 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    Action, Alteration, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held, HistoryOf,
-    InstanceFilter, NewOperation, Operations, Pace, Page, Parcel, RowFilter, Selected, StoreAdmin,
-    Task, Told, Verb, Wheel,
+    Action, Alteration, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held, HistoryOf, InstanceFilter, NewOperation, Operations, Pace, Page, Parcel, RowFilter, Selected, StoreAdmin, Task, Told, Verb, Wheel, InboxFilter,
 };
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::schedule::ScheduleVerb;
@@ -99,7 +97,7 @@ const CALLS: &[Case] = &[
     case!(waiting_shapes, Reader, |at| at.waiting_shapes()),
     case!(history, Reader, |at| at
         .history(&HistoryOf::Instance(instance()), PAGE)),
-    case!(taken_over, Reader, |at| at.taken_over(MessageId::new())),
+    case!(inbox, Reader, |at| at.inbox(&InboxFilter::default(), 1)),
     case!(accounts, Reader, |at| at.accounts(&[])),
     case!(audit, Reader, |at| at.audit(PAGE)),
     case!(dead_letters, Reader, |at| at.dead_letters(1)),

@@ -54,4 +54,8 @@ as $$
     where a.action = 'edit_dead_letter' and e.entry ->> 'sent_as' <> e.entry ->> 'message_id'
 $$;
 
+-- The life of one message is looked up, however much history there is. Identities grow with time,
+-- so that nearly every entry goes to the end.
+create index history_message on sagabus.history (message_id);
+
 update sagabus.store set schema_version = 20;

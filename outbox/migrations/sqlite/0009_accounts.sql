@@ -10,3 +10,7 @@ create table sagabus_swept (
 insert into sagabus_swept (what, removed, through)
 select 'history', 0, cast(unixepoch('subsec') * 1000000 as integer)
 where exists (select 1 from sagabus_inbox) or exists (select 1 from sagabus_history);
+
+-- The life of one message is looked up, however much history there is. Identities grow with time,
+-- so that nearly every entry goes to the end.
+create index sagabus_history_message on sagabus_history (message_id);

@@ -1,7 +1,7 @@
 //! Plans that are made while a table is empty, and kept while it grows.
 
 use sagabus_core::MessageId;
-use sagabus_core::admin::{InstanceFilter, StoreAdmin};
+use sagabus_core::admin::{HistoryOf, InboxFilter, InstanceFilter, Page, StoreAdmin};
 use sagabus_core::store::Store;
 use sagabus_core::unit_of_work::{Label, Source, UnitOfWork};
 use sagabus_testkit::wait::eventually;
@@ -31,6 +31,19 @@ const LABELS: &str = "insert into sagabus.label (kind, name, value, key) \
 /// Entries that were ever read of instances and their labels, row by row or through an index.
 const READ_OF_INSTANCES: &str = "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint \
     from pg_stat_user_tables where schemaname = 'sagabus' and relname in ('instance', 'label')";
+
+/// Of each message two entries, and an inbox row.
+const HISTORY: [&str; 2] = [
+    "insert into sagabus.history (at, endpoint_id, message_id, message_type, correlation_id, detail) \
+        select n, 1, ('018f4e5a-0000-7000-8000-' || lpad(to_hex(n / 2), 12, '0'))::uuid, \
+        'shop.order-placed', gen_random_uuid(), '{\"attempt\":1,\"micros\":1}' \
+        from generate_series(0, 4999) n",
+    "insert into sagabus.inbox (message_id, endpoint_id, accepted_at) \
+        select distinct message_id, endpoint_id, 0 from sagabus.history",
+];
+
+const READ_OF_HISTORY: &str = "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint \
+    from pg_stat_user_tables where schemaname = 'sagabus' and relname in ('history', 'inbox')";
 
 /// Rows that nobody asks for.
 const OTHERS: i64 = 5000;
@@ -100,5 +113,40 @@ async fn instances_are_looked_up_by_key_and_by_label() {
     drop(store);
     eventually("end of all servers", ended).await;
     let read = database.number(READ_OF_INSTANCES).await - before;
+    assert!(read < OTHERS, "{read} entries were read");
+}
+
+#[tokio::test]
+async fn the_life_of_a_message_is_looked_up_however_much_history_there_is() {
+    let Some((database, store)) = Database::migrated().await else {
+        return;
+    };
+    for text in HISTORY {
+        database.run(text).await;
+    }
+    database
+        .run("vacuum analyze sagabus.history, sagabus.inbox")
+        .await;
+    let before = database.number(READ_OF_HISTORY).await;
+    let message: MessageId = "018f4e5a-0000-7000-8000-0000000003e7".parse().unwrap();
+    let inbox = InboxFilter {
+        message: Some(message),
+        ..InboxFilter::default()
+    };
+    for _ in 0..CALLS {
+        let of = HistoryOf::Message(message);
+        for page in [Page::oldest(10), Page::latest(10)] {
+            let told = store.history(&of, page).await.unwrap();
+            assert_eq!(told.len(), 2);
+        }
+        let taken = store.inbox(&inbox, 10).await.unwrap();
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].handled.as_ref().map(|one| one.id), Some(2000));
+    }
+    store.close();
+    drop(store);
+    let ended = async || (database.number(SERVERS).await == 0).then_some(());
+    eventually("end of all servers", ended).await;
+    let read = database.number(READ_OF_HISTORY).await - before;
     assert!(read < OTHERS, "{read} entries were read");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, HistoryOf, InstanceFilter, Page, RowFilter, RowState, StoredRow,
+    Action, HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, RowState, StoredRow, TakenOver,
 };
 use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::error::StoreError;
@@ -243,7 +243,7 @@ pub async fn instances_are_listed_by_kind_and_state(at: Arc<Harness>) {
     assert!(last.created_at <= last.updated_at);
 }
 
-/// The three questions, and where a message was taken over.
+/// The three questions.
 pub async fn history_tells_of_instance_message_and_conversation(at: Arc<Harness>) {
     let (orders, audit) = (at.orders(), at.audit());
     let (first, second) = (MessageId::new(), MessageId::new());
@@ -274,18 +274,84 @@ pub async fn history_tells_of_instance_message_and_conversation(at: Arc<Harness>
     );
     assert!(told(HistoryOf::Instance(instance("2"))).await.is_empty());
     assert!(told(HistoryOf::Message(MessageId::new())).await.is_empty());
-    let taken = at
-        .admin
-        .taken_over(first)
-        .await
-        .expect("the inbox is shown");
-    let places: Vec<_> = taken
-        .iter()
-        .filter_map(|one| one.endpoint.as_deref())
-        .collect();
-    assert_eq!(places, ["audit", "orders"]);
-    let known = at.admin.taken_over(MessageId::new()).await;
-    assert!(known.expect("the inbox is shown").is_empty());
+}
+
+async fn inbox(at: &Harness, filter: &InboxFilter, limit: u32) -> Vec<TakenOver> {
+    let found = at.admin.inbox(filter, limit).await;
+    found.expect("the inbox is shown")
+}
+
+/// By message, endpoint and time, with the last that was done with each; page by page without gaps.
+pub async fn the_inbox_tells_what_was_taken_over_and_handled(at: Arc<Harness>) {
+    let (orders, audit) = (at.orders(), at.audit());
+    let mut ids: Vec<MessageId> = (0..4).map(|_| MessageId::new()).collect();
+    ids.sort();
+    for id in &ids[..2] {
+        at.write(broker(&orders, *id).records(&orders, *id)).await;
+    }
+    grow_older(Duration::from_millis(5)).await;
+    let between = at.admin.about().await.expect("it answers").now;
+    grow_older(Duration::from_millis(5)).await;
+    // The second one came to another endpoint, too, and was handled there twice; one only waits.
+    let twice = broker(&audit, ids[1]).records(&audit, ids[1]);
+    at.write(twice.records(&audit, ids[1])).await;
+    at.write(broker(&orders, ids[2])).await;
+    at.write(broker(&audit, ids[3]).records(&audit, ids[3]))
+        .await;
+
+    let all = InboxFilter::default();
+    let whole = inbox(&at, &all, 10).await;
+    let place = |one: &TakenOver| (one.message, one.endpoint.clone().unwrap_or_default());
+    let mut places: Vec<_> = whole.iter().map(place).collect();
+    let mut paged = Vec::new();
+    let mut filter = all.clone();
+    loop {
+        let page = inbox(&at, &filter, 2).await;
+        let Some(last) = page.last() else { break };
+        filter.after = Some((last.message, last.endpoint.clone()));
+        paged.extend(page.iter().map(place));
+    }
+    assert_eq!(paged, places, "pages have no gaps and no repeats");
+    places.sort();
+    let name = str::to_owned;
+    let expected = [
+        (ids[0], name("orders")),
+        (ids[1], name("audit")),
+        (ids[1], name("orders")),
+        (ids[2], name("orders")),
+        (ids[3], name("audit")),
+    ];
+    assert_eq!(places, expected);
+    let order: Vec<_> = whole.iter().map(|one| one.message).collect();
+    assert!(order.is_sorted_by(|a, b| a >= b), "the largest first");
+    for one in &whole {
+        let handled = one.handled.as_ref().map(|done| done.entry.message_id);
+        let expected = (one.message != ids[2]).then_some(one.message);
+        assert_eq!(handled, expected);
+        let same = one
+            .handled
+            .as_ref()
+            .is_none_or(|done| done.endpoint == one.endpoint);
+        assert!(same, "handled where it was taken over: {one:?}");
+    }
+    let cases = [
+        (only(|f| f.message = Some(ids[1])), 2),
+        (only(|f| f.message = Some(MessageId::new())), 0),
+        (only(|f| f.endpoint = Some(name("orders"))), 3),
+        (only(|f| f.endpoint = Some(name("nobody"))), 0),
+        (only(|f| f.since = Some(between)), 3),
+        (only(|f| f.until = Some(between)), 2),
+        (only(|f| f.after = Some((ids[1], None))), 1),
+    ];
+    for (filter, count) in cases {
+        assert_eq!(inbox(&at, &filter, 10).await.len(), count, "{filter:?}");
+    }
+}
+
+fn only(set: impl FnOnce(&mut InboxFilter)) -> InboxFilter {
+    let mut filter = InboxFilter::default();
+    set(&mut filter);
+    filter
 }
 
 /// The heartbeat moves with every extension.

@@ -207,6 +207,7 @@ macro_rules! __store_behaviours {
                 destinations_are_summed_up,
                 instances_are_listed_by_kind_and_state,
                 history_tells_of_instance_message_and_conversation,
+                the_inbox_tells_what_was_taken_over_and_handled,
                 hosts_are_listed_and_swept_when_they_are_long_gone,
                 a_removed_subscription_gets_no_more_messages,
                 an_endpoint_is_removed_when_nothing_waits_for_it,

@@ -2,10 +2,9 @@
 
 use sagabus_core::admin::{
     About, AuditEntry, Counts, First, HistoryOf, Page, StoredEndpoint, StoredHistory, StoredHost,
-    TakenOver,
 };
 use sagabus_core::endpoint::Order;
-use sagabus_core::{MessageId, StoreError, StoreId, Timestamp};
+use sagabus_core::{StoreError, StoreId, Timestamp};
 use sqlx::Row;
 
 use super::super::error::store_error;
@@ -31,26 +30,30 @@ const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, beh
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus.endpoint e \
     left join sagabus.subscription s on s.endpoint_id = e.id order by e.name, s.message_type";
 
+/// `$1` and `$2` whose, `$3` behind which id, `$4` how many. A text for each question: only what
+/// names the message alone may use its index.
 macro_rules! history {
-    ($behind:literal, $order:literal) => {
+    ($of:literal, $behind:literal, $order:literal) => {
         concat!(
             "select h.id, h.at, e.name, h.endpoint_id, h.message_id, h.message_type, ",
             "h.correlation_id, h.kind, h.key, h.version, h.detail ",
-            "from sagabus.history h left join sagabus.endpoint e on e.id = h.endpoint_id ",
-            "where ($1::text is null or h.kind = $1 and h.key = $2) ",
-            "and ($3::uuid is null or h.message_id = $3) ",
-            "and ($4::uuid is null or h.correlation_id = $4) ",
-            "and ($5::bigint is null or h.id ",
+            "from sagabus.history h left join sagabus.endpoint e on e.id = h.endpoint_id where ",
+            $of,
+            " and ($3::bigint is null or h.id ",
             $behind,
-            " $5) order by h.id ",
+            " $3) order by h.id ",
             $order,
-            " limit $6::bigint"
+            " limit $4::bigint"
         )
+    };
+    ($of:literal) => {
+        [history!($of, "<", "desc"), history!($of, ">", "asc")]
     };
 }
 
-const TAKEN_OVER: &str = "select e.name, i.accepted_at from sagabus.inbox i \
-    left join sagabus.endpoint e on e.id = i.endpoint_id where i.message_id = $1 order by e.name";
+const OF_INSTANCE: [&str; 2] = history!("h.kind = $1 and h.key = $2");
+const OF_MESSAGE: [&str; 2] = history!("h.message_id = $1 and $2::text is null");
+const OF_CONVERSATION: [&str; 2] = history!("h.correlation_id = $1 and $2::text is null");
 
 const AUDIT_LATEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus.audit \
     where $1::bigint is null or id < $1 order by id desc limit $2::bigint";
@@ -141,22 +144,20 @@ pub(super) async fn history(
     of: &HistoryOf,
     page: Page,
 ) -> Result<Vec<StoredHistory>, StoreError> {
-    let text = match page.first {
-        First::Latest => history!("<", "desc"),
-        First::Oldest => history!(">", "asc"),
-    };
-    let (mut instance, mut message, mut conversation) = (None, None, None);
-    match of {
-        HistoryOf::Instance(id) => instance = Some(id),
-        HistoryOf::Message(id) => message = Some(id.as_uuid()),
-        HistoryOf::Conversation(id) => conversation = Some(id.as_uuid()),
-    }
+    let order = usize::from(page.first == First::Oldest);
     let mut taken = store.take().await?;
-    let call = sqlx::query(text)
-        .bind(instance.map(|id| id.kind.to_string()))
-        .bind(instance.map(|id| id.key.clone()))
-        .bind(message)
-        .bind(conversation)
+    let call = match of {
+        HistoryOf::Instance(id) => sqlx::query(OF_INSTANCE[order])
+            .bind(id.kind.to_string())
+            .bind(id.key.clone()),
+        HistoryOf::Message(id) => sqlx::query(OF_MESSAGE[order])
+            .bind(id.as_uuid())
+            .bind(None::<String>),
+        HistoryOf::Conversation(id) => sqlx::query(OF_CONVERSATION[order])
+            .bind(id.as_uuid())
+            .bind(None::<String>),
+    };
+    let call = call
         .bind(page.after)
         .bind(i64::from(page.size()))
         .fetch_all(&mut *taken);
@@ -164,22 +165,6 @@ pub(super) async fn history(
     let rows = taken.finish(answer, store_error)?;
     rows.iter()
         .map(|row| found::history(row).map_err(store_error))
-        .collect()
-}
-
-/// Says where a message was taken over.
-pub(super) async fn taken_over(
-    store: &PgStore,
-    message: MessageId,
-) -> Result<Vec<TakenOver>, StoreError> {
-    let mut taken = store.take().await?;
-    let call = sqlx::query(TAKEN_OVER)
-        .bind(message.as_uuid())
-        .fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| found::taken_over(row).map_err(store_error))
         .collect()
 }
 

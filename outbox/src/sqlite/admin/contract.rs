@@ -4,16 +4,16 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
     About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
-    DestinationOverview, HistoryOf, InstanceFilter, InstanceOverview, InstanceShape, Page,
-    RowFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow,
-    TakenOver, Tally, Vitals, WaitingShape,
+    DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, InstanceShape,
+    Page, RowFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost,
+    StoredRow, TakenOver, Tally, Vitals, WaitingShape,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
-use sagabus_core::{InstanceId, MessageId, StoreError};
+use sagabus_core::{InstanceId, StoreError};
 
 use super::super::store::SqliteStore;
-use super::{accounts, change, dead_letters, instances, outgoing, running, shapes, vitals};
+use super::{accounts, change, dead_letters, inbox, instances, outgoing, running, shapes, vitals};
 
 impl StoreAdmin for SqliteStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -106,8 +106,12 @@ impl StoreAdmin for SqliteStore {
         running::history(self, of, page).boxed()
     }
 
-    fn taken_over(&self, message: MessageId) -> BoxFuture<'_, Result<Vec<TakenOver>, StoreError>> {
-        running::taken_over(self, message).boxed()
+    fn inbox<'a>(
+        &'a self,
+        filter: &'a InboxFilter,
+        limit: u32,
+    ) -> BoxFuture<'a, Result<Vec<TakenOver>, StoreError>> {
+        inbox::inbox(self, filter, limit).boxed()
     }
 
     fn accounts<'a>(

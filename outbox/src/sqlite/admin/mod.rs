@@ -8,6 +8,7 @@ mod running;
 mod vitals;
 mod shapes;
 mod accounts;
+mod inbox;
 mod instances;
 mod change;
 mod editing;

@@ -2,10 +2,9 @@
 
 use sagabus_core::admin::{
     About, AuditEntry, Counts, First, HistoryOf, Page, StoredEndpoint, StoredHistory, StoredHost,
-    TakenOver,
 };
 use sagabus_core::endpoint::Order;
-use sagabus_core::{MessageId, StoreError, StoreId, Timestamp};
+use sagabus_core::{StoreError, StoreId, Timestamp};
 use sqlx::Row;
 
 use super::super::clock::{never, now};
@@ -34,25 +33,30 @@ const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, beh
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus_endpoint e \
     left join sagabus_subscription s on s.endpoint_id = e.id order by e.name, s.message_type";
 
+/// `$1` and `$2` whose, `$3` behind which id, `$4` how many. A text for each question: only what
+/// names the message alone may use its index.
 macro_rules! history {
-    ($behind:literal, $order:literal) => {
+    ($of:literal, $behind:literal, $order:literal) => {
         concat!(
             "select h.id, h.at, e.name, h.endpoint_id, h.message_id, h.message_type, ",
             "h.correlation_id, h.kind, h.key, h.version, h.detail ",
-            "from sagabus_history h left join sagabus_endpoint e on e.id = h.endpoint_id ",
-            "where ($1 is null or h.kind = $1 and h.key = $2) ",
-            "and ($3 is null or h.message_id = $3) and ($4 is null or h.correlation_id = $4) ",
-            "and ($5 is null or h.id ",
+            "from sagabus_history h left join sagabus_endpoint e on e.id = h.endpoint_id where ",
+            $of,
+            " and ($3 is null or h.id ",
             $behind,
-            " $5) order by h.id ",
+            " $3) order by h.id ",
             $order,
-            " limit $6"
+            " limit $4"
         )
+    };
+    ($of:literal) => {
+        [history!($of, "<", "desc"), history!($of, ">", "asc")]
     };
 }
 
-const TAKEN_OVER: &str = "select e.name, i.accepted_at from sagabus_inbox i \
-    left join sagabus_endpoint e on e.id = i.endpoint_id where i.message_id = $1 order by e.name";
+const OF_INSTANCE: [&str; 2] = history!("h.kind = $1 and h.key = $2");
+const OF_MESSAGE: [&str; 2] = history!("h.message_id = $1 and $2 is null");
+const OF_CONVERSATION: [&str; 2] = history!("h.correlation_id = $1 and $2 is null");
 
 const AUDIT_LATEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus_audit \
     where $1 is null or id < $1 order by id desc limit $2";
@@ -141,21 +145,19 @@ pub(super) async fn history(
     of: &HistoryOf,
     page: Page,
 ) -> Result<Vec<StoredHistory>, StoreError> {
-    let text = match page.first {
-        First::Latest => history!("<", "desc"),
-        First::Oldest => history!(">", "asc"),
+    let order = usize::from(page.first == First::Oldest);
+    let call = match of {
+        HistoryOf::Instance(id) => sqlx::query(OF_INSTANCE[order])
+            .bind(id.kind.to_string())
+            .bind(id.key.clone()),
+        HistoryOf::Message(id) => sqlx::query(OF_MESSAGE[order])
+            .bind(id.as_uuid())
+            .bind(None::<String>),
+        HistoryOf::Conversation(id) => sqlx::query(OF_CONVERSATION[order])
+            .bind(id.as_uuid())
+            .bind(None::<String>),
     };
-    let (mut instance, mut message, mut conversation) = (None, None, None);
-    match of {
-        HistoryOf::Instance(id) => instance = Some(id),
-        HistoryOf::Message(id) => message = Some(id.as_uuid()),
-        HistoryOf::Conversation(id) => conversation = Some(id.as_uuid()),
-    }
-    let rows = sqlx::query(text)
-        .bind(instance.map(|id| id.kind.to_string()))
-        .bind(instance.map(|id| id.key.clone()))
-        .bind(message)
-        .bind(conversation)
+    let rows = call
         .bind(page.after)
         .bind(page.size())
         .fetch_all(store.reader())
@@ -163,21 +165,6 @@ pub(super) async fn history(
         .map_err(store_error)?;
     rows.iter()
         .map(|row| found::history(row).map_err(store_error))
-        .collect()
-}
-
-/// Says where a message was taken over.
-pub(super) async fn taken_over(
-    store: &SqliteStore,
-    message: MessageId,
-) -> Result<Vec<TakenOver>, StoreError> {
-    let rows = sqlx::query(TAKEN_OVER)
-        .bind(message.as_uuid())
-        .fetch_all(store.reader())
-        .await
-        .map_err(store_error)?;
-    rows.iter()
-        .map(|row| found::taken_over(row).map_err(store_error))
         .collect()
 }
 
@@ -196,4 +183,33 @@ pub(super) async fn audit(store: &SqliteStore, page: Page) -> Result<Vec<AuditEn
     rows.iter()
         .map(|row| found::audit(row).map_err(store_error))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_life_of_a_message_is_looked_up() {
+        let connecting = SqliteConnection::connect("sqlite::memory:").await;
+        let mut connection = connecting.expect("a database in memory opens");
+        for (_, text) in migrate::migrations() {
+            let made = sqlx::raw_sql(*text).execute(&mut connection).await;
+            made.expect("the schema is made");
+        }
+        for text in OF_MESSAGE {
+            let explain = AssertSqlSafe(format!("explain query plan {text}"));
+            let plan = sqlx::query(explain).fetch_all(&mut connection).await;
+            let plan = plan.expect("the text is a statement").into_iter();
+            let steps: Vec<String> = plan.map(|row| row.get(3)).collect();
+            let is_scan = |step: &String| step.starts_with("SCAN") && step != "SCAN i";
+            assert!(!steps.iter().any(is_scan), "{steps:?}");
+            let is_looked_up = |step: &String| {
+                step.contains("sagabus_history_message") && step.starts_with("SEARCH h")
+            };
+            assert!(steps.iter().any(is_looked_up), "{steps:?}");
+        }
+    }
 }
