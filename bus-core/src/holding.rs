@@ -1,10 +1,14 @@
 //! Endpoints that an operator paused, or asks to do something: every host looks once a second which of
 //! its own are.
+//! Endpoints and transports that an operator paused: every host looks once a second which of its own
+//! are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::errand_id;
+use tokio::sync::watch;
+
 use crate::backoff::Backoff;
 use crate::errands;
 use crate::error::StoreError;
@@ -13,10 +17,13 @@ use crate::id::InstanceId;
 use crate::lifecycle::Lifecycle;
 use crate::store::{Question, Store};
 use crate::store_clock::StoreClock;
+use crate::transports::TransportName;
 
 /// The kind of the instances that say of an endpoint that it is paused. The row is there, or it
 /// goes on.
 pub const PAUSE_KIND: &str = "@endpoint";
+/// The kind of the instances that say of a transport that nothing is sent by it.
+pub const TRANSPORT_PAUSE_KIND: &str = "@transport";
 /// The pause between two looks: how soon an operator's word is heard.
 const POLL: Duration = Duration::from_secs(1);
 
@@ -33,20 +40,42 @@ pub(crate) struct Holding {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
     pub(crate) clock: Arc<StoreClock>,
+/// Names the row that pauses a transport: `default` is the one without a name.
+pub fn transport_pause_id(transport: &str) -> InstanceId {
+    InstanceId {
+        kind: TRANSPORT_PAUSE_KIND.into(),
+        key: transport.into(),
+    }
+}
+
+/// What of a host operators may hold.
+pub(crate) struct Holding {
+    pub(crate) store: Arc<dyn Store>,
+    /// The gates of its endpoints.
+    pub(crate) gates: Vec<(EndpointName, Arc<Gate>)>,
+    /// Its relays, each of which is told whether it is held.
+    pub(crate) relays: Vec<(TransportName, watch::Sender<bool>)>,
     pub(crate) lifecycle: Lifecycle,
+}
+
+/// Whether a look is the first one of its host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Look {
+    First,
+    Again,
 }
 
 impl Holding {
     /// Looks until the host drains.
     pub(crate) async fn run(self) {
-        let mut backoff = Backoff::new("look for paused endpoints");
+        let mut backoff = Backoff::new("look for what is paused");
         loop {
             tokio::select! {
                 biased;
                 () = self.lifecycle.draining() => return,
                 () = tokio::time::sleep(POLL) => {}
             }
-            match self.look().await {
+            match self.look(Look::Again).await {
                 Ok(()) => backoff.ended(),
                 // What was held stays held, what was not goes on: as it was said last.
                 Err(error) => backoff.failed(&error).await,
@@ -73,8 +102,37 @@ impl Holding {
             if let Some(row) = answer.instance.filter(errands::is_asked) {
                 let (endpoint, now) = (Arc::clone(endpoint), self.clock.now());
                 self.lifecycle.spawn(errands::attend(endpoint, row, now));
+    /// Asks for all of them at once, and holds them or lets them go on.
+    pub(crate) async fn look(&self, look: Look) -> Result<(), StoreError> {
+        let endpoints = self.gates.iter().map(|(name, _)| pause_id(name.as_str()));
+        let transports = self.relays.iter();
+        let transports = transports.map(|(name, _)| transport_pause_id(&name.to_string()));
+        let question = |instance| Question {
+            instance: Some(instance),
+            ..Question::default()
+        };
+        let questions: Vec<_> = endpoints.chain(transports).map(question).collect();
+        let answers = self.store.load(&questions).await?;
+        let mut held = answers.into_iter().map(|answer| answer.instance.is_some());
+        for ((_, gate), is_held) in self.gates.iter().zip(held.by_ref()) {
+            gate.hold(is_held);
+        }
+        for ((name, relay), is_held) in self.relays.iter().zip(held) {
+            let was_held = relay.send_replace(is_held);
+            match look {
+                // Before the first look all are held, which is no news.
+                Look::First if is_held => say(name, is_held),
+                Look::Again if was_held != is_held => say(name, is_held),
+                Look::First | Look::Again => {}
             }
         }
         Ok(())
+    }
+}
+
+fn say(transport: &TransportName, is_held: bool) {
+    match is_held {
+        true => tracing::warn!(%transport, "an operator paused the transport"),
+        false => tracing::info!(%transport, "the transport goes on"),
     }
 }

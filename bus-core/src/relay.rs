@@ -47,17 +47,22 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Starts a relay for each transport of a host. They share nothing that one broker could fill, so
 /// that one that is down never delays the rows of another.
+///
+/// Each is held until its sender has said otherwise: a start breaks no pause.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     committer: &CommitterHandle,
     transports: &Transports,
     wakeups: &watch::Receiver<u64>,
-) {
-    let mut publishers = Vec::new();
+) -> Vec<(TransportName, watch::Sender<bool>)> {
+    let (mut publishers, mut holds) = (Vec::new(), Vec::new());
     for (name, transport) in transports.each() {
         let (intake, works) = Intake::new(ROWS_IN_HAND_MAX);
         let publisher = Publisher::new(name.clone(), intake);
         publishers.push(publisher.clone());
+        publisher.set_health(false);
+        let (hold, held) = watch::channel(true);
+        holds.push((name.clone(), hold));
         let relay = Relay {
             shared: Arc::clone(shared),
             committer: committer.clone(),
@@ -66,10 +71,13 @@ pub(crate) fn start(
             wakeups: wakeups.clone(),
             breakers: HashMap::new(),
             cold_at: Instant::now(),
+            held,
+            is_down: false,
         };
         shared.lifecycle.spawn(relay.run(works));
     }
     shared.intakes.open_publishers(publishers);
+    holds
 }
 
 struct Relay {
@@ -80,6 +88,10 @@ struct Relay {
     wakeups: watch::Receiver<u64>,
     breakers: HashMap<String, Breaker>,
     cold_at: Instant,
+    /// Whether an operator wants nothing to be sent.
+    held: watch::Receiver<bool>,
+    /// Whether the broker did not answer last.
+    is_down: bool,
 }
 
 /// One address that did not take its last messages.
@@ -122,6 +134,10 @@ impl Relay {
                     if changed.is_err() { tokio::time::sleep(POLL).await; }
                     claim_at = Instant::now();
                 }
+                Ok(()) = self.held.changed() => {
+                    self.show_health();
+                    claim_at = Instant::now();
+                }
                 () = lifecycle.draining() => {}
             }
             waiting.extend(arrived.drain(..).filter_map(in_flight));
@@ -156,7 +172,7 @@ impl Relay {
     /// Claims rows where there is room; returns when to look again.
     async fn claim_or_pause(&mut self) -> Duration {
         let intake = &self.publisher.intake;
-        if intake.free() * 2 < intake.capacity() {
+        if self.is_held() || intake.free() * 2 < intake.capacity() {
             return POLL;
         }
         match self.claim().await {
@@ -219,6 +235,14 @@ impl Relay {
         let now = Instant::now();
         let body_bytes_max = self.transport.capabilities().body_bytes_max;
         let (mut ready, mut held_back) = (Vec::with_capacity(window.len()), Vec::new());
+        let window = match self.is_held() {
+            // What was claimed before goes back as it was, for when the operator lets go.
+            true => {
+                self.give_back(window, Duration::ZERO).await;
+                Vec::new()
+            }
+            false => window,
+        };
         let mut settles = Vec::new();
         for one in window {
             let breaker = self.breakers.get(&one.row.destination);
@@ -366,9 +390,19 @@ impl Relay {
         self.committer.settle_all(settles).await;
     }
 
+    fn is_held(&self) -> bool {
+        *self.held.borrow()
+    }
+
+    /// While the broker is away, or an operator holds it, nothing is born leased to the publisher.
+    fn show_health(&self) {
+        self.publisher.set_health(!self.is_down && !self.is_held());
+    }
+
     /// While the broker is away nothing is born leased to the publisher and nothing is claimed.
-    async fn note_health(&self, is_down: bool, outage: &mut Backoff) {
-        self.publisher.set_health(!is_down);
+    async fn note_health(&mut self, is_down: bool, outage: &mut Backoff) {
+        self.is_down = is_down;
+        self.show_health();
         if is_down {
             outage
                 .failed(&TransportError::Unavailable(

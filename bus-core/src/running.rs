@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{RwLock, mpsc, watch};
 
 use crate::announce::Announcer;
 use crate::asking::Answers;
@@ -18,7 +18,7 @@ use crate::error::{RunError, StoreError};
 use crate::gate::Gate;
 use crate::handling::Endpoint;
 use crate::health::{HostHealth, Watched};
-use crate::holding::Holding;
+use crate::holding::{Holding, Look};
 use crate::host::{Host, RunningHost};
 use crate::id::{HostId, StoreId};
 use crate::inflow::Inflow;
@@ -36,7 +36,7 @@ use crate::relay;
 use crate::route::Router;
 use crate::store::{Attached, EndpointSpec, Registration};
 use crate::store_clock::StoreClock;
-use crate::transports::Transports;
+use crate::transports::{TransportName, Transports};
 use crate::unit_of_work::KeyAfterDeath;
 use crate::upkeep::{self, Bounds};
 
@@ -71,13 +71,14 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     } = Entrances::new(&parts, &host.transports, host.endpoints)?;
     parts.shared.intakes.open(intakes.clone());
     joining::join_all_of(&host.transports, parts.store, shares, lifecycle).await?;
-    relay::start(
+    let relays = relay::start(
         &parts.shared,
         &parts.committer,
         &host.transports,
         &parts.wakeups,
     );
     start_holding(&parts, &receivers).await?;
+    start_holding(&parts, &watched, relays).await?;
     for (endpoint, intake, works) in receivers {
         let running = receiver::run(endpoint, intake, works);
         lifecycle.spawn(running);
@@ -123,6 +124,12 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
 
 /// Looks which endpoints are paused, before anything is received: a start breaks no pause.
 async fn start_holding(parts: &Parts, receivers: &[Receiving]) -> Result<(), RunError> {
+/// Looks what is paused, before anything is received or sent: a start breaks no pause.
+async fn start_holding(
+    parts: &Parts,
+    watched: &[Watched],
+    relays: Vec<(TransportName, watch::Sender<bool>)>,
+) -> Result<(), RunError> {
     let lifecycle = &parts.shared.lifecycle;
     let endpoints = receivers.iter().map(|(endpoint, ..)| Arc::clone(endpoint));
     let holding = Holding {
@@ -133,6 +140,12 @@ async fn start_holding(parts: &Parts, receivers: &[Receiving]) -> Result<(), Run
     };
     if !holding.endpoints.is_empty() {
         holding.look().await?;
+        gates: gates.collect(),
+        relays,
+        lifecycle: lifecycle.clone(),
+    };
+    if !holding.gates.is_empty() || !holding.relays.is_empty() {
+        holding.look(Look::First).await?;
         lifecycle.spawn(holding.run());
     }
     Ok(())

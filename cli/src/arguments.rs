@@ -319,6 +319,18 @@ pub(crate) enum OutboxVerb {
     Release(RowChangeArguments),
     /// Remove parked rows for good.
     Discard(RowChangeArguments),
+    /// Let no host send by a transport: what is for its broker waits.
+    Pause(TransportArguments),
+    /// Let hosts send by a paused transport again.
+    Resume(TransportArguments),
+}
+
+/// Which transport.
+#[derive(Debug, Args)]
+pub(crate) struct TransportArguments {
+    /// Its name.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(crate) transport: String,
 }
 
 #[derive(Debug, Subcommand)]

@@ -59,6 +59,14 @@ const EXAMPLES: &[(&str, &str)] = &[
         "sagabus outbox release --type shop.ship --yes",
     ),
     (
+        "outbox pause",
+        "sagabus outbox pause --transport archive --yes --why migration",
+    ),
+    (
+        "outbox resume",
+        "sagabus outbox resume --transport archive --yes",
+    ),
+    (
         "inbox list",
         "sagabus inbox list --endpoint payments --younger-than 2h",
     ),

@@ -2,12 +2,14 @@
 
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{PAGE_MAX, RowFilter, RowState, StoreAdmin, StoredRow};
+use sagabus_ops::endpoints::Verb as Hold;
 use sagabus_ops::outbox::{self, Verb};
-use sagabus_ops::shape;
+use sagabus_ops::{shape, transports};
 use serde_json::json;
 
 use crate::arguments::{
     OperatorArguments, OutboxVerb, PageArguments, RowArguments, RowChangeArguments,
+    TransportArguments,
 };
 use crate::confirm::{Answer, confirm, operator};
 use crate::dead_letters::page;
@@ -33,10 +35,38 @@ pub(crate) async fn run(
         OutboxVerb::Release(change) => {
             self::change(admin, now, Verb::Release, change, operator, out).await
         }
+        OutboxVerb::Pause(which) => hold(admin, Hold::Pause, which, operator, out).await,
+        OutboxVerb::Resume(which) => hold(admin, Hold::Resume, which, operator, out).await,
         OutboxVerb::Discard(change) => {
             self::change(admin, now, Verb::Discard, change, operator, out).await
         }
     }
+}
+
+async fn hold(
+    admin: &dyn StoreAdmin,
+    verb: Hold,
+    which: &TransportArguments,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let (todo, done) = match verb {
+        Hold::Pause => ("pause", "paused within a second"),
+        Hold::Resume => ("resume", "goes on within a second"),
+    };
+    let name = &which.transport;
+    let what = format!("{todo} the sending by transport `{name}` in all hosts");
+    if confirm(who, &what)? == Answer::Preview {
+        if out.json(|| json!({ "preview": { "count": 1 }, "what": what }))? {
+            return Ok(());
+        }
+        return out.line(&what);
+    }
+    transports::hold(admin, &operator(who), verb, name).await?;
+    if out.json(|| json!({ "changed": 1, "transport": name }))? {
+        return Ok(());
+    }
+    out.line(done)
 }
 
 impl RowArguments {

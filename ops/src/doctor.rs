@@ -97,6 +97,11 @@ pub const CHECKS: &[(&str, &str, &[&str])] = &[
         &["endpoint_without_host", "endpoint_paused"],
     ),
     (
+        "transports",
+        "no transport is paused",
+        &["transport_paused"],
+    ),
+    (
         "due",
         "nothing has been due for more than a minute",
         &["overdue"],

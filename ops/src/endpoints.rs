@@ -119,8 +119,16 @@ pub async fn hold(
 /// # Errors
 /// [`OpsError::Store`] when the store does not answer.
 pub async fn paused(admin: &dyn StoreAdmin) -> Result<Vec<(String, Timestamp)>, OpsError> {
+    held(admin, PAUSE_KIND).await
+}
+
+/// Reads the rows that hold something, and since when they do.
+pub(crate) async fn held(
+    admin: &dyn StoreAdmin,
+    kind: &str,
+) -> Result<Vec<(String, Timestamp)>, OpsError> {
     let filter = InstanceFilter {
-        kind: Some(PAUSE_KIND.to_owned()),
+        kind: Some(kind.to_owned()),
         ..InstanceFilter::default()
     };
     let found = admin.instances(&filter, PAGE_MAX).await?;

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod dead_letters;
 pub mod operations;
 pub mod outbox;
+pub mod transports;
 pub mod messages;
 pub mod errands;
 pub mod difference;

@@ -64,6 +64,8 @@ impl Role {
             | Action::CancelTimers(_)
             | Action::PauseEndpoint { .. }
             | Action::ResumeEndpoint { .. }
+            | Action::PauseTransport { .. }
+            | Action::ResumeTransport { .. }
             | Action::ChangeSchedule { .. } => Self::Operator,
             Action::AskHost(errand) => match errand.task {
                 // Shows what an instance holds, and nothing of it is left.

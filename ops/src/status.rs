@@ -11,6 +11,7 @@ use sagabus_core::admin::{
 use crate::endpoints;
 use crate::error::OpsError;
 use crate::schedules::{self, StoredSchedule};
+use crate::transports;
 
 /// How long a row may be due before that is worth a word: an idle host looks every 200 ms, and a
 /// scan of everything comes every 10 s.
@@ -72,6 +73,7 @@ pub async fn status(admin: &dyn StoreAdmin) -> Result<Status, OpsError> {
     );
     findings.extend(without_host(&known, &hosts, about.now));
     findings.extend(paused(&endpoints::paused(admin).await?));
+    findings.extend(held_back(&transports::paused(admin).await?));
     findings.extend(schedules(&schedules::list(admin).await?, about.now));
     findings.extend(dead(&counts));
     findings.extend(parked(&counts));
@@ -158,6 +160,18 @@ fn paused(all: &[(String, Timestamp)]) -> Vec<Finding> {
         fact: format!("endpoint `{endpoint}` is paused by an operator since {since}"),
         remedy: format!(
             "`sagabus audit` says by whom and why; `sagabus endpoints resume {endpoint}`"
+        ),
+    };
+    all.iter().map(finding).collect()
+}
+
+/// What nothing is sent by, and may have been forgotten.
+fn held_back(all: &[(String, Timestamp)]) -> Vec<Finding> {
+    let finding = |(transport, since): &(String, Timestamp)| Finding {
+        code: "transport_paused",
+        fact: format!("transport `{transport}` is paused by an operator since {since}"),
+        remedy: format!(
+            "`sagabus audit` says by whom and why; `sagabus outbox resume --transport {transport}`"
         ),
     };
     all.iter().map(finding).collect()

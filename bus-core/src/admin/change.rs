@@ -142,6 +142,16 @@ pub enum Action {
         /// The endpoint.
         endpoint: String,
     },
+    /// Lets no host send by a transport; the id is 1. Messages for it stay in the outbox.
+    PauseTransport {
+        /// Its name; `default` for the one without a name.
+        transport: String,
+    },
+    /// Lets hosts send by a paused transport again; the id is 1.
+    ResumeTransport {
+        /// Its name; `default` for the one without a name.
+        transport: String,
+    },
     /// Pauses, resumes, fires or removes a schedule; the id is its new version, or its last.
     ChangeSchedule {
         /// Its name.
@@ -175,6 +185,9 @@ impl Action {
             | Self::ResumeEndpoint { .. }
             | Self::ChangeSchedule { .. }
             | Self::AskHost(_) => &[],
+            | Self::PauseTransport { .. }
+            | Self::ResumeTransport { .. }
+            | Self::ChangeSchedule { .. } => &[],
         }
     }
 
@@ -206,6 +219,8 @@ impl Action {
             Self::CancelTimers(_) => "cancel_timers",
             Self::PauseEndpoint { .. } => "pause_endpoint",
             Self::ResumeEndpoint { .. } => "resume_endpoint",
+            Self::PauseTransport { .. } => "pause_transport",
+            Self::ResumeTransport { .. } => "resume_transport",
             Self::ChangeSchedule { verb, .. } => verb.as_str(),
             Self::AskHost(errand) => errand.as_str(),
         }

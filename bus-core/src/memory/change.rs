@@ -15,7 +15,7 @@ use crate::endpoint::Order;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::headers;
-use crate::holding::pause_id;
+use crate::holding::{pause_id, transport_pause_id};
 use crate::id::InstanceId;
 use crate::message::Kind;
 use crate::schedule::{ScheduleVerb, schedule_id};
@@ -58,6 +58,12 @@ impl Database {
             Action::CancelTimers(ids) => self.cancel_timers(ids, now),
             Action::PauseEndpoint { endpoint } => self.pause_endpoint(endpoint, now),
             Action::ResumeEndpoint { endpoint } => self.resume_endpoint(endpoint),
+            Action::PauseTransport { transport } => self.pause_transport(transport, now),
+            Action::ResumeTransport { transport } => {
+                let held = self.instances.remove(&transport_pause_id(transport));
+                let detail = json!({ "transport": transport });
+                held.map_or_else(Done::default, |_| (vec![1], vec![detail]))
+            }
             Action::ChangeSchedule { name, verb } => self.change_schedule(name, *verb, now),
             Action::AskHost(errand) => self.ask_host(errand, now),
         };
@@ -370,6 +376,20 @@ impl Database {
         let (Some(number), None) = (self.endpoint_id(endpoint), self.instance(&id)) else {
             return Done::default();
         };
+        self.put_pause(id, now);
+        (vec![number], vec![json!({ "endpoint": endpoint })])
+    }
+
+    fn pause_transport(&mut self, transport: &str, now: Timestamp) -> Done {
+        let id = transport_pause_id(transport);
+        if self.instance(&id).is_some() {
+            return Done::default();
+        }
+        self.put_pause(id, now);
+        (vec![1], vec![json!({ "transport": transport })])
+    }
+
+    fn put_pause(&mut self, id: InstanceId, now: Timestamp) {
         self.put_instance(
             Instance {
                 id,
@@ -383,7 +403,6 @@ impl Database {
             },
             now,
         );
-        (vec![number], vec![json!({ "endpoint": endpoint })])
     }
 
     fn resume_endpoint(&mut self, endpoint: &str) -> Done {

@@ -20,6 +20,7 @@ mod editing;
 mod roles;
 mod accounts;
 mod inbox;
+mod transports;
 mod bad_input;
 mod help;
 mod locks;

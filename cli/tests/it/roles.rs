@@ -6,8 +6,16 @@ use sagabus_core::admin::StoreAdmin;
 use sagabus_core::{Event, Host, Kind, Message};
 use sagabus_outbox::PgStore;
 
+use sagabus_core::admin::{Action, Change, Page, RowFilter, RowState, StoreAdmin};
+use sagabus_core::schedule::ScheduleVerb;
+use sagabus_core::{Timestamp, cron};
+use sagabus_ops::Role;
+use sagabus_outbox::PgStore;
+use sagabus_testkit::wait::eventually;
+
+use crate::parcels::{self, Hand, Release};
 use crate::postgres::{self, Database, on_server};
-use crate::scene::{self, Ran, Scene};
+use crate::scene::{self, Ran, Scene, Ship};
 
 /// Commands that change nothing where they are done again, and the least role that each takes.
 const COMMANDS: &[(&str, &[&str])] = &[
@@ -23,6 +31,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("operator", &["dead-letters", "discard", "1", "--yes"]),
     ("operator", &["dead-letters", "restore", "1", "--yes"]),
     ("operator", &["outbox", "release", "--all", "--yes"]),
+    ("operator", &["endpoints", "pause", "payments", "--yes"]),
+    ("operator", &["endpoints", "resume", "payments", "--yes"]),
     ("admin", &["migrate"]),
 ];
 
@@ -176,5 +186,122 @@ async fn a_service_runs_without_the_right_to_change_the_schema() {
     owner.close();
     let name = url["postgres://".len()..].split(':').next().unwrap();
     on_server(&database.url, format!("drop role {name}")).await;
+/// Everything that an operator may change, in an order in which each changes something.
+async fn operators_actions(store: &PgStore) -> Vec<Action> {
+    let ids = async |state| {
+        let filter = RowFilter {
+            state: Some(state),
+            ..RowFilter::default()
+        };
+        let rows = store.rows(&filter, Page::oldest(10)).await.unwrap();
+        rows.iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let (timers, parked) = (ids(RowState::Timer).await, ids(RowState::Parked).await);
+    assert_eq!((timers.len(), parked.len()), (2, 2));
+    let dead = store.dead_letters(1).await.unwrap().remove(0);
+    let endpoint = || "payments".to_owned();
+    let transport = || "archive".to_owned();
+    let schedule = |name: &str, verb| Action::ChangeSchedule {
+        name: name.to_owned(),
+        verb,
+    };
+    let moved = |at: usize, due| Action::MoveTimers {
+        ids: vec![timers[at]],
+        due,
+    };
+    vec![
+        Action::DiscardDeadLetters(vec![dead.id]),
+        Action::RestoreDeadLetters(vec![dead.id]),
+        Action::RedriveDeadLetters(vec![dead.id]),
+        Action::ReleaseRows(vec![parked[0]]),
+        Action::DiscardRows(vec![parked[1]]),
+        Action::SendMessage {
+            endpoint: endpoint(),
+            envelope: Box::new(dead.envelope),
+        },
+        moved(0, Some(Timestamp::NEVER)),
+        Action::CancelTimers(vec![timers[0]]),
+        moved(1, None),
+        Action::PauseEndpoint {
+            endpoint: endpoint(),
+        },
+        Action::ResumeEndpoint {
+            endpoint: endpoint(),
+        },
+        Action::PauseTransport {
+            transport: transport(),
+        },
+        Action::ResumeTransport {
+            transport: transport(),
+        },
+        schedule("report", ScheduleVerb::Pause),
+        schedule("report", ScheduleVerb::Resume),
+        schedule("reminder", ScheduleVerb::Fire),
+        schedule("reminder", ScheduleVerb::Remove),
+    ]
+}
+
+/// Leaves two dead letters, two parked commands of which one has an owner by now, two timers and two
+/// schedules.
+async fn leave_some_of_everything(store: &PgStore) {
+    postgres::fill(store, 2).await;
+    let host = parcels::host(store.clone(), Release::Current).await;
+    for parcel in [1, 2] {
+        host.bus().send(Hand { parcel }).await.unwrap();
+    }
+    let armed = async || (store.counts().await.unwrap().running == 2).then_some(());
+    eventually("two parcels", armed).await;
+    assert!(host.stop(Duration::from_secs(10)).await);
+    let host = scene::host_with(store.clone(), |builder| {
+        let yearly = || cron("0 6 1 1 *");
+        builder
+            .recurring("report", yearly(), |_| Ship { order: 1 })
+            .recurring("reminder", yearly(), |_| Ship { order: 2 })
+    })
+    .await;
+    host.bus().send(Ship { order: 8 }).await.unwrap();
+    let parked = async || (store.counts().await.unwrap().parked == 2).then_some(());
+    eventually("two parked commands", parked).await;
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_login_does_all_that_an_operator_may() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    leave_some_of_everything(&store).await;
+    let grants = scene::run(&["--store", &database.url, "migrate", "--grants"]);
+    on_server(&database.url, grants.out).await;
+    // One of the parked commands gets an owner, so that it can be released.
+    let owner = "insert into sagabus.subscription (message_type, endpoint_id, kind) \
+        select 'shop.ship', id, 'command' from sagabus.endpoint where name = 'payments'";
+    on_server(&database.url, owner.to_owned()).await;
+    let actions = operators_actions(&store).await;
+    let change = |action: &Action| Change {
+        who: "ada".to_owned(),
+        why: "grants".to_owned(),
+        action: action.clone(),
+    };
+    for role in ["body-reader", "operator"] {
+        let url = login(&database.url, &database.url, role).await;
+        let own = PgStore::connect(&url).await.unwrap();
+        for action in &actions {
+            assert_eq!(Role::needed(action), Role::Operator, "{action:?}");
+            let done = own.change(&change(action)).await;
+            match role {
+                "operator" => assert!(!done.unwrap().is_empty(), "{action:?}"),
+                _ => assert!(done.is_err(), "{role} may {action:?}: {done:?}"),
+            }
+        }
+        own.close();
+        let name = url["postgres://".len()..].split(':').next().unwrap();
+        on_server(&database.url, format!("drop role {name}")).await;
+    }
+    let noted = store.audit(Page::latest(100)).await.unwrap();
+    assert_eq!(noted.len(), actions.len(), "each left its entry");
+    store.close();
     database.drop().await;
 }

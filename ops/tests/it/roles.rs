@@ -205,6 +205,18 @@ fn actions() -> Vec<(Role, Action)> {
         ),
         (
             Role::Operator,
+            Action::PauseTransport {
+                transport: "default".to_owned(),
+            },
+        ),
+        (
+            Role::Operator,
+            Action::ResumeTransport {
+                transport: "default".to_owned(),
+            },
+        ),
+        (
+            Role::Operator,
             Action::ChangeSchedule {
                 name: "nightly".to_owned(),
                 verb: ScheduleVerb::Pause,

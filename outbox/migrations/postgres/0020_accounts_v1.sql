@@ -58,4 +58,109 @@ $$;
 -- so that nearly every entry goes to the end.
 create index history_message on sagabus.history (message_id);
 
+-- What an operator does to rows of the table of instances. These functions run as their owner, so
+-- that a login needs no right to the data of sagas; `grants.sql` says who may call them.
+
+-- Holds an endpoint or a transport, or lets it go on. The id is the endpoint's, or 1.
+create function sagabus.hold_v1(
+    p_who text, p_action text, p_why text, p_subject text, p_name text, p_is_held boolean
+) returns setof bigint language plpgsql security definer set search_path = pg_catalog
+as $$
+declare
+    v_kind text := '@' || p_subject;
+    v_id bigint := 1;
+    v_now bigint := sagabus.now_micros();
+begin
+    if p_subject = 'endpoint' then
+        select e.id into v_id from sagabus.endpoint e where e.name = p_name;
+    elsif p_subject <> 'transport' then
+        raise exception using errcode = '22023', message = 'neither endpoint nor transport';
+    end if;
+    if p_is_held then
+        insert into sagabus.instance (kind, key, version, completed, state, schema_version, data,
+            timers, created_at, updated_at)
+        select v_kind, p_name, 1, false, 'paused', 1, '{}', '{}', v_now, v_now
+        where v_id is not null
+        on conflict do nothing;
+    else
+        delete from sagabus.instance i where i.kind = v_kind and i.key = p_name;
+    end if;
+    if found then
+        insert into sagabus.audit (at, who, action, why, detail)
+        values (v_now, p_who, p_action, p_why, convert_to(
+            jsonb_build_array(jsonb_build_object(p_subject, p_name))::text, 'UTF8'));
+        return query select v_id where v_id is not null;
+    end if;
+end $$;
+
+-- Moves a schedule from one state to the next, or removes it, where it is to go nowhere.
+create function sagabus.change_schedule_v1(
+    p_who text, p_action text, p_why text, p_name text, p_from text[], p_to text[]
+) returns setof bigint language plpgsql security definer set search_path = pg_catalog
+as $$
+declare
+    v_now bigint := sagabus.now_micros();
+    v_from text;
+    v_to text;
+    v_version bigint;
+begin
+    select i.state, i.version into v_from, v_version from sagabus.instance i
+    where i.kind = '@schedule' and i.key = p_name for update;
+    if not found then
+        return;
+    end if;
+    if p_to is null then
+        delete from sagabus.instance i where i.kind = '@schedule' and i.key = p_name;
+    else
+        select m.word into v_to from unnest(p_from, p_to) as m(former, word) where m.former = v_from;
+        if v_to is null then
+            return;
+        end if;
+        update sagabus.instance i set state = v_to, version = i.version + 1, updated_at = v_now
+        where i.kind = '@schedule' and i.key = p_name returning i.version into v_version;
+    end if;
+    insert into sagabus.audit (at, who, action, why, detail)
+    values (v_now, p_who, p_action, p_why, convert_to(jsonb_build_array(jsonb_strip_nulls(
+        jsonb_build_object('schedule', p_name, 'from', v_from, 'to', v_to)))::text, 'UTF8'));
+    return next v_version;
+end $$;
+
+-- Removes timers that are not due yet, and takes them out of their instances, which are locked
+-- first, as in the commit call.
+create function sagabus.cancel_timers_v1(p_who text, p_action text, p_why text, p_ids bigint[])
+returns setof bigint language sql security definer set search_path = pg_catalog
+as $$
+    with owners as materialized (
+        select i.kind, i.key from sagabus.instance i where (i.kind, i.key) in (
+            select o.timer_kind, o.timer_key from sagabus.outbox o
+            where o.id = any (p_ids) and o.timer_name is not null
+        ) order by i.kind, i.key for no key update
+    ), gone as (
+        delete from sagabus.outbox o
+        where o.id = any (p_ids) and o.timer_name is not null and o.parked is null
+            and o.due_at > sagabus.now_micros() and (select count(*) from owners) >= 0
+        returning o.id, o.timer_kind, o.timer_key, o.timer_name, o.message_id, o.message_type
+    ), moved as (
+        update sagabus.instance i set version = i.version + 1, updated_at = sagabus.now_micros(),
+            timers = convert_to((convert_from(i.timers, 'UTF8')::jsonb - g.names)::text, 'UTF8')
+        from (
+            select timer_kind, timer_key, array_agg(timer_name) as names from gone
+            group by timer_kind, timer_key
+        ) g where i.kind = g.timer_kind and i.key = g.timer_key
+    ), noted as (
+        insert into sagabus.audit (at, who, action, why, detail)
+        select sagabus.now_micros(), p_who, p_action, p_why, convert_to(jsonb_agg(
+            jsonb_build_object('id', d.id, 'message_id', d.message_id, 'message_type',
+                d.message_type, 'timer', d.timer_name) order by d.id)::text, 'UTF8')
+        from gone d having count(*) > 0
+    )
+    select id from gone order by id
+$$;
+
+revoke execute on function
+    sagabus.hold_v1(text, text, text, text, text, boolean),
+    sagabus.change_schedule_v1(text, text, text, text, text[], text[]),
+    sagabus.cancel_timers_v1(text, text, text, bigint[])
+from public;
+
 update sagabus.store set schema_version = 20;

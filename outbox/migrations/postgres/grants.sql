@@ -43,6 +43,12 @@ grant update (status) on sagabus.dead_letter to sagabus_operator;
 grant insert, update, delete on sagabus.outbox to sagabus_operator;
 grant insert, update on sagabus.operation to sagabus_operator;
 grant insert on sagabus.operation_item, sagabus.audit to sagabus_operator;
+-- Pauses, schedules and timers are rows of the table of instances, which only these touch for it.
+grant execute on function
+    sagabus.hold_v1(text, text, text, text, text, boolean),
+    sagabus.change_schedule_v1(text, text, text, text, text[], text[]),
+    sagabus.cancel_timers_v1(text, text, text, bigint[])
+to sagabus_operator;
 
 -- An admin writes data of instances and removes endpoints. Nobody but the owner writes over the
 -- audit, or changes the schema.

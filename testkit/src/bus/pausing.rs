@@ -307,7 +307,7 @@ async fn count(command: Do, log: State<Log>) {
 }
 
 /// Changes something as an operator does; returns how much was changed.
-async fn operate(scene: &Scene, action: Action) -> usize {
+pub(super) async fn operate(scene: &Scene, action: Action) -> usize {
     let change = Change {
         who: "ada".to_owned(),
         why: "an incident".to_owned(),

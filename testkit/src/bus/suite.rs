@@ -123,6 +123,8 @@ macro_rules! __bus_behaviours {
                 a_named_broker_stands_beside_the_database,
                 rows_wait_for_a_host_that_has_their_transport,
                 an_endpoint_of_one_place_gets_its_own_rows,
+                a_transport_that_an_operator_paused_sends_nothing_until_it_goes_on,
+                a_process_that_starts_into_a_pause_of_a_transport_does_not_break_it,
             ]
             versions: [
                 an_older_message_is_brought_to_the_shape_of_today,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use sagabus_core::admin::{Action, Page, RowFilter};
 use sagabus_core::error::{HandlerError, TransportError, chain};
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::EndpointSpec;
@@ -14,8 +15,9 @@ use sagabus_core::transport::{Health, Publication, Transport};
 use sagabus_core::{Ctx, HostBuilder, Retry, State, StoreId};
 
 use crate::transport::{Alteration, Altered};
-use crate::wait::eventually;
+use crate::wait::{eventually, grow_older};
 
+use super::pausing::operate;
 use super::scene::{Answered, Do, Done, Log, Scene, quick_retry, start, stop};
 
 /// A broker that takes nothing while it is down.
@@ -302,4 +304,106 @@ pub async fn an_endpoint_of_one_place_gets_its_own_rows(scene: Scene) {
     assert_eq!(scene.log.wait_for(2).await, ["do 1", "do 1"]);
     scene.quiet().await;
     stop(host).await;
+}
+
+fn pause(transport: &str) -> Action {
+    Action::PauseTransport {
+        transport: transport.to_owned(),
+    }
+}
+
+fn resume(transport: &str) -> Action {
+    Action::ResumeTransport {
+        transport: transport.to_owned(),
+    }
+}
+
+/// Counts the rows that wait for the transport that is called `archive`.
+async fn held_back(scene: &Scene) -> usize {
+    let rows = scene
+        .admin()
+        .rows(&RowFilter::default(), Page::oldest(100))
+        .await;
+    let rows = rows.expect("rows are shown");
+    let archived = rows
+        .iter()
+        .filter(|row| row.destination.starts_with(":archive:"));
+    archived.count()
+}
+
+/// Publishes events until the host has noticed the pause: the one that waits is the last.
+async fn publish_until_held(scene: &Scene, host: &sagabus_core::RunningHost) -> u32 {
+    for n in 1..100 {
+        host.bus().publish(Done { n }).await.expect("it is stored");
+        grow_older(Duration::from_millis(100)).await;
+        if held_back(scene).await == 0 {
+            continue;
+        }
+        // It may only have been on its way.
+        grow_older(Duration::from_millis(1500)).await;
+        if held_back(scene).await == 1 {
+            return n;
+        }
+    }
+    panic!("the pause was not noticed");
+}
+
+/// What goes by another transport goes on; what waits was tried by nobody.
+pub async fn a_transport_that_an_operator_paused_sends_nothing_until_it_goes_on(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let host = start(two(scene.builder("host"), &default, &archive)).await;
+    assert_eq!(operate(&scene, pause("archive")).await, 1);
+    assert_eq!(operate(&scene, pause("archive")).await, 0, "it is paused");
+    let last = publish_until_held(&scene, &host).await;
+    let seen = scene.log.lines().len();
+    host.bus().send(Do { n: 0 }).await.expect("it is stored");
+    host.bus()
+        .publish(Done { n: 100 })
+        .await
+        .expect("it is stored");
+    scene.log.wait_for(seen + 1).await;
+    grow_older(Duration::from_millis(500)).await;
+    assert_eq!(held_back(&scene).await, 2);
+    assert_eq!(scene.log.lines().len(), seen + 1, "only the command went");
+    let rows = scene
+        .admin()
+        .rows(&RowFilter::default(), Page::oldest(10))
+        .await;
+    for row in rows.expect("rows are shown") {
+        assert_eq!(row.failures, 0, "{row:?}");
+    }
+    assert_eq!(operate(&scene, resume("archive")).await, 1);
+    assert_eq!(operate(&scene, resume("archive")).await, 0, "it goes on");
+    scene.log.wait_for(seen + 3).await;
+    scene.quiet().await;
+    stop(host).await;
+    let mut lines = scene.log.lines();
+    lines.sort();
+    let mut expected: Vec<_> = (1..=last).map(|n| format!("done {n}")).collect();
+    expected.extend(["do 0".to_owned(), "done 100".to_owned()]);
+    expected.sort();
+    assert_eq!(lines, expected, "nothing is lost and nothing comes twice");
+}
+
+pub async fn a_process_that_starts_into_a_pause_of_a_transport_does_not_break_it(scene: Scene) {
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let first = start(two(scene.builder("one"), &default, &archive)).await;
+    assert_eq!(operate(&scene, pause("archive")).await, 1);
+    let last = publish_until_held(&scene, &first).await;
+    let seen = scene.log.lines().len();
+    let second = start(two(scene.builder("two"), &default, &archive)).await;
+    second
+        .bus()
+        .publish(Done { n: 100 })
+        .await
+        .expect("it is stored");
+    grow_older(Duration::from_millis(1500)).await;
+    assert_eq!(scene.log.lines().len(), seen);
+    assert_eq!(held_back(&scene).await, 2);
+    stop(first).await;
+    assert_eq!(operate(&scene, resume("archive")).await, 1);
+    scene.log.wait_for(last as usize + 1).await;
+    scene.quiet().await;
+    stop(second).await;
+    assert_eq!(scene.log.lines().len(), last as usize + 1);
 }

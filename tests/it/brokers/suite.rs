@@ -102,6 +102,14 @@ const EXCEPT: &[(&str, &str)] = &[
         BRINGS_ITS_OWN,
     ),
     ("an_endpoint_of_one_place_gets_its_own_rows", BRINGS_ITS_OWN),
+    (
+        "a_transport_that_an_operator_paused_sends_nothing_until_it_goes_on",
+        BRINGS_ITS_OWN,
+    ),
+    (
+        "a_process_that_starts_into_a_pause_of_a_transport_does_not_break_it",
+        BRINGS_ITS_OWN,
+    ),
 ];
 const BRINGS_ITS_OWN: &str = "it brings brokers of its own";
 /// On Kafka alone.

@@ -91,60 +91,14 @@ const MOVE_TIMERS: &str = concat!(
     noted!("timer")
 );
 
-/// The instances are locked first, as in the commit call.
-const CANCEL_TIMERS: &str = concat!(
-    "with owners as materialized (select i.kind, i.key from sagabus.instance i ",
-    "where (i.kind, i.key) in (select o.timer_kind, o.timer_key from sagabus.outbox o ",
-    "where o.id = any($4) and o.timer_name is not null) order by i.kind, i.key for no key update), ",
-    "gone as (delete from sagabus.outbox o where o.id = any($4) and o.timer_name is not null ",
-    "and o.parked is null and o.due_at > sagabus.now_micros() ",
-    "and (select count(*) from owners) >= 0 ",
-    "returning o.id, o.timer_kind, o.timer_key, o.timer_name, o.message_id, o.message_type), ",
-    "moved as (update sagabus.instance i set version = i.version + 1, ",
-    "updated_at = sagabus.now_micros(), ",
-    "timers = convert_to((convert_from(i.timers, 'UTF8')::jsonb - g.names)::text, 'UTF8') ",
-    "from (select timer_kind, timer_key, array_agg(timer_name) as names from gone ",
-    "group by timer_kind, timer_key) g where i.kind = g.timer_kind and i.key = g.timer_key), ",
-    "done as (select id, timer_name as place, message_id, message_type from gone)",
-    noted!("timer")
-);
+const CANCEL_TIMERS: &str = "select * from sagabus.cancel_timers_v1($1, $2, $3, $4)";
 
-/// `$4` endpoint, in both of these texts.
-const PAUSE_ENDPOINT: &str = "with known as (select id from sagabus.endpoint where name = $4), \
-    done as (insert into sagabus.instance (kind, key, version, completed, state, schema_version, \
-        data, timers, created_at, updated_at) \
-        select '@endpoint', $4::text, 1, false, 'paused', 1, '{}'::bytea, '{}'::bytea, \
-            sagabus.now_micros(), sagabus.now_micros() from known \
-        on conflict do nothing returning key), \
-    noted as (insert into sagabus.audit (at, who, action, why, detail) \
-        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
-            'endpoint', d.key))::text, 'UTF8') from done d) \
-    select k.id::bigint from known k, done";
+/// `$4` what is meant, `$5` its name, `$6` whether it is held from now on.
+const HOLD: &str = "select * from sagabus.hold_v1($1, $2, $3, $4, $5, $6)";
 
-const RESUME_ENDPOINT: &str = "with done as (delete from sagabus.instance \
-        where kind = '@endpoint' and key = $4 returning key), \
-    noted as (insert into sagabus.audit (at, who, action, why, detail) \
-        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
-            'endpoint', d.key))::text, 'UTF8') from done d) \
-    select e.id::bigint from sagabus.endpoint e join done d on d.key = e.name";
-
-/// `$4` schedule; `$5` and `$6`: from which state to which.
-const MOVE_SCHEDULE: &str = "with done as (update sagabus.instance i set state = m.word, \
-    version = i.version + 1, updated_at = sagabus.now_micros() \
-    from unnest($5::text[], $6::text[]) as m(former, word) \
-    where i.kind = '@schedule' and i.key = $4 and i.state = m.former \
-    returning i.version as id, m.former, m.word), \
-    noted as (insert into sagabus.audit (at, who, action, why, detail) \
-        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
-            'schedule', $4::text, 'from', d.former, 'to', d.word))::text, 'UTF8') from done d) \
-    select id from done";
-
-const REMOVE_SCHEDULE: &str = "with done as (delete from sagabus.instance i \
-    where i.kind = '@schedule' and i.key = $4 returning i.version as id, i.state), \
-    noted as (insert into sagabus.audit (at, who, action, why, detail) \
-        select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_build_array(jsonb_build_object( \
-            'schedule', $4::text, 'from', d.state))::text, 'UTF8') from done d) \
-    select id from done";
+/// `$4` schedule; `$5` and `$6`: from which state to which, null to remove it.
+const CHANGE_SCHEDULE: &str =
+    "select * from sagabus.change_schedule_v1($1, $2, $3, $4, $5::text[], $6::text[])";
 
 const REDRIVEN: &str = DeadLetterStatus::Redriven.as_str();
 const DISCARDED: &str = DeadLetterStatus::Discarded.as_str();
@@ -185,8 +139,10 @@ fn text(action: &Action) -> &'static str {
         Action::SendMessage { .. } => SEND,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
         Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
-        Action::PauseEndpoint { .. } => PAUSE_ENDPOINT,
-        Action::ResumeEndpoint { .. } => RESUME_ENDPOINT,
+        Action::PauseEndpoint { .. }
+        | Action::ResumeEndpoint { .. }
+        | Action::PauseTransport { .. }
+        | Action::ResumeTransport { .. } => HOLD,
         Action::MoveTimers { .. } => MOVE_TIMERS,
         Action::CancelTimers(_) => CANCEL_TIMERS,
         Action::ChangeSchedule {
@@ -195,6 +151,7 @@ fn text(action: &Action) -> &'static str {
         } => REMOVE_SCHEDULE,
         Action::ChangeSchedule { .. } => MOVE_SCHEDULE,
         Action::AskHost(_) => editing::ASK_HOST,
+        Action::ChangeSchedule { .. } => CHANGE_SCHEDULE,
     }
 }
 
@@ -231,9 +188,11 @@ fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> 
             add(to, endpoint.clone())?;
             add(to, message_type.clone())
         }
-        Action::RemoveEndpoint { endpoint }
-        | Action::PauseEndpoint { endpoint }
-        | Action::ResumeEndpoint { endpoint } => add(to, endpoint.clone()),
+        Action::RemoveEndpoint { endpoint } => add(to, endpoint.clone()),
+        Action::PauseEndpoint { endpoint } => hold(to, "endpoint", endpoint, true),
+        Action::ResumeEndpoint { endpoint } => hold(to, "endpoint", endpoint, false),
+        Action::PauseTransport { transport } => hold(to, "transport", transport, true),
+        Action::ResumeTransport { transport } => hold(to, "transport", transport, false),
         Action::MoveTimers { ids, due } => {
             add(to, ids.clone())?;
             add(to, due.map(Timestamp::as_micros))
@@ -242,11 +201,18 @@ fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> 
         Action::ChangeSchedule { name, verb } => {
             add(to, name.clone())?;
             if *verb == ScheduleVerb::Remove {
-                return Ok(());
+                add(to, None::<Vec<String>>)?;
+                return add(to, None::<Vec<String>>);
             }
             let (from, came): (Vec<_>, Vec<_>) = verb.moves().into_iter().unzip();
             add(to, from)?;
             add(to, came)
         }
     }
+}
+
+fn hold(to: &mut PgArguments, what: &str, name: &str, is_held: bool) -> Result<(), StoreError> {
+    add(to, what.to_owned())?;
+    add(to, name.to_owned())?;
+    add(to, is_held)
 }

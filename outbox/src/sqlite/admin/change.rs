@@ -16,7 +16,7 @@ use super::super::sections::DROP_STUBS;
 use super::super::store::SqliteStore;
 use super::super::writer::Write;
 use super::dead_letters::add;
-use super::editing;
+use super::{editing, holding};
 use crate::row;
 
 /// `$1` ids as JSON, in all of these texts.
@@ -188,20 +188,6 @@ const FIND_TIMERS: &str = concat!(
     ids!()
 );
 
-const PAUSE_ENDPOINT: &str = concat!(
-    "insert into sagabus_instance (kind, key, version, completed, state, schema_version, data, ",
-    "timers, created_at, updated_at) select '@endpoint', e.name, 1, 0, 'paused', 1, x'7b7d', ",
-    "x'7b7d', ",
-    now!(),
-    ", ",
-    now!(),
-    " from sagabus_endpoint e where e.name = $1 on conflict do nothing ",
-    "returning (select id from sagabus_endpoint where name = $1)"
-);
-
-const RESUME_ENDPOINT: &str = "delete from sagabus_instance where kind = '@endpoint' and key = $1 \
-    returning (select id from sagabus_endpoint where name = $1)";
-
 const FIND_SCHEDULE: &str =
     "select state from sagabus_instance where kind = '@schedule' and key = $1";
 
@@ -366,11 +352,11 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             }
             done
         }
-        Action::PauseEndpoint { endpoint } => {
-            change_endpoint(write, PAUSE_ENDPOINT, endpoint).await?
-        }
-        Action::ResumeEndpoint { endpoint } => {
-            change_endpoint(write, RESUME_ENDPOINT, endpoint).await?
+        Action::PauseEndpoint { endpoint } => holding::pause_endpoint(write, endpoint).await?,
+        Action::ResumeEndpoint { endpoint } => holding::resume_endpoint(write, endpoint).await?,
+        Action::PauseTransport { transport } => holding::pause_transport(write, transport).await?,
+        Action::ResumeTransport { transport } => {
+            holding::resume_transport(write, transport).await?
         }
         Action::ChangeSchedule { name, verb } => change_schedule(write, name, *verb).await?,
         Action::AskHost(errand) => editing::ask_host(write, errand).await?,
@@ -480,17 +466,6 @@ async fn remove_endpoint(write: &mut Write, endpoint: &str) -> Result<Done, Stor
         write.step(text, text_argument(endpoint)?).await?;
     }
     write.step(RAISE_ROUTES, SqliteArguments::default()).await?;
-    Ok((vec![id], vec![json!({ "endpoint": endpoint })]))
-}
-
-async fn change_endpoint(
-    write: &mut Write,
-    text: &'static str,
-    endpoint: &str,
-) -> Result<Done, StoreError> {
-    let Some(id) = one_id(write, text, text_argument(endpoint)?).await? else {
-        return Ok(Done::default());
-    };
     Ok((vec![id], vec![json!({ "endpoint": endpoint })]))
 }
 

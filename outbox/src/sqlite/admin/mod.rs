@@ -11,4 +11,5 @@ mod accounts;
 mod inbox;
 mod instances;
 mod change;
+mod holding;
 mod editing;
