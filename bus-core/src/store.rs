@@ -390,6 +390,11 @@ pub struct Retention {
     pub history: Duration,
     /// Tombstones of finished instances, from their last change. Default 30 days.
     pub tombstones: Duration,
+    /// Dead letters that were redriven or discarded, from when they were given up; those that are open
+    /// are kept for ever. Never shorter than the inbox, which knows their messages. Default 30 days.
+    pub dead_letters: Duration,
+    /// The audit of what operators changed. Default 400 days, so that last year's is there.
+    pub audit: Duration,
     /// Rows that one sweep removes per table at most.
     pub rows_max: u32,
     /// The pause between two sweeps when there is nothing more to remove. Default 60 s.
@@ -404,9 +409,26 @@ impl Default for Retention {
             inbox: DAY * 7,
             history: DAY * 7,
             tombstones: DAY * 30,
+            dead_letters: DAY * 30,
+            audit: DAY * 400,
             rows_max: 5_000,
             interval: Duration::from_secs(60),
         }
+    }
+}
+
+impl Retention {
+    /// Returns how long dead letters are kept that somebody dealt with: as long as their messages
+    /// are recognised, at least.
+    pub fn dealt_with(&self) -> Duration {
+        self.dead_letters.max(self.inbox)
+    }
+}
+
+impl Swept {
+    /// Returns how many rows it removed in all.
+    pub fn rows(&self) -> u64 {
+        self.inbox + self.history + self.tombstones + self.dead_letters + self.audit
     }
 }
 
@@ -419,6 +441,10 @@ pub struct Swept {
     pub history: u64,
     /// Tombstones.
     pub tombstones: u64,
+    /// Dead letters that somebody dealt with.
+    pub dead_letters: u64,
+    /// Audit entries.
+    pub audit: u64,
     /// A table had at least as many rows as one sweep may remove.
     pub is_full: bool,
 }

@@ -120,9 +120,7 @@ pub(crate) async fn sweep(
             Ok(swept) => {
                 faults::at(Point::AfterSweep);
                 backoff.ended();
-                counters
-                    .swept
-                    .add(swept.inbox + swept.history + swept.tombstones);
+                counters.swept.add(swept.rows());
                 if swept.is_full {
                     SWEEP_PAUSE_FULL
                 } else {

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use sagabus_ops::Role;
 
 use crate::filter::DeadLetters;
+use crate::inbox::InboxVerb;
 use crate::machines::Drawing;
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
@@ -331,40 +332,6 @@ pub(crate) struct TransportArguments {
     /// Its name.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) transport: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum InboxVerb {
-    /// List them, the largest identity first: ours grow with time.
-    List(InboxArguments),
-    /// Show where one was taken over and handled: when, by which host, after how many attempts.
-    Show {
-        /// Its identity.
-        id: sagabus_core::MessageId,
-    },
-}
-
-/// Which messages of the inbox.
-#[derive(Debug, Args)]
-pub(crate) struct InboxArguments {
-    /// Only what this endpoint took over.
-    #[arg(long)]
-    pub(crate) endpoint: Option<String>,
-    /// Only what was taken over longer ago: 90s, 15m, 2h, 3d.
-    #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
-    pub(crate) older_than: Option<std::time::Duration>,
-    /// Only what was taken over later than that.
-    #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
-    pub(crate) younger_than: Option<std::time::Duration>,
-    /// How many at most.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
-    pub(crate) limit: u32,
-    /// Go on behind this message.
-    #[arg(long, value_name = "ID")]
-    pub(crate) after: Option<sagabus_core::MessageId>,
-    /// Go on behind it at this endpoint.
-    #[arg(long, value_name = "ENDPOINT", requires = "after")]
-    pub(crate) after_endpoint: Option<String>,
 }
 
 /// Which rows of the outbox.

@@ -1,11 +1,11 @@
 //! `sagabus inbox`.
 
+use clap::{Args, Subcommand};
 use sagabus_core::admin::{InboxFilter, StoreAdmin, TakenOver};
 use sagabus_core::{MessageId, Timestamp};
 use sagabus_ops::{OpsError, shape};
 use serde_json::json;
 
-use crate::arguments::{InboxArguments, InboxVerb};
 use crate::failure::Failure;
 use crate::filter::before;
 use crate::output::Output;
@@ -13,6 +13,40 @@ use crate::text::ago;
 
 /// Endpoints that one message is shown at, at most.
 const ENDPOINTS_MAX: u32 = 100;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InboxVerb {
+    /// List them, the largest identity first: ours grow with time.
+    List(InboxArguments),
+    /// Show where one was taken over and handled: when, by which host, after how many attempts.
+    Show {
+        /// Its identity.
+        id: MessageId,
+    },
+}
+
+/// Which messages of the inbox.
+#[derive(Debug, Args)]
+pub(crate) struct InboxArguments {
+    /// Only what this endpoint took over.
+    #[arg(long)]
+    pub(crate) endpoint: Option<String>,
+    /// Only what was taken over longer ago: 90s, 15m, 2h, 3d.
+    #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
+    pub(crate) older_than: Option<std::time::Duration>,
+    /// Only what was taken over later than that.
+    #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
+    pub(crate) younger_than: Option<std::time::Duration>,
+    /// How many at most.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub(crate) limit: u32,
+    /// Go on behind this message.
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<MessageId>,
+    /// Go on behind it at this endpoint.
+    #[arg(long, value_name = "ENDPOINT", requires = "after")]
+    pub(crate) after_endpoint: Option<String>,
+}
 
 pub(crate) async fn run(
     admin: &dyn StoreAdmin,

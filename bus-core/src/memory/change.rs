@@ -68,8 +68,8 @@ impl Database {
             Action::AskHost(errand) => self.ask_host(errand, now),
         };
         if !detail.is_empty() {
-            self.audit.push(AuditEntry {
-                id: i64::try_from(self.audit.len()).unwrap_or(i64::MAX) + 1,
+            self.put_audit(AuditEntry {
+                id: 0, // Given by `put_audit`.
                 at: now,
                 who: change.who.clone(),
                 action: change.action.as_str().to_owned(),

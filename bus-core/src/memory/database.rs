@@ -37,7 +37,8 @@ pub(super) struct Database {
     pub(super) swept_through: Timestamp,
     /// Also those that somebody has dealt with.
     pub(super) dead_letters: BTreeMap<i64, StoredDeadLetter>,
-    pub(super) audit: Vec<AuditEntry>,
+    pub(super) audit: VecDeque<AuditEntry>,
+    last_audit: i64,
     pub(super) operations: BTreeMap<i64, Operation>,
 }
 
@@ -63,7 +64,8 @@ impl Database {
             last_history: 0,
             swept_through: Timestamp::from_micros(0),
             dead_letters: BTreeMap::new(),
-            audit: Vec::new(),
+            audit: VecDeque::new(),
+            last_audit: 0,
             operations: BTreeMap::new(),
         }
     }
@@ -289,6 +291,30 @@ impl Database {
         self.dead_letters.insert(id, stored);
     }
 
+    /// Removes dead letters that somebody dealt with, and counts them.
+    fn sweep_dead_letters(&mut self, retention: &Retention, now: Timestamp) -> usize {
+        let dealt_with = self.dead_letters.values();
+        let dealt_with = dealt_with.filter(|one| one.status != DeadLetterStatus::Open);
+        let old: Vec<_> = dealt_with
+            .filter(|one| one.at.plus(retention.dealt_with()) < now)
+            .map(|one| (one.id, one.at))
+            .take(retention.rows_max as usize)
+            .collect();
+        for (id, at) in &old {
+            self.dead_letters.remove(id);
+            self.swept_through = self.swept_through.max(*at);
+        }
+        old.len()
+    }
+
+    /// Writes an audit entry.
+    pub(super) fn put_audit(&mut self, entry: AuditEntry) {
+        self.last_audit += 1;
+        let id = self.last_audit;
+        self.audit.push_back(AuditEntry { id, ..entry });
+    }
+
+    /// Removes what is older than it has to be.
     pub(super) fn sweep(&mut self, retention: &Retention, now: Timestamp) -> Swept {
         let most = retention.rows_max as usize;
         let is_old = |at: Timestamp, kept| at.plus(kept) < now;
@@ -330,11 +356,22 @@ impl Database {
         self.hosts
             .retain(|_, host| !is_old(host.heartbeat_at, retention.history));
 
-        let removed = [inbox.len(), history, tombstones.len()];
+        let dead = self.sweep_dead_letters(retention, now);
+        let audit = self.audit.iter().take(most);
+        let audit = audit
+            .take_while(|one| is_old(one.at, retention.audit))
+            .count();
+        for one in self.audit.drain(..audit) {
+            self.swept_through = self.swept_through.max(one.at);
+        }
+
+        let removed = [inbox.len(), history, tombstones.len(), dead, audit];
         Swept {
             inbox: inbox.len() as u64,
             history: history as u64,
             tombstones: tombstones.len() as u64,
+            dead_letters: dead as u64,
+            audit: audit as u64,
             is_full: removed.contains(&most),
         }
     }

@@ -263,8 +263,8 @@ impl Database {
             Value::Array(_) => detail,
             one => Value::Array(vec![one]),
         };
-        self.audit.push(AuditEntry {
-            id: i64::try_from(self.audit.len()).unwrap_or(i64::MAX) + 1,
+        self.put_audit(AuditEntry {
+            id: 0, // Given by `put_audit`.
             at,
             who: who.to_owned(),
             action: action.to_owned(),

@@ -13,6 +13,16 @@ insert into sagabus.swept (what, removed, through)
 select 'history', 0, sagabus.now_micros() where exists (select 1 from sagabus.inbox)
     or exists (select 1 from sagabus.history);
 
+-- Writes down what a sweep removed.
+create function sagabus.swept_v1(p_what text, p_removed bigint, p_through bigint) returns void
+language sql
+as $$
+    insert into sagabus.swept as s (what, removed, through)
+    select p_what, p_removed, p_through where p_removed > 0
+    on conflict (what) do update set removed = s.removed + excluded.removed,
+        through = greatest(s.through, excluded.through)
+$$;
+
 -- As before, and it says what it removed. Releases of before call it by this name, too.
 create or replace function sagabus.sweep_history_v1(p_page int, p_kept bigint) returns bigint
 language plpgsql
@@ -31,11 +41,58 @@ begin
         returning h.at
     )
     select count(*), max(g.at) into v_count, v_through from gone g;
-    if v_count > 0 then
-        insert into sagabus.swept as s (what, removed, through) values ('history', v_count, v_through)
-        on conflict (what) do update set removed = s.removed + excluded.removed,
-            through = greatest(s.through, excluded.through);
-    end if;
+    perform sagabus.swept_v1('history', v_count, v_through);
+    return v_count;
+end $$;
+
+-- Removes dead letters that somebody dealt with. Those that are open are kept. Each status has its
+-- own oldest: its index is in the order of ids.
+create function sagabus.sweep_dead_letters_v1(p_page int, p_kept bigint) returns bigint
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_before bigint := sagabus.now_micros() - p_kept;
+    v_count bigint;
+    v_through bigint;
+begin
+    with gone as (
+        delete from sagabus.dead_letter d using (
+            select o.id from (
+                (select r.id from sagabus.dead_letter r where r.status = 'redriven'
+                    order by r.id limit p_page)
+                union all
+                (select r.id from sagabus.dead_letter r where r.status = 'discarded'
+                    order by r.id limit p_page)
+            ) o order by o.id limit p_page
+        ) page where d.id = page.id and d.status <> 'open' and d.at <= v_before
+        returning d.at
+    )
+    select count(*), max(g.at) into v_count, v_through from gone g;
+    perform sagabus.swept_v1('dead_letter', v_count, v_through);
+    return v_count;
+end $$;
+
+-- Removes the oldest entries of the audit.
+create function sagabus.sweep_audit_v1(p_page int, p_kept bigint) returns bigint
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_before bigint := sagabus.now_micros() - p_kept;
+    v_count bigint;
+    v_through bigint;
+begin
+    with gone as (
+        delete from sagabus.audit a using (
+            select o.id from sagabus.audit o order by o.id limit p_page
+        ) page where a.id = page.id and a.at <= v_before
+        returning a.at
+    )
+    select count(*), max(g.at) into v_count, v_through from gone g;
+    perform sagabus.swept_v1('audit', v_count, v_through);
     return v_count;
 end $$;
 

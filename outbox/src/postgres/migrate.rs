@@ -123,11 +123,14 @@ const PARTS: &[&str] = &[
     "step_operation_v1",
     "store",
     "subscription",
+    "sweep_audit_v1",
+    "sweep_dead_letters_v1",
     "sweep_history_v1",
     "sweep_hosts_v1",
     "sweep_inbox_v1",
     "sweep_instances_v1",
     "swept",
+    "swept_v1",
 ];
 
 /// One migration at a time in a database; the number is ours, any would do.

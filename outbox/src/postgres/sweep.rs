@@ -21,6 +21,10 @@ const SWEEP_INSTANCES: &str = "select seen, removed, last_kind, last_key \
 
 const SWEEP_HISTORY: &str = "select sagabus.sweep_history_v1($1, $2)";
 
+const SWEEP_DEAD_LETTERS: &str = "select sagabus.sweep_dead_letters_v1($1, $2)";
+
+const SWEEP_AUDIT: &str = "select sagabus.sweep_audit_v1($1, $2)";
+
 const SWEEP_HOSTS: &str = "select sagabus.sweep_hosts_v1($1, $2)";
 
 /// Where the next page begins. Only a hint: a process that starts anew begins at the front.
@@ -84,6 +88,11 @@ pub(super) async fn sweep(store: &PgStore, retention: &Retention) -> Result<Swep
     oldest(store, SWEEP_HOSTS, rows_max, retention.history).await?;
     swept.history = history.unsigned_abs();
     swept.is_full |= history >= rows_max;
+
+    let dead = oldest(store, SWEEP_DEAD_LETTERS, rows_max, retention.dealt_with()).await?;
+    let audit = oldest(store, SWEEP_AUDIT, rows_max, retention.audit).await?;
+    (swept.dead_letters, swept.audit) = (dead.unsigned_abs(), audit.unsigned_abs());
+    swept.is_full |= dead >= rows_max || audit >= rows_max;
     Ok(swept)
 }
 

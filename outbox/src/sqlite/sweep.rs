@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use sagabus_core::StoreError;
 use sagabus_core::store::{Retention, Swept};
@@ -78,6 +79,37 @@ const SWEEP_HISTORY: &str = concat!(
     " - $1 limit $2); commit"
 );
 
+/// A retention for what has ids in the order of time, as that of history.
+macro_rules! sweep_oldest {
+    ($what:literal, $oldest:literal) => {
+        concat!(
+            "begin immediate; delete from sagabus_",
+            $what,
+            " where id in (",
+            $oldest,
+            ") and at <= ",
+            now!(),
+            " - $1; insert into sagabus_swept (what, removed, through) select '",
+            $what,
+            "', changes(), ",
+            now!(),
+            " - $1 where changes() > 0 on conflict (what) do update set ",
+            "removed = removed + excluded.removed, through = max(through, excluded.through); commit"
+        )
+    };
+}
+
+const SWEEP_AUDIT: &str =
+    sweep_oldest!("audit", "select id from sagabus_audit order by id limit $2");
+
+/// Those that are open are kept. Each status has its own oldest: its index is in the order of ids.
+const SWEEP_DEAD_LETTERS: &str = sweep_oldest!(
+    "dead_letter",
+    "select id from (select id from sagabus_dead_letter where status = 'redriven' order by id \
+    limit $2) union all select id from (select id from sagabus_dead_letter \
+    where status = 'discarded' order by id limit $2) order by id limit $2"
+);
+
 /// The place in the texts above of the statement that counts.
 const SWEPT: usize = 1;
 
@@ -90,11 +122,15 @@ pub(super) async fn sweep(store: &SqliteStore, retention: &Retention) -> Result<
     add(&mut arguments, rows_max)?;
     let history = delete(store, SWEEP_HISTORY, arguments).await?;
     let tombstones = sweep_tombstones(store, micros(retention.tombstones), rows_max).await?;
-    let most = inbox.max(history).max(tombstones);
+    let dead = sweep_oldest(store, SWEEP_DEAD_LETTERS, retention.dealt_with(), rows_max).await?;
+    let audit = sweep_oldest(store, SWEEP_AUDIT, retention.audit, rows_max).await?;
+    let most = inbox.max(history).max(tombstones).max(dead).max(audit);
     Ok(Swept {
         inbox,
         history,
         tombstones,
+        dead_letters: dead,
+        audit,
         is_full: rows_max > 0 && most >= u64::from(rows_max),
     })
 }
@@ -175,6 +211,18 @@ async fn sweep_tombstones(store: &SqliteStore, age: i64, rows_max: u32) -> Resul
     add(&mut arguments, old.json())?;
     add(&mut arguments, age)?;
     delete(store, SWEEP_TOMBSTONES, arguments).await
+}
+
+async fn sweep_oldest(
+    store: &SqliteStore,
+    sql: &'static str,
+    kept: Duration,
+    rows_max: u32,
+) -> Result<u64, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    add(&mut arguments, micros(kept))?;
+    add(&mut arguments, rows_max)?;
+    delete(store, sql, arguments).await
 }
 
 async fn delete(

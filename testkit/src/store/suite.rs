@@ -227,6 +227,7 @@ macro_rules! __store_behaviours {
                 sweep_is_bounded_and_says_when_there_is_more,
                 sweep_keeps_what_is_young,
                 sweep_tells_old_from_young,
+                dealt_with_dead_letters_and_the_audit_are_swept,
                 sweep_leaves_what_is_not_finished,
                 what_was_swept_is_new_again,
                 history_has_one_entry_per_message_of_a_winner,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sagabus_core::admin::{Action, Page};
 use sagabus_core::envelope::Due;
 use sagabus_core::id::MessageId;
 use sagabus_core::store::{Birth, Counts, Retention, Swept};
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 
 use super::build::{api, broker, dead_letter, message};
 use super::harness::{HOUR, Harness, instance};
+use super::operators::{dies, does};
 use crate::wait::grow_older;
 
 /// Keeps everything for `kept`, and removes at most `rows_max` per table.
@@ -55,6 +57,7 @@ pub async fn sweep_is_bounded_and_says_when_there_is_more(at: Arc<Harness>) {
             history: removed,
             tombstones: removed,
             is_full: removed == 10,
+            ..Swept::default()
         };
         assert_eq!(swept, expected);
         left -= removed;
@@ -114,6 +117,47 @@ pub async fn sweep_tells_old_from_young(at: Arc<Harness>) {
         sweep(&at, &keep(Duration::ZERO, 1_000)).await;
     }
     panic!("this machine is too busy to tell old from young");
+}
+
+/// What is open stays, and so does what the inbox would still recognise; bounded like the others.
+pub async fn dealt_with_dead_letters_and_the_audit_are_swept(at: Arc<Harness>) {
+    let orders = at.orders();
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(dies(&at, &orders, "no", None).await);
+    }
+    does(&at, Action::DiscardDeadLetters(ids[..2].to_vec())).await;
+    does(&at, Action::RedriveDeadLetters(ids[2..5].to_vec())).await;
+    grow_older(Duration::from_millis(5)).await;
+    let letters = |rows_max| Retention {
+        dead_letters: Duration::ZERO,
+        ..keep(Duration::ZERO, rows_max)
+    };
+    let remembered = Retention {
+        inbox: HOUR,
+        ..letters(100)
+    };
+    assert_eq!(sweep(&at, &remembered).await.dead_letters, 0);
+    let first = sweep(&at, &letters(3)).await;
+    assert_eq!((first.dead_letters, first.audit), (3, 0));
+    assert!(first.is_full);
+    assert_eq!(sweep(&at, &letters(3)).await.dead_letters, 2);
+    assert_eq!(at.counts().await.dead_letters, 1, "what is open stays");
+    let rows = at.claim(&orders).await;
+    assert_eq!(rows.len(), 3, "what was redriven is on its way");
+
+    let audit = Retention {
+        audit: Duration::ZERO,
+        ..keep(HOUR, 1)
+    };
+    for removed in [1, 1, 0] {
+        assert_eq!(sweep(&at, &audit).await.audit, removed);
+    }
+    does(&at, Action::DiscardDeadLetters(vec![ids[5]])).await;
+    let entries = at.admin.audit(Page::latest(10)).await;
+    let entries = entries.expect("the audit is shown");
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].id, 3, "no id is given out twice");
 }
 
 /// What has still to be done is not old, whatever its age.
