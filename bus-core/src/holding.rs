@@ -1,14 +1,12 @@
-//! Endpoints that an operator paused, or asks to do something: every host looks once a second which of
-//! its own are.
-//! Endpoints and transports that an operator paused: every host looks once a second which of its own
-//! are.
+//! Endpoints and transports that an operator paused, and endpoints that are asked to do something:
+//! every host looks once a second which of its own are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admin::errand_id;
 use tokio::sync::watch;
 
+use crate::admin::errand_id;
 use crate::backoff::Backoff;
 use crate::errands;
 use crate::error::StoreError;
@@ -35,11 +33,6 @@ pub fn pause_id(endpoint: &str) -> InstanceId {
     }
 }
 
-/// A host's endpoints, which operators may hold, and ask to do something.
-pub(crate) struct Holding {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) endpoints: Vec<Arc<Endpoint>>,
-    pub(crate) clock: Arc<StoreClock>,
 /// Names the row that pauses a transport: `default` is the one without a name.
 pub fn transport_pause_id(transport: &str) -> InstanceId {
     InstanceId {
@@ -48,11 +41,11 @@ pub fn transport_pause_id(transport: &str) -> InstanceId {
     }
 }
 
-/// What of a host operators may hold.
+/// What of a host operators may hold, and ask to do something.
 pub(crate) struct Holding {
     pub(crate) store: Arc<dyn Store>,
-    /// The gates of its endpoints.
-    pub(crate) gates: Vec<(EndpointName, Arc<Gate>)>,
+    pub(crate) endpoints: Vec<Arc<Endpoint>>,
+    pub(crate) clock: Arc<StoreClock>,
     /// Its relays, each of which is told whether it is held.
     pub(crate) relays: Vec<(TransportName, watch::Sender<bool>)>,
     pub(crate) lifecycle: Lifecycle,
@@ -83,40 +76,34 @@ impl Holding {
         }
     }
 
-    /// Asks for all endpoints at once, holds or opens their gates, and sets about what is asked of
-    /// them.
-    pub(crate) async fn look(&self) -> Result<(), StoreError> {
+    /// Asks for all of them at once, holds them or lets them go on, and sets about what is asked of
+    /// the endpoints.
+    pub(crate) async fn look(&self, look: Look) -> Result<(), StoreError> {
         let names = || self.endpoints.iter().map(|one| one.name.as_str());
+        let transports = self.relays.iter();
+        let transports = transports.map(|(name, _)| transport_pause_id(&name.to_string()));
         let ids = names().map(pause_id).chain(names().map(errand_id));
         let question = |id| Question {
             instance: Some(id),
             ..Question::default()
         };
-        let questions: Vec<_> = ids.map(question).collect();
-        let mut pauses = self.store.load(&questions).await?;
-        let errands = pauses.split_off(self.endpoints.len().min(pauses.len()));
-        for (endpoint, answer) in self.endpoints.iter().zip(pauses) {
-            endpoint.gate.hold(answer.instance.is_some());
+        let questions: Vec<_> = ids.chain(transports).map(question).collect();
+        let answers = self.store.load(&questions).await?;
+        let mut rows = answers.into_iter().map(|answer| answer.instance);
+        for (endpoint, row) in self.endpoints.iter().zip(rows.by_ref()) {
+            endpoint.gate.hold(row.is_some());
         }
-        for (endpoint, answer) in self.endpoints.iter().zip(errands) {
-            if let Some(row) = answer.instance.filter(errands::is_asked) {
+        for (endpoint, row) in self.endpoints.iter().zip(rows.by_ref()) {
+            if let Some(row) = row.filter(errands::is_asked) {
                 let (endpoint, now) = (Arc::clone(endpoint), self.clock.now());
                 self.lifecycle.spawn(errands::attend(endpoint, row, now));
-    /// Asks for all of them at once, and holds them or lets them go on.
-    pub(crate) async fn look(&self, look: Look) -> Result<(), StoreError> {
-        let endpoints = self.gates.iter().map(|(name, _)| pause_id(name.as_str()));
-        let transports = self.relays.iter();
-        let transports = transports.map(|(name, _)| transport_pause_id(&name.to_string()));
-        let question = |instance| Question {
-            instance: Some(instance),
-            ..Question::default()
-        };
-        let questions: Vec<_> = endpoints.chain(transports).map(question).collect();
-        let answers = self.store.load(&questions).await?;
-        let mut held = answers.into_iter().map(|answer| answer.instance.is_some());
-        for ((_, gate), is_held) in self.gates.iter().zip(held.by_ref()) {
-            gate.hold(is_held);
+            }
         }
+        self.hold_relays(rows.map(|row| row.is_some()), look);
+        Ok(())
+    }
+
+    fn hold_relays(&self, held: impl Iterator<Item = bool>, look: Look) {
         for ((name, relay), is_held) in self.relays.iter().zip(held) {
             let was_held = relay.send_replace(is_held);
             match look {
@@ -126,7 +113,6 @@ impl Holding {
                 Look::First | Look::Again => {}
             }
         }
-        Ok(())
     }
 }
 

@@ -77,8 +77,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         &host.transports,
         &parts.wakeups,
     );
-    start_holding(&parts, &receivers).await?;
-    start_holding(&parts, &watched, relays).await?;
+    start_holding(&parts, &receivers, relays).await?;
     for (endpoint, intake, works) in receivers {
         let running = receiver::run(endpoint, intake, works);
         lifecycle.spawn(running);
@@ -122,12 +121,10 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
     })
 }
 
-/// Looks which endpoints are paused, before anything is received: a start breaks no pause.
-async fn start_holding(parts: &Parts, receivers: &[Receiving]) -> Result<(), RunError> {
 /// Looks what is paused, before anything is received or sent: a start breaks no pause.
 async fn start_holding(
     parts: &Parts,
-    watched: &[Watched],
+    receivers: &[Receiving],
     relays: Vec<(TransportName, watch::Sender<bool>)>,
 ) -> Result<(), RunError> {
     let lifecycle = &parts.shared.lifecycle;
@@ -135,16 +132,11 @@ async fn start_holding(
     let holding = Holding {
         store: Arc::clone(&parts.shared.store),
         endpoints: endpoints.collect(),
+        relays,
         clock: Arc::clone(&parts.clock),
         lifecycle: lifecycle.clone(),
     };
-    if !holding.endpoints.is_empty() {
-        holding.look().await?;
-        gates: gates.collect(),
-        relays,
-        lifecycle: lifecycle.clone(),
-    };
-    if !holding.gates.is_empty() || !holding.relays.is_empty() {
+    if !holding.endpoints.is_empty() || !holding.relays.is_empty() {
         holding.look(Look::First).await?;
         lifecycle.spawn(holding.run());
     }

@@ -183,11 +183,10 @@ impl Action {
             | Self::RemoveEndpoint { .. }
             | Self::PauseEndpoint { .. }
             | Self::ResumeEndpoint { .. }
-            | Self::ChangeSchedule { .. }
-            | Self::AskHost(_) => &[],
             | Self::PauseTransport { .. }
             | Self::ResumeTransport { .. }
-            | Self::ChangeSchedule { .. } => &[],
+            | Self::ChangeSchedule { .. }
+            | Self::AskHost(_) => &[],
         }
     }
 

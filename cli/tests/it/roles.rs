@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use sagabus_core::admin::StoreAdmin;
-use sagabus_core::{Event, Host, Kind, Message};
-use sagabus_outbox::PgStore;
-
 use sagabus_core::admin::{Action, Change, Page, RowFilter, RowState, StoreAdmin};
 use sagabus_core::schedule::ScheduleVerb;
-use sagabus_core::{Timestamp, cron};
+use sagabus_core::{Event, Host, Kind, Message, Timestamp, cron};
 use sagabus_ops::Role;
 use sagabus_outbox::PgStore;
 use sagabus_testkit::wait::eventually;
@@ -186,6 +182,9 @@ async fn a_service_runs_without_the_right_to_change_the_schema() {
     owner.close();
     let name = url["postgres://".len()..].split(':').next().unwrap();
     on_server(&database.url, format!("drop role {name}")).await;
+    database.drop().await;
+}
+
 /// Everything that an operator may change, in an order in which each changes something.
 async fn operators_actions(store: &PgStore) -> Vec<Action> {
     let ids = async |state| {

@@ -145,13 +145,8 @@ fn text(action: &Action) -> &'static str {
         | Action::ResumeTransport { .. } => HOLD,
         Action::MoveTimers { .. } => MOVE_TIMERS,
         Action::CancelTimers(_) => CANCEL_TIMERS,
-        Action::ChangeSchedule {
-            verb: ScheduleVerb::Remove,
-            ..
-        } => REMOVE_SCHEDULE,
-        Action::ChangeSchedule { .. } => MOVE_SCHEDULE,
-        Action::AskHost(_) => editing::ASK_HOST,
         Action::ChangeSchedule { .. } => CHANGE_SCHEDULE,
+        Action::AskHost(_) => editing::ASK_HOST,
     }
 }
 
