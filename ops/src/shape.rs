@@ -14,8 +14,8 @@ use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
 use serde_json::{Map, Value, json};
 
-use crate::difference::between;
 use crate::accounts::Balance;
+use crate::difference::between;
 use crate::doctor::{Check, Examination};
 use crate::hosts::{MachineSkew, Skew};
 use crate::locks::HeldLock;

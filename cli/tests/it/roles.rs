@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use sagabus_core::admin::{Action, Change, Page, RowFilter, RowState, StoreAdmin};
+use sagabus_core::admin::{
+    Action, Change, Errand, Forced, Page, Parcel, RowFilter, RowState, StoreAdmin, Task,
+};
+use sagabus_core::envelope::Envelope;
 use sagabus_core::schedule::ScheduleVerb;
-use sagabus_core::{Event, Host, Kind, Message, Timestamp, cron};
+use sagabus_core::{Event, Host, InstanceId, Kind, Message, Timestamp, cron};
 use sagabus_ops::Role;
 use sagabus_outbox::PgStore;
 use sagabus_testkit::wait::eventually;
@@ -185,6 +188,31 @@ async fn a_service_runs_without_the_right_to_change_the_schema() {
     database.drop().await;
 }
 
+fn rehearsal(envelope: &Envelope) -> Action {
+    errand(Task::Rehearse(Box::new(Parcel::new(envelope, None))))
+}
+
+fn transition() -> Action {
+    errand(Task::Transition(Box::new(Forced {
+        instance: InstanceId {
+            kind: "parcel".into(),
+            key: "1".into(),
+        },
+        version: 1,
+        to: "lost".to_owned(),
+        before: None,
+        who: "ada".to_owned(),
+    })))
+}
+
+fn errand(task: Task) -> Action {
+    Action::AskHost(Box::new(Errand {
+        endpoint: "payments".to_owned(),
+        until: Timestamp::NEVER,
+        task,
+    }))
+}
+
 /// Everything that an operator may change, in an order in which each changes something.
 async fn operators_actions(store: &PgStore) -> Vec<Action> {
     let ids = async |state| {
@@ -216,7 +244,7 @@ async fn operators_actions(store: &PgStore) -> Vec<Action> {
         Action::DiscardRows(vec![parked[1]]),
         Action::SendMessage {
             endpoint: endpoint(),
-            envelope: Box::new(dead.envelope),
+            envelope: Box::new(dead.envelope.clone()),
         },
         moved(0, Some(Timestamp::NEVER)),
         Action::CancelTimers(vec![timers[0]]),
@@ -237,6 +265,7 @@ async fn operators_actions(store: &PgStore) -> Vec<Action> {
         schedule("report", ScheduleVerb::Resume),
         schedule("reminder", ScheduleVerb::Fire),
         schedule("reminder", ScheduleVerb::Remove),
+        rehearsal(&dead.envelope),
     ]
 }
 
@@ -295,6 +324,8 @@ async fn an_operators_login_does_all_that_an_operator_may() {
                 _ => assert!(done.is_err(), "{role} may {action:?}: {done:?}"),
             }
         }
+        let beyond = own.change(&change(&transition())).await;
+        assert!(beyond.is_err(), "{role} may force an instance: {beyond:?}");
         own.close();
         let name = url["postgres://".len()..].split(':').next().unwrap();
         on_server(&database.url, format!("drop role {name}")).await;

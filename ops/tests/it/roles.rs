@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    Action, Alteration, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held, HistoryOf, InstanceFilter, NewOperation, Operations, Pace, Page, Parcel, RowFilter, Selected, StoreAdmin, Task, Told, Verb, Wheel, InboxFilter,
+    Action, Alteration, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held, HistoryOf,
+    InboxFilter, InstanceFilter, NewOperation, Operations, Pace, Page, Parcel, RowFilter, Selected,
+    StoreAdmin, Task, Told, Verb, Wheel,
 };
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::schedule::ScheduleVerb;

@@ -214,7 +214,52 @@ as $$
     select id from gone order by id
 $$;
 
+-- Asks a live host of an endpoint to do something. The id is the errand's version; none where one
+-- is under way.
+create function sagabus.ask_host(
+    p_who text, p_action text, p_why text, p_endpoint text, p_data bytea, p_detail bytea
+) returns setof bigint language sql set search_path = pg_catalog
+as $$
+    with t as materialized (select sagabus.now_micros() as now),
+    done as (
+        insert into sagabus.instance as i (kind, key, version, completed, state, schema_version, data,
+            timers, created_at, updated_at)
+        select '@errand', e.name, 1, false, 'asked', 1, p_data, '{}'::bytea, t.now, t.now
+        from sagabus.endpoint e, t where e.name = p_endpoint
+        on conflict (kind, key) do update set version = i.version + 1, completed = false,
+            state = excluded.state, data = excluded.data, updated_at = excluded.updated_at
+            where i.completed or i.updated_at < excluded.updated_at - 60000000
+        returning i.version as id
+    ), noted as (
+        insert into sagabus.audit (at, who, action, why, detail)
+        select t.now, p_who, p_action, p_why, p_detail from done, t
+    )
+    select id from done
+$$;
+
+-- What operators may ask, and what takes an admin: the word in the errand decides.
+create function sagabus.rehearse_v1(
+    p_who text, p_action text, p_why text, p_endpoint text, p_data bytea, p_detail bytea
+) returns setof bigint language plpgsql security definer set search_path = pg_catalog
+as $$
+begin
+    if (convert_from(p_data, 'UTF8')::json -> 'task' -> 'rehearse') is null then
+        raise exception using errcode = '22023', message = 'not a rehearsal';
+    end if;
+    return query select * from sagabus.ask_host(p_who, p_action, p_why, p_endpoint, p_data, p_detail);
+end $$;
+
+create function sagabus.transition_v1(
+    p_who text, p_action text, p_why text, p_endpoint text, p_data bytea, p_detail bytea
+) returns setof bigint language sql security definer set search_path = pg_catalog
+as $$
+    select * from sagabus.ask_host(p_who, p_action, p_why, p_endpoint, p_data, p_detail)
+$$;
+
 revoke execute on function
+    sagabus.ask_host(text, text, text, text, bytea, bytea),
+    sagabus.rehearse_v1(text, text, text, text, bytea, bytea),
+    sagabus.transition_v1(text, text, text, text, bytea, bytea),
     sagabus.hold_v1(text, text, text, text, text, boolean),
     sagabus.change_schedule_v1(text, text, text, text, text[], text[]),
     sagabus.cancel_timers_v1(text, text, text, bigint[])

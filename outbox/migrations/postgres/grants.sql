@@ -47,12 +47,15 @@ grant insert on sagabus.operation_item, sagabus.audit to sagabus_operator;
 grant execute on function
     sagabus.hold_v1(text, text, text, text, text, boolean),
     sagabus.change_schedule_v1(text, text, text, text, text[], text[]),
-    sagabus.cancel_timers_v1(text, text, text, bigint[])
+    sagabus.cancel_timers_v1(text, text, text, bigint[]),
+    sagabus.rehearse_v1(text, text, text, text, bytea, bytea)
 to sagabus_operator;
 
 -- An admin writes data of instances and removes endpoints. Nobody but the owner writes over the
 -- audit, or changes the schema.
 grant sagabus_operator to sagabus_admin;
+grant execute on function sagabus.transition_v1(text, text, text, text, bytea, bytea)
+    to sagabus_admin;
 grant update on sagabus.instance, sagabus.store to sagabus_admin;
 grant update, delete on sagabus.endpoint, sagabus.subscription to sagabus_admin;
 

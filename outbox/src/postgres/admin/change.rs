@@ -1,6 +1,6 @@
 //! What operators change: each change and its audit entry in one statement, so one transaction.
 
-use sagabus_core::admin::{Action, Change, DeadLetterStatus};
+use sagabus_core::admin::{Action, Change, DeadLetterStatus, Task};
 use sagabus_core::schedule::ScheduleVerb;
 use sagabus_core::{StoreError, Timestamp, headers};
 use sqlx::postgres::PgArguments;
@@ -146,7 +146,10 @@ fn text(action: &Action) -> &'static str {
         Action::MoveTimers { .. } => MOVE_TIMERS,
         Action::CancelTimers(_) => CANCEL_TIMERS,
         Action::ChangeSchedule { .. } => CHANGE_SCHEDULE,
-        Action::AskHost(_) => editing::ASK_HOST,
+        Action::AskHost(errand) => match errand.task {
+            Task::Rehearse(_) => editing::REHEARSE,
+            Task::Transition(_) => editing::TRANSITION,
+        },
     }
 }
 

@@ -42,18 +42,10 @@ pub(super) const COMPLETE: &str = concat!(
 
 /// `$4` endpoint, `$5` the errand, `$6` the audit's detail. One that nobody waits for any more makes
 /// way.
-pub(super) const ASK_HOST: &str = "with t as materialized (select sagabus.now_micros() as now), \
-    done as (insert into sagabus.instance as i (kind, key, version, completed, state, \
-        schema_version, data, timers, created_at, updated_at) \
-        select '@errand', e.name, 1, false, 'asked', 1, $5::bytea, '{}'::bytea, t.now, t.now \
-        from sagabus.endpoint e, t where e.name = $4 \
-        on conflict (kind, key) do update set version = i.version + 1, completed = false, \
-            state = excluded.state, data = excluded.data, updated_at = excluded.updated_at \
-            where i.completed or i.updated_at < excluded.updated_at - 60000000 \
-        returning i.version as id), \
-    noted as (insert into sagabus.audit (at, who, action, why, detail) \
-        select t.now, $1, $2, $3, $6::bytea from done, t) \
-    select id from done";
+pub(super) const REHEARSE: &str = "select * from sagabus.rehearse_v1($1, $2, $3, $4, $5, $6)";
+
+/// The same for what takes an admin.
+pub(super) const TRANSITION: &str = "select * from sagabus.transition_v1($1, $2, $3, $4, $5, $6)";
 
 /// Adds what [`EDIT`] takes.
 pub(super) fn edit(to: &mut PgArguments, edit: &Edit) -> Result<(), StoreError> {
