@@ -7,6 +7,7 @@ use sagabus_ops::Role;
 use crate::filter::DeadLetters;
 use crate::inbox::InboxVerb;
 use crate::machines::Drawing;
+use crate::output::Form;
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
 use crate::timers::TimersVerb;
@@ -29,9 +30,21 @@ pub(crate) struct Arguments<N: Subcommand> {
         value_name = "URL"
     )]
     pub(crate) store: Option<String>,
-    /// Print JSON: one document, whole, with stable names.
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    /// Print a `table`, one `json` document with stable names, or its list line by line (`ndjson`).
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORM",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    output: Form,
+    /// Print JSON: short for `--output json`.
+    #[arg(long, global = true, conflicts_with = "output")]
+    json: bool,
     /// Look again every so many seconds, until Ctrl-C or a failure.
     #[arg(long, global = true, value_name = "SECONDS", conflicts_with = "yes",
         value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -40,6 +53,13 @@ pub(crate) struct Arguments<N: Subcommand> {
     pub(crate) operator: OperatorArguments,
     #[command(subcommand)]
     pub(crate) noun: N,
+}
+
+impl<N: Subcommand> Arguments<N> {
+    /// Returns how answers are printed.
+    pub(crate) fn form(&self) -> Form {
+        if self.json { Form::Json } else { self.output }
+    }
 }
 
 /// What a service's own program says of itself.

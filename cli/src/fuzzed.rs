@@ -51,6 +51,8 @@ const WORDS: &[&str] = &[
     "remove",
     "--store",
     "--json",
+    "-o",
+    "ndjson",
     "--watch",
     "--yes",
     "--dry-run",

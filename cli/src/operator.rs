@@ -81,7 +81,7 @@ async fn watch(arguments: Arguments<Noun>) -> Result<(), Failure> {
 }
 
 async fn run(arguments: &Arguments<Noun>) -> Result<(), Failure> {
-    let out = Output::new(arguments.json);
+    let out = Output::new(arguments.form());
     match &arguments.noun {
         Noun::Completions { shell } => {
             help::complete(*shell);

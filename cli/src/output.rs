@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use clap::ValueEnum;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -12,28 +13,49 @@ const COLUMN_CHARS_MAX: usize = 40;
 /// The widest last column, which holds what is long: an error, a fingerprint.
 const LAST_CHARS_MAX: usize = 160;
 
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Form {
+    /// Tables and lines, for people.
+    #[default]
+    Table,
+    /// One document, whole.
+    Json,
+    /// Each element of the document's list on a line of its own.
+    Ndjson,
+}
+
 /// How answers are given.
 pub(crate) struct Output {
-    is_json: bool,
+    form: Form,
 }
 
 impl Output {
-    pub(crate) fn new(is_json: bool) -> Self {
-        Self { is_json }
+    pub(crate) fn new(form: Form) -> Self {
+        Self { form }
     }
 
     /// Prints the document where JSON is wanted, and says whether it was.
     pub(crate) fn json(&self, document: impl FnOnce() -> Value) -> Result<bool, Failure> {
-        if self.is_json {
-            let text = format!("{:#}", document());
-            writeln!(io::stdout(), "{}", safe_json(&text))?;
+        match self.form {
+            Form::Table => return Ok(false),
+            Form::Json => {
+                let text = format!("{:#}", document());
+                writeln!(io::stdout(), "{}", safe_json(&text))?;
+            }
+            Form::Ndjson => {
+                let mut out = io::stdout().lock();
+                for one in elements(document()) {
+                    writeln!(out, "{}", safe_json(&one.to_string()))?;
+                }
+            }
         }
-        Ok(self.is_json)
+        Ok(true)
     }
 
     /// Says whether people read it.
     pub(crate) fn is_for_people(&self) -> bool {
-        !self.is_json
+        self.form == Form::Table
     }
 
     /// Prints a line.
@@ -101,4 +123,16 @@ impl Output {
     pub(crate) fn note(&self, text: &str) {
         let _ = writeln!(io::stderr(), "{}", safe(text)); // The answer is what counts.
     }
+}
+
+/// Returns the elements of a document that is a list, with the number of its next page at most beside
+/// it, or else the document.
+fn elements(mut document: Value) -> Vec<Value> {
+    if let Some(members) = document.as_object_mut() {
+        let all = members.iter_mut().filter(|(name, _)| *name != "next");
+        if let [Value::Array(list)] = &mut all.map(|(_, value)| value).collect::<Vec<_>>()[..] {
+            return std::mem::take(list);
+        }
+    }
+    vec![document]
 }

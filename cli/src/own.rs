@@ -85,7 +85,7 @@ async fn run(
     arguments: Arguments<OwnNoun>,
     host: impl Future<Output = Result<HostBuilder, Failure>>,
 ) -> Result<(), Failure> {
-    let out = Output::new(arguments.json);
+    let out = Output::new(arguments.form());
     let store = arguments.store.as_deref().filter(|store| !store.is_empty());
     let noun = match &arguments.noun {
         OwnNoun::Run => return run_host(host.await?, store).await,

@@ -89,3 +89,26 @@ async fn the_shape_of_every_document_is_what_it_was() {
     text.push_str(&format!("## doctor\n\n{}\n", shape(&document, 0)));
     compare("json.txt", &text);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_printed_line_by_line() {
+    let (scene, _store) = Scene::with_failures(2).await;
+    let lines = |arguments: &[&str]| -> Vec<Value> {
+        let ran = scene.run(&[arguments, &["-o", "ndjson"]].concat());
+        assert_eq!(ran.code, 0, "{}", ran.err);
+        let lines = ran.out.lines();
+        lines
+            .map(|one| serde_json::from_str(one).unwrap())
+            .collect()
+    };
+    let listed = lines(&["dead-letters", "list"]);
+    assert!(listed.len() > 1, "{listed:?}");
+    let document = scene.json(&["dead-letters", "list"]);
+    assert_eq!(Value::from(listed.clone()), document["dead_letters"]);
+    // What is no list is one line, lists within it included.
+    let id = listed[0]["id"].to_string();
+    let show = ["dead-letters", "show", &id];
+    assert_eq!(lines(&show), [scene.json(&show)]);
+    let both = scene.run(&["dead-letters", "list", "--json", "-o", "table"]);
+    assert_eq!(both.code, 2, "{}", both.err);
+}
