@@ -382,7 +382,8 @@ pub enum Settle {
         after: Duration,
         /// The tries so far, the latest last; `None` leaves them as they are. Failures become the
         /// number of those that cost an attempt, and starts at least as many, so that a start
-        /// without a recorded end is always one more than the failures.
+        /// without a recorded end is always one more than the failures; starts alone are
+        /// forgotten, since the last one ended with a word.
         attempts: Option<Vec<Attempt>>,
         /// Whether its start is taken back because the handler never ran.
         start: Start,

@@ -142,6 +142,15 @@ async fn judge_dead_letters(memory: &MemoryStore, transfers: i64, wrongs: &mut V
     let mut due: Vec<_> = due.map(|id| format!("settled {{\"id\":{id}}}")).collect();
     due.sort_unstable();
     if dead != due {
+        for one in &found {
+            let tries = one.attempts.iter().map(|one| one.error.as_str());
+            let tries: Vec<_> = tries.collect();
+            wrongs.push(format!(
+                "  {} is dead: {}, {tries:?}",
+                String::from_utf8_lossy(&one.envelope.body),
+                one.reason
+            ));
+        }
         wrongs.push(format!("I-7: dead letters are {dead:?}, not {due:?}"));
     }
 }

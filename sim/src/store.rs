@@ -234,10 +234,10 @@ impl SimStore {
             }
         }
         drop(inner);
-        let (units, settles) = (group.units.len(), group.settles.len());
+        let (units, settles) = (group.units.len(), &group.settles);
         let sources = group.units.iter().flat_map(|unit| &unit.sources);
         world.note(format_args!(
-            "{} commit {units} units {settles} settles: {:?} of {:?}",
+            "{} commit {units} units: {:?} of {:?}, settles {settles:?}",
             self.link.name,
             report.outcomes,
             sources.collect::<Vec<_>>()

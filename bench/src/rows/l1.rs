@@ -116,7 +116,7 @@ async fn ours(bench: &Bench, backend: Backend, pace: u32, messages: u64) -> Resu
 }
 
 /// The first tenth of a run warms up.
-fn tenth(messages: u64) -> Result<(usize, u64)> {
+pub(super) fn tenth(messages: u64) -> Result<(usize, u64)> {
     Ok((usize::try_from(messages / 10)?, messages))
 }
 

@@ -1,6 +1,7 @@
 //! The rows of the table, and what several of them use.
 
 pub(crate) mod due;
+pub(crate) mod failing;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h2_broker;
@@ -119,6 +120,11 @@ const ROWS: &[(&str, &str, Measure)] = &[
         latency::long_line,
     ),
     ("M1", "memory of an idle host", m1::idle_host),
+    (
+        "P1",
+        "healthy messages at half of peak load while one in a hundred always fails",
+        failing::one_in_a_hundred,
+    ),
     (
         "O1",
         "100,000 dead letters: looked through, redriven at a rate, paused, all redriven",

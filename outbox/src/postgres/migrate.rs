@@ -75,6 +75,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         20,
         include_str!("../../migrations/postgres/0020_accounts_v1.sql"),
     ),
+    (
+        21,
+        include_str!("../../migrations/postgres/0021_solo_v1.sql"),
+    ),
 ];
 
 /// What makes the roles of operators.

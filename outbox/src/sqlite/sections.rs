@@ -128,6 +128,7 @@ pub(super) const SETTLE_RELEASES: &[&str] = &[concat!(
     now!(),
     " + e.after, starts = max(o.starts - e.back, coalesce(e.failures, o.failures)), ",
     "failures = coalesce(e.failures, o.failures), ",
+    "solo_starts = iif(e.failures is null, o.solo_starts, 0), ",
     "attempts = iif(e.failures is null, o.attempts, ",
     "iif(e.length = 0, null, substr($1, e.at, e.length))) ",
     "from (select value ->> 0 as id, value ->> 1 as epoch, value ->> 2 as after, ",

@@ -184,6 +184,25 @@ pub async fn starting_alone_is_counted(at: Arc<Harness>) {
     assert_eq!((again.solo_starts, again.starts), (1, 2));
 }
 
+/// It has not killed its host, whatever its earlier starts did.
+pub async fn a_start_alone_that_ended_with_a_word_is_forgotten(at: Arc<Harness>) {
+    let mut row = claimed(&at).await;
+    for _ in 0..2 {
+        at.settle([Settle::StartSolo(row.row)]).await;
+        at.settle([release(row.row, None, Start::Counted)]).await;
+        row = at.claim_one(&at.orders()).await;
+    }
+    assert_eq!(row.solo_starts, 2, "of these nothing was heard");
+    at.settle([Settle::StartSolo(row.row)]).await;
+    // Whoever hears nothing settles again.
+    for _ in 0..2 {
+        let failed = Some(attempts(&["it failed, and said so"]));
+        at.settle([release(row.row, failed, Start::Counted)]).await;
+    }
+    let again = at.claim_one(&at.orders()).await;
+    assert_eq!((again.solo_starts, again.failures), (0, 1));
+}
+
 /// Settles belong to no unit: they hold although every unit loses.
 pub async fn settles_hold_whatever_becomes_of_the_units(at: Arc<Harness>) {
     let orders = at.orders();

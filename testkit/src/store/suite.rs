@@ -98,6 +98,7 @@ macro_rules! __store_behaviours {
                 settling_again_gives_back_no_second_start,
                 a_parked_row_waits_for_an_operator,
                 starting_alone_is_counted,
+                a_start_alone_that_ended_with_a_word_is_forgotten,
                 settles_hold_whatever_becomes_of_the_units,
                 many_rows_are_settled_in_one_call,
             ]

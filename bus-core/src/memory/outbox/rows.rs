@@ -232,6 +232,7 @@ impl Outbox {
                 self.change(row.id, |row| {
                     if let Some(attempts) = attempts {
                         row.record(attempts);
+                        row.solo_starts = 0;
                     }
                     if *start == Start::GivenBack {
                         row.starts -= 1;
