@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::wire::{Call, Frames, Places, Tracker, write};
+use super::wire::{ASKS_FOR_TLS, Call, Frames, HAS_NO_TLS, Places, Tracker, write};
 
 /// What is done with a commit call, after which the client's connection is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +193,12 @@ impl Gate {
                 }
             }
             while let Some(frame) = from_client.next() {
+                if frame == ASKS_FOR_TLS {
+                    if !write(&mut to_client, HAS_NO_TLS).await {
+                        return;
+                    }
+                    continue;
+                }
                 let is_whole = tracker.see(&frame);
                 held.extend(frame);
                 if !is_whole {

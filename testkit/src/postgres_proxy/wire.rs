@@ -11,6 +11,11 @@ const MANY: &str = "sagabus.commit_v1(";
 /// And the one for a single unit.
 const ONE: &str = "sagabus.commit_one_v2(";
 
+/// What a client sends first that would like TLS.
+pub(crate) const ASKS_FOR_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// The server's word that it has none.
+pub(crate) const HAS_NO_TLS: &[u8] = b"N";
+
 /// One direction of a connection, read frame by frame.
 pub(crate) struct Frames {
     reader: OwnedReadHalf,
@@ -49,8 +54,10 @@ impl Frames {
         if self.bytes.len() < at + length {
             return None;
         }
-        self.is_first = false;
-        Some(self.bytes.drain(..at + length).collect())
+        let frame: Vec<u8> = self.bytes.drain(..at + length).collect();
+        // Behind it comes another frame without a type.
+        self.is_first &= frame == ASKS_FOR_TLS;
+        Some(frame)
     }
 
     /// Reads until the server waits for the next command; `false` when it went away before.
