@@ -14,7 +14,7 @@ use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Publication, Transport};
-use sagabus_kafka::{Creation, Kafka, KafkaConfig, Kept, Mechanism, Security, Tls};
+use sagabus_kafka::{Creation, Kafka, KafkaConfig, Kept, Mechanism, Plaintext, Security, Tls};
 use sagabus_testkit::kafka_broker::KafkaBroker;
 use sagabus_testkit::service::block_on;
 use tokio::time::Instant;
@@ -104,7 +104,10 @@ fn a_broker_that_is_not_there_is_named_in_time() {
                 "Connect",
             ],
         );
-        let error = refused(&quick("kafka.invalid:9092")).await;
+        let mut beyond = quick("kafka.invalid:9092");
+        says(&refused(&beyond).await, &["readable on the way", "`Tls`"]);
+        beyond.plaintext = Plaintext::Everywhere;
+        let error = refused(&beyond).await;
         says(
             &error,
             &["broker cannot be reached", "kafka.invalid:9092", "resolve"],

@@ -169,10 +169,23 @@ fn runs_only_as_a_failing_child() {
     let Some((folder, Some(broker))) = told() else {
         return;
     };
-    async fn work(command: Work, folder: State<PathBuf>) -> Result {
+    async fn work(
+        command: Work,
+        cx: Ctx,
+        folder: State<PathBuf>,
+        store: State<SqliteStore>,
+    ) -> Result {
         note(&folder, command.n);
         if folder.join("healed").exists() {
             return Ok(());
+        }
+        if cx.attempt() == 1 {
+            // The broker may be faster than the settle of the row that was sent.
+            let is_settled = || async {
+                let counts = store.counts().await.expect("rows can be counted");
+                (counts.outbox == 0).then_some(())
+            };
+            sagabus_testkit::wait::eventually("the sent row's end", is_settled).await;
         }
         Err(HandlerError::new("never before it is healed"))
     }
@@ -187,6 +200,7 @@ fn runs_only_as_a_failing_child() {
         let store = open(&folder).await;
         let host = Host::builder("failing")
             .store(store.clone())
+            .state(store.clone())
             .state(folder.clone());
         let host = host
             .transport(FaultTransport::new(broker))
