@@ -102,6 +102,12 @@ pub async fn a_rehearsal_says_what_would_happen_and_leaves_nothing(scene: Scene)
     host.bus().send(Do { n: 14 }).await.expect("it is stored");
     scene.dead_letters(1).await;
     scene.quiet().await;
+    // A host counts a dead letter when its commit is answered: later than it can be seen.
+    let counted = || async {
+        let counters = host.counters().snapshot();
+        counters.contains(&("dead_lettered", 1)).then_some(())
+    };
+    eventually("a counted dead letter", counted).await;
     let before = everything(&scene, &host).await;
     let answer = ask(scene.admin(), "work", of(7)).await;
     assert_eq!(answer.host, "one");
