@@ -24,6 +24,7 @@ mod commits;
 mod queue;
 mod offsets;
 mod standstill;
+mod orphans;
 // All of it together.
 mod kafka;
 

@@ -20,6 +20,7 @@ use crate::connection::Connection;
 use crate::consumer::Shared;
 use crate::error::{is_away, shown};
 use crate::headers;
+use crate::orphans::{self, Orphans};
 use crate::queue::{Place, Record};
 use crate::rebalance::Rebalancing;
 use crate::standstill::Watch;
@@ -58,6 +59,7 @@ pub(crate) fn start(
     cluster: String,
     membership: watch::Sender<Membership>,
 ) -> Result<(), TransportError> {
+    let config = connection.config();
     let member = Member {
         connection: connection.clone(),
         shared,
@@ -67,6 +69,8 @@ pub(crate) fn start(
         membership: Arc::new(membership),
         last_error: None,
         watch: Watch::new(),
+        instance: config.instance.clone(),
+        orphans: Orphans::new(config),
     };
     // Made here, so that a setting that is refused is an error of the subscription.
     let consumer = member.consumer()?;
@@ -89,6 +93,9 @@ struct Member {
     /// Said once, until something goes well.
     last_error: Option<Code>,
     watch: Watch,
+    /// The name under which it joins; `None` from when the group had to be divided anew.
+    instance: Option<String>,
+    orphans: Orphans,
 }
 
 /// Why a member stopped polling.
@@ -100,6 +107,8 @@ enum End {
     ThrownOut,
     /// Its client brings no records, though there are some.
     StoodStill,
+    /// A partition is nobody's, and joining under no name makes the group divide all again.
+    LeftOver,
 }
 
 impl Member {
@@ -110,6 +119,9 @@ impl Member {
             self.leave(&consumer);
             // Leaves the group; waits for the coordinator, if there is one.
             drop(consumer);
+            if end == End::LeftOver {
+                self.instance = None;
+            }
             if end != End::Left {
                 current = self.next_life();
             }
@@ -139,7 +151,7 @@ impl Member {
             membership: Arc::clone(&self.membership),
             hand_over: config.hand_over,
         };
-        let settings = settings(config, &self.group);
+        let settings = settings(config, &self.group, self.instance.as_deref());
         let mut consumer: BaseConsumer<Rebalancing> = self.connection.client(settings, context)?;
         let shared = Arc::clone(&self.shared);
         consumer.set_nonempty_callback(move || shared.bell.ring());
@@ -183,6 +195,9 @@ impl Member {
             }
             if leaves_at.is_none() && self.stands_still(consumer) {
                 return End::StoodStill;
+            }
+            if leaves_at.is_none() && self.finds_orphans(consumer) {
+                return End::LeftOver;
             }
             if !is_busy {
                 self.shared.bell.wait(LOOK_EVERY);
@@ -304,6 +319,33 @@ impl Member {
         stands_still
     }
 
+    /// Looks now and then whether a partition is nobody's, and says whether this replica is to have
+    /// the group divided again. Only where replicas have names that can happen.
+    fn finds_orphans(&mut self, consumer: &Polled) -> bool {
+        let Some(instance) = self.instance.as_deref() else {
+            return false;
+        };
+        if !self.orphans.is_due() {
+            return false;
+        }
+        let looked = match self.connection.link().is_down() {
+            true => Ok(None),
+            false => orphans::look(consumer, &self.group, instance, &self.reads),
+        };
+        if let Err(error) = &looked {
+            let group = &self.group;
+            tracing::debug!(group, error = shown(error), "a group is looked at later");
+        }
+        let look = looked.ok().flatten();
+        let first = look.as_ref().and_then(|look| look.orphans.first().cloned());
+        let acts = self.orphans.note(look);
+        if let (true, Some((topic, partition))) = (acts, first) {
+            let (endpoint, group) = (&self.shared.endpoint, &self.group);
+            tracing::warn!(%endpoint, group, topic, partition, "a Kafka group left a partition to nobody; this replica joins again without its `instance`, so that all is divided anew");
+        }
+        acts
+    }
+
     fn commit(&self, consumer: &Polled) {
         let mut queue = self.shared.queue();
         let done = queue.to_commit();
@@ -384,7 +426,7 @@ fn remedy(code: Code) -> &'static str {
     }
 }
 
-fn settings(config: &KafkaConfig, group: &str) -> ClientConfig {
+fn settings(config: &KafkaConfig, group: &str, instance: Option<&str>) -> ClientConfig {
     let mut client = config.client();
     client
         .set("group.id", group)
@@ -413,7 +455,7 @@ fn settings(config: &KafkaConfig, group: &str) -> ClientConfig {
         // An empty fetch is soon asked again, so that a low load waits for nothing.
         .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "100");
-    if let Some(instance) = &config.instance {
+    if let Some(instance) = instance {
         client.set("group.instance.id", instance);
     }
     client

@@ -32,6 +32,8 @@ impl Rebalancing {
     /// is committed. Of partitions that are lost already nothing is.
     fn revoke(&self, consumer: &BaseConsumer<Self>, places: &HashSet<Place>) {
         let is_lost = consumer.assignment_lost();
+        let endpoint = &self.shared.endpoint;
+        tracing::debug!(%endpoint, ?places, is_lost, "partitions go");
         let mut queue = self.shared.queue();
         for place in places {
             queue.stop(place);
@@ -51,7 +53,6 @@ impl Rebalancing {
         }
         drop(queue);
         if abandoned > 0 {
-            let endpoint = &self.shared.endpoint;
             tracing::info!(%endpoint, abandoned, is_lost, "partitions went with deliveries in hand");
         }
     }
@@ -88,6 +89,8 @@ impl ConsumerContext for Rebalancing {
         match rebalance {
             Rebalance::Assign(list) => {
                 let places = places_of(list);
+                let endpoint = &self.shared.endpoint;
+                tracing::debug!(%endpoint, ?places, "partitions come");
                 let mut queue = self.shared.queue();
                 for place in &places {
                     queue.assign(place.clone());

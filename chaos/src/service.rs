@@ -9,6 +9,9 @@ use sagabus::prelude::{Ctx, HandlerError, Host, MachineEndpoint, Retry};
 use sagabus::store::Retention;
 use sagabus::{HostBuilder, PgStore, Postgres, RunningHost, Sqlite, SqliteStore, Tx};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::prelude::*;
 
 use crate::carrier::Carrier;
 use crate::messages::{
@@ -144,6 +147,7 @@ fn retry() -> Retry {
 
 /// Runs a host until it is told to stop.
 pub(crate) async fn run(arguments: Arguments) -> Result<()> {
+    log();
     let mut terminate = signal(SignalKind::terminate()).context("cannot hear SIGTERM")?;
     let carrier = arguments.carrier.as_deref().map(Carrier::parse);
     let carrier = carrier.transpose()?;
@@ -176,6 +180,18 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     say(&host);
     println!("stopped {}", if is_clean { "clean" } else { "late" });
     Ok(())
+}
+
+/// Has the host's log written to the errors of this life: warnings, or what `RUST_LOG` says.
+fn log() {
+    let wanted = std::env::var("RUST_LOG").ok();
+    let targets = wanted.and_then(|text| text.parse::<Targets>().ok());
+    let targets = targets.unwrap_or_else(|| Targets::new().with_default(LevelFilter::WARN));
+    let lines = layer().with_ansi(false).with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(targets)
+        .with(lines)
+        .init();
 }
 
 /// Says what was counted so far; the last such line of a process counts.

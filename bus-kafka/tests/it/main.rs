@@ -5,6 +5,7 @@ mod cluster;
 // What holds.
 mod conformance;
 mod bus;
+mod orphans;
 mod foreign;
 mod python;
 mod refused;
