@@ -30,7 +30,8 @@ pub(crate) struct Arguments<N: Subcommand> {
         value_name = "URL"
     )]
     pub(crate) store: Option<String>,
-    /// Print a `table`, one `json` document with stable names, or its list line by line (`ndjson`).
+    /// Print a `table`, one `json` document with stable names (`--json`), or its list line by line
+    /// (`ndjson`).
     #[arg(
         short,
         long,
@@ -41,14 +42,34 @@ pub(crate) struct Arguments<N: Subcommand> {
         hide_possible_values = true,
         hide_default_value = true
     )]
-    output: Form,
+    pub(crate) output: Form,
     /// Print JSON: short for `--output json`.
-    #[arg(long, global = true, conflicts_with = "output")]
+    #[arg(long, global = true, conflicts_with = "output", hide = true)]
     json: bool,
     /// Look again every so many seconds, until Ctrl-C or a failure.
     #[arg(long, global = true, value_name = "SECONDS", conflicts_with = "yes",
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) watch: Option<u64>,
+    /// What is not said here, in the place of `sagabus.toml`; `--profile NAME` picks one of its
+    /// profiles.
+    #[arg(
+        long,
+        env = "SAGABUS_CONFIG",
+        hide_env_values = true,
+        global = true,
+        value_name = "FILE"
+    )]
+    pub(crate) config: Option<std::path::PathBuf>,
+    /// Which profile of that file.
+    #[arg(
+        long,
+        env = "SAGABUS_PROFILE",
+        hide_env_values = true,
+        global = true,
+        value_name = "NAME",
+        hide = true
+    )]
+    pub(crate) profile: Option<String>,
     #[command(flatten)]
     pub(crate) operator: OperatorArguments,
     #[command(subcommand)]
@@ -404,6 +425,11 @@ pub(crate) enum MessagesVerb {
     /// Tell all that the tables know about a message: where it came, what it did, what it caused.
     Show {
         /// Its identity.
+        id: sagabus_core::MessageId,
+    },
+    /// Show the whole conversation of one: which message caused which, and how each ended.
+    Trace {
+        /// Its identity; any one of the conversation.
         id: sagabus_core::MessageId,
     },
     /// Have a live host handle one that waits or is a dead letter, and undo it: what would it do?

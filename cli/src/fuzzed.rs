@@ -12,6 +12,7 @@ use sagabus_core::MessageId;
 use sagabus_ops::Role;
 
 use crate::arguments::{Arguments, Noun};
+use crate::config::Config;
 use crate::failure::Failure;
 use crate::filter::{age, label};
 use crate::place::check;
@@ -49,7 +50,10 @@ const WORDS: &[&str] = &[
     "pause",
     "resume",
     "remove",
+    "trace",
     "--store",
+    "--config",
+    "--profile",
     "--json",
     "-o",
     "ndjson",
@@ -98,6 +102,72 @@ fn word() -> impl Strategy<Value = OsString> {
         1 => (proptest::sample::select(WORDS), "\\PC{0,20}")
             .prop_map(|(name, value)| OsString::from(format!("{name}={value}"))),
     ]
+}
+
+/// Pieces of configuration files, right ones and wrong ones.
+const PIECES: &[&str] = &[
+    "store",
+    "role",
+    "output",
+    "who",
+    "profile",
+    "profiles",
+    "[profiles.prod]",
+    "[profiles",
+    "[[profiles]]",
+    " = ",
+    "=",
+    "'SECRET'",
+    "\"SECRET\"",
+    "\"SECRET",
+    "'reader'",
+    "'json'",
+    "'prod'",
+    "'postgres://a:SECRET@b/c'",
+    "{ store = 'SECRET' }",
+    "\"\"\"",
+    "17",
+    "true",
+    "1979-05-27",
+    "\n",
+    "\n",
+    "\n",
+    "\r\n",
+    "# SECRET",
+    ".",
+    "\u{0}",
+    "\u{feff}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+    /// Whatever stands in a file: it is read, or refused with a line that it has and no value.
+    #[test]
+    fn a_configuration_is_read_or_its_line_is_named(
+        pieces in vec(prop_oneof![
+            9 => proptest::sample::select(PIECES).prop_map(str::to_owned),
+            1 => "\\PC{0,8}",
+        ], 0..24),
+        asked in proptest::option::of("[a-z]{0,4}"),
+    ) {
+        let text = pieces.concat();
+        match Config::read(&text) {
+            Ok(config) => {
+                if let Err(fact) = config.choose(asked.as_deref()) {
+                    prop_assert!(fact.contains("has no profile"), "{}", fact);
+                }
+            }
+            Err(wrong) => {
+                let lines = text.split('\n').count();
+                prop_assert!((1..=lines).contains(&wrong.line), "{:?} of {:?}", wrong, text);
+                prop_assert!(!wrong.fact.is_empty(), "{:?}", text);
+                // A name that is not known is repeated, so that it is found.
+                let is_name = wrong.fact.starts_with("nothing is called");
+                prop_assert!(is_name || !wrong.fact.contains("SECRET"), "{:?}", wrong);
+            }
+        }
+    }
 }
 
 proptest! {

@@ -102,6 +102,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "sagabus messages show 018f4e5a-0000-7000-8000-000000000001",
     ),
     (
+        "messages trace",
+        "sagabus messages trace 018f4e5a-0000-7000-8000-000000000001",
+    ),
+    (
         "messages rehearse",
         "sagabus messages rehearse 018f4e5a-0000-7000-8000-000000000001",
     ),

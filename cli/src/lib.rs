@@ -6,6 +6,7 @@
 // What is asked.
 mod arguments;
 mod filter;
+mod config;
 // Where the answer comes from and how it is shown.
 mod place;
 mod output;
@@ -22,6 +23,7 @@ mod inbox;
 mod sagas;
 mod locks;
 mod messages;
+mod trace;
 mod errands;
 mod hosts;
 mod endpoints;

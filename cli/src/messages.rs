@@ -1,7 +1,7 @@
 //! `sagabus messages`, and how an envelope is shown.
 
 use bytes::Bytes;
-use sagabus_core::admin::{StoreAdmin, StoredHistory};
+use sagabus_core::admin::{StoreAdmin, StoredDeadLetter, StoredHistory, StoredRow};
 use sagabus_core::unit_of_work::Attempt;
 use sagabus_core::{Envelope, MessageId};
 use sagabus_ops::messages::biography;
@@ -13,6 +13,7 @@ use crate::errands::rehearse;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::text::indented;
+use crate::trace;
 
 /// How much of a body people are shown; `--json` has it all.
 const BODY_CHARS_MAX: usize = 4_000;
@@ -25,6 +26,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     match verb {
         MessagesVerb::Show { id } => show(admin, *id, out).await,
+        MessagesVerb::Trace { id } => trace::run(admin, *id, out).await,
         MessagesVerb::Rehearse { id, endpoint } => {
             let subject = errands::of_message(admin, *id, endpoint.as_deref()).await?;
             rehearse(admin, subject, who, out).await
@@ -49,37 +51,48 @@ async fn show(admin: &dyn StoreAdmin, id: MessageId, out: &Output) -> Result<(),
         }
     }
     for one in &found.dead_letters {
-        out.line(&format!(
-            "{}  given up at {}: dead letter {} ({}), {}",
-            one.at,
-            one.endpoint,
-            one.id,
-            one.status.as_str(),
-            one.fingerprint
-        ))?;
+        out.line(&format!("{}  {}", one.at, given_up(one)))?;
     }
     for one in &found.rows {
-        let state = match &one.parked {
-            Some(reason) => format!("parked ({reason})"),
-            None if one.is_stub() => "holds the place of a dead letter".to_owned(),
-            None => format!("waits until {}", one.available_at),
-        };
-        out.line(&format!(
-            "{}  row {} for {}: {state}",
-            one.created_at, one.id, one.destination
-        ))?;
+        out.line(&format!("{}  {}", one.created_at, waiting(one)))?;
     }
     Ok(())
+}
+
+/// Tells of a dead letter in a line.
+pub(crate) fn given_up(one: &StoredDeadLetter) -> String {
+    let (status, why) = (one.status.as_str(), &one.fingerprint);
+    format!(
+        "given up at {}: dead letter {} ({status}), {why}",
+        one.endpoint, one.id
+    )
+}
+
+/// Tells of a row in a line.
+pub(crate) fn waiting(one: &StoredRow) -> String {
+    let state = match &one.parked {
+        Some(reason) => format!("parked ({reason})"),
+        None if one.is_stub() => "holds the place of a dead letter".to_owned(),
+        None => format!("waits until {}", one.available_at),
+    };
+    format!("row {} for {}: {state}", one.id, one.destination)
 }
 
 /// Tells what a history entry says in a line.
 fn told(one: &StoredHistory) -> String {
     let entry = &one.entry;
-    let endpoint = one.endpoint.as_deref().unwrap_or("(removed)");
-    let mut told = format!("{} handled at {endpoint}", entry.message_type);
+    let mut told = format!("{} {}", entry.message_type, handled(one));
     if let Some(cause) = entry.detail.causation_id {
         told.push_str(&format!(", caused by {cause}"));
     }
+    told
+}
+
+/// Tells where a message was handled, and what moved.
+pub(crate) fn handled(one: &StoredHistory) -> String {
+    let entry = &one.entry;
+    let endpoint = one.endpoint.as_deref().unwrap_or("(removed)");
+    let mut told = format!("handled at {endpoint}");
     if let Some((id, version)) = &entry.instance {
         told.push_str(&format!(", {} {} to version {version}", id.kind, id.key));
     }

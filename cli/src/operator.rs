@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::FromArgMatches;
+use clap::{ArgMatches, FromArgMatches};
 use sagabus_core::admin::StoreAdmin;
 use sagabus_ops::Guarded;
 
@@ -14,8 +14,8 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::place::Place;
 use crate::{
-    accounts, audit, dead_letters, doctor, endpoints, explain, help, hosts, inbox, locks, machines,
-    messages, migrate, operations, outbox, sagas, schedules, status, timers,
+    accounts, audit, config, dead_letters, doctor, endpoints, explain, help, hosts, inbox, locks,
+    machines, messages, migrate, operations, outbox, sagas, schedules, status, timers,
 };
 
 /// Does what a command line says, its first word the name of the program, and returns the exit
@@ -26,14 +26,20 @@ where
     T: Into<OsString> + Clone,
 {
     let matches = help::command().try_get_matches_from(words);
-    let arguments = matches.and_then(|matches| Arguments::<Noun>::from_arg_matches(&matches));
-    let arguments = match arguments {
-        Ok(arguments) => arguments,
+    let read = matches.and_then(|matches| {
+        let arguments = Arguments::<Noun>::from_arg_matches(&matches)?;
+        Ok((matches, arguments))
+    });
+    let (matches, mut arguments) = match read {
+        Ok(read) => read,
         Err(error) => {
             let _ = error.print(); // Nobody is left to be told.
             return u8::try_from(error.exit_code()).unwrap_or(1);
         }
     };
+    if let Err(failure) = fill_in(&matches, &mut arguments) {
+        return failure.report();
+    }
     match run(&arguments).await {
         Ok(()) => 0,
         Err(failure) => failure.report(),
@@ -44,7 +50,10 @@ where
 pub fn operator() -> ExitCode {
     let matches = help::command().get_matches();
     let arguments = Arguments::<Noun>::from_arg_matches(&matches);
-    let arguments = arguments.unwrap_or_else(|error| error.exit());
+    let mut arguments = arguments.unwrap_or_else(|error| error.exit());
+    if let Err(failure) = fill_in(&matches, &mut arguments) {
+        return failure.report().into();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -55,6 +64,14 @@ pub fn operator() -> ExitCode {
     match runtime.block_on(watch(arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report().into(),
+    }
+}
+
+/// Reads the configuration file for whoever may need it: what explains a wrong one does not.
+fn fill_in(matches: &ArgMatches, arguments: &mut Arguments<Noun>) -> Result<(), Failure> {
+    match arguments.noun {
+        Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => Ok(()),
+        _ => config::fill_in(matches, arguments),
     }
 }
 

@@ -125,6 +125,11 @@ impl Output {
     }
 }
 
+/// Prints a word before there is an answer, on standard error.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "warning: {}", safe(text)); // As above.
+}
+
 /// Returns the elements of a document that is a list, with the number of its next page at most beside
 /// it, or else the document.
 fn elements(mut document: Value) -> Vec<Value> {

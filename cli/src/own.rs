@@ -14,7 +14,7 @@ use crate::machines::show_release;
 use crate::operator::ask;
 use crate::output::Output;
 use crate::place::Place;
-use crate::{hosts, plan};
+use crate::{config, hosts, plan};
 
 /// Gives a service the command line of `sagabus`, and what needs the service's code beside it: reads
 /// the arguments of this process, does what they say and returns the exit code.
@@ -50,7 +50,10 @@ where
     Made: Future<Output = Result<HostBuilder, E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let arguments = arguments();
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(failure) => return failure.report().into(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -66,7 +69,7 @@ where
 }
 
 /// Reads the arguments. Help names the program as it was called.
-fn arguments() -> Arguments<OwnNoun> {
+fn arguments() -> Result<Arguments<OwnNoun>, Failure> {
     let matches = Arguments::<OwnNoun>::command()
         .about(OWN_ABOUT)
         .after_help("Exit codes: `explain exit-codes`")
@@ -78,7 +81,10 @@ fn arguments() -> Arguments<OwnNoun> {
         })
         .disable_version_flag(true)
         .get_matches();
-    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let read = Arguments::from_arg_matches(&matches);
+    let mut arguments = read.unwrap_or_else(|error| error.exit());
+    config::fill_in(&matches, &mut arguments)?;
+    Ok(arguments)
 }
 
 async fn run(

@@ -118,12 +118,21 @@ pub(crate) fn check(store: Option<&str>) -> Result<(), Failure> {
     named(store).map(|_| ())
 }
 
+/// Says whether a URL has a password in it.
+pub(crate) fn holds_password(store: &str) -> bool {
+    let Some((_, rest)) = store.split_once("://") else {
+        return false;
+    };
+    let login = rest.rsplit_once('@').map(|(login, _)| login);
+    login.is_some_and(|login| login.contains(':')) || rest.contains("password=")
+}
+
 /// Tells a URL from a path. The text is not repeated in errors: it may hold a password.
 fn named(store: Option<&str>) -> Result<Named<'_>, Failure> {
     let Some(store) = store.filter(|store| !store.is_empty()) else {
         return Err(Failure::Usage(
-            "which database? give `--store`, or set SAGABUS_STORE: a SQLite file, or \
-             postgres://user:password@host/database [SB0301]"
+            "which database? give `--store`, or set SAGABUS_STORE, or write `store` into \
+             `sagabus.toml`: a SQLite file, or postgres://user:password@host/database [SB0301]"
                 .to_owned(),
         ));
     };

@@ -15,6 +15,7 @@ pub mod operations;
 pub mod outbox;
 pub mod transports;
 pub mod messages;
+pub mod trace;
 pub mod errands;
 pub mod difference;
 pub mod accounts;

@@ -217,8 +217,8 @@ explanations! {
         -> "The error names the setting, and mostly the command that changes it.";
     "SB0301" "no database was named":
         "The command line looks into one database, and guesses none."
-        -> "Give `--store`, or set `SAGABUS_STORE`: a SQLite file, or \
-            `postgres://user:password@host/database`.";
+        -> "Give `--store`, or set `SAGABUS_STORE`, or write `store = \"..\"` into `sagabus.toml`: a \
+            SQLite file, or `postgres://user:password@host/database`.";
     "SB0302" "no store speaks this kind of URL":
         "sagabus keeps its rows in PostgreSQL or SQLite."
         -> "Give `postgres://user:password@host/database` or the path of a SQLite file.";
@@ -237,6 +237,11 @@ explanations! {
             paused, by an operator or by failures, or its process could not go on."
         -> "`sagabus operations show ID` tells why; `sagabus operations resume ID` goes on with what \
             is left of what was meant at first.";
+    "SB0307" "the configuration file cannot be used":
+        "A slip in a name would be silence, so what the program does not know is an error. Values \
+            are not repeated: one may hold a password."
+        -> "The error names file and line. A file is TOML: `store`, `role`, `output` and `who`, at the \
+            top or in a table `[profiles.NAME]`, and `profile = \"NAME\"` at the top.";
     "SB0401" "there is nothing by that id or name":
         "It was dealt with, swept, or never was."
         -> "The `list` of the same noun shows what there is.";

@@ -61,6 +61,7 @@ async fn the_shape_of_every_document_is_what_it_was() {
         vec!["inbox", "show", &message],
         vec!["sagas", "list"],
         vec!["messages", "show", &message],
+        vec!["messages", "trace", &message],
         vec!["hosts"],
         vec!["describe"],
         vec!["endpoints", "list"],

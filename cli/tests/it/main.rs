@@ -20,6 +20,8 @@ mod editing;
 mod roles;
 mod accounts;
 mod inbox;
+mod config;
+mod trace;
 mod transports;
 mod bad_input;
 mod help;

@@ -158,6 +158,8 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
         .env_remove("SAGABUS_STORE")
         .env_remove("SAGABUS_WHO")
         .env_remove("SAGABUS_ROLE")
+        .env_remove("SAGABUS_CONFIG")
+        .env_remove("SAGABUS_PROFILE")
         .env("USER", "ada")
         .stdin(Stdio::null());
     program
