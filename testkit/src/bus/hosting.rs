@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagabus_core::{BusError, RunError, State};
+use sagabus_core::{Breaker, BusError, HandlerError, Result, Retry, RunError, State};
 use tokio::sync::Semaphore;
 
-use super::scene::{Do, Done, Log, Scene, start, stop};
+use super::scene::{Do, Done, Log, Scene, quick_retry, start, stop};
 
 async fn note(command: Do, log: State<Log>) {
     log.add(format!("do {}", command.n));
@@ -37,6 +37,51 @@ pub async fn two_hosts_share_the_work_and_handle_each_message_once(scene: Scene)
     let lines = scene.log.lines();
     let distinct: HashSet<_> = lines.iter().collect();
     assert_eq!((lines.len(), distinct.len()), (400, 400));
+}
+
+/// Whoever tries, and whoever stops in between: a failure is counted once, a planned stop never.
+pub async fn hosts_share_the_attempts_of_a_message_over_planned_stops(scene: Scene) {
+    const MESSAGES: u32 = 12;
+    async fn fail(command: Do, log: State<Log>) -> Result {
+        log.add(format!("tried {}", command.n));
+        Err(HandlerError::new("no luck"))
+    }
+    let retry = Retry {
+        delayed: 3,
+        ..quick_retry()
+    };
+    let begin = async |name: &str| {
+        let builder = scene.builder_on(name, scene.peer());
+        let never = Breaker::never();
+        start(builder.endpoint("work", |e| {
+            e.handle(fail).retry(retry.clone()).breaker(never)
+        }))
+        .await
+    };
+    let first = begin("one").await;
+    let mut others = vec![begin("two").await, begin("three").await];
+    for n in 0..MESSAGES {
+        first.bus().send(Do { n }).await.expect("it is stored");
+    }
+    for (seen, name) in [(6, "four"), (18, "five"), (30, "six")] {
+        scene.log.wait_for(seen).await;
+        stop(others.remove(0)).await;
+        others.push(begin(name).await);
+    }
+    let dead = scene.dead_letters(MESSAGES as usize).await;
+    scene.quiet().await;
+    stop(first).await;
+    for other in others {
+        stop(other).await;
+    }
+    for one in &dead {
+        assert_eq!(one.attempts.len(), 5, "{one:?}");
+        assert!(one.attempts.iter().all(|one| one.excused == 0), "{one:?}");
+    }
+    for n in 0..MESSAGES {
+        assert_eq!(scene.log.count(&format!("tried {n}")), 5, "message {n}");
+    }
+    assert_eq!(dead.len(), MESSAGES as usize);
 }
 
 pub async fn an_event_reaches_endpoints_of_other_hosts(scene: Scene) {

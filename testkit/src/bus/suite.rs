@@ -90,6 +90,7 @@ macro_rules! __bus_behaviours {
             ]
             hosting: [
                 two_hosts_share_the_work_and_handle_each_message_once,
+                hosts_share_the_attempts_of_a_message_over_planned_stops,
                 an_event_reaches_endpoints_of_other_hosts,
                 what_a_lost_host_had_in_hand_is_taken_over,
                 a_long_handler_keeps_its_lease,
