@@ -20,6 +20,7 @@ use crate::handler::{Decoded, Need, Subscriber};
 use crate::handling::Endpoint;
 use crate::headers::{self, Headers};
 use crate::id::{CorrelationId, InstanceId, MessageId};
+use crate::migrating::migrate;
 use crate::pipeline::Next;
 use crate::store::{Instance, OpenTransaction, Question, Subscription};
 use crate::telling::{failed, tell};
@@ -58,6 +59,7 @@ pub(crate) async fn attend(endpoint: Arc<Endpoint>, row: Instance, now: Timestam
             rehearse(&endpoint, envelope, timer).await
         }
         Task::Transition(forced) => transition(&endpoint, *forced).await,
+        Task::Migrate(batch) => migrate(&endpoint, *batch).await,
     };
     let answer = ErrandAnswer {
         host: endpoint.host.name.clone(),
@@ -233,19 +235,23 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
         Err(error) => return of(failed(endpoint, &error)),
     };
     let report = tell(of(Verdict::Well), &staged, Some(&instance));
-    let unit = unit_by_hand(endpoint, &envelope, staged, &forced.who);
+    let note = format!("moved by {}", forced.who);
+    let unit = unit_by_hand(endpoint, &envelope, staged, note);
     match commit(endpoint, unit, transaction).await {
-        Ok(()) => report,
+        Ok(Outcome::Committed | Outcome::Duplicate) => report,
+        Ok(Outcome::Conflict) => {
+            refused("the instance moved meanwhile; look at it again".to_owned())
+        }
         Err(error) => refused(error),
     }
 }
 
-/// Commits what moved an instance by hand.
-async fn commit(
+/// Commits what an operator had done to an instance.
+pub(crate) async fn commit(
     endpoint: &Endpoint,
     unit: UnitOfWork,
     transaction: Option<Box<dyn OpenTransaction>>,
-) -> Result<(), String> {
+) -> Result<Outcome, String> {
     let outcome = match transaction {
         Some(transaction) => endpoint.committer.commit_through(transaction, unit).await,
         None => match endpoint.committer.commit(unit).await {
@@ -254,26 +260,22 @@ async fn commit(
             None => return Err("the host stopped; look at the instance".to_owned()),
         },
     };
-    match outcome {
-        Ok(Outcome::Committed | Outcome::Duplicate) => Ok(()),
-        Ok(Outcome::Conflict) => Err("the instance moved meanwhile; look at it again".to_owned()),
-        Err(error) => Err(chain(&error)),
-    }
+    outcome.map_err(|error| chain(&error))
 }
 
 /// One run of a subscriber in the endpoint's pipeline.
-struct Run {
-    envelope: Envelope,
-    timer: Option<Timer>,
-    instance_id: Option<InstanceId>,
-    instance: Option<Instance>,
+pub(crate) struct Run {
+    pub(crate) envelope: Envelope,
+    pub(crate) timer: Option<Timer>,
+    pub(crate) instance_id: Option<InstanceId>,
+    pub(crate) instance: Option<Instance>,
 }
 
-type Ran = (Staged, Option<Box<dyn OpenTransaction>>);
+pub(crate) type Ran = (Staged, Option<Box<dyn OpenTransaction>>);
 
 impl Run {
     /// Runs it, and returns what it staged with the transaction that it left open.
-    async fn on(
+    pub(crate) async fn on(
         self,
         endpoint: &Endpoint,
         subscriber: &dyn Subscriber,
@@ -348,7 +350,7 @@ impl Subscriber for Mover<'_> {
 }
 
 /// Makes the message that stands for an operator's hand in history and headers.
-fn by_hand(instance: &Instance) -> Envelope {
+pub(crate) fn by_hand(instance: &Instance) -> Envelope {
     let id = MessageId::new();
     let known = instance.origin.as_ref().map(|origin| origin.correlation_id);
     let mut of = Headers::default();
@@ -362,8 +364,13 @@ fn by_hand(instance: &Instance) -> Envelope {
     }
 }
 
-/// Makes the unit of an instance that is moved by hand: it answers no delivery.
-fn unit_by_hand(endpoint: &Endpoint, from: &Envelope, staged: Staged, who: &str) -> UnitOfWork {
+/// Makes the unit of an instance that an operator changes: it answers no delivery.
+pub(crate) fn unit_by_hand(
+    endpoint: &Endpoint,
+    from: &Envelope,
+    staged: Staged,
+    note: String,
+) -> UnitOfWork {
     let change = staged.instance.as_ref();
     let outgoing = staged.outgoing.iter();
     let timers = outgoing.clone().filter_map(|one| one.timer.as_ref());
@@ -377,7 +384,7 @@ fn unit_by_hand(endpoint: &Endpoint, from: &Envelope, staged: Staged, who: &str)
         cancelled: change.map_or_else(Vec::new, |change| change.disarmed.clone()),
         host: Some(endpoint.host.name.clone()),
         attempt: 1,
-        note: Some(format!("moved by {who}").into()),
+        note: Some(note.into()),
         ..HistoryDetail::default()
     };
     let entry = endpoint.keeps_history.then(|| HistoryEntry {

@@ -344,6 +344,21 @@ pub trait Subscriber: Send + Sync {
         Box::pin(std::future::ready(Err(HandlerError::new(error).terminal())))
     }
 
+    /// The version of the data of its instances; `None` where it has none.
+    fn schema_version(&self) -> Option<i32> {
+        None
+    }
+
+    /// Stages the instance in `cx` as it is, in the shape of this release, because an operator says
+    /// so.
+    ///
+    /// # Errors
+    /// When its data cannot be read.
+    fn rewrite(&self, _cx: &Ctx) -> Result<(), HandlerError> {
+        let error = format!("`{}` has no instances", self.name());
+        Err(HandlerError::new(error).terminal())
+    }
+
     /// Handles a decoded message. What is wanted is staged in `cx`.
     fn handle<'a>(
         &'a self,

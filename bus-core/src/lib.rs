@@ -45,6 +45,7 @@ mod job;
 mod flag;
 mod gate;
 mod errands;
+mod migrating;
 mod telling;
 pub mod holding;
 mod rate;

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use sagabus_ops::Role;
+use sagabus_ops::outbox::PURGE_MAX;
 
 use crate::filter::DeadLetters;
 use crate::inbox::InboxVerb;
@@ -290,6 +291,9 @@ pub(crate) struct BulkArguments {
     /// How many in a second at most.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
+    /// Refuse where more than this are meant.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) at_most: Option<u64>,
 }
 
 /// What is retried, where, and when that stops by itself.
@@ -357,10 +361,33 @@ pub(crate) enum OutboxVerb {
         /// Its id.
         id: i64,
     },
+    /// Set rows aside that wait or are in hand, until somebody releases or discards them.
+    Park(RowChangeArguments),
     /// Let hosts try parked rows again.
-    Release(RowChangeArguments),
+    Release {
+        #[command(flatten)]
+        change: RowChangeArguments,
+        /// Somewhere else: `@endpoint`, or an address as `list` shows it.
+        #[arg(long, value_name = "DESTINATION")]
+        to: Option<String>,
+    },
+    /// Let rows that wait for their time be due now.
+    Expedite(RowChangeArguments),
     /// Remove parked rows for good.
     Discard(RowChangeArguments),
+    /// Remove all that waits for one destination, for good.
+    Purge {
+        /// Which one: `@endpoint`, or an address as `list` shows it.
+        #[arg(long)]
+        destination: String,
+        /// Only this message type.
+        #[arg(long = "type", value_name = "TYPE")]
+        message_type: Option<String>,
+        /// Refuse where more rows than this are meant.
+        #[arg(long, value_name = "N",
+            value_parser = clap::value_parser!(u64).range(1..=PURGE_MAX))]
+        at_most: u64,
+    },
     /// Let no host send by a transport: what is for its broker waits.
     Pause(TransportArguments),
     /// Let hosts send by a paused transport again.
@@ -389,7 +416,7 @@ pub(crate) struct RowArguments {
     pub(crate) reason: Option<String>,
 }
 
-/// Which parked rows a change is for.
+/// Which rows a change is for.
 #[derive(Debug, Args)]
 pub(crate) struct RowChangeArguments {
     /// These ones.

@@ -4,7 +4,7 @@ use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     DeadLetterFilter, PAGE_MAX, Pace, Page, Selected, StoreAdmin, StoredDeadLetter, Verb,
 };
-use sagabus_ops::{dead_letters as letters, errands, operations, shape};
+use sagabus_ops::{OpsError, dead_letters as letters, errands, operations, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::{
@@ -186,6 +186,13 @@ async fn change(
         true => named(admin, bulk).await?,
         false => matching(admin, &verb, bulk.filter.at(now)).await?,
     };
+    if let Some(at_most) = bulk.at_most.filter(|at_most| preview.count > *at_most) {
+        let fact = format!(
+            "{} dead letters are meant, and {at_most} at most are allowed",
+            preview.count
+        );
+        return Err(OpsError::Refused(format!("{fact}; nothing was changed [SB0403]")).into());
+    }
     if preview.count == 0 {
         let nothing = json!({ "total": 0, "taken": 0, "changed": 0, "passed_over": 0 });
         return match out.json(|| nothing)? {

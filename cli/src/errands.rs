@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sagabus_core::InstanceId;
-use sagabus_core::admin::{ErrandAnswer, Report, Sent, Standing, StoreAdmin, Verdict};
+use sagabus_core::admin::{ErrandAnswer, Migrated, Report, Sent, Standing, StoreAdmin, Verdict};
 use sagabus_ops::difference::{Difference, between};
 use sagabus_ops::errands::{self, Subject};
-use sagabus_ops::{OpsError, shape};
+use sagabus_ops::{OpsError, migration, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::OperatorArguments;
@@ -77,6 +77,72 @@ pub(crate) async fn transition(
     }
     out.line(&format!("{id} is moved by {} to {to}", answer.host))?;
     tell(report, out)
+}
+
+/// Has all instances of a kind written anew that are of an older version than what hosts run.
+pub(crate) async fn migrate(
+    admin: &dyn StoreAdmin,
+    kind: &str,
+    at_most: Option<u64>,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let plan = migration::plan(admin, kind).await?;
+    let (count, to) = (plan.count(), plan.to);
+    if let Some(at_most) = at_most.filter(|at_most| count > *at_most) {
+        let fact = format!("{count} instances are meant, and {at_most} at most are allowed");
+        return Err(OpsError::Refused(format!("{fact}; nothing was changed [SB0403]")).into());
+    }
+    let from = plan
+        .from
+        .iter()
+        .map(|(version, n)| format!("{n} of version {version}"));
+    let from: Vec<_> = from.collect();
+    let what = format!(
+        "migrate {count} running `{kind}` to version {to} ({})",
+        from.join(", ")
+    );
+    let mut done = Migrated::default();
+    if count > 0 {
+        if confirm(who, &what)? == Answer::Preview {
+            let from = plan.from.iter();
+            let from = from.map(|(version, n)| json!({ "version": version, "count": n }));
+            let from: Vec<_> = from.collect();
+            let preview = json!({ "preview": { "count": count }, "to": to, "from": from });
+            return match out.json(|| preview)? {
+                true => Ok(()),
+                false => out.line(&format!("would {what}")),
+            };
+        }
+        let told = |done: &Migrated| {
+            let so_far = done.migrated + done.current + done.failed.len() as u64;
+            out.note(&format!("{so_far} of {count}"));
+        };
+        done = migration::run(admin, &operator(who), &plan, PATIENCE, told).await?;
+    }
+    let failed = done.failed.len();
+    let is_json = out.json(|| json!({ "migrated": done, "to": to }))?;
+    if !is_json {
+        out.line(&format!(
+            "migrated {} `{kind}` to version {to}",
+            done.migrated
+        ))?;
+        if done.current > 0 {
+            let moved = done.current;
+            out.line(&format!(
+                "{moved} were moved by messages meanwhile, or ended"
+            ))?;
+        }
+        for (key, error) in &done.failed {
+            out.line(&format!("{key} stays as it was: {error}"))?;
+        }
+    }
+    match failed {
+        0 => Ok(()),
+        n => Err(Failure::HalfWay(format!(
+            "{n} could not be migrated; `sagabus sagas alter` gives one data that can be read [SB0306]"
+        ))),
+    }
 }
 
 fn refusal(id: &InstanceId, verdict: &Verdict) -> String {

@@ -55,6 +55,18 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
     ("outbox show", "sagabus outbox show 4711"),
     (
+        "outbox park",
+        "sagabus outbox park --destination @payments --yes --why incident-17",
+    ),
+    (
+        "outbox expedite",
+        "sagabus outbox expedite --destination @payments --yes",
+    ),
+    (
+        "outbox purge",
+        "sagabus outbox purge --destination @reports --at-most 1000 --why incident-17",
+    ),
+    (
         "outbox release",
         "sagabus outbox release --type shop.ship --yes",
     ),
@@ -95,6 +107,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     (
         "sagas transition",
         "sagabus sagas transition order 4711 --to paid --why 'paid by hand'",
+    ),
+    (
+        "sagas migrate",
+        "sagabus sagas migrate order --why 'release 7 drops version 2'",
     ),
     ("sagas complete", "sagabus sagas complete order 4711"),
     (

@@ -32,16 +32,40 @@ pub(crate) async fn run(
         }
         OutboxVerb::Rows { filter, page } => rows(admin, now, filter.with(None), page, out).await,
         OutboxVerb::Show { id } => show(admin, *id, out).await,
-        OutboxVerb::Release(change) => {
-            self::change(admin, now, Verb::Release, change, operator, out).await
+        OutboxVerb::Park(change) => {
+            self::change(admin, now, &Verb::Park, change, operator, out).await
+        }
+        OutboxVerb::Release { change, to } => {
+            let verb = to.clone().map_or(Verb::Release, Verb::Readdress);
+            self::change(admin, now, &verb, change, operator, out).await
+        }
+        OutboxVerb::Expedite(change) => {
+            self::change(admin, now, &Verb::Expedite, change, operator, out).await
         }
         OutboxVerb::Pause(which) => hold(admin, Hold::Pause, which, operator, out).await,
         OutboxVerb::Resume(which) => hold(admin, Hold::Resume, which, operator, out).await,
         OutboxVerb::Discard(change) => {
-            self::change(admin, now, Verb::Discard, change, operator, out).await
+            self::change(admin, now, &Verb::Discard, change, operator, out).await
+        }
+        OutboxVerb::Purge {
+            destination,
+            message_type,
+            at_most,
+        } => {
+            let filter = RowFilter {
+                destination: Some(destination.clone()),
+                message_type: message_type.clone(),
+                ..RowFilter::default()
+            };
+            purge(admin, &filter, *at_most, operator, out).await
         }
     }
 }
+
+/// Why a row is not released.
+const NOT_RELEASED: &str = "not parked any more, or commands that nobody takes";
+/// Why it is not released elsewhere.
+const NOT_READDRESSED: &str = "not parked any more, or there is no such endpoint";
 
 async fn hold(
     admin: &dyn StoreAdmin,
@@ -204,14 +228,21 @@ async fn show(admin: &dyn StoreAdmin, id: i64, out: &Output) -> Result<(), Failu
 async fn change(
     admin: &dyn StoreAdmin,
     now: Timestamp,
-    verb: Verb,
+    verb: &Verb,
     arguments: &RowChangeArguments,
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
-    let (todo, done) = match verb {
-        Verb::Release => ("release", "released"),
-        Verb::Discard => ("discard", "discarded"),
+    let (todo, done, stay) = match verb {
+        Verb::Park => (
+            "park",
+            "parked",
+            "sent or handled, parked already, or timers",
+        ),
+        Verb::Release => ("release", "released", NOT_RELEASED),
+        Verb::Readdress(_) => ("release", "released", NOT_READDRESSED),
+        Verb::Expedite => ("expedite", "expedited", "due, in hand, parked, or timers"),
+        Verb::Discard => ("discard", "discarded", "not parked"),
     };
     let says = [
         !arguments.ids.is_empty(),
@@ -225,7 +256,7 @@ async fn change(
         )));
     }
     let found = match arguments.ids.is_empty() {
-        true => outbox::select(admin, &arguments.filter.with(None), PAGE_MAX).await?,
+        true => outbox::select(admin, verb, &arguments.filter.with(None), PAGE_MAX).await?,
         false => named(admin, &arguments.ids).await?,
     };
     let sample = || {
@@ -236,7 +267,12 @@ async fn change(
         if out.is_for_people() {
             table(now, &found, "", out)?;
         }
-        if confirm(who, &format!("{todo} {} parked rows", found.len()))? == Answer::Preview {
+        let what = match verb {
+            Verb::Readdress(to) => format!("release {} parked rows to `{to}`", found.len()),
+            Verb::Release | Verb::Discard => format!("{todo} {} parked rows", found.len()),
+            Verb::Park | Verb::Expedite => format!("{todo} {} rows", found.len()),
+        };
+        if confirm(who, &what)? == Answer::Preview {
             return out.json(sample).map(|_| ());
         }
     }
@@ -250,14 +286,44 @@ async fn change(
     }
     out.line(&format!("{done} {} rows", changed.len()))?;
     if left > 0 {
-        out.line(&format!(
-            "{left} stay as they are: not parked any more, or commands that nobody takes"
-        ))?;
+        out.line(&format!("{left} stay as they are: {stay}"))?;
     }
     if found.len() == PAGE_MAX as usize {
         out.note("there may be more: run the same command again");
     }
     Ok(())
+}
+
+/// Removes all that waits for a destination.
+async fn purge(
+    admin: &dyn StoreAdmin,
+    filter: &RowFilter,
+    at_most: u64,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let plan = outbox::plan_purge(admin, filter, at_most).await?;
+    let (count, mut removed) = (plan.count(), 0);
+    if count > 0 {
+        let place = filter.destination.as_deref().unwrap_or_default();
+        let what = format!("remove {count} rows for `{place}`, for good");
+        if confirm(who, &what)? == Answer::Preview {
+            return match out.json(|| json!({ "preview": { "count": count }, "what": what }))? {
+                true => Ok(()),
+                false => out.line(&what),
+            };
+        }
+        removed = outbox::purge(admin, &operator(who), &plan).await?;
+    }
+    let left = count as u64 - removed;
+    if out.json(|| json!({ "changed": removed, "passed_over": left }))? {
+        return Ok(());
+    }
+    out.line(&format!("removed {removed} rows"))?;
+    match left {
+        0 => Ok(()),
+        left => out.line(&format!("{left} had been sent or handled meanwhile")),
+    }
 }
 
 /// Reads the rows that are named.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator, read_file};
-use crate::errands::transition;
+use crate::errands::{migrate, transition};
 use crate::failure::Failure;
 use crate::filter::{self, before};
 use crate::messages;
@@ -88,6 +88,14 @@ pub(crate) enum SagasVerb {
         #[arg(long, value_name = "STATE")]
         to: String,
     },
+    /// Have live hosts write the data of older releases anew in the shape of theirs.
+    Migrate {
+        /// The kind, as `list` shows it.
+        kind: String,
+        /// Refuse where more than this are meant.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        at_most: Option<u64>,
+    },
     /// End one, and remove its timers.
     Complete {
         /// Its kind.
@@ -129,6 +137,7 @@ pub(crate) async fn run(
                     .as_ref()
                     .zip(after_key.as_ref())
                     .map(|(kind, key)| id(kind, key)),
+                schema_before: None,
             };
             list(admin, now, &filter, *limit, out).await
         }
@@ -142,6 +151,7 @@ pub(crate) async fn run(
         SagasVerb::Transition { kind, key, to } => {
             transition(admin, &id(kind, key), to, who, out).await
         }
+        SagasVerb::Migrate { kind, at_most } => migrate(admin, kind, *at_most, who, out).await,
         SagasVerb::Complete { kind, key } => complete(admin, &id(kind, key), who, out).await,
     }
 }

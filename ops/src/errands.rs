@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sagabus_core::admin::{
     ANSWERED, ASKED, Action, DeadLetterFilter, DeadLetterStatus, Errand, ErrandAnswer, Forced,
-    Held, Page, Parcel, RowFilter, StoreAdmin, StoredDeadLetter, StoredRow, Task, errand_id,
+    Held, Page, Parcel, RowFilter, StoreAdmin, StoredDeadLetter, StoredRow, Task, Transitioned,
+    Verdict, errand_id,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::InstanceStatus;
@@ -173,18 +174,33 @@ pub async fn plan_move(
     })
 }
 
-/// Has a live host move an instance to another state, with what its machine does on the way.
+/// Has a live host move an instance to another state, with what its machine does on the way, and
+/// writes what came of it to the audit: what it was is there since the host was asked.
 ///
 /// # Errors
-/// As the other requests to a host.
+/// As the other requests to a host. [`OpsError::Store`] also where the instance was moved, and only
+/// the second audit entry was not written.
 pub async fn move_instance(
     admin: &dyn StoreAdmin,
     operator: &Operator,
     planned: PlannedMove,
     patience: Duration,
 ) -> Result<ErrandAnswer, OpsError> {
+    let (instance, to) = (planned.forced.instance.clone(), planned.forced.to.clone());
     let task = Task::Transition(Box::new(planned.forced));
-    ask(admin, operator, planned.endpoint, task, patience).await
+    let answer = ask(admin, operator, planned.endpoint, task, patience).await?;
+    let moved = answer.report.instance.as_ref();
+    let after = moved.and_then(|moved| moved.after.clone());
+    if let (Verdict::Well, Some(after)) = (&answer.report.verdict, after) {
+        let done = Action::NoteTransition(Box::new(Transitioned {
+            instance,
+            to,
+            host: answer.host.clone(),
+            after,
+        }));
+        admin.change(&operator.does(done)).await?;
+    }
+    Ok(answer)
 }
 
 /// Asks a live host of an endpoint, and waits for its answer: up to five seconds until one has
@@ -193,7 +209,7 @@ pub async fn move_instance(
 /// # Errors
 /// [`OpsError::Refused`] where no live host runs the endpoint, none took the errand in time (then none
 /// will), another one is under way, or the host that took it did not answer in time.
-async fn ask(
+pub(crate) async fn ask(
     admin: &dyn StoreAdmin,
     operator: &Operator,
     endpoint: String,

@@ -23,6 +23,7 @@ pub mod endpoints;
 pub mod hosts;
 pub mod locks;
 pub mod instances;
+pub mod migration;
 pub mod machines;
 pub mod schedules;
 pub mod timers;

@@ -1,53 +1,148 @@
-//! The outbox: parked rows are released or discarded, after a preview.
+//! The outbox: rows are set aside, hurried on, sent elsewhere, released, discarded, after a preview.
 
-use sagabus_core::admin::{Action, Page, RowFilter, RowState, StoreAdmin, StoredRow};
+use sagabus_core::admin::{
+    Action, PAGE_MAX, Page, RowFilter, RowState, RowVerb, StoreAdmin, StoredRow,
+};
 
 use crate::error::OpsError;
 use crate::operator::Operator;
 
-/// What is done with parked rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The most rows that a purge looks through before it says that there are more.
+pub const PURGE_MAX: u64 = 100_000;
+
+/// What is done with rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Hosts try them again.
+    /// Hosts try parked ones again.
     Release,
-    /// They are removed; their audit entry is what is left.
+    /// Hosts try parked ones elsewhere: at `@endpoint`, or at a transport's address.
+    Readdress(String),
+    /// Parked ones are removed; their audit entry is what is left.
     Discard,
+    /// Those that wait, or are in hand, are set aside for an operator.
+    Park,
+    /// Those that wait for their time are due now.
+    Expedite,
 }
 
-/// Reads parked rows that a change would touch, the oldest first, without bodies.
+impl Verb {
+    /// Says whose rows it changes.
+    fn state(&self) -> RowState {
+        match self {
+            Self::Release | Self::Readdress(_) | Self::Discard => RowState::Parked,
+            Self::Park | Self::Expedite => RowState::Moving,
+        }
+    }
+}
+
+/// Reads rows that a change would touch, the oldest first, without bodies.
 ///
 /// # Errors
 /// [`OpsError::Store`] when the store does not answer.
 pub async fn select(
     admin: &dyn StoreAdmin,
+    verb: &Verb,
     filter: &RowFilter,
     limit: u32,
 ) -> Result<Vec<StoredRow>, OpsError> {
     let filter = RowFilter {
-        state: Some(RowState::Parked),
+        state: Some(verb.state()),
         ..filter.clone()
     };
     let page = Page::oldest(limit).without_bodies();
     Ok(admin.rows(&filter, page).await?)
 }
 
-/// Changes parked rows and returns the ids of those that were changed. A command that still nobody
-/// takes is not released.
+/// Changes rows and returns the ids of those that were changed. A command that still nobody takes is
+/// not released.
 ///
 /// # Errors
 /// [`OpsError::Store`]: then nothing was changed, unless its outcome is unknown.
 pub async fn change(
     admin: &dyn StoreAdmin,
     operator: &Operator,
-    verb: Verb,
+    verb: &Verb,
     rows: &[StoredRow],
 ) -> Result<Vec<i64>, OpsError> {
     let ids = rows.iter().map(|row| row.id).collect();
     let action = match verb {
         Verb::Release => Action::ReleaseRows(ids),
         Verb::Discard => Action::DiscardRows(ids),
+        Verb::Park => of(ids, RowVerb::Park),
+        Verb::Expedite => of(ids, RowVerb::Expedite),
+        Verb::Readdress(to) => of(ids, RowVerb::Readdress { to: to.clone() }),
     };
     Ok(admin.change(&operator.does(action)).await?)
+}
+
+fn of(ids: Vec<i64>, verb: RowVerb) -> Action {
+    Action::ChangeRows { ids, verb }
+}
+
+/// What a purge would remove, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// The rows: what waits, is in hand or is parked; neither timers nor stubs of dead letters.
+    ids: Vec<i64>,
+}
+
+impl Purge {
+    /// Returns how many rows are meant.
+    pub fn count(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+/// Finds what a purge would remove: all rows that a filter lets through at this moment.
+///
+/// # Errors
+/// [`OpsError::Refused`] with their number where there are more than `at_most`.
+pub async fn plan_purge(
+    admin: &dyn StoreAdmin,
+    filter: &RowFilter,
+    at_most: u64,
+) -> Result<Purge, OpsError> {
+    let mut ids = Vec::new();
+    let mut page = Page::oldest(PAGE_MAX).without_bodies();
+    loop {
+        let found = admin.rows(filter, page).await?;
+        page.after = found.last().map(|one| one.id);
+        let meant = |one: &&StoredRow| one.timer.is_none() && !one.is_stub();
+        ids.extend(found.iter().filter(meant).map(|one| one.id));
+        if found.len() < PAGE_MAX as usize || ids.len() as u64 > PURGE_MAX {
+            break;
+        }
+    }
+    let count = ids.len() as u64;
+    if count > at_most {
+        let more = if count > PURGE_MAX { "more than " } else { "" };
+        return Err(OpsError::Refused(format!(
+            "{more}{} rows are meant, and {at_most} at most are allowed; nothing was removed \
+             [SB0403]",
+            count.min(PURGE_MAX)
+        )));
+    }
+    Ok(Purge { ids })
+}
+
+/// Removes rows: each page is set aside first, so that no host has them in hand, then discarded.
+/// Returns how many were removed. Who is killed between the two leaves rows that are parked.
+///
+/// # Errors
+/// [`OpsError::Store`]: what was removed so far is.
+pub async fn purge(
+    admin: &dyn StoreAdmin,
+    operator: &Operator,
+    purge: &Purge,
+) -> Result<u64, OpsError> {
+    let mut removed = 0;
+    for ids in purge.ids.chunks(PAGE_MAX as usize) {
+        let aside = of(ids.to_vec(), RowVerb::Park);
+        admin.change(&operator.does(aside)).await?;
+        let gone = Action::DiscardRows(ids.to_vec());
+        removed += admin.change(&operator.does(gone)).await?.len() as u64;
+    }
+    Ok(removed)
 }
 
 /// Reads one row, with its body.

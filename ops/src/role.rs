@@ -58,6 +58,7 @@ impl Role {
             | Action::RestoreDeadLetters(_)
             | Action::ReleaseRows(_)
             | Action::DiscardRows(_)
+            | Action::ChangeRows { .. }
             // Breaks a lock, and nothing else is made of it.
             | Action::SendMessage { .. }
             | Action::MoveTimers { .. }
@@ -70,9 +71,10 @@ impl Role {
             Action::AskHost(errand) => match errand.task {
                 // Shows what an instance holds, and nothing of it is left.
                 Task::Rehearse(_) => Self::Operator,
-                Task::Transition(_) => Self::Admin,
+                Task::Transition(_) | Task::Migrate(_) => Self::Admin,
             },
             Action::EditDeadLetter(_)
+            | Action::NoteTransition(_)
             | Action::AlterInstance(_)
             | Action::CompleteInstance { .. }
             | Action::RemoveSubscription { .. }

@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::errand::Errand;
+use super::errand::{Errand, Transitioned};
 use super::page::PAGE_MAX;
+use super::row::RowVerb;
 use crate::clock::Timestamp;
 use crate::codec::BODY_BYTES_MAX;
+use crate::endpoint::Destination;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
@@ -44,12 +46,33 @@ impl Change {
                 .check()
                 .map_err(|error| StoreError::Refused(error.into()))?;
         }
+        if let Action::ChangeRows {
+            verb: RowVerb::Readdress { to },
+            ..
+        } = &self.action
+        {
+            check_destination(to)?;
+        }
         let count = self.action.ids().len();
         if count > PAGE_MAX as usize {
             let fact = format!("{count} ids in one change, of {PAGE_MAX} at most");
             return Err(StoreError::Refused(fact.into()));
         }
         Ok(())
+    }
+}
+
+/// Refuses a destination to which no row goes.
+fn check_destination(to: &str) -> Result<(), StoreError> {
+    let refused = |fact: String| Err(StoreError::Refused(fact.into()));
+    let is_text = !to.contains(char::is_control) && to.len() <= TEXT_BYTES_MAX;
+    if to.is_empty() || to.starts_with('?') || !is_text {
+        let fact = "a destination is `@endpoint`, or an address of a transport as rows have it";
+        return refused(fact.to_owned());
+    }
+    match Destination::parse(to) {
+        Ok(_) => Ok(()),
+        Err(error) => refused(error.to_string()),
     }
 }
 
@@ -84,6 +107,13 @@ pub enum Action {
     ReleaseRows(Vec<i64>),
     /// Removes parked rows. Their audit entry is what is left of them.
     DiscardRows(Vec<i64>),
+    /// Does with rows that wait, are in hand or are parked what a verb says.
+    ChangeRows {
+        /// Their ids.
+        ids: Vec<i64>,
+        /// What is done.
+        verb: RowVerb,
+    },
     /// Puts a message of the operator's at an endpoint, to be handled at once, out of line: what holds
     /// its key up does not hold it up. The id is the row's; none where there is no such endpoint.
     SendMessage {
@@ -162,6 +192,9 @@ pub enum Action {
     /// Asks a live host of an endpoint to do something that takes the service's code, where the
     /// endpoint is about nothing else; the id is the version of the errand's row.
     AskHost(Box<Errand>),
+    /// Writes down what a host made of an instance that it was asked to move, and nothing else; the id
+    /// is the instance's new version.
+    NoteTransition(Box<Transitioned>),
 }
 
 impl Action {
@@ -173,6 +206,7 @@ impl Action {
             | Self::RestoreDeadLetters(ids)
             | Self::ReleaseRows(ids)
             | Self::DiscardRows(ids)
+            | Self::ChangeRows { ids, .. }
             | Self::MoveTimers { ids, .. }
             | Self::CancelTimers(ids) => ids,
             Self::SendMessage { .. }
@@ -186,7 +220,8 @@ impl Action {
             | Self::PauseTransport { .. }
             | Self::ResumeTransport { .. }
             | Self::ChangeSchedule { .. }
-            | Self::AskHost(_) => &[],
+            | Self::AskHost(_)
+            | Self::NoteTransition(_) => &[],
         }
     }
 
@@ -207,6 +242,7 @@ impl Action {
             Self::RestoreDeadLetters(_) => "restore_dead_letters",
             Self::ReleaseRows(_) => "release_rows",
             Self::DiscardRows(_) => "discard_rows",
+            Self::ChangeRows { verb, .. } => verb.as_str(),
             Self::SendMessage { .. } => "send_message",
             Self::EditDeadLetter(_) => "edit_dead_letter",
             Self::AlterInstance(_) => "alter_instance",
@@ -222,6 +258,7 @@ impl Action {
             Self::ResumeTransport { .. } => "resume_transport",
             Self::ChangeSchedule { verb, .. } => verb.as_str(),
             Self::AskHost(errand) => errand.as_str(),
+            Self::NoteTransition(_) => "instance_transitioned",
         }
     }
 }

@@ -50,6 +50,34 @@ pub enum Task {
     Rehearse(Box<Parcel>),
     /// Move an instance of a machine to another state, with what its machine does on the way.
     Transition(Box<Forced>),
+    /// Write instances of older releases anew in the shape of this one.
+    Migrate(Box<Batch>),
+}
+
+/// The most instances that one errand names: each is a commit, and all of them are to be done long
+/// before nobody waits for the answer any more.
+pub const BATCH_MAX: u32 = 500;
+
+/// Instances that are written anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// Their kind.
+    pub kind: String,
+    /// Their keys.
+    pub keys: Vec<String>,
+    /// Who asks, for the history.
+    pub who: String,
+}
+
+/// What became of instances that were to be written anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Migrated {
+    /// How many were.
+    pub migrated: u64,
+    /// How many were over, or of this version already: a message had moved them.
+    pub current: u64,
+    /// Those that could not be, by key, and why. They stay as they were.
+    pub failed: Vec<(String, String)>,
 }
 
 /// A message as it is handed to a host.
@@ -123,12 +151,42 @@ pub struct Forced {
     pub who: String,
 }
 
+/// What an instance is after a host moved it by hand, for the audit: who asked saw it in the answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transitioned {
+    /// Which one.
+    pub instance: InstanceId,
+    /// The state that was asked for.
+    pub to: String,
+    /// The host that moved it, by name.
+    pub host: String,
+    /// What it is from then on.
+    pub after: Standing,
+}
+
+impl Transitioned {
+    /// Returns what the audit keeps.
+    pub fn detail(&self) -> Value {
+        json!({
+            "kind": self.instance.kind,
+            "key": self.instance.key,
+            "version": self.after.version,
+            "to": self.to,
+            "state": self.after.state,
+            "is_over": self.after.is_over,
+            "host": self.host,
+            "after": self.after.data,
+        })
+    }
+}
+
 impl Errand {
     /// Returns the word by which audit entries name it.
     pub const fn as_str(&self) -> &'static str {
         match self.task {
             Task::Rehearse(_) => "rehearse_message",
             Task::Transition(_) => "transition_instance",
+            Task::Migrate(_) => "migrate_instances",
         }
     }
 
@@ -154,6 +212,11 @@ impl Errand {
                 "from": forced.before.as_ref().and_then(|held| held.state.as_deref()),
                 "to": forced.to,
                 "before": forced.before.as_ref().map(|held| shown(&held.data)),
+            }),
+            Task::Migrate(batch) => json!({
+                "endpoint": self.endpoint,
+                "kind": batch.kind,
+                "keys": batch.keys,
             }),
         }
     }
@@ -187,6 +250,9 @@ pub struct Report {
     pub labels: Option<Vec<(String, String)>>,
     /// What was decided where nothing ran, for example `ignored`.
     pub note: Option<String>,
+    /// What became of a batch of instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrated: Option<Migrated>,
 }
 
 /// Messages that a report describes: enough to see what goes on.
@@ -238,7 +304,7 @@ pub struct Moved {
 }
 
 /// What an instance is at a version.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// Its version.
     pub version: i64,

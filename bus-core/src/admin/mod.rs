@@ -20,8 +20,9 @@ pub use dead_letter::{
     DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, StoredDeadLetter, Tally,
 };
 pub use errand::{
-    ANSWERED, ASKED, ERRAND_KIND, ERRAND_STALE_MICROS, Errand, ErrandAnswer, Forced, Moved, Parcel,
-    Report, SENT_BODY_CHARS_MAX, SENT_MAX, Sent, Standing, TAKEN, Task, Verdict, errand_id,
+    ANSWERED, ASKED, BATCH_MAX, Batch, ERRAND_KIND, ERRAND_STALE_MICROS, Errand, ErrandAnswer,
+    Forced, Migrated, Moved, Parcel, Report, SENT_BODY_CHARS_MAX, SENT_MAX, Sent, Standing, TAKEN,
+    Task, Transitioned, Verdict, errand_id,
 };
 pub use operation::{
     Command, NewOperation, OperationState, Operations, Pace, Redriven, SELECTED_MAX, Selected,
@@ -29,7 +30,7 @@ pub use operation::{
 };
 pub(crate) use page::cut;
 pub use page::{About, Counts, First, PAGE_MAX, Page};
-pub use row::{DestinationOverview, RowFilter, RowState, StoredRow};
+pub use row::{DestinationOverview, PARKED_BY_OPERATOR, RowFilter, RowState, RowVerb, StoredRow};
 pub use running::{
     HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory,
     StoredHost, TakenOver,

@@ -33,6 +33,36 @@ pub enum RowState {
     Timer,
 }
 
+/// Why a row is parked that an operator set aside, where [`StoredRow::parked`] says so.
+pub const PARKED_BY_OPERATOR: &str = "operator";
+
+/// What an operator does with rows of the outbox, timers and stubs of dead letters left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowVerb {
+    /// Sets rows aside that wait or are in hand, until an operator decides. What a host does with one
+    /// meanwhile does not count; those behind it go on.
+    Park,
+    /// Makes rows due now that wait for their time. One that a host has in hand, or had when it died,
+    /// is left to its lease.
+    Expedite,
+    /// Sends parked rows elsewhere and lets hosts try them, with no attempts.
+    Readdress {
+        /// As it is stored: `@orders`, which has to be there, or a transport's address.
+        to: String,
+    },
+}
+
+impl RowVerb {
+    /// Returns the word by which audit entries name it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Park => "park_rows",
+            Self::Expedite => "expedite_rows",
+            Self::Readdress { .. } => "readdress_rows",
+        }
+    }
+}
+
 /// A row of the outbox as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRow {

@@ -51,6 +51,8 @@ pub struct InstanceFilter {
     pub created_before: Option<Timestamp>,
     /// Only those that did not move since this time.
     pub idle_since: Option<Timestamp>,
+    /// Only those whose data is of an older version than this.
+    pub schema_before: Option<i32>,
     /// Only those behind this one.
     pub after: Option<InstanceId>,
 }

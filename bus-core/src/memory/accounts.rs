@@ -31,15 +31,24 @@ impl Database {
     pub(super) fn accounts(&self, without: &[String]) -> Accounts {
         let since = self.swept_through;
         let moved = self.moved();
+        let taken_away = self.taken_away();
         let mut accounts = Accounts::since(since);
         let mut lines: BTreeMap<(String, Option<String>, Origin), u64> = BTreeMap::new();
-        for ((endpoint, message), known) in self.known() {
+        for ((endpoint, message), mut known) in self.known() {
             if without.contains(&endpoint) || !known.is_meant(since) {
                 continue;
             }
+            let mut end = known.end(&moved);
+            let taken = taken_away.get(&(endpoint.clone(), message));
+            if let Some((message_type, taken)) = taken.filter(|_| end == End::Missing) {
+                end = *taken;
+                known
+                    .message_type
+                    .get_or_insert_with(|| message_type.clone());
+            }
             let origin = Origin {
                 is_accepted: known.is_accepted,
-                end: known.end(&moved),
+                end,
             };
             if origin.end == End::Missing {
                 accounts.missing.push(MissingMessage {
@@ -117,6 +126,35 @@ impl Database {
             known.is_pending = true;
         }
         all
+    }
+
+    /// Lists the messages whose rows operators took away from an endpoint: removed, or sent
+    /// elsewhere.
+    fn taken_away(&self) -> BTreeMap<(String, MessageId), (String, End)> {
+        let mut taken = BTreeMap::new();
+        for one in &self.audit {
+            let end = match one.action.as_str() {
+                "discard_rows" => End::Discarded,
+                "readdress_rows" => End::Moved,
+                _ => continue,
+            };
+            for row in one.detail.as_array().into_iter().flatten() {
+                let text = |name: &str| row[name].as_str().unwrap_or_default();
+                let place = text("destination").strip_prefix('@');
+                let Some((place, message)) = place.zip(text("message_id").parse().ok()) else {
+                    continue;
+                };
+                let message_type = text("message_type").to_owned();
+                let known = taken.entry((place.to_owned(), message));
+                let known = known.or_insert((message_type, end));
+                known.1 = if known.1 == End::Moved {
+                    End::Moved
+                } else {
+                    end
+                };
+            }
+        }
+        taken
     }
 
     /// Lists the dead letters that were redriven to another endpoint, or under another identity.

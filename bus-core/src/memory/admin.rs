@@ -369,6 +369,9 @@ impl Database {
                     && is(filter.status.as_ref(), &instance.status)
                     && filter.created_before.is_none_or(|at| one.created_at < at)
                     && filter.idle_since.is_none_or(|at| one.updated_at < at)
+                    && filter
+                        .schema_before
+                        .is_none_or(|version| instance.schema_version < version)
                     && after
                         .as_ref()
                         .is_none_or(|after| key(&instance.id) > *after)

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::database::{Database, StoredInstance};
-use super::outbox::NewRow;
+use super::outbox::{NewRow, Place};
 use crate::admin::{
     ASKED, Action, Alteration, AuditEntry, Change, DeadLetterStatus, ERRAND_STALE_MICROS, Edit,
-    Errand, StoredDeadLetter, StoredRow, errand_id,
+    Errand, RowVerb, StoredDeadLetter, StoredRow, errand_id,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
@@ -43,6 +43,7 @@ impl Database {
                 let removed = sorted(ids).into_iter();
                 summed(removed.filter_map(|id| self.outbox.discard(id, now)))
             }
+            Action::ChangeRows { ids, verb } => self.change_rows(ids, verb, now),
             Action::SendMessage { endpoint, envelope } => self.send(endpoint, envelope, now),
             Action::EditDeadLetter(edit) => self.edit(edit, now),
             Action::AlterInstance(alteration) => self.alter(alteration, now),
@@ -66,6 +67,7 @@ impl Database {
             }
             Action::ChangeSchedule { name, verb } => self.change_schedule(name, *verb, now),
             Action::AskHost(errand) => self.ask_host(errand, now),
+            Action::NoteTransition(done) => (vec![done.after.version], vec![done.detail()]),
         };
         if !detail.is_empty() {
             self.put_audit(AuditEntry {
@@ -294,6 +296,32 @@ impl Database {
             released.extend(row);
         }
         summed(released.into_iter())
+    }
+
+    fn change_rows(&mut self, ids: &[i64], verb: &RowVerb, now: Timestamp) -> Done {
+        let rows = sorted(ids).into_iter();
+        let to = match verb {
+            RowVerb::Park => return summed(rows.filter_map(|id| self.outbox.set_aside(id, now))),
+            RowVerb::Expedite => {
+                return summed(rows.filter_map(|id| self.outbox.expedite(id, now)));
+            }
+            RowVerb::Readdress { to } => to,
+        };
+        let mut known = self.routes.endpoints.values();
+        let target = to.strip_prefix('@').map(|name| {
+            let is_it = |target: &&Target| target.name.as_str() == name;
+            known.find(is_it).cloned()
+        });
+        let place = match target {
+            Some(None) => return Done::default(),
+            Some(Some(target)) => Place::Endpoint(target),
+            None => Place::Address(to.clone()),
+        };
+        let mut done = summed(rows.filter_map(|id| self.outbox.readdress(id, &place, now)));
+        for detail in &mut done.1 {
+            detail["to"] = to.as_str().into();
+        }
+        done
     }
 
     fn remove_subscription(&mut self, endpoint: &str, message_type: &str) -> Done {

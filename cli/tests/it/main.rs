@@ -22,6 +22,8 @@ mod accounts;
 mod inbox;
 mod config;
 mod trace;
+mod rows;
+mod migrating;
 mod transports;
 mod bad_input;
 mod help;

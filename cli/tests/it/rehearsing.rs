@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use sagabus_core::RunningHost;
 use sagabus_core::admin::StoreAdmin;
-use sagabus_outbox::SqliteStore;
+use sagabus_outbox::{PgStore, SqliteStore};
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection, Row, SqliteConnection};
+use sqlx::{Connection, PgConnection, Row, SqliteConnection};
 
 use crate::parcels::{self, Hand, Release};
+use crate::postgres::{self, Database};
 use crate::sagas::{lost_one, parcel};
-use crate::scene::{Charge, Scene, host};
+use crate::scene::{Charge, Scene, host, run};
 
 /// Every row of every table but those that say what an operator did and that hosts live.
 async fn everything(store: &SqliteStore) -> Vec<String> {
@@ -46,8 +47,34 @@ async fn everything(store: &SqliteStore) -> Vec<String> {
     all
 }
 
+/// The same of a database on a server.
+async fn everything_on_server(url: &str) -> Vec<String> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let tables = "select table_name::text from information_schema.tables \
+        where table_schema = 'sagabus' and table_type = 'BASE TABLE' \
+        and table_name not in ('audit', 'host') order by 1";
+    let names: Vec<String> = sqlx::query_scalar(tables)
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    assert!(names.len() > 8, "{names:?}");
+    let mut all = Vec::new();
+    for name in names {
+        let kept = match name.as_str() {
+            "instance" => " where kind <> '@errand'",
+            _ => "",
+        };
+        let text = format!("select t::text from sagabus.\"{name}\" t{kept} order by 1");
+        let rows = sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(text));
+        let rows = rows.fetch_all(&mut connection).await.unwrap();
+        all.extend(rows.into_iter().map(|row| format!("{name}: {row}")));
+    }
+    connection.close().await.unwrap();
+    all
+}
+
 /// Lets everybody know that no host lives any more.
-async fn hosts_are_gone(scene: &Scene) {
+pub(crate) async fn hosts_are_gone(scene: &Scene) {
     let path = scene.file().display().to_string();
     let mut connection = SqliteConnection::connect(&path).await.unwrap();
     let age = sqlx::query("update sagabus_host set heartbeat_at = 1");
@@ -99,6 +126,58 @@ async fn a_waiting_message_is_rehearsed_and_every_table_stays_as_it_was() {
     let audit = scene.json(&["audit"]);
     assert_eq!(audit["audit"][0]["action"], "rehearse_message");
     stop(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rehearsal_on_a_server_leaves_every_table_as_it_was() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    postgres::fill(&store, 1).await;
+    let host = parcels::host(store.clone(), Release::Current).await;
+    host.bus().send(Hand { parcel: 7 }).await.unwrap();
+    sagabus_testkit::wait::eventually("a parcel", || async {
+        store.instance(&parcel("7")).await.unwrap()
+    })
+    .await;
+    let run = |arguments: &[&str]| run(&[&["--store", &database.url], arguments].concat());
+    let timers = run(&["timers", "list", "--json"]);
+    let timers: serde_json::Value = serde_json::from_str(&timers.out).unwrap();
+    let id = timers["timers"][0]["message_id"].as_str().unwrap();
+    let before = everything_on_server(&database.url).await;
+    let is_of = |table: &str| before.iter().any(|row| row.starts_with(table));
+    assert!(
+        ["instance: ", "outbox: ", "dead_letter: "]
+            .into_iter()
+            .all(is_of)
+    );
+
+    let ran = run(&["messages", "rehearse", id]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("  state: moving -> lost"), "{ran:?}");
+    let after = everything_on_server(&database.url).await;
+    let differs = before.iter().zip(&after).find(|(one, other)| one != other);
+    assert!(before == after, "{differs:?}");
+    let audit = run(&["audit", "--json"]);
+    assert!(audit.out.contains("rehearse_message"), "{audit:?}");
+
+    // The comparison sees what a change does.
+    stop(host).await;
+    assert_eq!(
+        run(&[
+            "timers",
+            "fire",
+            &timers["timers"][0]["id"].to_string(),
+            "--yes"
+        ])
+        .code,
+        0
+    );
+    assert_ne!(everything_on_server(&database.url).await, before);
+    store.close();
+    database.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,7 +300,25 @@ async fn a_machine_moves_an_instance_and_refuses_what_it_does_not_know() {
         (3, Some("moving"))
     );
     let audit = scene.json(&["audit"]);
-    let entry = &audit["audit"][0];
+    let done = &audit["audit"][0];
+    assert_eq!(done["action"], "instance_transitioned", "{audit}");
+    assert_eq!(
+        (&done["who"], &done["why"]),
+        (&"ada".into(), &"found".into())
+    );
+    let after = &done["detail"][0];
+    assert_eq!(
+        (&after["version"], &after["state"]),
+        (&3.into(), &"moving".into())
+    );
+    assert_eq!(after["after"]["parcel"], 2, "{audit}");
+    assert_eq!(after["host"], "carrier");
+    let hidden = scene.json(&["audit", "--role", "reader"]);
+    assert!(
+        hidden["audit"][0]["detail"][0]["after"].is_null(),
+        "{hidden}"
+    );
+    let entry = &audit["audit"][1];
     assert_eq!(entry["action"], "transition_instance", "{audit}");
     assert_eq!(
         (&entry["who"], &entry["why"]),

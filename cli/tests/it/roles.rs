@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, Change, Errand, Forced, Page, Parcel, RowFilter, RowState, StoreAdmin, Task,
+    Action, Change, Errand, Forced, Page, Parcel, RowFilter, RowState, RowVerb, StoreAdmin, Task,
 };
 use sagabus_core::envelope::Envelope;
 use sagabus_core::schedule::ScheduleVerb;
@@ -30,6 +30,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("operator", &["dead-letters", "discard", "1", "--yes"]),
     ("operator", &["dead-letters", "restore", "1", "--yes"]),
     ("operator", &["outbox", "release", "--all", "--yes"]),
+    (
+        "operator",
+        &["outbox", "release", "--all", "--to", "@nobody", "--yes"],
+    ),
     ("operator", &["endpoints", "pause", "payments", "--yes"]),
     ("operator", &["endpoints", "resume", "payments", "--yes"]),
     ("admin", &["migrate"]),
@@ -213,6 +217,13 @@ fn errand(task: Task) -> Action {
     }))
 }
 
+fn rows(id: i64, verb: RowVerb) -> Action {
+    Action::ChangeRows {
+        ids: vec![id],
+        verb,
+    }
+}
+
 /// Everything that an operator may change, in an order in which each changes something.
 async fn operators_actions(store: &PgStore) -> Vec<Action> {
     let ids = async |state| {
@@ -241,6 +252,13 @@ async fn operators_actions(store: &PgStore) -> Vec<Action> {
         Action::RestoreDeadLetters(vec![dead.id]),
         Action::RedriveDeadLetters(vec![dead.id]),
         Action::ReleaseRows(vec![parked[0]]),
+        rows(parked[0], RowVerb::Park),
+        rows(
+            parked[0],
+            RowVerb::Readdress {
+                to: "@parcels".to_owned(),
+            },
+        ),
         Action::DiscardRows(vec![parked[1]]),
         Action::SendMessage {
             endpoint: endpoint(),

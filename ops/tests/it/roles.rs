@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    Action, Alteration, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held, HistoryOf,
-    InboxFilter, InstanceFilter, NewOperation, Operations, Pace, Page, Parcel, RowFilter, Selected,
-    StoreAdmin, Task, Told, Verb, Wheel,
+    Action, Alteration, Batch, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held,
+    HistoryOf, InboxFilter, InstanceFilter, NewOperation, Operations, Pace, Page, Parcel,
+    RowFilter, RowVerb, Selected, Standing, StoreAdmin, Task, Told, Transitioned, Verb, Wheel,
 };
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::schedule::ScheduleVerb;
@@ -116,6 +116,10 @@ const CALLS: &[Case] = &[
     case!(redriven, Reader, |at| at.redriven(1)),
 ];
 
+fn rows(verb: RowVerb) -> Action {
+    Action::ChangeRows { ids: vec![1], verb }
+}
+
 /// Every action, by the name that its audit entry has.
 fn actions() -> Vec<(Role, Action)> {
     let held = || Held {
@@ -218,6 +222,21 @@ fn actions() -> Vec<(Role, Action)> {
             },
         ),
         (
+            Role::Admin,
+            Action::NoteTransition(Box::new(Transitioned {
+                instance: instance(),
+                to: "paid".to_owned(),
+                host: "shop".to_owned(),
+                after: Standing {
+                    version: 2,
+                    is_over: false,
+                    state: Some("paid".to_owned()),
+                    data: serde_json::Value::Null,
+                    timers: Vec::new(),
+                },
+            })),
+        ),
+        (
             Role::Operator,
             Action::ChangeSchedule {
                 name: "nightly".to_owned(),
@@ -226,7 +245,24 @@ fn actions() -> Vec<(Role, Action)> {
         ),
         (Role::Operator, rehearsal()),
         (Role::Admin, transition()),
+        (Role::Admin, migration()),
+        (Role::Operator, rows(RowVerb::Park)),
+        (Role::Operator, rows(RowVerb::Expedite)),
+        (
+            Role::Operator,
+            rows(RowVerb::Readdress {
+                to: "@orders".to_owned(),
+            }),
+        ),
     ]
+}
+
+fn migration() -> Action {
+    ask(Task::Migrate(Box::new(Batch {
+        kind: "order".to_owned(),
+        keys: vec!["1".to_owned()],
+        who: "ada".to_owned(),
+    })))
 }
 
 fn rehearsal() -> Action {
@@ -312,7 +348,12 @@ fn no_call_and_no_action_is_forgotten() {
     let names = names[..names.find("\n    }\n").unwrap()].lines();
     let mut known: Vec<_> = names.filter_map(|line| line.split('"').nth(1)).collect();
     known.push(ScheduleVerb::Pause.as_str());
-    known.extend(["rehearse_message", "transition_instance"]);
+    known.extend([
+        "rehearse_message",
+        "transition_instance",
+        "migrate_instances",
+    ]);
+    known.extend(["park_rows", "expedite_rows", "readdress_rows"]);
     let actions = actions();
     let listed: Vec<_> = actions.iter().map(|(_, action)| action.as_str()).collect();
     assert_eq!(listed, known);

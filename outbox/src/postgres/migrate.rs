@@ -79,6 +79,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         21,
         include_str!("../../migrations/postgres/0021_solo_v1.sql"),
     ),
+    (
+        22,
+        include_str!("../../migrations/postgres/0022_rows_v1.sql"),
+    ),
 ];
 
 /// What makes the roles of operators.

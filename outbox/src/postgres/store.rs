@@ -275,6 +275,16 @@ impl PgStore {
     ) -> Option<Result<T, sqlx::Error>> {
         timeout(self.inner.config.call_timeout, call).await.ok()
     }
+
+    /// Waits ten times as long, for what reads through whole tables and only people ask: a minute of
+    /// accounts is worth waiting for, and nothing of the engine stands behind it.
+    pub(super) async fn slow_answer<T>(
+        &self,
+        call: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Option<Result<T, sqlx::Error>> {
+        let patience = self.inner.config.call_timeout.saturating_mul(10);
+        timeout(patience, call).await.ok()
+    }
 }
 
 impl fmt::Debug for PgStore {

@@ -229,6 +229,16 @@ pub(super) const DROP_STUBS: &[&str] = &[
     ),
 ];
 
+/// Rows: id, epoch. Sets rows aside for an operator; whoever stood behind them comes next.
+pub(super) const PARK_ROWS: &[&str] = &[
+    pull!("$1"),
+    concat!(
+        "update sagabus_outbox set parked = 'operator', epoch = epoch + 1 where id in ",
+        still_ours!("$1"),
+        ";"
+    ),
+];
+
 /// Rows: kind, key, expected version, version, completed, state, schema version, data at, data
 /// length, timers at, timers length, origin at, origin length (0: none).
 pub(super) const UPDATE_INSTANCES: &[&str] = &[
@@ -425,6 +435,7 @@ mod tests {
             HOLD_ROWS,
             HOLD_OTHERS,
             DROP_STUBS,
+            PARK_ROWS,
             UPDATE_INSTANCES,
             CREATE_INSTANCES,
             UNLABEL,

@@ -13,7 +13,7 @@ use sagabus_core::{Ctx, Result};
 
 use super::builder::{Entry, HandlerSaga};
 use super::context::SagaCtx;
-use crate::effects::{Before, Move, changed_labels, stage};
+use crate::effects::{Before, Effects, Move, changed_labels, stage};
 use crate::lock;
 use crate::message::answered;
 use crate::saga::Saga;
@@ -33,6 +33,26 @@ impl<S: Saga> HandlerSubscriber<S> {
 
     fn entry(&self) -> &Entry<S> {
         &self.saga.entries[self.index]
+    }
+
+    /// Stages an instance as it is, in the shape of this release.
+    fn write_anew(&self, cx: &Ctx) -> Result {
+        let gone = || HandlerError::new("there is no such instance").terminal();
+        let instance = cx.instance().ok_or_else(gone)?;
+        let (data, book) = read::<S>(instance)?;
+        let labels = Before::of(cx, false, &data);
+        let to = Move {
+            id: instance.id.clone(),
+            is_new: false,
+            status: InstanceStatus::Running,
+            state_from: None,
+            state: None,
+            schema_version: S::SCHEMA_VERSION,
+            data: write(&data, &book)?,
+            note: None,
+            labels: changed_labels(&labels, &data)?,
+        };
+        stage(cx, to, Effects::new(Arc::clone(&self.saga.name)))
     }
 
     async fn run(&self, message: Box<dyn Any + Send + Sync>, cx: &Ctx) -> Result {
@@ -101,6 +121,14 @@ impl<S: Saga> Subscriber for HandlerSubscriber<S> {
 
     fn decode(&self, envelope: &Envelope) -> std::result::Result<Decoded, CodecError> {
         (self.entry().message.decode)(envelope, &self.saga.name)
+    }
+
+    fn schema_version(&self) -> Option<i32> {
+        Some(S::SCHEMA_VERSION)
+    }
+
+    fn rewrite(&self, cx: &Ctx) -> Result {
+        self.write_anew(cx)
     }
 
     fn merges(&self) -> bool {

@@ -207,6 +207,18 @@ impl<S: Saga> Subscriber for MachineSubscriber<S> {
         self.definition.compensates(self.index)
     }
 
+    fn schema_version(&self) -> Option<i32> {
+        Some(S::SCHEMA_VERSION)
+    }
+
+    fn rewrite(&self, cx: &Ctx) -> Result {
+        let gone = || HandlerError::new("there is no such instance").terminal();
+        let instance = cx.instance().ok_or_else(gone)?;
+        let (data, book) = read::<S>(instance)?;
+        let state = current::<S>(instance)?;
+        Turn::new(&self.definition, cx, Some(state), data, book)?.stage()
+    }
+
     fn has_state(&self, name: &str) -> Option<bool> {
         Some(S::State::ALL.iter().any(|state| state.name() == name))
     }

@@ -243,6 +243,32 @@ pub async fn instances_are_listed_by_kind_and_state(at: Arc<Harness>) {
     assert!(last.created_at <= last.updated_at);
 }
 
+/// Those that a release of before has written, and that no message has moved since.
+pub async fn instances_with_data_of_an_older_version_are_found(at: Arc<Harness>) {
+    for (key, schema_version) in [("1", 1), ("2", 2), ("3", 1), ("4", 3)] {
+        let change = InstanceChange {
+            schema_version,
+            ..moved(&instance(key), 0)
+        };
+        at.write(api().changes(change)).await;
+    }
+    let again = InstanceChange {
+        schema_version: 3,
+        ..moved(&instance("3"), 1)
+    };
+    at.write(api().changes(again)).await;
+    for (before, expected) in [(1, &[][..]), (2, &["1"]), (3, &["1", "2"])] {
+        let filter = InstanceFilter {
+            schema_before: Some(before),
+            ..InstanceFilter::default()
+        };
+        let found = at.admin.instances(&filter, 100).await;
+        let found = found.expect("instances are shown");
+        let keys: Vec<_> = found.iter().map(|one| &*one.id.key).collect();
+        assert_eq!(keys, expected, "before {before}");
+    }
+}
+
 /// The three questions.
 pub async fn history_tells_of_instance_message_and_conversation(at: Arc<Harness>) {
     let (orders, audit) = (at.orders(), at.audit());

@@ -20,6 +20,7 @@ pub mod operators;
 pub mod operations;
 pub mod editing;
 pub mod inspection;
+pub mod moved_rows;
 pub mod shapes;
 pub mod accounts;
 pub mod sweeps;

@@ -207,11 +207,23 @@ macro_rules! __store_behaviours {
                 only_parked_rows_are_released_or_discarded,
                 destinations_are_summed_up,
                 instances_are_listed_by_kind_and_state,
+                instances_with_data_of_an_older_version_are_found,
                 history_tells_of_instance_message_and_conversation,
                 the_inbox_tells_what_was_taken_over_and_handled,
                 hosts_are_listed_and_swept_when_they_are_long_gone,
                 a_removed_subscription_gets_no_more_messages,
                 an_endpoint_is_removed_when_nothing_waits_for_it,
+            ]
+            moved_rows: [
+                a_row_that_waits_is_set_aside_until_it_is_released,
+                what_a_host_has_in_hand_is_set_aside_under_it,
+                those_behind_a_row_that_is_set_aside_go_on,
+                timers_and_stubs_are_neither_set_aside_nor_hurried_on,
+                a_row_that_waits_for_its_time_is_hurried_on,
+                what_is_in_hand_or_parked_is_not_hurried_on,
+                a_parked_row_is_sent_to_another_place,
+                no_row_is_sent_where_nobody_takes_it,
+                the_accounts_know_of_rows_that_operators_took_away,
             ]
             shapes: [
                 running_instances_are_summed_up_by_what_reads_them,
@@ -344,6 +356,7 @@ mod tests {
             ("operations", include_str!("operations.rs")),
             ("editing", include_str!("editing.rs")),
             ("inspection", include_str!("inspection.rs")),
+            ("moved_rows", include_str!("moved_rows.rs")),
             ("shapes", include_str!("shapes.rs")),
             ("accounts", include_str!("accounts.rs")),
             ("sweeps", include_str!("sweeps.rs")),

@@ -5,4 +5,5 @@ mod stubs;
 mod measure;
 mod operators;
 
+pub(super) use operators::Place;
 pub(super) use rows::{NewRow, Outbox};

@@ -1,12 +1,18 @@
 //! What operators see and do: rows as they are stored, and what becomes of parked ones.
 
 use super::rows::{Outbox, Row};
-use crate::admin::{StoredRow, cut};
+use crate::admin::{PARKED_BY_OPERATOR, StoredRow, cut};
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
 use crate::envelope::Envelope;
 use crate::id::MessageId;
 use crate::store::Target;
+
+/// Where an operator sends a row.
+pub(in crate::memory) enum Place {
+    Endpoint(Target),
+    Address(String),
+}
 
 impl Outbox {
     /// Hands the parked messages of one destination to an endpoint.
@@ -20,24 +26,27 @@ impl Outbox {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.unpark(id, Some(target), now);
+            self.unpark(id, Some(&Place::Endpoint(target.clone())), now);
         }
     }
 
     /// Gives a parked row back to the hosts, at its own destination or at another one.
-    fn unpark(&mut self, id: i64, target: Option<&Target>, now: Timestamp) {
+    fn unpark(&mut self, id: i64, place: Option<&Place>, now: Timestamp) {
         self.change(id, |row| {
             row.parked = None;
             row.available_at = row.new.due_at.max(now);
-            if let Some(target) = target {
-                row.new.destination = format!("@{}", target.name);
-                // What is not due before later stands in no line, as always.
-                let is_due = row.new.due_at <= now;
-                row.new.order = if is_due {
-                    target.order
-                } else {
-                    Order::Unordered
-                };
+            match place {
+                None => {}
+                Some(Place::Address(address)) => row.new.destination.clone_from(address),
+                Some(Place::Endpoint(target)) => {
+                    row.new.destination = format!("@{}", target.name);
+                    // What is not due before later stands in no line, as always.
+                    let is_due = row.new.due_at <= now;
+                    row.new.order = match is_due {
+                        true => target.order,
+                        false => Order::Unordered,
+                    };
+                }
             }
         });
         let Some(row) = self.rows.get(&id) else {
@@ -62,16 +71,65 @@ impl Outbox {
     ) -> Option<StoredRow> {
         let row = self.rows.get(&id).filter(|row| row.parked.is_some())?;
         let stored = stored_row(id, row, 0);
-        let target = match stored.destination.starts_with('?') {
-            true => Some(owner_of(&stored.envelope.message_type)?),
+        let place = match stored.destination.starts_with('?') {
+            true => Some(Place::Endpoint(owner_of(&stored.envelope.message_type)?)),
             false => None,
         };
+        self.try_anew(id, place.as_ref(), now);
+        Some(stored)
+    }
+
+    fn try_anew(&mut self, id: i64, place: Option<&Place>, now: Timestamp) {
         self.change(id, |row| {
             row.new.attempts.clear();
             (row.starts, row.failures, row.solo_starts) = (0, 0, 0);
         });
-        self.unpark(id, target.as_ref(), now);
+        self.unpark(id, place, now);
+    }
+
+    /// Lets hosts try a parked row at another place. Returns the row as it was.
+    pub(in crate::memory) fn readdress(
+        &mut self,
+        id: i64,
+        place: &Place,
+        now: Timestamp,
+    ) -> Option<StoredRow> {
+        let row = self.rows.get(&id).filter(|row| row.parked.is_some())?;
+        let stored = stored_row(id, row, 0);
+        self.try_anew(id, Some(place), now);
         Some(stored)
+    }
+
+    /// Sets a row aside for an operator, whoever has it in hand, and returns it as it was.
+    pub(in crate::memory) fn set_aside(&mut self, id: i64, now: Timestamp) -> Option<StoredRow> {
+        let stored = self.moving(id)?;
+        let mut row = self.rows.remove(&id)?;
+        self.step_out(id, &row, now);
+        row.parked = Some(PARKED_BY_OPERATOR);
+        row.epoch += 1;
+        self.rows.insert(id, row);
+        Some(stored)
+    }
+
+    /// Makes a row due that waits for its time, and returns it as it was.
+    pub(in crate::memory) fn expedite(&mut self, id: i64, now: Timestamp) -> Option<StoredRow> {
+        let stored = self.moving(id)?;
+        let row = self.rows.get(&id)?;
+        if row.available_at <= now || row.starts > row.failures {
+            return None;
+        }
+        self.change(id, |row| row.new.due_at = row.new.due_at.min(now));
+        self.move_to(id, now);
+        self.has_news = true;
+        Some(stored)
+    }
+
+    /// Returns a row that is the hosts', neither timer nor stub.
+    fn moving(&self, id: i64) -> Option<StoredRow> {
+        let is_meant =
+            |row: &&Row| row.parked.is_none() && row.new.timer.is_none() && !row.is_stub();
+        let row = self.rows.get(&id).filter(is_meant)?;
+        Some(stored_row(id, row, 0))
     }
 
     /// Removes a parked row and returns it.

@@ -378,7 +378,7 @@ impl Outbox {
 
     /// Takes a row out of its destination and its line, and pulls the next of its key forward, but
     /// never before that one's own time.
-    fn step_out(&mut self, id: i64, row: &Row, now: Timestamp) {
+    pub(super) fn step_out(&mut self, id: i64, row: &Row, now: Timestamp) {
         self.unwait(&row.new.destination, row.available_at, id);
         let Some(line) = row.line() else {
             return;

@@ -8,7 +8,7 @@ use sqlx::postgres::PgArguments;
 use super::super::error::commit_error;
 use super::super::store::PgStore;
 use super::dead_letters::add;
-use super::editing;
+use super::{editing, rows};
 
 /// The end of every text: writes the audit entry (`$1` who, `$2` action, `$3` why) of the rows in
 /// `done`, and returns their ids in order.
@@ -136,6 +136,7 @@ fn text(action: &Action) -> &'static str {
         Action::CompleteInstance { .. } => editing::COMPLETE,
         Action::ReleaseRows(_) => RELEASE,
         Action::DiscardRows(_) => REMOVE_ROWS,
+        Action::ChangeRows { verb, .. } => rows::text(verb),
         Action::SendMessage { .. } => SEND,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
         Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
@@ -148,8 +149,9 @@ fn text(action: &Action) -> &'static str {
         Action::ChangeSchedule { .. } => CHANGE_SCHEDULE,
         Action::AskHost(errand) => match errand.task {
             Task::Rehearse(_) => editing::REHEARSE,
-            Task::Transition(_) => editing::TRANSITION,
+            Task::Transition(_) | Task::Migrate(_) => editing::TRANSITION,
         },
+        Action::NoteTransition(_) => editing::NOTE_TRANSITION,
     }
 }
 
@@ -168,6 +170,7 @@ fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> 
         | Action::ReleaseRows(ids)
         | Action::DiscardRows(ids)
         | Action::CancelTimers(ids) => add(to, ids.clone()),
+        Action::ChangeRows { ids, verb } => rows::change(to, ids, verb),
         Action::EditDeadLetter(edit) => editing::edit(to, edit),
         Action::AlterInstance(alteration) => editing::alter(to, alteration),
         Action::CompleteInstance { instance, version } => editing::complete(to, instance, *version),
@@ -196,6 +199,7 @@ fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> 
             add(to, due.map(Timestamp::as_micros))
         }
         Action::AskHost(errand) => editing::ask_host(to, errand),
+        Action::NoteTransition(done) => editing::note_transition(to, done),
         Action::ChangeSchedule { name, verb } => {
             add(to, name.clone())?;
             if *verb == ScheduleVerb::Remove {

@@ -1,7 +1,7 @@
 //! What operators write themselves: another body for a dead letter, other data for an instance, an
 //! errand for a host.
 
-use sagabus_core::admin::{Alteration, Edit, Errand};
+use sagabus_core::admin::{Alteration, Edit, Errand, Transitioned};
 use sagabus_core::{InstanceId, StoreError};
 use serde_json::json;
 use sqlx::postgres::PgArguments;
@@ -47,6 +47,11 @@ pub(super) const REHEARSE: &str = "select * from sagabus.rehearse_v1($1, $2, $3,
 /// The same for what takes an admin.
 pub(super) const TRANSITION: &str = "select * from sagabus.transition_v1($1, $2, $3, $4, $5, $6)";
 
+/// `$4` the audit's detail, `$5` the version.
+pub(super) const NOTE_TRANSITION: &str = "with noted as (\
+    insert into sagabus.audit (at, who, action, why, detail) \
+    values (sagabus.now_micros(), $1, $2, $3, $4)) select $5::bigint";
+
 /// Adds what [`EDIT`] takes.
 pub(super) fn edit(to: &mut PgArguments, edit: &Edit) -> Result<(), StoreError> {
     add(to, edit.id)?;
@@ -79,6 +84,12 @@ fn named(to: &mut PgArguments, id: &InstanceId, version: i64) -> Result<(), Stor
     add(to, id.kind.to_string())?;
     add(to, id.key.clone())?;
     add(to, version)
+}
+
+/// Adds what a host made of an instance.
+pub(super) fn note_transition(to: &mut PgArguments, done: &Transitioned) -> Result<(), StoreError> {
+    add(to, row::value_to_json(&json!([done.detail()])))?;
+    add(to, done.after.version)
 }
 
 /// Adds an errand.

@@ -16,7 +16,7 @@ const LABELS: &str = "select name, value from sagabus.label where kind = $1 and 
     order by name, value";
 
 /// `$5` and `$6`: kind and key behind which the list begins. `$7`: began before; `$8`: key; `$9`
-/// and `$10`: label. Where it reads decides how fast it is; what it finds, the conditions.
+/// and `$10`: label; `$12`: schema version. Where it reads decides how fast it is; what it finds, the conditions.
 macro_rules! instances {
     ($kinds:expr, $source:literal) => {
         concat!(
@@ -28,6 +28,7 @@ macro_rules! instances {
             "and (i.kind = $1 or $1::text is null and i.kind not like '@%') and ($2::text is null or i.state = $2) ",
             "and ($3::boolean is null or i.completed = $3) ",
             "and ($4::bigint is null or i.updated_at < $4) ",
+            "and ($12::int is null or i.schema_version < $12) ",
             "and ($7::bigint is null or i.created_at < $7) and ($8::text is null or i.key = $8) ",
             "and ($9::text is null or 1 = (select count(*) from sagabus.label o ",
             "where o.kind = i.kind and o.name = $9 and o.value = $10::text and o.key = i.key)) ",
@@ -121,6 +122,7 @@ pub(super) async fn instances(
     add(to, label.map(|label| label.name.to_string()))?;
     add(to, label.map(|label| label.value.clone()))?;
     add(to, i64::from(Page::oldest(limit).size()))?;
+    add(to, filter.schema_before)?;
     let mut taken = store.take().await?;
     let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
     let answer = store.answer(call).await;

@@ -12,3 +12,4 @@ mod inbox;
 mod instances;
 mod change;
 mod editing;
+mod rows;

@@ -64,9 +64,17 @@ const ACCOUNTS: &str = concat!(
         select e.value ->> 'id' from sagabus_audit a join json_each(cast(a.detail as text)) e
         where a.action = 'edit_dead_letter' and e.value ->> 'sent_as' <> e.value ->> 'message_id'
     ) m
+), taken as materialized (
+    select substr(e.value ->> 'destination', 2) as endpoint,
+        unhex(replace(e.value ->> 'message_id', '-', '')) as message_id,
+        max(e.value ->> 'message_type') as message_type, max(a.action) as action
+    from sagabus_audit a join json_each(cast(a.detail as text)) e
+    where a.action in ('discard_rows', 'readdress_rows') and e.value ->> 'destination' like '@%'
+    group by 1, 2
 ), account as materialized (
     select e.name, k.message_id,
-        coalesce(p.message_type, d.message_type, h.message_type, c.message_type) as message_type,
+        coalesce(p.message_type, d.message_type, h.message_type, c.message_type, t.message_type)
+            as message_type,
         i.message_id is not null as is_accepted,
         case
             when p.message_id is not null then 'pending'
@@ -75,6 +83,8 @@ const ACCOUNTS: &str = concat!(
             when h.id > coalesce(c.history_id, 0) and (d.id is null or h.at >= d.at) then 'handled'
             when d.status = 'discarded' then 'discarded'
             when d.id in (select m.id from moved m) then 'moved'
+            when t.action = 'discard_rows' then 'discarded'
+            when t.action = 'readdress_rows' then 'moved'
             else 'missing'
         end as state,
         coalesce(c.at, d.at, 0) as at
@@ -84,6 +94,7 @@ const ACCOUNTS: &str = concat!(
     left join handled h on h.endpoint_id = k.endpoint_id and h.message_id = k.message_id
     left join dead d on d.endpoint_id = k.endpoint_id and d.message_id = k.message_id
     left join pending p on p.endpoint_id = k.endpoint_id and p.message_id = k.message_id
+    left join taken t on t.endpoint = e.name and t.message_id = k.message_id
     left join sagabus_inbox i on i.endpoint_id = k.endpoint_id and i.message_id = k.message_id
 )
 select 0 as part, null as name, null as message_type, false as is_accepted, '' as state,

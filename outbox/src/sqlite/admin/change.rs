@@ -16,7 +16,7 @@ use super::super::sections::DROP_STUBS;
 use super::super::store::SqliteStore;
 use super::super::writer::Write;
 use super::dead_letters::add;
-use super::{editing, holding};
+use super::{editing, holding, rows};
 use crate::row;
 
 /// `$1` ids as JSON, in all of these texts.
@@ -123,7 +123,7 @@ const ADDRESS: &str = concat!(
     ids!()
 );
 
-const RELEASE: &str = concat!(
+pub(super) const RELEASE: &str = concat!(
     "update sagabus_outbox set parked = null, starts = 0, failures = 0, solo_starts = 0, ",
     "attempts = null, available_at = max(",
     now!(),
@@ -328,6 +328,7 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             done
         }
         Action::DiscardRows(ids) => summed(write, REMOVE_ROWS, ids, "destination").await?,
+        Action::ChangeRows { ids, verb } => rows::change(write, ids, verb).await?,
         Action::SendMessage { endpoint, envelope } => send(write, endpoint, envelope).await?,
         Action::EditDeadLetter(edit) => editing::edit(write, edit).await?,
         Action::AlterInstance(alteration) => editing::alter(write, alteration).await?,
@@ -360,6 +361,7 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
         }
         Action::ChangeSchedule { name, verb } => change_schedule(write, name, *verb).await?,
         Action::AskHost(errand) => editing::ask_host(write, errand).await?,
+        Action::NoteTransition(done) => (vec![done.after.version], vec![done.detail()]),
     };
     Ok(done)
 }
@@ -406,7 +408,7 @@ async fn send(write: &mut Write, endpoint: &str, envelope: &Envelope) -> Result<
 }
 
 /// Runs a text over ids that returns id, message id, type and place of each row that it changed.
-async fn summed(
+pub(super) async fn summed(
     write: &mut Write,
     text: &'static str,
     ids: &[i64],
@@ -415,7 +417,7 @@ async fn summed(
     summed_by(write, text, id_argument(ids)?, place).await
 }
 
-async fn summed_by(
+pub(super) async fn summed_by(
     write: &mut Write,
     text: &'static str,
     arguments: SqliteArguments,
@@ -508,7 +510,7 @@ pub(super) async fn one_id(
         .transpose()
 }
 
-fn id_argument(ids: &[i64]) -> Result<SqliteArguments, StoreError> {
+pub(super) fn id_argument(ids: &[i64]) -> Result<SqliteArguments, StoreError> {
     text_argument(&json!(ids).to_string())
 }
 

@@ -12,4 +12,5 @@ mod inbox;
 mod instances;
 mod change;
 mod holding;
+mod rows;
 mod editing;

@@ -1,0 +1,130 @@
+//! Instances of an older release that an operator has written anew in the shape of this one: each is
+//! a unit of its own, so who dies in between leaves each as it was or as it is to be.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::admin::{Batch, Migrated, Report, Verdict};
+use crate::context::Ctx;
+use crate::envelope::Envelope;
+use crate::errands::{Run, by_hand, commit, unit_by_hand};
+use crate::error::{CodecError, HandlerError};
+use crate::handler::{Decoded, Need, Subscriber};
+use crate::handling::Endpoint;
+use crate::id::InstanceId;
+use crate::store::{Question, Subscription};
+use crate::unit_of_work::{InstanceStatus, Outcome};
+
+/// How often an instance is tried that messages move meanwhile: they write it anew as well.
+const TRIES: u32 = 5;
+
+/// Writes instances anew, and says what became of each.
+pub(crate) async fn migrate(endpoint: &Endpoint, batch: Batch) -> Report {
+    let of = |verdict, migrated| Report {
+        handler: Some(batch.kind.clone()),
+        verdict,
+        migrated,
+        ..Report::default()
+    };
+    let all = endpoint.dispatch.subscribers().into_iter();
+    let mut sagas = all.filter(|one| one.name() == batch.kind);
+    let found = sagas.find_map(|one| Some((Arc::clone(one), one.schema_version()?)));
+    let Some((saga, version)) = found else {
+        let (kind, name) = (&batch.kind, &endpoint.name);
+        let error = format!("endpoint `{name}` has no saga or machine `{kind}` here");
+        let reason = None;
+        return of(Verdict::Refused { reason, error }, None);
+    };
+    let mut done = Migrated::default();
+    for key in &batch.keys {
+        let id = InstanceId {
+            kind: batch.kind.clone().into(),
+            key: key.as_str().into(),
+        };
+        match rewrite(endpoint, &saga, version, &id, &batch.who).await {
+            Ok(true) => done.migrated += 1,
+            Ok(false) => done.current += 1,
+            Err(error) => done.failed.push((key.clone(), error)),
+        }
+    }
+    of(Verdict::Well, Some(done))
+}
+
+/// Writes one anew. False: it is of this version already, or over.
+async fn rewrite(
+    endpoint: &Endpoint,
+    saga: &Arc<dyn Subscriber>,
+    version: i32,
+    id: &InstanceId,
+    who: &str,
+) -> Result<bool, String> {
+    let question = Question {
+        instance: Some(id.clone()),
+        ..Question::default()
+    };
+    for _ in 0..TRIES {
+        let loaded = endpoint.loader.ask(&question).await;
+        let loaded = loaded.ok_or("the host stops")?;
+        let instance = loaded.answer.instance.clone();
+        let Some(instance) = instance.filter(|one| one.status == InstanceStatus::Running) else {
+            return Ok(false);
+        };
+        if instance.schema_version >= version {
+            return Ok(false);
+        }
+        let run = Run {
+            envelope: by_hand(&instance),
+            timer: None,
+            instance_id: Some(id.clone()),
+            instance: Some(instance),
+        };
+        let envelope = run.envelope.clone();
+        let rewriter = Rewriter(&**saga);
+        let (staged, transaction) = run
+            .on(endpoint, &rewriter, Box::new(()))
+            .await
+            .map_err(|error| error.chain())?;
+        let note = format!("migrated by {who}");
+        let unit = unit_by_hand(endpoint, &envelope, staged, note);
+        match commit(endpoint, unit, transaction).await? {
+            Outcome::Committed | Outcome::Duplicate => return Ok(true),
+            Outcome::Conflict => {}
+        }
+    }
+    Err("messages move it all the time; they write it anew as well".to_owned())
+}
+
+/// A saga as the pipeline runs it where one of its instances is written anew.
+struct Rewriter<'a>(&'a dyn Subscriber);
+
+impl Subscriber for Rewriter<'_> {
+    fn subscription(&self) -> Subscription {
+        self.0.subscription()
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn version(&self) -> u32 {
+        self.0.version()
+    }
+
+    fn needs(&self) -> Vec<Need> {
+        Vec::new() // Checked with the saga's own.
+    }
+
+    fn decode(&self, envelope: &Envelope) -> Result<Decoded, CodecError> {
+        self.0.decode(envelope)
+    }
+
+    fn handle<'a>(
+        &'a self,
+        _: Box<dyn Any + Send + Sync>,
+        cx: &'a Ctx,
+    ) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(std::future::ready(self.0.rewrite(cx)))
+    }
+}

@@ -1,0 +1,243 @@
+//! Instances of an older release, written anew by hosts of the new one.
+
+use std::time::Duration;
+
+use sagabus_core::admin::{InstanceFilter, StoreAdmin};
+use sagabus_core::message::{self, Kind, Message};
+use sagabus_core::{HandlerError, Host, InstanceId, Result, RunningHost, Store};
+use sagabus_outbox::PgStore;
+use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+use sagabus_testkit::wait::eventually;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::postgres::{Database, on_server};
+use crate::rehearsing::hosts_are_gone;
+use crate::scene::{Ran, Scene, run};
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Begin {
+    order: u32,
+}
+
+impl Message for Begin {
+    const TYPE: &'static str = "orders.begin";
+    const KIND: Kind = Kind::Command;
+}
+
+impl message::Command for Begin {}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Open,
+}
+
+impl SagaState for Stage {
+    const ALL: &'static [Self] = &[Self::Open];
+
+    fn name(self) -> &'static str {
+        "open"
+    }
+}
+
+/// What the release of before kept.
+#[derive(Serialize, Deserialize)]
+struct Old {
+    euros: u32,
+}
+
+impl Saga for Old {
+    type Key = u32;
+    type State = Stage;
+}
+
+impl Correlate<Old> for Begin {
+    fn key(&self) -> u32 {
+        self.order
+    }
+}
+
+/// What this release keeps. It cannot read orders of 13 euros.
+#[derive(Serialize, Deserialize)]
+struct New {
+    cents: u32,
+}
+
+impl Saga for New {
+    type Key = u32;
+    type State = Stage;
+    const SCHEMA_VERSION: i32 = 2;
+
+    fn upcast(_: i32, data: Value) -> Result<Value, HandlerError> {
+        match data["euros"].as_u64() {
+            Some(13) | None => Err(HandlerError::new("nobody counts to 13")),
+            Some(euros) => Ok(serde_json::json!({ "cents": euros * 100 })),
+        }
+    }
+}
+
+impl Correlate<New> for Begin {
+    fn key(&self) -> u32 {
+        self.order
+    }
+}
+
+async fn old(store: impl Store) -> RunningHost {
+    let begin = Old::when::<Begin>().init(|m| Old { euros: m.order });
+    let machine = StateMachine::named("order")
+        .initially(begin.transition_to(Stage::Open))
+        .during(Stage::Open, Old::ignore::<Begin>())
+        .endless();
+    let host = Host::builder("shop").store(store);
+    let host = host.endpoint("orders", |e| e.machine(machine));
+    host.build().unwrap().start().await.unwrap()
+}
+
+async fn new(store: impl Store) -> RunningHost {
+    let begin = New::when::<Begin>().init(|m| New {
+        cents: m.order * 100,
+    });
+    let machine = StateMachine::named("order")
+        .initially(begin.transition_to(Stage::Open))
+        .during(Stage::Open, New::ignore::<Begin>())
+        .endless();
+    let host = Host::builder("shop").store(store);
+    let host = host.endpoint("orders", |e| e.machine(machine));
+    host.build().unwrap().start().await.unwrap()
+}
+
+async fn data<S: StoreAdmin>(store: &S, key: u32) -> (i32, i64, String) {
+    let id = InstanceId {
+        kind: "order".into(),
+        key: key.to_string().into(),
+    };
+    let one = store.instance(&id).await.unwrap().unwrap();
+    let text = String::from_utf8(one.data.to_vec()).unwrap();
+    (one.schema_version, one.version, text)
+}
+
+async fn left<S: StoreAdmin>(store: &S) -> usize {
+    let filter = InstanceFilter {
+        schema_before: Some(2),
+        ..InstanceFilter::default()
+    };
+    store.instances(&filter, 500).await.unwrap().len()
+}
+
+/// Begins orders of the release before: more than one batch.
+async fn fill<S: Store + StoreAdmin + Clone>(store: &S, count: u32) {
+    let host = old(store.clone()).await;
+    for order in 0..count {
+        host.bus().send(Begin { order }).await.unwrap();
+    }
+    eventually("orders", || async {
+        let counts = store.counts().await.unwrap();
+        (counts.running == u64::from(count)).then_some(())
+    })
+    .await;
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+async fn is_migrated<S: Store + StoreAdmin + Clone>(
+    store: S,
+    hosts_are_gone: impl Future<Output = ()>,
+    run: impl Fn(&[&str]) -> Ran,
+) {
+    const COUNT: u32 = 520;
+    fill(&store, COUNT).await;
+    hosts_are_gone.await;
+    let migrate = ["sagas", "migrate", "order", "--yes", "--why", "release 2"];
+    let host = new(store.clone()).await;
+    let ran = run(&["sagas", "migrate", "order"]);
+    assert_eq!(ran.code, 2, "not without a word: {ran:?}");
+    let ran = run(&[&migrate[..], &["--at-most", "519"]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("520 instances are meant"), "{ran:?}");
+    let ran = run(&["sagas", "migrate", "order", "--dry-run"]);
+    assert!(
+        ran.out
+            .contains("migrate 520 running `order` to version 2 (520 of version 1)"),
+        "{ran:?}"
+    );
+    assert_eq!(left(&store).await, 500, "a page of them, and nothing moved");
+
+    let ran = run(&migrate);
+    assert_eq!(ran.code, 5, "one cannot be read: {ran:?}");
+    assert!(
+        ran.out.contains("migrated 519 `order` to version 2"),
+        "{ran:?}"
+    );
+    assert!(ran.out.contains("13 stays as it was: "), "{ran:?}");
+    assert!(ran.out.contains("nobody counts to 13"), "{ran:?}");
+    assert_eq!(data(&store, 7).await, (2, 2, r#"{"cents":700}"#.to_owned()));
+    assert_eq!(data(&store, 13).await, (1, 1, r#"{"euros":13}"#.to_owned()));
+    assert_eq!(left(&store).await, 1);
+
+    // Again: only what is left is looked at.
+    let ran = run(&[&migrate[..], &["--json"]].concat());
+    assert_eq!(ran.code, 5, "{ran:?}");
+    let json: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(json["migrated"]["migrated"], 0, "{json}");
+    assert_eq!(json["migrated"]["failed"][0][0], "13", "{json}");
+    assert_eq!(data(&store, 7).await.1, 2);
+
+    let show = run(&["sagas", "show", "order", "7"]);
+    assert!(show.out.contains("migrated by ada, by shop"), "{show:?}");
+    let audit = run(&["audit", "--json"]);
+    let audit: Value = serde_json::from_str(&audit.out).unwrap();
+    let entries = audit["audit"].as_array().unwrap();
+    assert_eq!(entries.len(), 3, "two batches, and one again: {audit:#}");
+    assert_eq!(entries[2]["action"], "migrate_instances");
+    assert_eq!(
+        entries[2]["detail"][0]["keys"].as_array().unwrap().len(),
+        500
+    );
+
+    let ran = run(&["sagas", "migrate", "parcel", "--yes"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains("no live host described"), "{ran:?}");
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_of_an_older_release_are_migrated_by_its_successor() {
+    let (scene, store) = Scene::new().await;
+    is_migrated(store, hosts_are_gone(&scene), |arguments| {
+        scene.run(arguments)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_on_a_server_are_migrated_as_well() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    let url = database.url.clone();
+    let age = "update sagabus.host set heartbeat_at = 1".to_owned();
+    is_migrated(store.clone(), on_server(&database.url, age), |arguments| {
+        run(&[&["--store", &url], arguments].concat())
+    })
+    .await;
+    store.close();
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_migrated_while_live_hosts_differ() {
+    let (scene, store) = Scene::new().await;
+    fill(&store, 1).await;
+    // The one that began it is still alive by its heartbeat.
+    let after = new(store.clone()).await;
+    let ran = scene.run(&["sagas", "migrate", "order", "--yes"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.err
+            .contains("live hosts have different versions of `order`"),
+        "{ran:?}"
+    );
+    assert_eq!(left(&store).await, 1);
+    assert!(after.stop(Duration::from_secs(10)).await);
+}

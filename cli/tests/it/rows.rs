@@ -1,0 +1,145 @@
+//! Rows that are set aside, hurried on, sent elsewhere, removed in numbers.
+
+use std::time::Duration;
+
+use sagabus_core::admin::StoreAdmin;
+use sagabus_outbox::SqliteStore;
+use sagabus_testkit::wait::eventually;
+
+use crate::scene::{Charge, Scene, host, spare_host};
+
+/// Leaves `count` commands that wait at `payments`, whose host stopped before it came to them.
+async fn waiting(count: u32) -> (Scene, SqliteStore) {
+    let (scene, store) = Scene::new().await;
+    let spare = spare_host(store.clone()).await;
+    assert!(spare.stop(Duration::from_secs(10)).await);
+    let running = host(store.clone()).await;
+    let paused = scene.run(&["endpoints", "pause", "payments", "--yes"]);
+    assert_eq!(paused.code, 0, "{paused:?}");
+    eventually("a pause", || async {
+        let all = running.endpoints();
+        let is_paused = |one: &sagabus_core::EndpointHealth| one.flow == sagabus_core::Flow::Paused;
+        all.iter().any(is_paused).then_some(())
+    })
+    .await;
+    for order in 0..count {
+        let note = String::new();
+        running.bus().send(Charge { order, note }).await.unwrap();
+    }
+    assert!(running.stop(Duration::from_secs(10)).await);
+    (scene, store)
+}
+
+fn ids(scene: &Scene) -> Vec<String> {
+    let rows = scene.json(&["outbox", "rows", "--oldest-first"]);
+    let rows = rows["rows"].as_array().unwrap().iter();
+    rows.map(|one| one["id"].to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_parked_and_sent_to_another_endpoint() {
+    let (scene, store) = waiting(3).await;
+    let ids = ids(&scene);
+    let park = ["outbox", "park", "--destination", "@payments"];
+    let ran = scene.run(&park);
+    assert_eq!(ran.code, 2, "not without a word: {ran:?}");
+    let ran = scene.run(&[&park[..], &["--yes", "--why", "wrong gateway"]].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("parked 3 rows"), "{ran:?}");
+    assert_eq!(store.counts().await.unwrap().parked, 3);
+    let ran = scene.run(&["outbox", "park", &ids[0], "--yes"]);
+    assert!(ran.out.contains("1 stay as they are: sent"), "{ran:?}");
+
+    let to = ["outbox", "release", "--reason", "operator", "--to"];
+    for (place, code, text) in [
+        (
+            "@nobody",
+            0,
+            "3 stay as they are: not parked any more, or there is no such endpoint",
+        ),
+        ("?shop.charge", 1, "a destination is `@endpoint`"),
+        ("@spare", 0, "released 3 rows"),
+    ] {
+        let ran = scene.run(&[&to[..], &[place, "--yes"]].concat());
+        assert_eq!(ran.code, code, "{place}: {ran:?}");
+        assert!((ran.out + &ran.err).contains(text), "{place}");
+    }
+    let outbox = scene.json(&["outbox", "list"]);
+    assert_eq!(outbox["destinations"][0]["destination"], "@spare");
+    assert_eq!(outbox["destinations"][0]["waiting"], 3);
+    let audit = scene.json(&["audit"]);
+    assert_eq!(audit["audit"][0]["action"], "readdress_rows");
+    assert_eq!(audit["audit"][0]["detail"][0]["to"], "@spare");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_removed_up_to_a_number_that_is_said() {
+    let (scene, store) = waiting(7).await;
+    let purge = ["outbox", "purge", "--destination", "@payments", "--at-most"];
+    let ran = scene.run(&[&purge[..], &["6", "--yes"]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.err.contains("7 rows are meant, and 6 at most"),
+        "{ran:?}"
+    );
+    let ran = scene.run(&[&purge[..4], &["--yes"]].concat());
+    assert_eq!(ran.code, 2, "a number has to be said: {ran:?}");
+    let ran = scene.run(&[&purge[..], &["7", "--dry-run"]].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(store.counts().await.unwrap().outbox, 7);
+
+    let ran = scene.run(&[&purge[..], &["7", "--yes", "--why", "a test ran wild"]].concat());
+    assert_eq!(
+        (ran.code, ran.out.as_str()),
+        (0, "removed 7 rows\n"),
+        "{ran:?}"
+    );
+    let counts = store.counts().await.unwrap();
+    assert_eq!((counts.outbox, counts.parked), (0, 0));
+    let ran = scene.run(&[&purge[..], &["7", "--yes"]].concat());
+    assert_eq!((ran.code, ran.out.as_str()), (0, "removed 0 rows\n"));
+
+    // Nothing is missing: they were discarded, and the audit names each.
+    let accounts = scene.json(&["accounts"]);
+    let lines = accounts["accounts"].as_array().unwrap();
+    let payments = lines.iter().find(|one| one["endpoint"] == "payments");
+    assert_eq!(payments.unwrap()["discarded"], 7, "{accounts:#}");
+    let audit = scene.json(&["audit"]);
+    assert_eq!(audit["audit"][0]["action"], "discard_rows");
+    assert_eq!(audit["audit"][0]["detail"].as_array().unwrap().len(), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_changed_up_to_a_number_that_is_said() {
+    let (scene, store) = Scene::with_failures(4).await;
+    for verb in ["retry", "discard"] {
+        let change = ["dead-letters", verb, "--all", "--yes", "--at-most"];
+        let ran = scene.run(&[&change[..], &["3"]].concat());
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            ran.err.contains("4 dead letters are meant, and 3 at most"),
+            "{ran:?}"
+        );
+        assert_eq!(store.counts().await.unwrap().dead_letters, 4);
+    }
+    let ran = scene.run(&[
+        "dead-letters",
+        "discard",
+        "--all",
+        "--yes",
+        "--at-most",
+        "4",
+    ]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(store.counts().await.unwrap().dead_letters, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_due_is_not_expedited() {
+    let (scene, _store) = waiting(1).await;
+    let ids = ids(&scene);
+    let ran = scene.run(&["outbox", "expedite", &ids[0], "--yes"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.out.contains("expedited 0 rows"), "{ran:?}");
+    assert!(ran.out.contains("1 stay as they are: due"), "{ran:?}");
+}
