@@ -5,6 +5,9 @@
 pub(crate) struct Faults(pub(crate) u8);
 
 impl Faults {
+    /// As many as happen: for a run that is followed, not explored.
+    pub(crate) const ANY: Self = Self(u8::MAX);
+
     /// Says whether another fault may happen.
     pub(crate) fn any(self) -> bool {
         self.0 > 0
@@ -12,6 +15,8 @@ impl Faults {
 
     /// Lets one happen.
     pub(crate) fn strike(&mut self) {
-        self.0 -= 1;
+        if *self != Self::ANY {
+            self.0 -= 1;
+        }
     }
 }

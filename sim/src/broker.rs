@@ -14,12 +14,14 @@ use sagabus_core::transport::{Publication, Settler, Verdict};
 use sagabus_core::{
     Capabilities, Delivery, Health, Kind, Message, MessageId, Transport, TransportError,
 };
+use sagabus_model::{Held, Published};
 use tokio::time::sleep;
 
 use crate::fault::Fault;
 use crate::guard::Guard;
 use crate::link::Link;
 use crate::messages::StartTransfer;
+use crate::seen::{Answer, Seen};
 
 type Confirm = Result<(), TransportError>;
 
@@ -54,6 +56,19 @@ impl SimBroker {
             self.memory.publish(std::slice::from_ref(&one)).await;
         }
         taken.into_iter().next().unwrap_or(Ok(()))
+    }
+
+    fn see(&self, one: &Publication, is_taken: bool, is_lost: bool) {
+        let how = match (is_taken, is_lost) {
+            (true, false) => Published::Confirmed,
+            (true, true) => Published::Unheard,
+            (false, _) => Published::Refused,
+        };
+        self.link.world.see(Seen::Published {
+            process: self.link.name.clone(),
+            id: one.envelope.id,
+            how,
+        });
     }
 
     /// Every publication of a message has its identity, headers and bytes.
@@ -93,6 +108,7 @@ impl SimBroker {
                 true => Ok(()),
                 false => Err(TransportError::Unavailable("simulated".into())),
             };
+            window.iter().for_each(|one| self.see(one, false, true));
             return window.iter().map(away).collect();
         }
         let is_torn = world.happens(Fault::WindowTorn, 20);
@@ -107,6 +123,7 @@ impl SimBroker {
                 true => self.bring(one).await,
                 false => lost(),
             };
+            self.see(one, at < taken && confirm.is_ok(), are_lost);
             confirms.push(if are_lost { lost() } else { confirm });
         }
         if world.below(2) == 0 {
@@ -200,8 +217,16 @@ async fn wrap(link: &Arc<Link>, delivery: Delivery) -> Delivery {
     let redeliveries = delivery.redeliveries;
     let (name, id) = (&link.name, envelope.id);
     world.note(format_args!("{name} gets {id} at {endpoint}"));
+    let held = world.number();
+    world.see(Seen::Got {
+        process: name.clone(),
+        held,
+        endpoint: endpoint.clone(),
+        id,
+    });
     let number = if world.is_off(Guard::AckLast) {
         delivery.ack().await;
+        world.see(answered(link, held, Answer::Acked));
         0
     } else if world.happens(Fault::Redelivered, 20) {
         drop(delivery);
@@ -210,7 +235,11 @@ async fn wrap(link: &Arc<Link>, delivery: Delivery) -> Delivery {
         link.hold(delivery)
     };
     let link = Arc::clone(link);
-    let settler = SimSettler { link, number };
+    let settler = SimSettler {
+        link,
+        number,
+        held: Some(held),
+    };
     Delivery::new(endpoint, envelope, redeliveries, Box::new(settler))
 }
 
@@ -218,18 +247,38 @@ async fn wrap(link: &Arc<Link>, delivery: Delivery) -> Delivery {
 struct SimSettler {
     link: Arc<Link>,
     number: u64,
+    /// Until it is answered for.
+    held: Option<Held>,
+}
+
+fn answered(link: &Link, held: Held, how: Answer) -> Seen {
+    let process = link.name.clone();
+    Seen::Answered { process, held, how }
+}
+
+impl SimSettler {
+    fn see(&mut self, how: Answer) {
+        if let Some(held) = self.held.take() {
+            self.link.world.see(answered(&self.link, held, how));
+        }
+    }
 }
 
 impl Settler for SimSettler {
-    fn settle(self: Box<Self>, verdict: Verdict) -> BoxFuture<'static, ()> {
+    fn settle(mut self: Box<Self>, verdict: Verdict) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             self.link.pass().await;
-            let Some(delivery) = self.link.take(self.number) else {
+            let delivery = self.link.take(self.number);
+            let is_lost = delivery.is_some() && self.link.world.happens(Fault::AckLost, 15);
+            let delivery = delivery.filter(|_| !is_lost);
+            self.see(match (verdict, &delivery) {
+                (Verdict::Ack, Some(_)) => Answer::Acked,
+                (Verdict::Ack, None) => Answer::AckedUnheard,
+                (Verdict::RetryAfter(_), _) => Answer::GivenBack,
+            });
+            let Some(delivery) = delivery else {
                 return;
             };
-            if self.link.world.happens(Fault::AckLost, 15) {
-                return;
-            }
             match verdict {
                 Verdict::Ack => delivery.ack().await,
                 Verdict::RetryAfter(delay) => delivery.retry_after(delay).await,
@@ -241,6 +290,7 @@ impl Settler for SimSettler {
 impl Drop for SimSettler {
     /// Unused, it gives its message back.
     fn drop(&mut self) {
+        self.see(Answer::GivenBack);
         drop(self.link.take(self.number));
     }
 }

@@ -17,11 +17,14 @@ mod broker;
 mod messages;
 mod service;
 mod judge;
+mod seen;
+pub mod follow;
 pub mod guard;
 pub mod run;
 pub mod seeds;
 pub mod calm;
 
 pub use fault::{Fault, Tally};
+pub use follow::Followed;
 pub use guard::Guard;
 pub use run::{How, Ran, run};

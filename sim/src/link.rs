@@ -9,6 +9,7 @@ use sagabus_core::Delivery;
 use tokio::time::{Instant, sleep_until};
 
 use crate::fault::Fault;
+use crate::seen::Seen;
 use crate::world::World;
 
 /// One process's way to store and broker.
@@ -70,6 +71,8 @@ impl Link {
 
     /// Ends what is left of the process.
     pub(crate) fn end(&self) {
+        let process = self.name.clone();
+        self.world.see(Seen::Gone { process });
         self.set(State::Dead);
         self.cut();
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use sagabus_sim::{Fault, Guard, How, run, seeds};
+use sagabus_sim::{Fault, Followed, Guard, How, run, seeds};
 
 /// The engine, simulated.
 #[derive(Debug, Parser)]
@@ -58,10 +58,20 @@ fn run_one(seed: u64, arguments: &Arguments) -> ExitCode {
         "seed {seed}: {} events, trace {:016x}",
         ran.events, ran.trace
     );
+    let Followed {
+        followed,
+        steps,
+        stray,
+        ..
+    } = &ran.followed;
+    println!("{steps} steps of {followed} messages and rows followed through the models");
     for wrong in &ran.wrongs {
         println!("  WRONG {wrong}");
     }
-    exit(ran.wrongs.is_empty())
+    if let Some(stray) = stray {
+        println!("  STRAY {stray}");
+    }
+    exit(ran.is_good())
 }
 
 fn run_all(arguments: &Arguments) -> ExitCode {
@@ -89,13 +99,20 @@ fn run_all(arguments: &Arguments) -> ExitCode {
         "figure: seeds that were another run again: {}",
         totals.differing.len()
     );
+    println!(
+        "figure: messages and rows followed through the models: {} in {} steps, {} lost sight of",
+        totals.followed, totals.steps, totals.lost
+    );
     for fault in Fault::ALL {
         println!("figure: {}: {}", fault.as_str(), totals.tally.of(fault));
     }
     for ran in totals.failed.iter().take(10) {
         let seed = ran.seed;
         println!("  FAILED seed {seed}: cargo run --package sagabus-sim -- --seed {seed} --trace");
-        println!("    {}", ran.wrongs.join("\n    "));
+        let strays = ran.followed.stray.iter();
+        for wrong in ran.wrongs.iter().chain(strays) {
+            println!("    {wrong}");
+        }
     }
     for seed in &totals.differing {
         println!("  NOT THE SAME seed {seed}");

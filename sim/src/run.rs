@@ -10,6 +10,7 @@ use sagabus_core::{Lifecycle, MessageId, RunningHost, chance};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::fault::{Fault, Tally};
+use crate::follow::{Followed, follow};
 use crate::guard::Guard;
 use crate::judge;
 use crate::link::Link;
@@ -44,6 +45,15 @@ pub struct Ran {
     pub tally: Tally,
     /// What is wrong; nothing where all is well.
     pub wrongs: Vec<String>,
+    /// What came of following it through the models.
+    pub followed: Followed,
+}
+
+impl Ran {
+    /// Says whether nothing is wrong, and each step was one of the models.
+    pub fn is_good(&self) -> bool {
+        self.wrongs.is_empty() && self.followed.stray.is_none()
+    }
 }
 
 /// How a seed is run.
@@ -107,6 +117,7 @@ async fn simulate(seed: u64, how: How) -> Ran {
     settle(&world, &site, &mut hosts).await;
     let wrongs = judge::judge(&world, &site, TRANSFERS).await;
     let inner = world.lock();
+    let followed = follow(&inner.seen, &inner.endpoints, wrongs.is_empty());
     let (trace, events) = inner.trace.sum();
     Ran {
         seed,
@@ -114,6 +125,7 @@ async fn simulate(seed: u64, how: How) -> Ran {
         events,
         tally: inner.tally.clone(),
         wrongs,
+        followed,
     }
 }
 

@@ -14,9 +14,15 @@ pub struct Totals {
     pub seeds: u64,
     /// Events of all of them.
     pub events: u64,
+    /// Messages and rows that were followed through the models.
+    pub followed: u64,
+    /// Those of them that were lost sight of.
+    pub lost: u64,
+    /// Steps that they took there.
+    pub steps: u64,
     /// How often each fault happened.
     pub tally: Tally,
-    /// Those in which something is wrong.
+    /// Those in which something is wrong, or no step of a model.
     pub failed: Vec<Ran>,
     /// Those that were another run the second time.
     pub differing: Vec<u64>,
@@ -56,17 +62,29 @@ fn add(totals: &Mutex<Totals>, ran: Ran, differs: bool) {
     if differs {
         totals.differing.push(ran.seed);
     }
-    if !ran.wrongs.is_empty() {
+    totals.followed += ran.followed.followed;
+    totals.lost += ran.followed.lost;
+    totals.steps += ran.followed.steps;
+    if !ran.is_good() {
         totals.failed.push(ran);
     }
 }
 
-/// Looks for the first seed in which the lack of a guard shows.
+/// Looks for the first seed in which the lack of a guard shows in what came of it.
 pub fn catch(without: Guard, first: u64, count: u64) -> Option<Ran> {
+    find(without, first, count, |ran| !ran.wrongs.is_empty())
+}
+
+/// Looks for the first seed in which the lack of a guard is a step that no model has.
+pub fn strays(without: Guard, first: u64, count: u64) -> Option<Ran> {
+    find(without, first, count, |ran| ran.followed.stray.is_some())
+}
+
+fn find(without: Guard, first: u64, count: u64, shows: fn(&Ran) -> bool) -> Option<Ran> {
     let how = How {
         without: Some(without),
         ..How::default()
     };
     let mut seeds = first..first + count;
-    seeds.find_map(|seed| Some(run(seed, how)).filter(|ran| !ran.wrongs.is_empty()))
+    seeds.find_map(|seed| Some(run(seed, how)).filter(shows))
 }

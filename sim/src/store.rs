@@ -13,12 +13,14 @@ use sagabus_core::store::{
 };
 use sagabus_core::unit_of_work::Outcome;
 use sagabus_core::{Lifecycle, Store, StoreError};
+use sagabus_model::Held;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::fault::Fault;
 use crate::guard::{self, Guard};
 use crate::link::Link;
+use crate::seen::{Ended, Seen};
 use crate::world::Entry;
 
 /// What a lease is where it never ends.
@@ -157,6 +159,7 @@ impl SimStore {
         let world = &self.link.world;
         self.go("commit tx").await?;
         if world.happens(Fault::TxDoubtNotMade, 10) {
+            self.see(group, Ended::Unmade);
             return Err(StoreError::Unknown("simulated".into()));
         }
         let report = self.write(group).await;
@@ -167,6 +170,7 @@ impl SimStore {
             world.lock().ledger.extend(rows);
         }
         let is_lost = is_won && world.happens(Fault::TxDoubtMade, 10);
+        self.see_report(group, &report, !is_lost);
         self.come_back().await;
         if is_lost {
             return Err(StoreError::Unknown("simulated".into()));
@@ -185,18 +189,25 @@ impl SimStore {
         let doubt = doubts.iter().find(|(fault, _)| world.happens(*fault, 12));
         let Some((_, doubt)) = doubt else {
             let report = self.write(group).await;
+            self.see_report(group, &report, true);
             self.come_back().await;
             return report;
         };
         match doubt {
-            Doubt::Made => drop(self.write(group).await),
-            Doubt::NotMade => {}
+            Doubt::Made => {
+                let report = self.write(group).await;
+                self.see_report(group, &report, false);
+            }
+            Doubt::NotMade => self.see(group, Ended::Unmade),
             Doubt::MadeLate => {
+                self.see(group, Ended::Later);
                 let (late, group) = (self.clone(), group.clone());
                 let after = world.millis(1, 300);
                 self.database.tasks.spawn(async move {
                     sleep(after).await;
-                    drop(late.write(&group).await);
+                    if let Ok(report) = late.write(&group).await {
+                        late.see(&group, Ended::Landed(report));
+                    }
                     late.database.tell(&late.link);
                 });
             }
@@ -209,6 +220,24 @@ impl SimStore {
             });
         }
         Err(StoreError::Unknown("simulated".into()))
+    }
+
+    fn see(&self, group: &Group, ended: Ended) {
+        self.link.world.see(Seen::Called {
+            process: self.link.name.clone(),
+            group: Arc::new(group.clone()),
+            ended,
+        });
+    }
+
+    /// Notes what the store decided, if it did.
+    fn see_report(&self, group: &Group, report: &Result<CommitReport, StoreError>, is_heard: bool) {
+        match report {
+            Ok(report) if is_heard => self.see(group, Ended::Heard(report.clone())),
+            Ok(report) => self.see(group, Ended::Unheard(report.clone())),
+            Err(_) if is_heard => {}
+            Err(_) => self.see(group, Ended::Unmade),
+        }
     }
 
     /// Carries a commit out, as the server does, and notes what it wrote.
@@ -278,6 +307,22 @@ impl SimStore {
         }
     }
 
+    fn claim_seen<'a>(
+        &'a self,
+        claim: &'a Claim,
+        number: Held,
+    ) -> BoxFuture<'a, Result<Vec<ClaimedRow>, StoreError>> {
+        Box::pin(async move {
+            let rows = self.database.memory.claim(claim).await?;
+            self.link.world.see(Seen::Claimed {
+                process: self.link.name.clone(),
+                number,
+                rows: rows.clone(),
+            });
+            Ok(rows)
+        })
+    }
+
     fn lease(&self, lease: Duration) -> Duration {
         match self.link.world.is_off(Guard::LeaseEnds) {
             true => FOR_EVER,
@@ -296,6 +341,9 @@ impl Store for SimStore {
             let memory = &self.database.memory;
             let attach = || memory.attach(registration, lifecycle);
             let attached = self.ask("attach", attach).await?;
+            let known = attached.endpoints.iter();
+            let known = known.map(|(name, id)| (*id, name.clone()));
+            self.link.world.lock().endpoints.extend(known);
             let (sender, receiver) = watch::channel(0);
             let wakeups = &self.database.wakeups;
             let mut news = wakeups.news.lock().unwrap_or_else(PoisonError::into_inner);
@@ -345,9 +393,13 @@ impl Store for SimStore {
                 lease: self.lease(claim.lease),
                 ..claim.clone()
             };
-            let rows = self
-                .ask("claim", || self.database.memory.claim(&claim))
-                .await?;
+            let number = self.link.world.number();
+            let claiming = || self.claim_seen(&claim, number);
+            let asked = self.ask("claim", claiming).await;
+            if asked.is_err() {
+                self.link.world.see(Seen::ClaimLost(number));
+            }
+            let rows = asked?;
             if !rows.is_empty() {
                 let keys: Vec<_> = rows.iter().map(|row| row.row).collect();
                 let name = &self.link.name;

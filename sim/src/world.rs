@@ -5,12 +5,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sagabus_core::MessageId;
+use sagabus_core::endpoint::EndpointId;
+use sagabus_core::{EndpointName, MessageId};
+use sagabus_model::Held;
 use tokio::time::Instant;
 
 use crate::dice::Dice;
 use crate::fault::{Fault, Tally};
 use crate::guard::Guard;
+use crate::seen::Seen;
 use crate::trace::Trace;
 
 /// One line of the ledger: transfer, leg, cents. Nothing keeps it unique.
@@ -39,6 +42,11 @@ pub(crate) struct Inner {
     pub(crate) published: BTreeMap<MessageId, u64>,
     /// What may never happen, and did.
     pub(crate) wrongs: Vec<String>,
+    /// What is followed through the models.
+    pub(crate) seen: Vec<Seen>,
+    pub(crate) endpoints: BTreeMap<EndpointId, EndpointName>,
+    /// The last number of what a process had in hand.
+    pub(crate) held: Held,
 }
 
 impl World {
@@ -52,6 +60,9 @@ impl World {
             written: BTreeSet::new(),
             published: BTreeMap::new(),
             wrongs: Vec::new(),
+            seen: Vec::new(),
+            endpoints: BTreeMap::new(),
+            held: 0,
         };
         Arc::new(Self {
             inner: Mutex::new(inner),
@@ -69,6 +80,18 @@ impl World {
     pub(crate) fn note(&self, event: fmt::Arguments<'_>) {
         let micros = i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX);
         self.lock().trace.note(micros, event);
+    }
+
+    /// Returns a number that nothing else has, for what a process takes in hand.
+    pub(crate) fn number(&self) -> Held {
+        let mut inner = self.lock();
+        inner.held += 1;
+        inner.held
+    }
+
+    /// Keeps what was seen at store or broker.
+    pub(crate) fn see(&self, seen: Seen) {
+        self.lock().seen.push(seen);
     }
 
     /// Says whether a fault happens now, so many times in a thousand, and counts it.

@@ -3,8 +3,8 @@
 use stateright::{Model, Property};
 
 use super::state::{
-    Action, Answer, FAILURES_MAX, HOSTS, Hand, Instance, MESSAGES, Mutant, OURS, Source, State,
-    THEIRS,
+    Action, Answer, FAILURES_MAX, HANDS, HOSTS, Hand, Instance, MESSAGES, Mutant, OURS, Source,
+    State, THEIRS, Work,
 };
 use crate::check::Design;
 use crate::fault::Faults;
@@ -13,6 +13,8 @@ use crate::fault::Faults;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TakingOver {
     pub(crate) mutant: Option<Mutant>,
+    /// Whether a run of the program is followed, which does more of everything than an exploration.
+    pub(crate) is_followed: bool,
 }
 
 impl Design for TakingOver {
@@ -32,7 +34,10 @@ impl Design for TakingOver {
     ];
 
     fn build(mutant: Option<Mutant>) -> Self {
-        Self { mutant }
+        Self {
+            mutant,
+            is_followed: false,
+        }
     }
 }
 
@@ -43,7 +48,7 @@ const NO_LOST_UPDATE: &str = "I-8 an instance keeps what every committed unit le
 const FENCED: &str = "I-10 who lost its lease takes back no recorded failure";
 
 impl TakingOver {
-    fn push_hand(actions: &mut Vec<Action>, state: &State, host: usize, m: usize) {
+    fn push_hand(&self, actions: &mut Vec<Action>, state: &State, host: usize, m: usize) {
         match state.hands[host][m] {
             Hand::Empty => {
                 if state.ready[m] > 0 {
@@ -58,7 +63,9 @@ impl TakingOver {
                 actions.push(Action::Handle(host, m));
                 if m == 1 {
                     actions.push(Action::Fail(host, m));
+                    actions.push(Action::GiveUp(host, m));
                 }
+                actions.push(Action::TryAgain(host, m));
             }
             Hand::Done(_) => {
                 actions.push(Action::Ack(host, m));
@@ -66,9 +73,15 @@ impl TakingOver {
                     actions.push(Action::LoseAck(host, m));
                 }
             }
+            Hand::Waiting(_, Work::Apply { .. }) => actions.push(Action::TryAgain(host, m)),
             Hand::Waiting(..) | Hand::Doubt(..) => {}
         }
+        // In an exploration it counts as a fault, because it raises an epoch for nothing.
+        if state.faults.any() {
+            actions.push(Action::PutBack(host, m));
+        }
     }
+
     /// Lets a fault happen; `None` where it cannot.
     fn strike(&self, state: &mut State, fault: Action) -> Option<()> {
         match fault {
@@ -83,7 +96,7 @@ impl TakingOver {
             }
             Action::CommitLater(host, mask) => {
                 let group = Self::group(state, host, mask)?;
-                state.late = Some(group);
+                *state.late.iter_mut().find(|late| late.is_none())? = Some(group);
                 self.doubt(state, host, &group);
             }
             Action::LoseAck(host, m) => {
@@ -93,6 +106,7 @@ impl TakingOver {
             Action::Kill(host) => Self::kill(state, host),
             Action::Redeliver(m) => state.ready[m] += 1,
             Action::EndLease(m) => state.rows[m].as_mut()?.is_leased = false,
+            Action::PutBack(host, m) => Self::put_back(state, host, m)?,
             _ => return None,
         }
         Some(())
@@ -106,7 +120,7 @@ impl Model for TakingOver {
     fn init_states(&self) -> Vec<State> {
         vec![State {
             ready: [1; MESSAGES],
-            hands: [[Hand::Empty; MESSAGES]; HOSTS],
+            hands: [[Hand::Empty; MESSAGES]; HANDS],
             inbox: [false; MESSAGES],
             rows: [None; MESSAGES],
             instances: [Instance::default(); MESSAGES],
@@ -114,16 +128,17 @@ impl Model for TakingOver {
             dead: [0; MESSAGES],
             is_acked: [false; MESSAGES],
             recorded: [0; MESSAGES],
-            is_moved_by_others: false,
-            late: None,
+            is_moved_by_others: [false; MESSAGES],
+            late: [None; 2],
             faults: Faults(2),
         }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        for host in 0..HOSTS {
+        let hosts = if self.is_followed { HANDS } else { HOSTS };
+        for host in 0..hosts {
             for m in 0..MESSAGES {
-                Self::push_hand(actions, state, host, m);
+                self.push_hand(actions, state, host, m);
             }
             for mask in 1..1 << MESSAGES {
                 if Self::group(state, host, mask).is_none() {
@@ -133,7 +148,11 @@ impl Model for TakingOver {
                 if state.faults.any() {
                     actions.push(Action::CommitUnheard(host, mask));
                     actions.push(Action::CommitUnmade(host, mask));
-                    if state.late.is_none() {
+                    let may_be_late = match self.is_followed {
+                        true => state.late.contains(&None),
+                        false => state.late == [None; 2],
+                    };
+                    if may_be_late {
                         actions.push(Action::CommitLater(host, mask));
                     }
                 }
@@ -150,12 +169,10 @@ impl Model for TakingOver {
                 actions.push(Action::EndLease(m));
             }
         }
-        if state.late.is_some() {
-            actions.push(Action::CommitLate);
-        }
-        if !state.is_moved_by_others {
-            actions.push(Action::MoveInstance);
-        }
+        let late = (0..2).filter(|which| state.late[*which].is_some());
+        actions.extend(late.map(Action::CommitLate));
+        let moves = |m: &usize| self.is_followed || *m == 0 && !state.is_moved_by_others[0];
+        actions.extend((0..MESSAGES).filter(moves).map(Action::MoveInstance));
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
@@ -178,24 +195,31 @@ impl Model for TakingOver {
             Action::Load(host, m) => self.load(&mut state, host, m),
             Action::Handle(host, m) => Self::handle(&mut state, host, m),
             Action::Fail(host, m) => Self::fail(&mut state, host, m),
+            Action::GiveUp(host, m) => {
+                let Hand::Loaded(source, _) = state.hands[host][m] else {
+                    return None;
+                };
+                state.hands[host][m] = Hand::Waiting(source, Work::GiveUp);
+            }
             Action::Commit(host, mask) => {
                 let group = Self::group(&state, host, mask)?;
                 let answers = self.commit(&mut state, &group);
                 self.answer(&mut state, host, &group, &answers);
             }
-            Action::CommitLate => {
-                let group = state.late.take()?;
+            Action::CommitLate(which) => {
+                let group = state.late[which].take()?;
                 self.commit(&mut state, &group);
             }
             Action::Ack(host, m) => {
                 state.hands[host][m] = Hand::Empty;
                 state.is_acked[m] = true;
             }
-            Action::MoveInstance => {
-                state.is_moved_by_others = true;
-                state.instances[0].version += 1;
-                state.instances[0].data |= THEIRS;
+            Action::MoveInstance(m) => {
+                state.is_moved_by_others[m] = true;
+                state.instances[m].version += 1;
+                state.instances[m].data |= THEIRS;
             }
+            Action::TryAgain(host, m) => Self::try_again(&mut state, host, m)?,
             fault => {
                 state.faults.strike();
                 self.strike(&mut state, fault)?;
@@ -231,14 +255,15 @@ fn promised() -> Vec<Property<TakingOver>> {
                     .flatten()
                     .all(|hand| *hand == Hand::Empty)
                 && state.rows.iter().all(Option::is_none)
-                && state.late.is_none();
+                && state.late == [None; 2];
             !is_at_rest || (0..MESSAGES).all(|m| state.effects[m] + state.dead[m] == 1)
         }),
         Property::always(NO_LOST_UPDATE, |_, state: &State| {
             let has_ours =
                 |m: usize| state.effects[m] == 0 || state.instances[m].data & OURS == OURS;
-            let has_theirs = !state.is_moved_by_others || state.instances[0].data & THEIRS > 0;
-            has_theirs && (0..MESSAGES).all(has_ours)
+            let has_theirs =
+                |m: usize| !state.is_moved_by_others[m] || state.instances[m].data & THEIRS > 0;
+            (0..MESSAGES).all(|m| has_ours(m) && has_theirs(m))
         }),
         Property::always(FENCED, |_, state: &State| {
             let row = |m: usize| state.rows[m].map_or(FAILURES_MAX, |row| row.failures);
@@ -262,7 +287,7 @@ fn reached() -> Vec<Property<TakingOver>> {
         Property::sometimes("both hosts have claimed one row", |_, state: &State| {
             let holds =
                 |hands: &[Hand; MESSAGES]| matches!(hands[1], Hand::Loaded(Source::Row { .. }, _));
-            state.hands.iter().all(holds)
+            state.hands[..HOSTS].iter().all(holds)
         }),
         Property::sometimes(
             "a message is handled after it failed twice",
@@ -281,13 +306,13 @@ fn reached() -> Vec<Property<TakingOver>> {
             "a call in doubt had not been committed",
             |_, state: &State| {
                 let is_doubt = |hands: &[Hand; MESSAGES]| matches!(hands[0], Hand::Doubt(..));
-                state.effects[0] == 0 && state.late.is_none() && state.hands.iter().any(is_doubt)
+                state.effects[0] == 0 && state.late == [None; 2] && state.hands.iter().any(is_doubt)
             },
         ),
         Property::sometimes(
             "a server commits what was made again meanwhile",
             |_, state: &State| {
-                state.late.is_some_and(|group| group[0].is_some()) && state.effects[0] == 1
+                state.late[0].is_some_and(|group| group[0].is_some()) && state.effects[0] == 1
             },
         ),
     ]

@@ -5,7 +5,9 @@ use crate::fault::Faults;
 /// Messages, each for an instance of its own. The first one's instance is also moved by somebody
 /// else, so that its unit may lose; the second one's handler may fail.
 pub(crate) const MESSAGES: usize = 2;
+/// Hosts that an exploration has; a run that is followed has one for each pair of hands.
 pub(crate) const HOSTS: usize = 2;
+pub(crate) const HANDS: usize = 8;
 /// Failures after which a message is given up.
 pub(crate) const FAILURES_MAX: u8 = 4;
 /// What the unit of the message and what somebody else leaves in an instance.
@@ -54,7 +56,7 @@ pub(crate) enum Work {
     /// The effect and the instance, as computed from what was loaded.
     Apply { expected: u8, data: u8 },
     /// The message as a row for later.
-    TakeOver,
+    TakeOver { failures: u8 },
     /// Its row, for later once more: a settle.
     Release { failures: u8 },
     /// A dead letter.
@@ -105,7 +107,7 @@ pub(crate) type Group = [Option<(Source, Work)>; MESSAGES];
 pub(crate) struct State {
     /// Copies that the broker has and nobody holds.
     pub(crate) ready: [u8; MESSAGES],
-    pub(crate) hands: [[Hand; MESSAGES]; HOSTS],
+    pub(crate) hands: [[Hand; MESSAGES]; HANDS],
     pub(crate) inbox: [bool; MESSAGES],
     pub(crate) rows: [Option<Row>; MESSAGES],
     pub(crate) instances: [Instance; MESSAGES],
@@ -114,9 +116,9 @@ pub(crate) struct State {
     pub(crate) is_acked: [bool; MESSAGES],
     /// The most failures that a row has ever had.
     pub(crate) recorded: [u8; MESSAGES],
-    pub(crate) is_moved_by_others: bool,
-    /// A call that a server has in hand and whose client is gone.
-    pub(crate) late: Option<Group>,
+    pub(crate) is_moved_by_others: [bool; MESSAGES],
+    /// Calls that a server has in hand and whose client is gone. An exploration has one at a time.
+    pub(crate) late: [Option<Group>; 2],
     pub(crate) faults: Faults,
 }
 
@@ -133,16 +135,19 @@ pub(crate) enum Action {
     Handle(usize, usize),
     /// `retry.rs`, `Retry::decide`: the handler fails; what follows is with the committer.
     Fail(usize, usize),
+    /// `handling.rs`, `Fate::Dead`: the message is given up at its first failure.
+    GiveUp(usize, usize),
     /// `committer.rs`, `sagabus.commit_v1`: a group is committed and answered. A bit per message.
     Commit(usize, u8),
     /// `store.rs`, `StoreError::Unknown`: the server commits, the answer is lost.
     CommitUnheard(usize, u8),
     /// The server never sees the call, the client does not know.
     CommitUnmade(usize, u8),
-    /// The server has the call in hand when its client gives up.
+    /// The server has the call in hand when its client gives up; or the committer, when the message
+    /// is let go of (`lifecycle.rs`, `Lifecycle::spawn_uncut`).
     CommitLater(usize, u8),
     /// A server whose client is gone commits.
-    CommitLate,
+    CommitLate(usize),
     /// `settling.rs`, `Case::ack`.
     Ack(usize, usize),
     /// The ack never reaches the broker.
@@ -153,6 +158,12 @@ pub(crate) enum Action {
     Redeliver(usize),
     /// A lease ends while its holder still goes on, however long it was stopped.
     EndLease(usize),
-    /// Another unit moves the first message's instance.
-    MoveInstance,
+    /// Another unit moves a message's instance: in an exploration the first one's, once.
+    MoveInstance(usize),
+    /// `settling.rs`, `Case::give_back`, `Case::set_aside` and `Case::abandon`: put back, or written
+    /// down, without a failure; a message under suspicion, before it is run.
+    PutBack(usize, usize),
+    /// `handling.rs`, `Case::try_once`; `merging.rs`: the try is ended by the database, or with the
+    /// messages that it was merged with; it is loaded and run again.
+    TryAgain(usize, usize),
 }

@@ -84,14 +84,14 @@ impl TakingOver {
             state.rows[m] = None;
         }
         match work {
-            Work::TakeOver => {
+            Work::TakeOver { failures } => {
                 let row = Row {
                     epoch: 0,
                     is_leased: false,
-                    failures: 1,
+                    failures,
                 };
                 state.rows[m] = Some(row);
-                state.recorded[m] = state.recorded[m].max(1);
+                state.recorded[m] = state.recorded[m].max(failures);
             }
             Work::GiveUp if self.is(Mutant::DeadLetterAfterDelete) => {}
             Work::GiveUp | Work::NoteDeath => state.dead[m] += 1,
@@ -102,7 +102,8 @@ impl TakingOver {
 
     /// Writes the inbox row; `false` when it was there.
     pub(crate) fn take_over(&self, state: &mut State, m: usize, work: Work) -> bool {
-        if work == Work::TakeOver && self.is(Mutant::CopyWithoutTakingOver) {
+        let is_copy = matches!(work, Work::TakeOver { .. });
+        if is_copy && self.is(Mutant::CopyWithoutTakingOver) {
             return true;
         }
         let checks = !self.is(Mutant::InboxNotUnique) && !self.is(Mutant::InboxInItsOwnTransaction);
@@ -199,7 +200,7 @@ impl TakingOver {
     /// What follows a failure, given what the row said of earlier ones when it was claimed.
     pub(crate) fn after_failure(source: Source) -> Work {
         let Source::Row { failures, .. } = source else {
-            return Work::TakeOver;
+            return Work::TakeOver { failures: 1 };
         };
         let failures = failures + 1;
         if failures < FAILURES_MAX {
@@ -207,6 +208,47 @@ impl TakingOver {
         } else {
             Work::GiveUp
         }
+    }
+
+    /// Puts a message back as it was, or writes it down.
+    pub(crate) fn put_back(state: &mut State, host: usize, m: usize) -> Option<()> {
+        let (Hand::Got(source) | Hand::Loaded(source, _) | Hand::Lost(source)) =
+            state.hands[host][m]
+        else {
+            return Self::abandon(state, host, m);
+        };
+        let work = match source {
+            Source::Delivery => Work::TakeOver { failures: 0 },
+            Source::Row { failures, .. } => Work::Release { failures },
+        };
+        state.hands[host][m] = Hand::Waiting(source, work);
+        Some(())
+    }
+
+    /// Lets go of a handler's own transaction that is in doubt: redelivery, or the epoch, will tell.
+    fn abandon(state: &mut State, host: usize, m: usize) -> Option<()> {
+        let Hand::Doubt(source, Work::Apply { .. }) = state.hands[host][m] else {
+            return None;
+        };
+        state.hands[host][m] = match source {
+            Source::Delivery => {
+                state.ready[m] += 1;
+                Hand::Empty
+            }
+            Source::Row { failures, .. } => Hand::Waiting(source, Work::Release { failures }),
+        };
+        Some(())
+    }
+
+    /// Loads and runs a message again that was under way.
+    pub(crate) fn try_again(state: &mut State, host: usize, m: usize) -> Option<()> {
+        let (Hand::Loaded(source, _) | Hand::Waiting(source, Work::Apply { .. })) =
+            state.hands[host][m]
+        else {
+            return None;
+        };
+        state.hands[host][m] = Hand::Lost(source);
+        Some(())
     }
 
     pub(crate) fn kill(state: &mut State, host: usize) {
