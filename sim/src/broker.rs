@@ -117,8 +117,13 @@ impl SimBroker {
             false => window.len(),
         };
         let are_lost = !is_torn && world.happens(Fault::ConfirmsLost, 20);
+        let stalls = world.happens(Fault::WindowStalled, 20);
         let mut confirms = Vec::with_capacity(window.len());
         for (at, one) in window.iter().enumerate() {
+            if stalls && at == window.len() / 2 {
+                sleep(world.millis(1000, 2300)).await;
+                self.link.pass().await;
+            }
             let confirm = match at < taken {
                 true => self.bring(one).await,
                 false => lost(),

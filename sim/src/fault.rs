@@ -29,6 +29,8 @@ pub enum Fault {
     ConfirmsLost,
     /// A part of a window is taken, the rest is in doubt.
     WindowTorn,
+    /// A window stands still in its middle, for longer than the leases of its rows.
+    WindowStalled,
     /// The broker refuses one message.
     Nacked,
     /// The broker has a message twice.
@@ -63,7 +65,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::StoreFailed,
         Self::StoreSlow,
         Self::DoubtMade,
@@ -76,6 +78,7 @@ impl Fault {
         Self::BrokerAway,
         Self::ConfirmsLost,
         Self::WindowTorn,
+        Self::WindowStalled,
         Self::Nacked,
         Self::Duplicated,
         Self::Reordered,
@@ -108,6 +111,7 @@ impl Fault {
             Self::BrokerAway => "windows not taken",
             Self::ConfirmsLost => "windows with confirms lost",
             Self::WindowTorn => "windows torn",
+            Self::WindowStalled => "windows stalled beyond their leases",
             Self::Nacked => "messages refused",
             Self::Duplicated => "messages doubled",
             Self::Reordered => "messages reordered",
