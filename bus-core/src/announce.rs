@@ -186,6 +186,6 @@ impl<'a> IntoFuture for Announcing<'a> {
 async fn announce(bus: &Bus, announcer: &Announcer, outgoing: Outgoing) -> Result<(), BusError> {
     match announcer.transports.of(&outgoing.envelope.message_type) {
         Some((_, transport)) => announcer.publish(&**transport, outgoing).await,
-        None => bus.send_all(vec![outgoing]).await,
+        None => bus.store_all(vec![outgoing]).await,
     }
 }

@@ -26,6 +26,7 @@ use crate::error::{BusError, CodecError, HandlerError, RequestError};
 use crate::handler::{Decoded, Need, Subscriber};
 use crate::id::{HostId, InstanceId, MessageId};
 use crate::message::{Kind, Message, aliases_of};
+use crate::protection;
 use crate::request::{Request, RequestFailed};
 use crate::store::Subscription;
 use crate::unit_of_work::Reason;
@@ -268,11 +269,14 @@ impl<'a, R: Message> Requesting<'a, R> {
             generation: 0,
         };
         request.write(headers);
-        outgoing.envelope.check().map_err(BusError::from)?;
+        let checked = outgoing.envelope.check();
+        checked
+            .and_then(|()| protection::seal(facts.protector.as_deref(), &mut outgoing))
+            .map_err(BusError::from)?;
         outgoing.expires_after.get_or_insert(time);
         let mut place = answers.wait(id);
         let asked = async {
-            bus.send_all(vec![outgoing]).await?;
+            bus.store_all(vec![outgoing]).await?;
             Ok::<_, BusError>((&mut place.answer).await)
         };
         match timeout(time, asked).await {

@@ -19,6 +19,7 @@ use crate::headers;
 use crate::id::MessageId;
 use crate::message::{Command, Event, Message};
 use crate::overload::Overload;
+use crate::protection;
 use crate::unit_of_work::UnitOfWork;
 
 tokio::task_local! {
@@ -113,7 +114,16 @@ impl Bus {
     ///
     /// # Cancel safety
     /// A dropped call may or may not have sent.
-    pub async fn send_all(&self, outgoing: Vec<Outgoing>) -> Result<(), BusError> {
+    pub async fn send_all(&self, mut outgoing: Vec<Outgoing>) -> Result<(), BusError> {
+        let facts = self.running()?.facts;
+        let protector = facts.protector.as_deref();
+        let mut each = outgoing.iter_mut();
+        each.try_for_each(|one| protection::seal(protector, one))?;
+        self.store_all(outgoing).await
+    }
+
+    /// Stores messages that are prepared.
+    pub(crate) async fn store_all(&self, outgoing: Vec<Outgoing>) -> Result<(), BusError> {
         let engine = self.engine()?;
         let message_ids: Vec<_> = outgoing.iter().map(|one| one.envelope.id).collect();
         // A commit in doubt is made again with the same values: the identity tells.
@@ -143,7 +153,9 @@ impl Bus {
     /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Codec`].
     pub fn prepare(&self, outgoing: Outgoing) -> Result<Outgoing, BusError> {
         let running = self.running()?;
-        Ok(outgoing.begun_by(&running.facts.name)?)
+        let mut outgoing = outgoing.begun_by(&running.facts.name)?;
+        protection::seal(running.facts.protector.as_deref(), &mut outgoing)?;
+        Ok(outgoing)
     }
 
     /// Returns the committer of the running host, for the doors that commit with user rows.
@@ -195,10 +207,10 @@ impl<'a> Sending<'a> {
         Ok((self.bus, announcer, outgoing))
     }
 
-    /// Prepares it for being sent by one who waits for the answer.
+    /// Prepares it for being sent by one who waits for the answer, and who seals it once it says so.
     pub(crate) fn into_request(self) -> Result<(&'a Bus, Arc<HostFacts>, Outgoing), BusError> {
         let facts = self.bus.running()?.facts;
-        let outgoing = self.bus.prepare(self.outgoing?)?;
+        let outgoing = self.outgoing?.begun_by(&facts.name)?;
         Ok((self.bus, facts, outgoing))
     }
 
@@ -273,7 +285,7 @@ impl<'a> IntoFuture for Sending<'a> {
         Box::pin(async move {
             let outgoing = self.bus.prepare(self.outgoing?)?;
             let id = outgoing.envelope.id;
-            self.bus.send_all(vec![outgoing]).await?;
+            self.bus.store_all(vec![outgoing]).await?;
             Ok(id)
         })
     }

@@ -1,4 +1,5 @@
-//! The only source of chance: identities and jitter. In a simulation both follow a seed.
+//! The only source of chance: identities, jitter and nonces. In a simulation all follow a
+//! seed.
 
 use uuid::Uuid;
 
@@ -12,6 +13,21 @@ pub(crate) fn uuid() -> Uuid {
         return uuid;
     }
     Uuid::now_v7()
+}
+
+/// Makes a nonce of random bytes, which nobody can foresee.
+///
+/// # Errors
+/// When the system has none to give.
+pub(crate) fn nonce() -> Result<[u8; 24], getrandom::Error> {
+    let mut nonce = [0; 24];
+    #[cfg(feature = "faults")]
+    if let Some(uuid) = seeded::uuid() {
+        nonce[..16].copy_from_slice(uuid.as_bytes());
+        return Ok(nonce);
+    }
+    getrandom::fill(&mut nonce)?;
+    Ok(nonce)
 }
 
 /// Returns a share between 0 and 1.

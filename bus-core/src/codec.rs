@@ -172,6 +172,20 @@ pub fn step_by_step(
     (from..to).try_fold(value, |value, version| upcast(version, value))
 }
 
+/// Says why a body was not decoded, without the values that it has: those are in the texts of what
+/// decodes.
+pub(crate) fn place_of(error: &CodecError) -> String {
+    let CodecError::Decode(source) = error else {
+        return error.to_string();
+    };
+    let place = source
+        .downcast_ref::<serde_json::Error>()
+        .map_or_else(String::new, |one| {
+            format!(", line {} column {}", one.line(), one.column())
+        });
+    format!("{error}{place} (the rest of the error is left out: it may hold values of the body)")
+}
+
 /// Returns what the body of a message is said to be: in lower case, without parameters such as a
 /// character set; `None` where nothing is said.
 pub fn media_type(envelope: &Envelope) -> Option<String> {

@@ -16,6 +16,7 @@ use crate::handler::States;
 use crate::headers::{self, Headers};
 use crate::id::{CorrelationId, InstanceId, MessageId};
 use crate::message::{Command, Event, Kind, Message};
+use crate::protection::{self, Protector};
 use crate::request;
 use crate::store::{Instance, OpenTransaction, Store};
 use crate::transport;
@@ -62,6 +63,8 @@ pub struct HostFacts {
     pub transports: Arc<Transports>,
     /// Who waits for answers.
     pub(crate) answers: Arc<Answers>,
+    /// What seals and opens bodies, where that is declared.
+    pub(crate) protector: Option<Arc<Protector>>,
 }
 
 impl HostFacts {
@@ -236,9 +239,10 @@ impl Ctx {
     /// When headers or body break a bound, or the handler has returned.
     pub fn push(&self, mut outgoing: Outgoing) -> Result<MessageId, HandlerError> {
         self.inherit(&mut outgoing);
-        outgoing
-            .envelope
-            .check()
+        let checked = outgoing.envelope.check();
+        let protector = self.inner.host.protector.as_deref();
+        checked
+            .and_then(|()| protection::seal(protector, &mut outgoing))
             .map_err(|error| HandlerError::from(error).terminal())?;
         let id = outgoing.envelope.id;
         self.staged()?.outgoing.push(outgoing);
@@ -286,7 +290,7 @@ impl Ctx {
         &self.inner.envelope.headers
     }
 
-    /// Returns the message as it travelled.
+    /// Returns the message as it travelled: its body is sealed, where that is how it came.
     pub fn envelope(&self) -> &Envelope {
         &self.inner.envelope
     }

@@ -8,6 +8,7 @@ use crate::codec;
 use crate::envelope::Envelope;
 use crate::error::{BuildError, chain};
 use crate::handler::{Decoded, Subscriber};
+use crate::protection::{self, Protector};
 use crate::store::Subscription;
 use crate::unit_of_work::Reason;
 
@@ -20,6 +21,8 @@ pub struct Dispatch {
     by_type: HashMap<String, Arc<dyn Subscriber>>,
     /// What bodies may be said to be; `None`: anything that a codec reads.
     content_types: Option<Vec<String>>,
+    /// What opens bodies, and says which must have been sealed.
+    protector: Option<Arc<Protector>>,
 }
 
 /// Why a message cannot be dispatched: it becomes a dead letter with this reason.
@@ -77,6 +80,11 @@ impl Dispatch {
         self.content_types = Some(content_types);
     }
 
+    /// Opens what is sealed, and refuses what should be.
+    pub(crate) fn protect(&mut self, protector: Option<Arc<Protector>>) {
+        self.protector = protector;
+    }
+
     fn refused_content(&self, envelope: &Envelope) -> Option<String> {
         let accepted = self.content_types.as_ref()?;
         let said = codec::media_type(envelope);
@@ -106,11 +114,15 @@ impl Dispatch {
         if let Some(error) = self.refused_content(envelope) {
             return refuse(Reason::ContentNotAccepted, error);
         }
+        let protector = self.protector.as_deref();
+        let came = envelope;
         let message_type = envelope.message_type.as_ref();
         let Some(subscriber) = self.by_type.get(message_type) else {
             let error = format!("no handler takes `{message_type}` here");
             return refuse(Reason::NoHandler, error);
         };
+        let opened = protection::open(protector, came)?;
+        let envelope = opened.as_ref();
         let known = subscriber.version();
         let version = match envelope.version() {
             Ok(version) => version,
@@ -128,7 +140,10 @@ impl Dispatch {
                 Some(fault) => refuse(Reason::UnusableKey, fault),
                 None => Ok((subscriber, decoded)),
             },
-            Ok(Err(error)) => refuse(Reason::Undecodable, chain(&error)),
+            Ok(Err(error)) => {
+                let why = protection::why_undecodable(protector, came, &error);
+                refuse(Reason::Undecodable, why)
+            }
             Err(_) => refuse(Reason::Undecodable, "decoding panicked".to_owned()),
         }
     }

@@ -160,7 +160,7 @@ async fn rehearse(endpoint: &Endpoint, envelope: Envelope, timer: Option<Timer>)
     if let Some(transaction) = transaction {
         transaction.rollback().await;
     }
-    tell(of(Verdict::Well), &staged, instance.as_ref())
+    tell(endpoint, of(Verdict::Well), &staged, instance.as_ref())
 }
 
 /// Says why a message is not rehearsed: nobody declared that a rollback undoes what it does.
@@ -234,7 +234,7 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
         Ok(done) => done,
         Err(error) => return of(failed(endpoint, &error)),
     };
-    let report = tell(of(Verdict::Well), &staged, Some(&instance));
+    let report = tell(endpoint, of(Verdict::Well), &staged, Some(&instance));
     let note = format!("moved by {}", forced.who);
     let unit = unit_by_hand(endpoint, &envelope, staged, note);
     match commit(endpoint, unit, transaction).await {

@@ -106,6 +106,9 @@ impl Content {
                 Body::Bytes(bytes) => Bytes::from(bytes.clone()),
             },
         };
+        if envelope.headers.get(headers::SEALED).is_some() {
+            return None;
+        }
         // What a newer release wrote may mean something else.
         let is_known = envelope
             .version()

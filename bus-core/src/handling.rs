@@ -13,7 +13,7 @@ use crate::context::{Ctx, Handling, HostFacts};
 use crate::counters::Counters;
 use crate::dispatch::Dispatch;
 use crate::endpoint::{EndpointId, EndpointName, Order};
-use crate::error::{HandlerError, chain};
+use crate::error::HandlerError;
 use crate::faults::{self, Point};
 use crate::gate::{Gate, Turn};
 use crate::handler::{Decoded, Subscriber};
@@ -262,9 +262,9 @@ impl<'a> Case<'a> {
             // A handler that ran has used its message up: each further try decodes again.
             let message = match ready.message.take() {
                 Some(message) => message,
-                None => match ready.subscriber.decode(self.arrival.envelope()) {
-                    Ok(again) => again.message,
-                    Err(error) => return Fate::Dead(Reason::Undecodable, Some(chain(&error))),
+                None => match self.endpoint.dispatch.decode(self.arrival.envelope()) {
+                    Ok((_, again)) => again.message,
+                    Err(refused) => return Fate::Dead(refused.reason, Some(refused.error)),
                 },
             };
             // Before any lock: a message may wait here for as long as an outage lasts.

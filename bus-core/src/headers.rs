@@ -45,6 +45,11 @@ pub const DEAD_TYPE: &str = "sagabus-dead-type";
 pub const DEAD_ATTEMPTS: &str = "sagabus-dead-attempts";
 /// The latest error of a published dead letter, at most 1 KiB.
 pub const DEAD_ERROR: &str = "sagabus-dead-error";
+/// The id of the key with which the body is sealed; absent where it is not. Like a content encoding:
+/// `content-type` is that of what was sealed.
+pub const SEALED: &str = "sagabus-sealed";
+/// How many bytes the body of a dead letter had that was not kept, a decimal number.
+pub const DROPPED: &str = "sagabus-dropped";
 /// W3C trace context: the span that sent the message.
 pub const TRACEPARENT: &str = "traceparent";
 /// W3C trace context: vendor state.
@@ -245,7 +250,7 @@ impl<'de> Deserialize<'de> for Name {
 
 /// Replaces a name that we know by its constant.
 pub(crate) fn known_name(name: &str) -> Cow<'static, str> {
-    const KNOWN: [&str; 16] = [
+    const KNOWN: [&str; 17] = [
         CONTENT_TYPE,
         VERSION,
         KIND,
@@ -260,6 +265,7 @@ pub(crate) fn known_name(name: &str) -> Cow<'static, str> {
         REQUEST,
         REQUEST_KEY,
         DEFERRALS,
+        SEALED,
         TRACEPARENT,
         TRACESTATE,
     ];

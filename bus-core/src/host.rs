@@ -19,6 +19,7 @@ use crate::lifecycle::Lifecycle;
 use crate::memory::MemoryStore;
 use crate::message::{Event, Kind, Message};
 use crate::plan::{EndpointBuilder, EndpointPlan};
+use crate::protection::Protector;
 use crate::recurrence::Recurrence;
 use crate::recurring::{Recurring, RecurringPlan};
 use crate::running;
@@ -48,6 +49,7 @@ pub struct Host {
     pub(crate) announced: Vec<&'static str>,
     pub(crate) recurring: Vec<RecurringPlan>,
     pub(crate) overloaded_after: Option<Duration>,
+    pub(crate) protector: Option<Arc<Protector>>,
 }
 
 impl Host {
@@ -66,6 +68,7 @@ impl Host {
             announced: Vec::new(),
             recurring: Vec::new(),
             overloaded_after: None,
+            protection: Protector::default(),
         }
     }
 
@@ -82,7 +85,7 @@ impl Host {
     /// Describes transports, endpoints, subscriptions, retries and the pipeline, as JSON.
     pub fn describe(&self) -> serde_json::Value {
         let endpoints = self.endpoints.iter().map(EndpointPlan::describe);
-        json!({
+        let mut described = json!({
             "host": self.name,
             "lease_seconds": self.lease.as_secs_f64(),
             "inbox_retention_seconds": self.retention.inbox.as_secs_f64(),
@@ -91,7 +94,11 @@ impl Host {
             "endpoints": endpoints.collect::<Vec<_>>(),
             "announces": self.announced,
             "recurring": self.recurring.iter().map(RecurringPlan::describe).collect::<Vec<_>>(),
-        })
+        });
+        if let Some(protector) = &self.protector {
+            protector.describe(&mut described);
+        }
+        described
     }
 
     /// Starts the host and returns once it receives. A broker that is away is joined when it comes;
@@ -236,6 +243,7 @@ pub struct HostBuilder {
     announced: Vec<&'static str>,
     recurring: Vec<Recurring>,
     overloaded_after: Option<Duration>,
+    pub(crate) protection: Protector,
 }
 
 impl HostBuilder {
@@ -404,6 +412,10 @@ impl HostBuilder {
         check_order(&transports, &endpoints)?;
         check_retention(&endpoints, &self.retention)?;
         let recurring = build_recurring(self.recurring, &endpoints)?;
+        let protector = self.protection.build(&self.name)?.map(Arc::new);
+        for endpoint in &mut endpoints {
+            endpoint.dispatch.protect(protector.clone());
+        }
         Ok(Host {
             name: self.name,
             store,
@@ -416,6 +428,7 @@ impl HostBuilder {
             announced: self.announced,
             recurring,
             overloaded_after: self.overloaded_after,
+            protector,
         })
     }
 }

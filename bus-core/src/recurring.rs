@@ -19,6 +19,7 @@ use crate::error::{BuildError, CodecError, RunError, StoreError};
 use crate::faults::{self, Point};
 use crate::lifecycle::Lifecycle;
 use crate::message::{Kind, Message};
+use crate::protection::{self, Protector};
 use crate::recurrence::{Calendar, Overlap, Recurrence};
 use crate::schedule::{Declared, Firing, Schedule, ScheduleState, Situation, Turn, schedule_id};
 use crate::store::{Fate, Instance, Question, Store};
@@ -163,6 +164,7 @@ impl fmt::Debug for RecurringPlan {
 /// What the schedules of a host need.
 pub(crate) struct Scheduler {
     pub(crate) host: String,
+    pub(crate) protector: Option<Arc<Protector>>,
     pub(crate) plans: Vec<RecurringPlan>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) committer: CommitterHandle,
@@ -378,6 +380,7 @@ impl Scheduler {
     /// Makes the message for one time, as this host sends it.
     fn message(&self, plan: &RecurringPlan, due: Timestamp) -> Result<Outgoing, CodecError> {
         let mut one = (plan.declared.make)(due)?.begun_by(&self.host)?;
+        protection::seal(self.protector.as_deref(), &mut one)?;
         // Its inbox row is what tells whether it has been handled.
         one.identity = Identity::Given;
         Ok(one)

@@ -272,6 +272,7 @@ impl Parts {
                 store: Arc::clone(&host.store),
                 transports: Arc::clone(&host.transports),
                 answers: Arc::new(answers),
+                protector: host.protector.clone(),
             }),
             loader: loader::start(Arc::clone(&host.store), lifecycle),
             committer: committer::start(Arc::clone(&shared)),
@@ -287,6 +288,7 @@ impl Parts {
     fn scheduler(&self, host: &str, plans: Vec<RecurringPlan>, remembered: Duration) -> Scheduler {
         Scheduler {
             host: host.to_owned(),
+            protector: self.facts.protector.clone(),
             plans,
             store: Arc::clone(&self.shared.store),
             committer: self.committer.clone(),

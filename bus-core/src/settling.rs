@@ -259,7 +259,7 @@ impl Case<'_> {
         let (id, message_type) = (envelope.id, envelope.message_type.clone());
         let last = attempts.last().map_or("", |one| one.error.as_str());
         let news = request::failure_of(&envelope, reason, last);
-        let dead = DeadLetter {
+        let mut dead = DeadLetter {
             endpoint: self.endpoint.name.clone(),
             envelope,
             reason,
@@ -268,17 +268,10 @@ impl Case<'_> {
             instance: None,
             key_after: self.endpoint.key_after,
         };
-        // Placed by the routes as they are when it commits: nowhere, where nobody subscribed.
-        let mut fault = fault_of(&dead);
-        if let Some(fault) = &mut fault {
-            let host = self.endpoint.host.name.clone();
-            fault.envelope.headers.set(headers::SOURCE, host);
-        }
-        let mirror = self.endpoint.mirror.as_ref();
-        let mirrored = mirror.and_then(|one| one.event_of(&dead, &self.endpoint.host.name));
+        let outgoing = self.told(&mut dead, news);
         let unit = UnitOfWork {
             sources: vec![self.source()],
-            outgoing: news.into_iter().chain(fault).chain(mirrored).collect(),
+            outgoing,
             failed: Some(Box::new(dead)),
             ..UnitOfWork::default()
         };
@@ -297,6 +290,36 @@ impl Case<'_> {
             }
             End::Reload(_) | End::Excused(_) | End::Abandoned => {}
         }
+    }
+
+    /// Makes what tells of a dead letter, and the dead letter as it is stored.
+    fn told(&self, dead: &mut DeadLetter, news: Option<Outgoing>) -> Vec<Outgoing> {
+        let host = &self.endpoint.host;
+        let protector = host.protector.as_deref();
+        let opened = protector.and_then(|one| one.told_of(dead));
+        let shown = opened.as_ref().unwrap_or(dead);
+        // Placed by the routes as they are when it commits: nowhere, where nobody subscribed.
+        let mut fault = fault_of(shown);
+        if let Some(fault) = &mut fault {
+            let headers = &mut fault.envelope.headers;
+            headers.set(headers::SOURCE, host.name.clone());
+        }
+        let mirror = self.endpoint.mirror.as_ref();
+        let mirrored = mirror.and_then(|one| one.event_of(shown, &host.name));
+        let mut all: Vec<_> = news.into_iter().chain(fault).chain(mirrored).collect();
+        let Some(protector) = protector else {
+            return all;
+        };
+        all.retain_mut(|one| {
+            let sealed = protector.seal_told(one, opened.is_some());
+            if let Err(error) = &sealed {
+                // What cannot be sealed is not told; the dead letter itself is written.
+                let (id, error) = (dead.envelope.id, chain(error));
+                tracing::error!(%id, error, "what tells of a dead letter cannot be sealed");
+            }
+            sealed.is_ok()
+        });
+        all
     }
 
     /// Gives back what waited for its turn: a row, or a broker's message that has waited for too

@@ -11,6 +11,7 @@ use crate::endpoint::Destination;
 use crate::envelope::{Due, Outgoing};
 use crate::error::{Class, HandlerError};
 use crate::handling::Endpoint;
+use crate::protection::{self, Protector};
 use crate::retry::Decision;
 use crate::store::Instance;
 use crate::unit_of_work::{InstanceChange, InstanceStatus, Label};
@@ -46,7 +47,14 @@ fn words(time: Duration) -> String {
 }
 
 /// Tells what was staged.
-pub(crate) fn tell(report: Report, staged: &Staged, before: Option<&Instance>) -> Report {
+pub(crate) fn tell(
+    endpoint: &Endpoint,
+    report: Report,
+    staged: &Staged,
+    before: Option<&Instance>,
+) -> Report {
+    let protector = endpoint.host.protector.as_deref();
+    let sent = |one: &Outgoing| sent(protector, one);
     let change = staged.instance.as_ref();
     let outgoing = &staged.outgoing;
     let armed: Vec<_> = outgoing
@@ -100,8 +108,9 @@ fn shown(data: &Bytes) -> Value {
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(data).into_owned()))
 }
 
-fn sent(one: &Outgoing) -> Sent {
-    let text = String::from_utf8_lossy(&one.envelope.body);
+fn sent(protector: Option<&Protector>, one: &Outgoing) -> Sent {
+    let body = protection::shown(protector, &one.envelope);
+    let text = String::from_utf8_lossy(&body);
     Sent {
         message_type: one.envelope.message_type.to_string(),
         to: match &one.destination {

@@ -296,6 +296,12 @@ pub enum Reason {
     NoHandler,
     /// The bytes are not a body of this type.
     Undecodable,
+    /// The body is sealed and cannot be opened here: an unknown key, or not sealed for this message.
+    CannotOpen,
+    /// The body is not sealed, and bodies of this type have to be.
+    NotSealed,
+    /// The body was not kept when the message became a dead letter.
+    BodyDropped,
     /// The endpoint does not accept what the body is said to be.
     ContentNotAccepted,
     /// Body or headers are larger than allowed, or a header has control characters.
@@ -341,6 +347,9 @@ impl Reason {
             Self::Terminal => "terminal",
             Self::NoHandler => "no_handler",
             Self::Undecodable => "undecodable",
+            Self::CannotOpen => "cannot_open",
+            Self::NotSealed => "not_sealed",
+            Self::BodyDropped => "body_dropped",
             Self::ContentNotAccepted => "content_not_accepted",
             Self::OutOfBounds => "out_of_bounds",
             Self::NewerVersion => "newer_version",

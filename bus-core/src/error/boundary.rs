@@ -17,6 +17,9 @@ pub enum CodecError {
     /// The bytes are not a body of this type.
     #[error("body cannot be decoded")]
     Decode(#[source] BoxError),
+    /// The body cannot be sealed.
+    #[error("body cannot be sealed")]
+    Seal(#[source] BoxError),
     /// The body is larger than 1 MiB.
     #[error("body of {bytes} bytes is larger than 1048576")]
     TooLarge {
@@ -102,4 +105,63 @@ pub enum TransportError {
     /// The broker is not set up for this endpoint. The text says what to do.
     #[error("{0}")]
     Setup(String),
+}
+
+/// A sealed body could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The ring has no key of this id.
+    #[error("body is sealed with key `{key}`, which this keyring does not have [SB0501]")]
+    UnknownKey {
+        /// The key's id, as the message says.
+        key: String,
+    },
+    /// The host has no keyring at all.
+    #[error(
+        "body is sealed with key `{key}`, and this host has no keyring; give it one with \
+         `.protects(..)` [SB0501]"
+    )]
+    NoKeyring {
+        /// The key's id, as the message says.
+        key: String,
+    },
+    /// It was not sealed with that key for this message, or it was changed since.
+    #[error(
+        "body was not sealed with key `{key}` for this message: body, identity, type or a header \
+         is another one [SB0501]"
+    )]
+    Altered {
+        /// The key's id, as the message says.
+        key: String,
+    },
+}
+
+/// Keys that are not usable. Repeats no secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyringError {
+    /// An id that no header can carry.
+    #[error("key id {id:?} is not usable; take 1 to 64 visible ASCII characters [SB0120]")]
+    KeyId {
+        /// The id.
+        id: String,
+    },
+    /// Two keys of one id.
+    #[error("keyring has two keys `{id}`; give one of them another id [SB0120]")]
+    KeyTwice {
+        /// The id.
+        id: String,
+    },
+    /// A line that is no key.
+    #[error(
+        "line {line} of the keyring is no key; write its id, a space and 64 hexadecimal digits [SB0120]"
+    )]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+    },
+    /// Nothing to seal with.
+    #[error("keyring has no key; write a line of an id and 64 hexadecimal digits [SB0120]")]
+    NoKey,
 }

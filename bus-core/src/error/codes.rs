@@ -31,6 +31,7 @@ macro_rules! explanations {
     ($($code:literal $title:literal: $why:literal -> $remedy:literal;)*) => {
         /// Every code, in order. 01xx: how a host is put together. 02xx: why one does not start.
         /// 03xx: what a command line was asked. 04xx: what an operator wants.
+        /// 05xx: why a body is not read.
         pub const ALL: &[Explanation] = &[$(Explanation {
             code: $code,
             title: $title,
@@ -113,6 +114,17 @@ explanations! {
         "`.rehearses::<M>()` says of a handler that a rollback undoes all that it does. Without the \
          handler it says nothing, and mostly the type is mistaken."
         -> "Add the handler of `M` to this endpoint, or remove `.rehearses::<M>()`.";
+    "SB0120" "a keyring is not usable":
+        "A key has an id, which travels with what it seals, and 32 bytes that nobody can guess."
+        -> "Write a line per key: its id, a space, 64 hexadecimal digits (`openssl rand -hex 32`); \
+            the key that seals comes first, those that only open below it.";
+    "SB0121" "a message type is to be sealed without a key":
+        "It would be sent as it is, against what was declared."
+        -> "Give the host its keys with `.protects(Keyring::parse(..)?, Protection::..)`.";
+    "SB0122" "a redaction is not usable":
+        "A pointer that points nowhere would mask nothing."
+        -> "Name fields by JSON pointers such as `/card/number` or `/guests/*/name`, or mask all \
+            with `Redaction::body()`.";
     "SB0201" "a host cannot use its store":
         "The line below says why: the database is away, refuses, or is not ready."
         -> "Follow the code or the text of the cause.";
@@ -257,6 +269,23 @@ explanations! {
         -> "`sagabus hosts` shows who runs the endpoint. Start one, or, where one is alive, look \
             whether it can reach the database; then ask again. What no host took in time is not \
             done later.";
+    "SB0501" "a sealed body cannot be opened":
+        "It is sealed with a key that is not at hand, or it was not sealed for this message: a seal \
+         is bound to identity, type and the headers that matter, so a body that was altered, or put \
+         into another message, opens nowhere. The message was not handled."
+        -> "Unknown key: add it to the keyring (hosts: `.protects(..)`; command line: `--keyring`), \
+            then redrive. Altered: find out who may write to the broker or the database; do not \
+            redrive what nobody can vouch for.";
+    "SB0502" "a message had to be sealed and is not":
+        "Its type is declared `Protection::Required` here. Whoever sent it has no key, or does not \
+         seal yet, or made it up."
+        -> "Give the sender the keyring. While senders change over, declare `Protection::Sealed`, \
+            redrive, and declare `Required` again when all of them seal.";
+    "SB0503" "the body of a dead letter was not kept":
+        "Its type is declared `never_in_dead_letters`, and it was not sealed. There is nothing left \
+         to handle."
+        -> "Discard it, and let its sender send it anew. Sealed bodies are kept: seal the type, and \
+            the next one can be redriven.";
 }
 
 #[cfg(test)]

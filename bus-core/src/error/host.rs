@@ -180,6 +180,23 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// A message type is to be sealed, and there is no key.
+    #[error(
+        "`{message_type}` is to be sealed, and the host has no keyring; give it one with \
+         `.protects(..)` [SB0121]"
+    )]
+    Unsealable {
+        /// The message type.
+        message_type: String,
+    },
+    /// What is masked of a message type cannot be.
+    #[error("redaction of `{message_type}` is not usable: {fact} [SB0122]")]
+    Redaction {
+        /// The message type.
+        message_type: String,
+        /// What is wrong with it.
+        fact: String,
+    },
     /// A definition is inconsistent. The text says what and what to do.
     #[error("{0} [SB0118]")]
     Definition(String),

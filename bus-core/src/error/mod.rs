@@ -6,7 +6,7 @@ mod handler;
 pub mod codes;
 mod host;
 
-pub use boundary::{BoxError, CodecError, StoreError, TransportError};
+pub use boundary::{BoxError, CodecError, KeyringError, OpenError, StoreError, TransportError};
 pub use bus::{BusError, RequestError};
 pub use handler::{Class, HandlerError, Result, ResultExt, chain};
 pub use host::{BuildError, RunError};

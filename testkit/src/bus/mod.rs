@@ -12,6 +12,7 @@ pub mod fault_events;
 pub mod hosting;
 pub mod ordering;
 pub mod pausing;
+pub mod protecting;
 pub mod rehearsing;
 pub mod recurring;
 pub mod sending;

@@ -73,6 +73,17 @@ macro_rules! __bus_behaviours {
                 what_an_operator_paused_waits_until_it_goes_on,
                 a_process_that_starts_into_a_pause_does_not_break_it,
             ]
+            protecting: [
+                what_is_sealed_reaches_its_handlers_and_is_stored_nowhere_in_plain,
+                what_was_not_sealed_for_this_message_is_a_dead_letter,
+                what_is_not_sealed_is_a_dead_letter_where_that_is_required,
+                what_waits_is_opened_after_its_key_was_replaced,
+                an_unknown_key_makes_a_dead_letter_that_can_be_redriven,
+                who_asks_under_seal_gets_the_answer_under_seal,
+                what_tells_of_a_sealed_dead_letter_is_sealed,
+                a_dead_letter_may_be_stored_without_its_body,
+                what_is_masked_is_in_no_error,
+            ]
             rehearsing: [
                 a_rehearsal_says_what_would_happen_and_leaves_nothing,
                 what_may_touch_the_outside_is_not_rehearsed,
