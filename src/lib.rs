@@ -39,6 +39,8 @@ pub use sagabus_core::{
     RunError, RunningHost, Verdict, announce, asking, bus, counters, faults, host, lifecycle,
     pipeline, plan,
 };
+// What bodies are protected by.
+pub use sagabus_core::{Keyring, Protection, Redaction, keyring, protection, redaction};
 // What recurs.
 pub use sagabus_core::{Missed, Overlap, Recurrence, cron, recurrence, schedule};
 // What a backend implements.

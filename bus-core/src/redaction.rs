@@ -143,6 +143,11 @@ impl Redactions {
         all
     }
 
+    /// Says whether nothing is masked.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Masks the body of a message, as far as it is to be.
     pub fn mask(&self, envelope: &mut Envelope) {
         let body = self.masked(&envelope.message_type, &envelope.body);

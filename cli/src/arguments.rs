@@ -11,6 +11,7 @@ use crate::machines::Drawing;
 use crate::output::Form;
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
+use crate::sight::{KeyringArgument, SightArguments};
 use crate::timers::TimersVerb;
 
 const AFTER_HELP: &str = "\
@@ -206,7 +207,12 @@ pub(crate) enum Noun {
     #[command(after_help = "Example:\n  sagabus accounts || page-somebody")]
     Accounts,
     /// What operators changed.
-    Audit(PageArguments),
+    Audit {
+        #[command(flatten)]
+        page: PageArguments,
+        #[command(flatten)]
+        sight: SightArguments,
+    },
 }
 
 /// Which part of a list.
@@ -236,6 +242,8 @@ pub(crate) enum DeadLettersVerb {
     Show {
         /// Its id, as `list` shows it.
         id: i64,
+        #[command(flatten)]
+        sight: SightArguments,
     },
     /// Count them by endpoint and kind of failure.
     Groups {
@@ -266,6 +274,8 @@ pub(crate) enum DeadLettersVerb {
         /// Whether it stays the message that it was, or becomes a new one.
         #[arg(long, value_enum)]
         identity: Identity,
+        #[command(flatten)]
+        sight: SightArguments,
     },
 }
 
@@ -360,6 +370,8 @@ pub(crate) enum OutboxVerb {
     Show {
         /// Its id.
         id: i64,
+        #[command(flatten)]
+        sight: SightArguments,
     },
     /// Set rows aside that wait or are in hand, until somebody releases or discards them.
     Park(RowChangeArguments),
@@ -444,6 +456,8 @@ pub(crate) enum LocksVerb {
     Break {
         /// Its name, as `list` shows it.
         name: String,
+        #[command(flatten)]
+        keys: KeyringArgument,
     },
 }
 

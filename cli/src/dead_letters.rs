@@ -1,10 +1,11 @@
 //! `sagabus dead-letters`.
 
+use bytes::Bytes;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     DeadLetterFilter, PAGE_MAX, Pace, Page, Selected, StoreAdmin, StoredDeadLetter, Verb,
 };
-use sagabus_ops::{OpsError, dead_letters as letters, errands, operations, shape};
+use sagabus_ops::{OpsError, Sight, dead_letters as letters, errands, operations, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::{
@@ -28,7 +29,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     match verb {
         DeadLettersVerb::List { filter, page } => list(admin, now, filter, page, out).await,
-        DeadLettersVerb::Show { id } => show(admin, *id, out).await,
+        DeadLettersVerb::Show { id, .. } => show(admin, *id, out).await,
         DeadLettersVerb::Groups { filter, limit } => groups(admin, now, filter, *limit, out).await,
         DeadLettersVerb::Rehearse { id } => {
             let subject = errands::of_dead_letter(admin, *id).await?;
@@ -49,8 +50,14 @@ pub(crate) async fn run(
             let what = (Verb::Discard, pace(bulk));
             change(admin, now, what, bulk, operator, out).await
         }
-        DeadLettersVerb::Edit { id, body, identity } => {
-            edit(admin, (*id, body, *identity), operator, out).await
+        DeadLettersVerb::Edit {
+            id,
+            body,
+            identity,
+            sight,
+        } => {
+            let wanted = (read_file(body)?, *identity, sight.read()?);
+            edit(admin, *id, wanted, operator, out).await
         }
         DeadLettersVerb::Restore(bulk) => {
             let what = (Verb::Restore, pace(bulk));
@@ -221,7 +228,8 @@ async fn change(
 
 async fn edit(
     admin: &dyn StoreAdmin,
-    (id, file, identity): (i64, &str, Identity),
+    id: i64,
+    (body, identity, sight): (Bytes, Identity, Sight),
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
@@ -229,10 +237,18 @@ async fn edit(
         Identity::Keep => letters::Identity::Kept,
         Identity::New => letters::Identity::New,
     };
-    let after = read_file(file)?;
-    let plan = letters::plan_edit(admin, id, after, identity).await?;
+    let wanted = letters::Wanted {
+        body: body.clone(),
+        identity,
+        keyring: sight.keyring.as_ref(),
+    };
+    let plan = letters::plan_edit(admin, id, wanted).await?;
+    let shown = letters::show(admin, id).await?;
+    let message_type = &shown.envelope.message_type;
+    let after = sight.masked(admin, message_type, body).await?;
+    let before = shown.envelope.body;
     if out.is_for_people() {
-        for (name, body) in [("before", &plan.before), ("after", &plan.after)] {
+        for (name, body) in [("before", &before), ("after", &after)] {
             out.line(&format!("{name}:"))?;
             messages::body(body, body.len() as u64, out)?;
         }
@@ -240,8 +256,8 @@ async fn edit(
     let message = plan.message;
     let document = || {
         json!({ "id": id, "message_id": message,
-            "before": shape::body(&plan.before, plan.before.len() as u64),
-            "after": shape::body(&plan.after, plan.after.len() as u64) })
+            "before": shape::body(&before, before.len() as u64),
+            "after": shape::body(&after, after.len() as u64) })
     };
     let answer = confirm(who, &format!("retry dead letter {id} with this body"))?;
     if answer == Answer::Go {

@@ -12,6 +12,7 @@ mod place;
 mod output;
 mod text;
 mod confirm;
+mod sight;
 mod failure;
 // The nouns.
 mod status;

@@ -20,7 +20,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     match verb {
         LocksVerb::List { limit, after } => list(admin, now, after.as_deref(), *limit, out).await,
-        LocksVerb::Break { name } => break_lock(admin, name, who, out).await,
+        LocksVerb::Break { name, .. } => break_lock(admin, name, who, out).await,
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sagabus_core::admin::{StoreAdmin, StoredDeadLetter, StoredHistory, StoredRow};
 use sagabus_core::unit_of_work::Attempt;
-use sagabus_core::{Envelope, MessageId};
+use sagabus_core::{Envelope, MessageId, headers};
 use sagabus_ops::messages::biography;
 use sagabus_ops::{errands, shape};
 use serde_json::Value;
@@ -142,7 +142,15 @@ pub(crate) fn envelope(
     if !attempts.is_empty() {
         out.line("")?;
     }
-    body(&envelope.body, body_bytes, out)
+    let of = |name| envelope.headers.get(name);
+    match (of(headers::SEALED), of(headers::DROPPED)) {
+        (_, Some(bytes)) => out.line(&format!("(body of {bytes} bytes, which was not kept)")),
+        (Some(key), None) => out.line(&format!(
+            "(body of {body_bytes} bytes, sealed with key `{key}`; `--keyring FILE` with that key \
+             opens it)"
+        )),
+        (None, None) => body(&envelope.body, body_bytes, out),
+    }
 }
 
 /// Prints a body where it is text, JSON with line ends; else says how long it is.

@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::place::Place;
 use crate::{
     accounts, audit, config, dead_letters, doctor, endpoints, explain, help, hosts, inbox, locks,
-    machines, messages, migrate, operations, outbox, sagas, schedules, status, timers,
+    machines, messages, migrate, operations, outbox, sagas, schedules, sight, status, timers,
 };
 
 /// Does what a command line says, its first word the name of the program, and returns the exit
@@ -125,7 +125,7 @@ pub(crate) async fn ask(
         return explain::run(code.as_deref(), out);
     }
     let place = Place::open(store).await?;
-    let guarded = Guarded::new(place.admin(), operator.role);
+    let guarded = Guarded::new(place.admin(), operator.role).seeing(sight::of(noun)?);
     let admin: &dyn StoreAdmin = &guarded;
     let about = admin.about().await?;
     match noun {
@@ -145,7 +145,7 @@ pub(crate) async fn ask(
         Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, out).await,
         Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, out).await,
         Noun::Accounts => accounts::run(admin, about.now, out).await,
-        Noun::Audit(page) => audit::run(admin, about.now, page, out).await,
+        Noun::Audit { page, .. } => audit::run(admin, about.now, page, out).await,
         Noun::Migrate(_) | Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => {
             Ok(())
         }

@@ -31,7 +31,7 @@ pub(crate) async fn run(
             rows(admin, now, filter.with(Some(RowState::Parked)), page, out).await
         }
         OutboxVerb::Rows { filter, page } => rows(admin, now, filter.with(None), page, out).await,
-        OutboxVerb::Show { id } => show(admin, *id, out).await,
+        OutboxVerb::Show { id, .. } => show(admin, *id, out).await,
         OutboxVerb::Park(change) => {
             self::change(admin, now, &Verb::Park, change, operator, out).await
         }

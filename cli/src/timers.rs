@@ -15,6 +15,7 @@ use crate::dead_letters::page;
 use crate::failure::Failure;
 use crate::messages;
 use crate::output::Output;
+use crate::sight::SightArguments;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TimersVerb {
@@ -32,6 +33,8 @@ pub(crate) enum TimersVerb {
     Show {
         /// Its id, as `list` shows it.
         id: i64,
+        #[command(flatten)]
+        sight: SightArguments,
     },
     /// Let one be due at another time.
     #[command(after_help = "Example:\n  sagabus timers move 4711 2h --yes --why 'bank holiday'")]
@@ -67,7 +70,7 @@ pub(crate) async fn run(
         TimersVerb::List { message_type, page } => {
             return list(admin, message_type.as_deref(), page, out).await;
         }
-        TimersVerb::Show { id } => return show(&timers::show(admin, *id).await?, out),
+        TimersVerb::Show { id, .. } => return show(&timers::show(admin, *id).await?, out),
         TimersVerb::Move { id, from_now } => (Verb::Move(now.plus(*from_now)), *id),
         TimersVerb::Fire { id } => (Verb::Fire, *id),
         TimersVerb::Cancel { id } => (Verb::Cancel, *id),

@@ -38,7 +38,7 @@ pub struct Subject {
 /// [`OpsError::NotFound`] when there is none of this id; [`OpsError::Refused`] where it was dealt
 /// with.
 pub async fn of_dead_letter(admin: &dyn StoreAdmin, id: i64) -> Result<Subject, OpsError> {
-    let found = dead_letters::show(admin, id).await?;
+    let found = dead_letters::stored(admin, id).await?;
     match found.status {
         DeadLetterStatus::Open => Ok(of_dead(&found)),
         status => Err(OpsError::Refused(format!(
@@ -76,7 +76,7 @@ pub async fn of_message(
         message: Some(message),
         ..RowFilter::default()
     };
-    let page = Page::oldest(PLACES_MAX);
+    let page = Page::oldest(PLACES_MAX).as_stored();
     let dead = admin.find_dead_letters(&dead, page).await?;
     let rows = admin.rows(&rows, page).await?;
     let waiting = rows.iter().filter_map(of_row);

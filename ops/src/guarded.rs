@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
+    About, Accounts, Action, AuditEntry, Bodies, Change, Counts, DeadLetterFilter, DeadLetterGroup,
     DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, InstanceShape,
     NewOperation, Operations, Page, Redriven, RowFilter, StoreAdmin, StoredDeadLetter,
     StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally, Told,
@@ -20,6 +20,7 @@ use sagabus_core::{InstanceId, StoreError};
 use serde_json::Value;
 
 use crate::role::Role;
+use crate::sight::Sight;
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -27,6 +28,7 @@ type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 pub struct Guarded<'a> {
     admin: &'a dyn StoreAdmin,
     role: Role,
+    sight: Sight,
 }
 
 impl fmt::Debug for Guarded<'_> {
@@ -40,7 +42,17 @@ impl fmt::Debug for Guarded<'_> {
 impl<'a> Guarded<'a> {
     /// Puts a role before a store.
     pub fn new(admin: &'a dyn StoreAdmin, role: Role) -> Self {
-        Self { admin, role }
+        Self {
+            admin,
+            role,
+            sight: Sight::default(),
+        }
+    }
+
+    /// Opens and shows bodies as who may see them wants them seen.
+    #[must_use]
+    pub fn seeing(self, sight: Sight) -> Self {
+        Self { sight, ..self }
     }
 
     fn sees_bodies(&self) -> bool {
@@ -55,6 +67,12 @@ impl<'a> Guarded<'a> {
         }
     }
 
+    /// Says whether bodies of a page are made fit to be shown.
+    fn shows(&self, page: Page) -> bool {
+        let is_raw = page.bodies == Bodies::AsStored && self.role >= Role::Operator;
+        page.body_bytes_max > 0 && !is_raw
+    }
+
     /// Answers what an operator may ask, else refuses.
     fn as_operator<'b, T: Send + 'b>(
         &'b self,
@@ -65,6 +83,48 @@ impl<'a> Guarded<'a> {
             Ok(()) => answer(),
             Err(error) => futures_util::future::err(error).boxed(),
         }
+    }
+}
+
+/// How audit entries of edited dead letters are called.
+const EDITED: &str = "edit_dead_letter";
+
+impl Guarded<'_> {
+    /// Seals a message that a tool makes, where it has keys: hosts may take no other.
+    fn sealed(&self, change: &Change) -> Result<Option<Change>, StoreError> {
+        let (Some(keys), Action::SendMessage { endpoint, envelope }) =
+            (&self.sight.keyring, &change.action)
+        else {
+            return Ok(None);
+        };
+        let mut envelope = envelope.clone();
+        let sealed = keys.seal(&mut envelope);
+        sealed.map_err(|error| StoreError::Refused(error.into()))?;
+        let endpoint = endpoint.clone();
+        Ok(Some(Change {
+            action: Action::SendMessage { endpoint, envelope },
+            ..change.clone()
+        }))
+    }
+}
+
+impl Guarded<'_> {
+    /// Masks what the audit keeps of bodies.
+    async fn mask_edits(&self, entries: &mut [AuditEntry]) -> Result<(), StoreError> {
+        let is_edit = |one: &AuditEntry| one.action == EDITED;
+        if !entries.iter().any(is_edit) {
+            return Ok(());
+        }
+        let redactions = self.sight.redactions(self.admin).await?;
+        for one in entries {
+            if is_edit(one) {
+                let masked = self
+                    .sight
+                    .mask_edit(self.admin, &redactions, &mut one.detail);
+                masked.await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -96,7 +156,19 @@ impl StoreAdmin for Guarded<'_> {
         filter: &'b DeadLetterFilter,
         page: Page,
     ) -> Answer<'b, Vec<StoredDeadLetter>> {
-        self.admin.find_dead_letters(filter, self.page(page))
+        let page = self.page(page);
+        async move {
+            let mut found = self.admin.find_dead_letters(filter, page).await?;
+            if self.shows(page) && !found.is_empty() {
+                let redactions = self.sight.redactions(self.admin).await?;
+                for one in &mut found {
+                    let (envelope, bytes) = (&mut one.envelope, &mut one.body_bytes);
+                    self.sight.show(&redactions, envelope, bytes);
+                }
+            }
+            Ok(found)
+        }
+        .boxed()
     }
 
     fn dead_letter_groups<'b>(
@@ -112,7 +184,19 @@ impl StoreAdmin for Guarded<'_> {
     }
 
     fn rows<'b>(&'b self, filter: &'b RowFilter, page: Page) -> Answer<'b, Vec<StoredRow>> {
-        self.admin.rows(filter, self.page(page))
+        let page = self.page(page);
+        async move {
+            let mut found = self.admin.rows(filter, page).await?;
+            if self.shows(page) && !found.is_empty() {
+                let redactions = self.sight.redactions(self.admin).await?;
+                for one in &mut found {
+                    let (envelope, bytes) = (&mut one.envelope, &mut one.body_bytes);
+                    self.sight.show(&redactions, envelope, bytes);
+                }
+            }
+            Ok(found)
+        }
+        .boxed()
     }
 
     fn destinations(&self) -> Answer<'_, Vec<DestinationOverview>> {
@@ -174,14 +258,13 @@ impl StoreAdmin for Guarded<'_> {
     }
 
     fn audit(&self, page: Page) -> Answer<'_, Vec<AuditEntry>> {
-        let sees = self.sees_bodies();
-        let answer = self.admin.audit(page);
         async move {
-            let entries = answer.await?;
-            Ok(match sees {
-                true => entries,
-                false => entries.into_iter().map(without_bodies).collect(),
-            })
+            let mut entries = self.admin.audit(page).await?;
+            if !self.sees_bodies() {
+                return Ok(entries.into_iter().map(without_bodies).collect());
+            }
+            self.mask_edits(&mut entries).await?;
+            Ok(entries)
         }
         .boxed()
     }
@@ -190,7 +273,11 @@ impl StoreAdmin for Guarded<'_> {
         let action = &change.action;
         let what = action.as_str().replace('_', " ");
         match self.role.demand(Role::needed(action), &what) {
-            Ok(()) => self.admin.change(change),
+            Ok(()) => match self.sealed(change) {
+                Ok(None) => self.admin.change(change),
+                Ok(Some(sealed)) => async move { self.admin.change(&sealed).await }.boxed(),
+                Err(error) => futures_util::future::err(error).boxed(),
+            },
             Err(error) => futures_util::future::err(error).boxed(),
         }
     }

@@ -7,6 +7,7 @@
 mod error;
 mod operator;
 mod role;
+mod sight;
 mod guarded;
 pub mod status;
 pub mod doctor;
@@ -34,3 +35,4 @@ pub use error::OpsError;
 pub use guarded::Guarded;
 pub use operator::Operator;
 pub use role::Role;
+pub use sight::{Masks, Sight};

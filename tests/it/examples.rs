@@ -73,6 +73,7 @@ examples! {
     bulk_orders_are_joined "09_bulk_orders",
     a_carrier_is_never_called_twice "10_logistics",
     what_recurs_comes_once "11_recurring",
+    a_card_is_seen_by_its_handler_alone "12_sealed",
 }
 
 /// Replaces what differs from run to run: identities, times, ages, the number of the schema.

@@ -29,7 +29,7 @@ pub use operation::{
     StoredOperation, Told, Verb, Wheel,
 };
 pub(crate) use page::cut;
-pub use page::{About, Counts, First, PAGE_MAX, Page};
+pub use page::{About, Bodies, Counts, First, PAGE_MAX, Page};
 pub use row::{DestinationOverview, PARKED_BY_OPERATOR, RowFilter, RowState, RowVerb, StoredRow};
 pub use running::{
     HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory,

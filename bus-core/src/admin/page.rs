@@ -54,6 +54,17 @@ pub struct Page {
     pub limit: u32,
     /// How much of each body is read.
     pub body_bytes_max: u32,
+    /// In which form.
+    pub bodies: Bodies,
+}
+
+/// The form in which bodies are wanted. A store knows one; tools may stand before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bodies {
+    /// For people: opened where there is a key, and masked.
+    Shown,
+    /// For what is done with them.
+    AsStored,
 }
 
 /// The order of a list: ids grow with time.
@@ -73,6 +84,7 @@ impl Page {
             after: None,
             limit,
             body_bytes_max: i32::MAX.cast_unsigned(),
+            bodies: Bodies::Shown,
         }
     }
 
@@ -95,6 +107,15 @@ impl Page {
     pub const fn without_bodies(self) -> Self {
         Self {
             body_bytes_max: 0,
+            ..self
+        }
+    }
+
+    /// Reads bodies as they are stored.
+    #[must_use]
+    pub const fn as_stored(self) -> Self {
+        Self {
+            bodies: Bodies::AsStored,
             ..self
         }
     }

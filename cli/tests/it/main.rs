@@ -17,6 +17,8 @@ mod searched;
 mod changing;
 mod operations;
 mod editing;
+mod sealed;
+mod canary;
 mod roles;
 mod accounts;
 mod inbox;

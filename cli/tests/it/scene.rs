@@ -160,6 +160,7 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
         .env_remove("SAGABUS_ROLE")
         .env_remove("SAGABUS_CONFIG")
         .env_remove("SAGABUS_PROFILE")
+        .env_remove("SAGABUS_KEYRING")
         .env("USER", "ada")
         .stdin(Stdio::null());
     program
