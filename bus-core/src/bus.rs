@@ -117,8 +117,10 @@ impl Bus {
     pub async fn send_all(&self, mut outgoing: Vec<Outgoing>) -> Result<(), BusError> {
         let facts = self.running()?.facts;
         let protector = facts.protector.as_deref();
-        let mut each = outgoing.iter_mut();
-        each.try_for_each(|one| protection::seal(protector, one))?;
+        for one in &mut outgoing {
+            protection::reopen(protector, one);
+            protection::seal(protector, one)?;
+        }
         self.store_all(outgoing).await
     }
 
@@ -151,10 +153,12 @@ impl Bus {
     ///
     /// # Errors
     /// [`BusError::InsideHandler`], [`BusError::NotRunning`], [`BusError::Codec`].
-    pub fn prepare(&self, outgoing: Outgoing) -> Result<Outgoing, BusError> {
+    pub fn prepare(&self, mut outgoing: Outgoing) -> Result<Outgoing, BusError> {
         let running = self.running()?;
+        let protector = running.facts.protector.as_deref();
+        protection::reopen(protector, &mut outgoing);
         let mut outgoing = outgoing.begun_by(&running.facts.name)?;
-        protection::seal(running.facts.protector.as_deref(), &mut outgoing)?;
+        protection::seal(protector, &mut outgoing)?;
         Ok(outgoing)
     }
 

@@ -238,9 +238,10 @@ impl Ctx {
     /// # Errors
     /// When headers or body break a bound, or the handler has returned.
     pub fn push(&self, mut outgoing: Outgoing) -> Result<MessageId, HandlerError> {
+        let protector = self.inner.host.protector.as_deref();
+        protection::reopen(protector, &mut outgoing);
         self.inherit(&mut outgoing);
         let checked = outgoing.envelope.check();
-        let protector = self.inner.host.protector.as_deref();
         checked
             .and_then(|()| protection::seal(protector, &mut outgoing))
             .map_err(|error| HandlerError::from(error).terminal())?;

@@ -12,6 +12,7 @@ use crate::endpoint::Destination;
 use crate::envelope::{Envelope, Outgoing};
 use crate::headers;
 use crate::id::MessageId;
+use crate::keyring::SEAL_BYTES;
 use crate::message::{ALIASES_MAX, Event, Kind, Message};
 use crate::unit_of_work::DeadLetter;
 
@@ -228,7 +229,8 @@ pub(crate) fn fault_of(dead: &DeadLetter) -> Option<Outgoing> {
         content: Some(Content::of(envelope)),
     };
     let mut body = codec::encode_json(&fault).ok()?;
-    if body.len() > codec::BODY_BYTES_MAX {
+    // Where it is sealed, it grows.
+    if body.len() > codec::BODY_BYTES_MAX - SEAL_BYTES {
         fault.content = None;
         body = codec::encode_json(&fault).ok()?;
     }

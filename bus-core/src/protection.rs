@@ -218,6 +218,18 @@ impl Protector {
     }
 }
 
+/// Opens what is sent on under seal, before its headers change: it is sealed anew.
+pub(crate) fn reopen(protector: Option<&Protector>, outgoing: &mut Outgoing) {
+    let keys = protector.and_then(|one| one.keys.as_ref());
+    let is_sealed = |one: &Envelope| one.headers.get(headers::SEALED).is_some();
+    if let Some(keys) = keys.filter(|_| is_sealed(&outgoing.envelope)) {
+        // A header alone seals nothing: then the body is sealed as it is.
+        if let Ok(opened) = keys.open(&outgoing.envelope) {
+            outgoing.envelope = opened;
+        }
+    }
+}
+
 /// Seals what is to be sent, where the host protects it.
 pub(crate) fn seal(
     protector: Option<&Protector>,

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use sagabus_core::memory::MemoryStore;
+use sagabus_core::{Keyring, Protection};
 use sagabus_outbox::{PgStore, SqliteStore};
+use sagabus_testkit::bus::BusUnderTest;
 use sagabus_testkit::store::StoreUnderTest;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
@@ -15,6 +17,7 @@ macro_rules! on_every_store {
         on_every_store! { @store memory: $($name,)* }
         on_every_store! { @store sqlite: $($name,)* }
         on_every_store! { @store postgres: $($name,)* }
+        on_every_store! { @store sealed: $($name,)* }
     };
     (@store $store:ident: $($name:ident,)*) => {
         mod $store {
@@ -34,6 +37,13 @@ macro_rules! on_every_store {
 
 pub(crate) async fn memory() -> Option<StoreUnderTest> {
     Some(StoreUnderTest::new(MemoryStore::new()))
+}
+
+/// Nothing that hosts send is plain; what tests hand to a broker themselves is.
+pub(crate) async fn sealed() -> Option<BusUnderTest> {
+    let keys = Keyring::new("suite", [5; 32]).unwrap();
+    let bus = BusUnderTest::from(memory().await?);
+    Some(bus.declaring(move |host| host.protects(keys.clone(), Protection::Sealed)))
 }
 
 /// A fresh file, and a second store on it: another process, as far as SQLite can tell.

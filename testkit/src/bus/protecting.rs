@@ -6,8 +6,9 @@ use std::time::Duration;
 use sagabus_core::admin::{DeadLetterFilter, Page, RowFilter};
 use sagabus_core::error::RequestError;
 use sagabus_core::{
-    Bus, Command, Ctx, Destination, Envelope, Event, Fault, HandlerError, HostBuilder, Keyring,
-    Kind, Message, MessageId, Outgoing, Protection, Redaction, Result, RunningHost, State, headers,
+    Bus, Command, Ctx, Destination, EndpointName, Envelope, Event, Fault, HandlerError,
+    HostBuilder, Keyring, Kind, Message, MessageId, Outgoing, Protection, Redaction, Result,
+    RunningHost, State, cron, headers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -344,6 +345,34 @@ pub async fn who_asks_under_seal_gets_the_answer_under_seal(scene: Scene) {
     );
     assert_eq!(scene.log.lines(), ["sealed: true", "sealed: true"]);
     assert_eq!(scene.dead_letters(1).await.len(), 1);
+    stop(host).await;
+}
+
+/// The other ways by which messages leave: each is taken only where it was sealed.
+pub async fn what_is_sent_on_recurs_or_is_announced_is_sealed(scene: Scene) {
+    async fn send_on(_: Paid, cx: Ctx) -> Result {
+        let books = Destination::Endpoint(EndpointName::new("books")?);
+        cx.push(Outgoing::from_envelope(cx.envelope().clone(), books))?;
+        Ok(())
+    }
+    async fn noted(command: Remind, log: State<Log>) {
+        if log.count("remind") == 0 {
+            log.add("remind");
+        }
+        assert_eq!(command.card, CARD);
+    }
+    let builder = scene.with_broker(sealing(&scene, keys()));
+    let builder = builder
+        .announces::<Paid>()
+        .recurring("remind", cron("* * * * * *"), |_| Remind::of(1))
+        .endpoint("mails", |e| e.handle(send_on))
+        .endpoint("books", |e| e.handle(book))
+        .endpoint("reminders", |e| e.handle(noted));
+    let host = start(builder).await;
+    host.bus().announce(Paid::of(3)).await.expect("it is there");
+    let mut lines = scene.log.wait_for(3).await;
+    lines.sort();
+    assert_eq!(lines, ["book 3", "book 3", "remind"]);
     stop(host).await;
 }
 

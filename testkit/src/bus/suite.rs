@@ -80,6 +80,7 @@ macro_rules! __bus_behaviours {
                 what_waits_is_opened_after_its_key_was_replaced,
                 an_unknown_key_makes_a_dead_letter_that_can_be_redriven,
                 who_asks_under_seal_gets_the_answer_under_seal,
+                what_is_sent_on_recurs_or_is_announced_is_sealed,
                 what_tells_of_a_sealed_dead_letter_is_sealed,
                 a_dead_letter_may_be_stored_without_its_body,
                 what_is_masked_is_in_no_error,

@@ -15,6 +15,7 @@ type Exception = (&'static str, &'static str);
 pub struct BusUnderTest {
     pub(super) store: StoreUnderTest,
     over: Option<(&'static str, Equip)>,
+    declared: Option<Equip>,
     except: Vec<Exception>,
 }
 
@@ -23,6 +24,7 @@ impl From<StoreUnderTest> for BusUnderTest {
         Self {
             store,
             over: None,
+            declared: None,
             except: Vec::new(),
         }
     }
@@ -37,6 +39,16 @@ impl BusUnderTest {
         equip: impl Fn(HostBuilder) -> HostBuilder + Send + Sync + 'static,
     ) -> Self {
         self.over = Some((broker, Box::new(equip)));
+        self
+    }
+
+    /// Declares something more of every host.
+    #[must_use]
+    pub fn declaring(
+        mut self,
+        declare: impl Fn(HostBuilder) -> HostBuilder + Send + Sync + 'static,
+    ) -> Self {
+        self.declared = Some(Box::new(declare));
         self
     }
 
@@ -55,8 +67,9 @@ impl BusUnderTest {
             assert!(is_known, "no behaviour is called {name}");
         }
         let found = self.except.iter().find(|(name, _)| *name == behaviour);
-        if let (Some((_, reason)), Some((broker, _))) = (found, &self.over) {
-            let line = format!("{broker}: {behaviour} is left out: {reason}\n");
+        if let Some((_, reason)) = found {
+            let on = self.over.as_ref().map_or("here", |(broker, _)| broker);
+            let line = format!("{on}: {behaviour} is left out: {reason}\n");
             let said = std::io::stdout().write_all(line.as_bytes());
             said.expect("the standard output can be written");
         }
@@ -64,10 +77,9 @@ impl BusUnderTest {
     }
 
     pub(super) fn equip(&self, builder: HostBuilder) -> HostBuilder {
-        match &self.over {
-            Some((_, equip)) => equip(builder),
-            None => builder,
-        }
+        let over = self.over.as_ref().map(|(_, equip)| equip);
+        let all = over.into_iter().chain(&self.declared);
+        all.fold(builder, |builder, equip| equip(builder))
     }
 
     pub(super) fn has_broker(&self) -> bool {
