@@ -294,6 +294,29 @@ mod tests {
         }
     }
 
+    /// A seal is bound to headers: both bindings have to bring each as it was.
+    #[test]
+    fn a_sealed_message_is_opened_behind_every_binding() {
+        let keys = crate::Keyring::new("k", [1; 32]).unwrap();
+        for binding in [AMQP, KAFKA] {
+            let mut sent = publication();
+            for name in crate::keyring::BOUND {
+                sent.envelope.headers.set(name, format!("{name} ü"));
+            }
+            let plain = sent.envelope.clone();
+            keys.seal(&mut sent.envelope).unwrap();
+            let pairs = write(binding, &sent).into_iter();
+            let pairs = pairs.map(|(name, value)| (name.to_owned(), value.into_owned()));
+            let came = Received {
+                headers: pairs.collect(),
+                body: sent.envelope.body.clone(),
+                native: Native::default(),
+            };
+            let came = read(binding, came, || unreachable!("it has an identity"));
+            assert_eq!(keys.open(&came).unwrap().body, plain.body);
+        }
+    }
+
     fn received(headers: &[(&str, &str)]) -> Received {
         let pairs = headers.iter();
         Received {

@@ -5,3 +5,4 @@
 )]
 
 mod roles;
+mod sight;

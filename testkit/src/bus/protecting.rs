@@ -170,60 +170,33 @@ fn sealed<M: Message>(message: &M) -> Envelope {
     envelope
 }
 
+/// What may be made of sealed messages without their key, each with an identity of its own.
+fn forged(other: &Envelope) -> [Envelope; 6] {
+    let mut swapped = sealed(&Pay::of(1));
+    swapped.body = other.body.clone();
+    let mut replayed = sealed(&Pay::of(1));
+    replayed.id = MessageId::new();
+    let mut retyped = sealed(&Refund::of(3));
+    retyped.message_type = Pay::TYPE.into();
+    let mut flipped = sealed(&Pay::of(1));
+    let mut bytes = flipped.body.to_vec();
+    bytes[30] ^= 1;
+    flipped.body = bytes.into();
+    let mut keyed = sealed(&Pay::of(1));
+    keyed.headers.set(headers::KEY, "another");
+    let mut empty = sealed(&Pay::of(1));
+    empty.body.clear();
+    [swapped, replayed, retyped, flipped, keyed, empty]
+}
+
 pub async fn what_was_not_sealed_for_this_message_is_a_dead_letter(scene: Scene) {
     let builder = sealing(&scene, keys()).endpoint("till", |e| e.handle(note));
     let host = start(builder).await;
     let stranger = plain(&scene).await;
-    let (one, other) = (sealed(&Pay::of(1)), sealed(&Pay::of(2)));
-    let refund = sealed(&Refund::of(3));
-    let mut flipped = one.body.to_vec();
-    flipped[30] ^= 1;
-    let mut keyed = one.headers.clone();
-    keyed.set(headers::KEY, "another");
-    let fresh = |envelope: Envelope| Envelope {
-        id: MessageId::new(),
-        ..envelope
-    };
-    let forged = [
-        (
-            "another's body",
-            Envelope {
-                body: other.body.clone(),
-                ..one.clone()
-            },
-        ),
-        ("another identity", fresh(one.clone())),
-        (
-            "another type",
-            Envelope {
-                message_type: Pay::TYPE.into(),
-                ..refund
-            },
-        ),
-        (
-            "a bit is another",
-            fresh(Envelope {
-                body: flipped.into(),
-                ..one.clone()
-            }),
-        ),
-        (
-            "another key",
-            fresh(Envelope {
-                headers: keyed,
-                ..one.clone()
-            }),
-        ),
-        (
-            "nothing",
-            fresh(Envelope {
-                body: Vec::new().into(),
-                ..one.clone()
-            }),
-        ),
-    ];
+    let other = sealed(&Pay::of(2));
+    let forged = forged(&other);
     let count = forged.len();
-    for (_, envelope) in forged {
+    for envelope in forged {
         send_as_it_is(&stranger.bus(), envelope).await;
     }
     let dead = scene.dead_letters(count).await;
