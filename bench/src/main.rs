@@ -10,11 +10,18 @@
 
 // What is measured with.
 mod machine;
+mod calibration;
 mod services;
 mod brokers;
+mod ratio;
 mod row;
 mod measure;
+// What becomes of it.
+mod chart;
 mod report;
+mod publish;
+mod session;
+mod beside;
 // What is measured.
 mod source;
 mod workload;
@@ -25,14 +32,14 @@ mod rows;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::brokers::Brokers;
-use crate::machine::Facts;
-use crate::report::{Line, Report};
+use crate::calibration::Calibration;
+use crate::publish::Figures;
+use crate::report::Report;
 use crate::row::{Alone, Bench, FULL, Profile, QUICK, Row};
 use crate::services::Services;
 
@@ -58,14 +65,20 @@ enum Command {
     Full(Options),
     /// Say what rows there are.
     List,
-    /// Run the named rows.
+    /// Run the named rows, or all.
     Run {
         /// Names, as `list` shows them; one row on both databases, or `H2@SQLite`.
-        #[arg(required = true)]
         rows: Vec<String>,
+        /// How much is measured; without it a short time, but every row as often as it says.
+        #[arg(long, value_enum, default_value_t)]
+        profile: Named,
         #[command(flatten)]
         options: Options,
     },
+    /// Measure the machine twice: processor, disk and the way to PostgreSQL.
+    Calibrate,
+    /// Show two files of results beside each other; fails where something became worse.
+    Compare { old: PathBuf, new: PathBuf },
     /// Say what the rows of another command need: names of services, one per line.
     #[command(hide = true)]
     Needs {
@@ -94,12 +107,35 @@ struct Options {
     /// Run one subject of each comparison, without ratios, to look into it with other tools.
     #[arg(long)]
     alone: Option<Alone>,
-    /// Where the figures go as JSON, instead of below `bench-results`.
-    #[arg(long)]
-    json: Option<PathBuf>,
-    /// Where the table goes as Markdown, beside the standard output.
-    #[arg(long)]
-    md: Option<PathBuf>,
+    /// Keep each row that is done in this folder, and go on with those that it does not have.
+    #[arg(long, value_name = "FOLDER")]
+    resume: Option<PathBuf>,
+    /// Write JSON, Markdown and chart to `docs/bench/NAME.*`, if the run was correct and quiet.
+    #[arg(long, value_name = "NAME")]
+    publish: Option<String>,
+}
+
+/// The profile of a run of named rows.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Named {
+    #[default]
+    Plain,
+    Quick,
+    Full,
+}
+
+impl Named {
+    fn settings(self) -> Profile {
+        match self {
+            Self::Quick => QUICK,
+            Self::Full => FULL,
+            Self::Plain => Profile {
+                name: "run",
+                is_short: false,
+                ..QUICK
+            },
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -144,12 +180,16 @@ async fn run(command: Command) -> Result<ExitCode> {
             rows::outage::run_sending_host(&database, &broker).await?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run { rows, options } => {
-            let profile = Profile {
-                is_short: false,
-                ..QUICK
-            };
-            measure(profile, chosen(&rows)?, options).await
+        Command::Run {
+            rows,
+            profile,
+            options,
+        } => measure(profile.settings(), chosen(&rows)?, options).await,
+        Command::Calibrate => calibrate().await,
+        Command::Compare { old, new } => {
+            let beside = beside::files(&old, &new)?;
+            print!("{}", beside.table);
+            Ok(ExitCode::from(u8::from(beside.is_worse)))
         }
     }
 }
@@ -161,6 +201,7 @@ fn needs(of: &[String]) -> Vec<&'static str> {
     let rows = match Cli::try_parse_from(line).map(|cli| cli.command) {
         Ok(Command::Quick(_) | Command::Full(_)) => rows::all(),
         Ok(Command::Run { rows, .. }) => chosen(&rows).unwrap_or_default(),
+        Ok(Command::Calibrate) => return vec!["postgres"],
         _ => Vec::new(),
     };
     let mut names: Vec<_> = rows.iter().flat_map(Row::needs).collect();
@@ -169,8 +210,11 @@ fn needs(of: &[String]) -> Vec<&'static str> {
     names
 }
 
-/// Finds the named rows.
+/// Finds the named rows; all, where none is named.
 fn chosen(names: &[String]) -> Result<Vec<Row>> {
+    if names.is_empty() {
+        return Ok(rows::all());
+    }
     let is_meant = |row: &Row, name: &str| match name.split_once('@') {
         Some((name, place)) => is_named(row, name) && row.place().eq_ignore_ascii_case(place),
         None => is_named(row, name),
@@ -207,73 +251,55 @@ async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Resu
         services: Services::open(results)?,
         brokers: Brokers::open(),
     };
-    let started = Instant::now();
-    let report = run_rows(&bench, rows).await;
+    let report = session::run(&bench, rows, options.resume).await;
     bench.services.close().await?;
-    let mut report = report?;
-    report.seconds = started.elapsed().as_secs_f64();
-
-    let table = report.markdown();
-    print!("{table}");
-    let json = options.json.unwrap_or_else(|| {
-        let name = format!("{}.json", profile.name);
-        results.join(name)
-    });
-    let text = serde_json::to_string_pretty(&report)?;
-    std::fs::write(&json, text).with_context(|| format!("cannot write `{}`", json.display()))?;
-    if let Some(path) = options.md {
-        std::fs::write(&path, table)
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    eprintln!("figures: {}", json.display());
-    Ok(if report.is_good() {
+    let report = report?;
+    let figures = report.figures()?;
+    print!("{}", figures.markdown);
+    let written = figures.write(results, profile.name)?;
+    eprintln!("figures: {}", written.display());
+    let is_published = match options.publish {
+        Some(name) => publish(&report, &figures, &name)?,
+        None => true,
+    };
+    Ok(if report.is_good() && is_published {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-async fn run_rows(bench: &Bench, rows: Vec<Row>) -> Result<Report> {
-    let mut machine = Facts::read(bench.services.folder())?;
-    machine.postgres = bench.services.postgres_version().await?;
-    let mut lines = Vec::new();
-    for row in rows {
-        if !bench.services.has(row.backend) {
-            eprintln!(
-                "not run: {} on PostgreSQL ({} is not set)",
-                row.name,
-                services::URL
-            );
-            continue;
-        }
-        if let Some(broker) = row.broker.filter(|broker| !bench.brokers.has(*broker)) {
-            let variable = broker.variable();
-            eprintln!(
-                "not run: {} on {} ({variable} is not set)",
-                row.name,
-                row.on()
-            );
-            continue;
-        }
-        let started = Instant::now();
-        let found = (row.run)(bench, row.backend).await;
-        let found = found.with_context(|| format!("{} on {}", row.name, row.on()))?;
-        let seconds = started.elapsed().as_secs_f64();
-        eprintln!("{} on {}: {seconds:.1} s", row.name, row.on());
-        lines.push(Line {
-            row: row.name,
-            on: row.on(),
-            about: row.about,
-            found,
-            seconds,
-        });
+/// Writes figures into the documentation, or says why not and writes nothing.
+fn publish(report: &Report, figures: &Figures, name: &str) -> Result<bool> {
+    let objections = publish::objections(report);
+    if objections.is_empty() {
+        let written = figures.write(Path::new(publish::PUBLISHED), name)?;
+        eprintln!("published: {}", written.display());
+        return Ok(true);
     }
-    machine.load_after = machine::load();
-    Ok(Report {
-        profile: bench.profile,
-        machine,
-        promises: rows::promises(&lines),
-        rows: lines,
-        seconds: 0.0,
-    })
+    eprintln!("not published:");
+    for objection in objections {
+        eprintln!("  {objection}");
+    }
+    Ok(false)
+}
+
+/// Measures the machine twice, and says whether it is quiet.
+async fn calibrate() -> Result<ExitCode> {
+    let services = Services::open(Path::new(RESULTS))?;
+    let taken = async {
+        anyhow::Ok((
+            Calibration::take(&services).await?,
+            Calibration::take(&services).await?,
+        ))
+    };
+    let taken = taken.await;
+    services.close().await?;
+    let (before, after) = taken?;
+    println!("{}\n{}", before.shown(), after.shown());
+    let moved = before.moved(&after);
+    for moved in &moved {
+        println!("NOISY: {moved}");
+    }
+    Ok(ExitCode::from(u8::from(!moved.is_empty())))
 }

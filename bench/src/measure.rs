@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 
 use crate::brokers::Broker;
 use crate::machine;
-use crate::row::{Alone, Bench, Found, Must, Profile, Promise, Ratio, Run};
+use crate::ratio::{Must, Promise, Ratio};
+use crate::row::{Alone, Bench, Found, Profile, Run};
 use crate::services::Place;
 
 /// How far the bytes of two subjects that do the same work may lie apart.
@@ -108,6 +109,10 @@ pub(crate) async fn compare(plan: Plan<'_>) -> Result<Found> {
         plan.sameness,
     );
     found.faults.extend(faults);
+    if !found.faults.is_empty() {
+        // Nobody knows what was compared.
+        return Ok(found);
+    }
     for (name, figure) in plan.figures {
         let what = format!("{name}: {} / {}", numerator.name, denominator.name);
         let each = |subject| found.runs[subject].iter().map(figure);
@@ -188,6 +193,7 @@ impl Window {
     pub(crate) async fn open(place: &Place) -> Result<Self> {
         let bytes = place.bytes().await?;
         let server_cpu = place.server_cpu().await?;
+        machine::forget_most_memory();
         Ok(Self {
             bytes,
             server_cpu,
@@ -219,6 +225,7 @@ impl Window {
         let broker_cpu = self.broker.and_then(|(cpu, before)| Some((cpu()?, before)));
         let server_cpu = place.server_cpu().await?.zip(self.server_cpu);
         let bytes = place.bytes().await?.zip(self.bytes);
+        let most_kib = machine::memory_kib(std::process::id()).map(|(_, most)| most);
         let used = |(after, before): (Duration, Duration)| after.saturating_sub(before);
         Ok(Run {
             messages,
@@ -227,6 +234,7 @@ impl Window {
             server_cpu_seconds: server_cpu.map(used).map(|cpu| cpu.as_secs_f64()),
             broker_cpu_seconds: broker_cpu.map(used).map(|cpu| cpu.as_secs_f64()),
             bytes: bytes.map(|(after, before)| after - before),
+            most_kib,
             ..Run::default()
         })
     }

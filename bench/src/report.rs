@@ -2,13 +2,18 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::calibration::Calibration;
+use crate::chart::{self, Bar};
 use crate::machine::Facts;
-use crate::row::{Found, Latency, Must, Profile, Promise, Ratio, Run};
+use crate::publish::Figures;
+use crate::ratio::{Must, Promise, Ratio};
+use crate::row::{Found, Latency, Profile, Run};
 
 /// Everything that one call measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'static"))]
 pub(crate) struct Report {
     pub(crate) profile: Profile,
     pub(crate) machine: Facts,
@@ -19,13 +24,26 @@ pub(crate) struct Report {
 }
 
 /// One row with what it found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Line {
     pub(crate) row: &'static str,
     pub(crate) on: &'static str,
     pub(crate) about: &'static str,
     pub(crate) found: Found,
+    /// The machine before and after the row.
+    #[serde(default)]
+    pub(crate) calibration: (Calibration, Calibration),
     pub(crate) seconds: f64,
+}
+
+impl Line {
+    /// Says why the row's figures are noise; nothing where they are not.
+    pub(crate) fn noise(&self) -> Vec<String> {
+        let (before, after) = &self.calibration;
+        let mut found = before.moved(after);
+        found.extend(self.found.ratios.iter().filter_map(Ratio::noise));
+        found
+    }
 }
 
 impl Report {
@@ -38,6 +56,47 @@ impl Report {
     fn all_promises(&self) -> impl Iterator<Item = &Promise> {
         let of_rows = self.rows.iter().flat_map(|line| &line.found.promises);
         of_rows.chain(&self.promises)
+    }
+
+    /// Returns the figures as they are written to files.
+    pub(crate) fn figures(&self) -> serde_json::Result<Figures> {
+        Ok(Figures {
+            json: serde_json::to_string_pretty(self)?,
+            markdown: self.markdown(),
+            chart: self.chart(),
+        })
+    }
+
+    /// Draws the first ratio of every row that has one.
+    fn chart(&self) -> String {
+        let of_line = |line: &Line| {
+            let ratio = line.found.ratios.first()?;
+            let promise = line
+                .found
+                .promises
+                .iter()
+                .find(|one| one.what == ratio.what);
+            let promised = promise.map(|promise| match promise.must {
+                Must::AtLeast(limit) | Must::AtMost(limit) => limit,
+            });
+            let what = ratio.what.split(':').next().unwrap_or_default();
+            let noisy = if line.noise().is_empty() {
+                ""
+            } else {
+                " NOISY"
+            };
+            Some(Bar {
+                label: format!("{} {}, {what}{noisy}", line.row, line.on),
+                value: ratio.median,
+                min: ratio.min,
+                max: ratio.max,
+                promised,
+            })
+        };
+        let bars: Vec<Bar> = self.rows.iter().filter_map(of_line).collect();
+        let commit = self.machine.commit.as_deref().unwrap_or("?");
+        let title = format!("first subject / second, median and range; red: promised ({commit})");
+        chart::bars(&title, &bars)
     }
 
     /// Returns the table as Markdown.
@@ -53,10 +112,11 @@ impl Report {
         let load = |load: Option<f64>| load.map_or_else(|| "?".into(), |load| format!("{load:.1}"));
         writeln!(
             out,
-            "{} cores shared by everything, fdatasync {:.0} us, PostgreSQL {version}, profile {} ({} \
+            "{} cores shared by everything, PostgreSQL {version}, {}, commit {}, profile {} ({} \
              repetitions of about {} s), load {} before and {} after, {:.0} s in all.\n",
             machine.cores,
-            machine.fsync_micros,
+            machine.compiler.as_deref().unwrap_or("unknown compiler"),
+            machine.commit.as_deref().unwrap_or("?"),
             profile.name,
             profile.reps,
             profile.seconds,
@@ -64,11 +124,15 @@ impl Report {
             load(machine.load_after),
             self.seconds,
         )?;
+        if let (Some(first), Some(last)) = (self.rows.first(), self.rows.last()) {
+            let (before, after) = (first.calibration.0.shown(), last.calibration.1.shown());
+            writeln!(out, "Calibration before: {before}; after: {after}.\n")?;
+        }
         writeln!(
             out,
-            "| row | database | subject | messages/s | CPU us client, database, broker | p50, p99, max ms | ratio (min-max) | promise |"
+            "| row | database | subject | messages/s | CPU us client, database, broker | most MiB | p50, p99, max ms | ratio (min-max) | promise |"
         )?;
-        writeln!(out, "|---|---|---|---|---|---|---|---|")?;
+        writeln!(out, "|---|---|---|---|---|---|---|---|---|")?;
         for line in &self.rows {
             write_line(out, line)?;
         }
@@ -76,7 +140,7 @@ impl Report {
             let what = &promise.what;
             writeln!(
                 out,
-                "| {what} | | | | | | {:.2} | {} |",
+                "| {what} | | | | | | | {:.2} | {} |",
                 promise.is,
                 kept(promise)
             )?;
@@ -86,6 +150,9 @@ impl Report {
             for fault in &line.found.faults {
                 writeln!(out, "- no figure for {} on {}: {fault}", line.row, line.on)?;
             }
+            for noise in line.noise() {
+                writeln!(out, "- NOISY: {} on {}: {noise}", line.row, line.on)?;
+            }
         }
         Ok(())
     }
@@ -94,7 +161,7 @@ impl Report {
 fn write_line(out: &mut String, line: &Line) -> std::fmt::Result {
     let Line { row, on, found, .. } = line;
     if !found.faults.is_empty() {
-        return writeln!(out, "| {row} | {on} | no figure | | | | | |");
+        return writeln!(out, "| {row} | {on} | no figure | | | | | | |");
     }
     let shown = |ratio: &Ratio| {
         let Ratio {
@@ -102,17 +169,17 @@ fn write_line(out: &mut String, line: &Line) -> std::fmt::Result {
             median,
             min,
             max,
+            ..
         } = ratio;
         let name = what.split(':').next().filter(|_| found.ratios.len() > 1);
         let name = name.map_or_else(String::new, |name| format!("{name} "));
         format!("{name}{median:.2} ({min:.2}-{max:.2})")
     };
-    let ratio = found
-        .ratios
-        .iter()
-        .map(shown)
-        .collect::<Vec<_>>()
-        .join("; ");
+    let mut ratios: Vec<String> = found.ratios.iter().map(shown).collect();
+    if !line.noise().is_empty() {
+        ratios.push("NOISY".to_owned());
+    }
+    let ratio = ratios.join("; ");
     let mut promises: Vec<String> = found.promises.iter().map(kept).collect();
     let mut is_first = true;
     for (subject, runs) in &found.runs {
@@ -133,13 +200,18 @@ fn write_line(out: &mut String, line: &Line) -> std::fmt::Result {
         let (shown_rate, cpu) = (number(rate), number(cpu) + &more);
         let latency = latency(runs);
         let notes = notes(runs);
+        let most = number(median(runs, Run::most_mib));
         writeln!(
             out,
-            "| {row} | {on} | {subject}{notes} | {shown_rate} | {cpu} | {latency} | {ratio} | {promises} |"
+            "| {row} | {on} | {subject}{notes} | {shown_rate} | {cpu} | {most} | {latency} | {ratio} | {promises} |"
         )?;
     }
     if found.runs.is_empty() {
-        writeln!(out, "| {row} | {on} | | | | | | {} |", promises.join("; "))?;
+        writeln!(
+            out,
+            "| {row} | {on} | | | | | | | {} |",
+            promises.join("; ")
+        )?;
     }
     Ok(())
 }

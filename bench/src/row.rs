@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 use futures_util::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::brokers::{Broker, Brokers};
+use crate::ratio::{Promise, Ratio};
 use crate::services::{Backend, Services};
 
 /// How much is measured.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Profile {
     pub(crate) name: &'static str,
     /// Repetitions of a comparison.
@@ -30,7 +31,7 @@ pub(crate) struct Profile {
 }
 
 /// The subject that runs alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 pub(crate) enum Alone {
     /// The first of a comparison: ours.
     Ours,
@@ -95,6 +96,21 @@ impl Row {
         self.broker.map_or(self.backend.name(), Broker::name)
     }
 
+    /// Returns how much disk the row needs at most: the template of its database, the copy of one
+    /// run, and what the run adds, log included.
+    pub(crate) fn disk(&self, profile: &Profile) -> u64 {
+        const GIB: u64 = 1 << 30;
+        // As PostgreSQL and SQLite store them, with their indexes, rounded up.
+        let (count, each) = match self.name {
+            "H5-4k" if profile.is_short => (profile.grown / 10, 6_000),
+            "H5-4k" => (profile.grown, 6_000),
+            "H5-256" => (profile.grown, 1_000),
+            "H4" | "D1" => (profile.grown, 400),
+            _ => (0, 0),
+        };
+        4 * GIB + count * each * 2
+    }
+
     /// Names the services without which the row cannot run.
     pub(crate) fn needs(&self) -> impl Iterator<Item = &'static str> {
         let database = (self.backend == Backend::Postgres).then_some("postgres");
@@ -107,9 +123,10 @@ impl Row {
 }
 
 /// What a row found.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Found {
     /// Runs by subject, in the order of the repetitions.
+    #[serde(borrow)]
     pub(crate) runs: BTreeMap<&'static str, Vec<Run>>,
     /// What is divided by what, and the result.
     pub(crate) ratios: Vec<Ratio>,
@@ -120,7 +137,8 @@ pub(crate) struct Found {
 }
 
 /// One run of one subject.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Run {
     pub(crate) messages: u64,
     pub(crate) seconds: f64,
@@ -132,10 +150,13 @@ pub(crate) struct Run {
     pub(crate) broker_cpu_seconds: Option<f64>,
     /// Bytes of write-ahead log (PostgreSQL) or written by this process (SQLite).
     pub(crate) bytes: Option<u64>,
+    /// Most memory of this process during the run, with what the bench itself holds.
+    pub(crate) most_kib: Option<u64>,
     /// Rows per table at the end.
     pub(crate) rows: BTreeMap<String, i64>,
     pub(crate) latency: Option<Latency>,
     /// Other things worth knowing: groups, round trips.
+    #[serde(borrow)]
     pub(crate) notes: BTreeMap<&'static str, f64>,
     /// What was wrong.
     pub(crate) faults: Vec<String>,
@@ -148,6 +169,10 @@ impl Run {
 
     pub(crate) fn cpu_micros(&self) -> f64 {
         self.cpu_seconds * 1e6 / self.messages as f64
+    }
+
+    pub(crate) fn most_mib(&self) -> Option<f64> {
+        Some(self.most_kib? as f64 / 1024.0)
     }
 
     pub(crate) fn server_cpu_micros(&self) -> Option<f64> {
@@ -176,7 +201,7 @@ impl Run {
 }
 
 /// A distribution, in milliseconds.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) count: usize,
     pub(crate) p50: f64,
@@ -195,55 +220,5 @@ impl Latency {
             p99: at(0.99),
             max: at(1.0),
         })
-    }
-}
-
-/// One division, once per repetition.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Ratio {
-    pub(crate) what: String,
-    pub(crate) median: f64,
-    pub(crate) min: f64,
-    pub(crate) max: f64,
-}
-
-impl Ratio {
-    pub(crate) fn of(what: impl Into<String>, mut values: Vec<f64>) -> Option<Self> {
-        values.sort_by(f64::total_cmp);
-        let last = values.len().checked_sub(1)?;
-        Some(Self {
-            what: what.into(),
-            median: (values[last / 2] + values[last.div_ceil(2)]) / 2.0,
-            min: values[0],
-            max: values[last],
-        })
-    }
-}
-
-/// A figure that has to be reached.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Promise {
-    pub(crate) what: String,
-    pub(crate) is: f64,
-    pub(crate) must: Must,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) enum Must {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-impl Promise {
-    pub(crate) fn new(what: impl Into<String>, is: f64, must: Must) -> Self {
-        let what = what.into();
-        Self { what, is, must }
-    }
-
-    pub(crate) fn is_kept(&self) -> bool {
-        match self.must {
-            Must::AtLeast(limit) => self.is >= limit,
-            Must::AtMost(limit) => self.is <= limit,
-        }
     }
 }

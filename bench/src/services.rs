@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use sagabus_core::Store;
 use sagabus_core::store::{Counts, StoreAdmin};
 use sagabus_outbox::{PgConfig, PgStore, SqliteStore};
@@ -16,6 +16,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
 use tokio::sync::Mutex;
 
+use crate::calibration::median;
 use crate::machine;
 
 /// Names the server on which the bench makes its databases.
@@ -97,6 +98,26 @@ impl Services {
         let mut connection = connect(server).await?;
         let version = sqlx::query_scalar("select current_setting('server_version')");
         Ok(Some(version.fetch_one(&mut connection).await?))
+    }
+
+    /// Returns what a round trip costs that asks for nothing, as the median of a few hundred.
+    pub(crate) async fn ping_micros(&self) -> Result<Option<f64>> {
+        const PINGS: usize = 300;
+        let Some(server) = &self.server else {
+            return Ok(None);
+        };
+        let mut connection = connect(server).await?;
+        let mut micros = Vec::with_capacity(PINGS);
+        for _ in 0..PINGS {
+            let started = Instant::now();
+            let one: i32 = sqlx::query_scalar("select 1")
+                .fetch_one(&mut connection)
+                .await?;
+            ensure!(one == 1, "the server answers {one} when asked for 1");
+            micros.push(started.elapsed().as_secs_f64() * 1e6);
+        }
+        connection.close().await?;
+        Ok(Some(median(micros)))
     }
 
     /// Makes a new database with our tables and the filling.

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 
 use super::l1::{arrived, at_pace, tenth};
 use crate::measure::{Count, Figure, Plan, Sameness, Subject, Window, compare};
-use crate::row::{Bench, Found, Must, Run};
+use crate::ratio::Must;
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::stopwatch::Stopwatch;
 use crate::workload::{ENDPOINT, NOTE, Ping};

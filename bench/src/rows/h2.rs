@@ -13,7 +13,8 @@ use super::run::{Program, Setup, WARM_UP, drained, over_source};
 use crate::bare;
 use crate::filling;
 use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
-use crate::row::{Bench, Found, Must, Run};
+use crate::ratio::Must;
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::workload::{
     ACCOUNTS, BalanceChanged, ENDPOINT, SINK, SendStatement, accounts, nth_message,

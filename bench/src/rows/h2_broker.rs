@@ -21,7 +21,8 @@ use crate::brokers::feed::Feed;
 use crate::brokers::target::Target;
 use crate::filling;
 use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
-use crate::row::{Bench, Found, Must, Run};
+use crate::ratio::Must;
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::workload::{BalanceChanged, ENDPOINT, SendStatement, accounts};
 

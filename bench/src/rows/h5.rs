@@ -12,7 +12,8 @@ use super::h3::versions;
 use super::run::{Program, Setup, WARM_UP, over_source};
 use crate::filling;
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
-use crate::row::{Bench, Found, Must, Run};
+use crate::ratio::Must;
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::workload::{accounts, message_for, scatter};
 

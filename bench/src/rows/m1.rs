@@ -9,7 +9,8 @@ use sagabus_saga::MachineEndpoint;
 use tokio::process::Command;
 
 use crate::machine;
-use crate::row::{Bench, Found, Must, Promise};
+use crate::ratio::{Must, Promise};
+use crate::row::{Bench, Found};
 use crate::services::{Backend, Filling, Place};
 use crate::workload::{ENDPOINT, accounts};
 

@@ -24,8 +24,9 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 
 use crate::brokers::Broker;
+use crate::ratio::{Must, Promise};
 use crate::report::{Line, median};
-use crate::row::{Bench, Found, Must, Promise, Row, Run};
+use crate::row::{Bench, Found, Row, Run};
 use crate::services::Backend;
 
 type Measure = for<'a> fn(&'a Bench, Backend) -> BoxFuture<'a, Result<Found>>;

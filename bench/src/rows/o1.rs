@@ -10,7 +10,8 @@ use sagabus_ops::Operator;
 use sagabus_ops::operations::{self, Drive};
 
 use crate::filling;
-use crate::row::{Bench, Found, Must, Promise, Run};
+use crate::ratio::{Must, Promise};
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Place};
 
 /// Dead letters.

@@ -18,7 +18,8 @@ use crate::brokers::Broker;
 use crate::brokers::proxy::Proxy;
 use crate::brokers::target::Target;
 use crate::machine;
-use crate::row::{Bench, Found, Must, Promise, Run};
+use crate::ratio::{Must, Promise};
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::workload::Ping;
 

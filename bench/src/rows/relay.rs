@@ -14,7 +14,8 @@ use crate::bare::relay::{Keep, Relay};
 use crate::brokers::Broker;
 use crate::brokers::target::Target;
 use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
-use crate::row::{Bench, Found, Must, Run};
+use crate::ratio::Must;
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::workload::NOTE;
 

@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use super::run::{Program, Setup, WARM_UP, over_source};
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
+use crate::ratio::{Must, Promise};
 use crate::report::median;
-use crate::row::{Bench, Found, Must, Promise, Run};
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::source::Raw;
 

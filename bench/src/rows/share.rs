@@ -12,8 +12,9 @@ use super::h2::check_accounts;
 use super::run::{Program, Setup, WARM_UP, over_source};
 use super::s1::{Probe, Taken};
 use crate::filling;
+use crate::ratio::{Must, Promise};
 use crate::report::median;
-use crate::row::{Bench, Found, Must, Promise, Run};
+use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Place};
 use crate::workload::{accounts, nth_message};
 

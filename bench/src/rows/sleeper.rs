@@ -13,7 +13,8 @@ use uuid::Uuid;
 
 use crate::filling;
 use crate::measure::Window;
-use crate::row::{Bench, Found, Latency, Must, Promise, Run};
+use crate::ratio::{Must, Promise};
+use crate::row::{Bench, Found, Latency, Run};
 use crate::services::{Backend, Place};
 use crate::source::{Raw, Source, Synthetic};
 use crate::workload::{Charge, ENDPOINT, nth_charge};
