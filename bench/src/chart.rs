@@ -112,6 +112,18 @@ pub(crate) fn curves(title: &str, unit: &str, curves: &[Curve]) -> String {
     svg + "</svg>\n"
 }
 
+/// Puts charts of the same size below each other.
+pub(crate) fn below_each_other(charts: &[String]) -> String {
+    const WIDE: f64 = 800.0;
+    const HIGH: f64 = 330.0;
+    let mut svg = open(WIDE, HIGH * charts.len() as f64, "");
+    for (n, chart) in charts.iter().enumerate() {
+        let y = HIGH * n as f64;
+        svg += &chart.replacen("<svg ", &format!("<svg y=\"{y:.0}\" "), 1);
+    }
+    svg + "</svg>\n"
+}
+
 fn open(width: f64, height: f64, title: &str) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
@@ -189,5 +201,8 @@ mod tests {
         assert!(svg.contains("cx=\"80.0\" cy=\"170.0\""), "{svg}");
         assert!(svg.contains("cx=\"540.0\" cy=\"50.0\""), "{svg}");
         assert!(curves("nothing", "", &[]).ends_with("</svg>\n"));
+        let both = below_each_other(&[svg.clone(), svg]);
+        assert!(both.contains("<svg y=\"330\" "), "{both}");
+        assert_eq!(both.matches("</svg>").count(), 3);
     }
 }

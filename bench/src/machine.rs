@@ -97,8 +97,6 @@ fn field(text: &str, name: &str) -> Option<u64> {
 
 /// Returns the processor time of the process that listens on a port of this machine.
 pub(crate) fn cpu_of_listener(port: u16) -> Option<Duration> {
-    // Field 14 and 15 of `stat`, in ticks of a hundredth of a second, ended threads included.
-    const TICK: Duration = Duration::from_millis(10);
     let socket = format!("socket:[{}]", socket_of(port)?);
     let is_owner = |folder: &Path| {
         let files = fs::read_dir(folder.join("fd")).into_iter().flatten();
@@ -111,7 +109,14 @@ pub(crate) fn cpu_of_listener(port: u16) -> Option<Duration> {
     let owner = processes
         .map(|entry| entry.path())
         .find(|path| is_owner(path))?;
-    let stat = fs::read_to_string(owner.join("stat")).ok()?;
+    cpu_of(owner.file_name()?.to_str()?.parse().ok()?)
+}
+
+/// Returns the processor time of a process, ended threads included.
+pub(crate) fn cpu_of(pid: u32) -> Option<Duration> {
+    // Field 14 and 15 of `stat`, in ticks of a hundredth of a second.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(11);
     let ticks = |text: &str| text.parse::<u32>().ok();
     let used = ticks(fields.next()?)? + ticks(fields.next()?)?;

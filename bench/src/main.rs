@@ -27,6 +27,7 @@ mod source;
 mod workload;
 mod filling;
 mod stopwatch;
+mod child;
 mod bare;
 mod rows;
 
@@ -40,7 +41,7 @@ use crate::brokers::Brokers;
 use crate::calibration::Calibration;
 use crate::publish::Figures;
 use crate::report::Report;
-use crate::row::{Alone, Bench, FULL, Profile, QUICK, Row};
+use crate::row::{Alone, Bench, FULL, GROWTH, PEERS, Profile, QUICK, Row};
 use crate::services::Services;
 
 /// Where results go, below the current folder; git ignores it.
@@ -75,6 +76,20 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Measure curves: inbox, instances, outbox, body, destinations, hosts.
+    Growth {
+        /// Some of them; all, where none is named.
+        curves: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Measure others' programs beside ours: graphile, apalis, apalis-default, river, river-default.
+    Peers {
+        /// Some of them; all, where none is named.
+        peers: Vec<String>,
+        #[command(flatten)]
+        options: Options,
+    },
     /// Measure the machine twice: processor, disk and the way to PostgreSQL.
     Calibrate,
     /// Show two files of results beside each other; fails where something became worse.
@@ -85,6 +100,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         of: Vec<String>,
     },
+    /// Fill a database, handle all when told to, and say what was done.
+    #[command(hide = true)]
+    OwnRows { database: String, messages: u64 },
+    /// Run one of several hosts until it is told to report.
+    #[command(hide = true)]
+    ServingHost { database: String },
     /// Run a host that has nothing to do, and print its memory.
     #[command(hide = true)]
     IdleHost { backend: String, at: String },
@@ -159,8 +180,8 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::List => {
-            for row in rows::all() {
-                println!("{:12} {:20} {}", row.name, row.on(), row.about);
+            for row in rows::every() {
+                println!("{:22} {:20} {}", row.name, row.on(), row.about);
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -171,7 +192,23 @@ async fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Quick(options) => measure(QUICK, rows::all(), options).await,
-        Command::Full(options) => measure(FULL, rows::all(), options).await,
+        Command::Full(options) => measure(FULL, with_others(), options).await,
+        Command::Growth { curves, options } => {
+            let rows = chosen_of(rows::curves(), &curves, "G-")?;
+            measure(GROWTH, rows, options).await
+        }
+        Command::Peers { peers, options } => {
+            let rows = chosen_of(rows::others(), &peers, "PEER-")?;
+            measure(PEERS, rows, options).await
+        }
+        Command::OwnRows { database, messages } => {
+            rows::serving::run_own_rows(&database, messages).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ServingHost { database } => {
+            rows::serving::run_serving_host(&database).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::IdleHost { backend, at } => {
             rows::m1::run_idle_host(&backend, &at).await?;
             Ok(ExitCode::SUCCESS)
@@ -199,7 +236,14 @@ fn needs(of: &[String]) -> Vec<&'static str> {
     let line = ["bench"].into_iter().chain(of.iter().map(String::as_str));
     // What is wrong with the line is said when it is run.
     let rows = match Cli::try_parse_from(line).map(|cli| cli.command) {
-        Ok(Command::Quick(_) | Command::Full(_)) => rows::all(),
+        Ok(Command::Quick(_)) => rows::all(),
+        Ok(Command::Full(_)) => with_others(),
+        Ok(Command::Growth { curves, .. }) => {
+            chosen_of(rows::curves(), &curves, "G-").unwrap_or_default()
+        }
+        Ok(Command::Peers { peers, .. }) => {
+            chosen_of(rows::others(), &peers, "PEER-").unwrap_or_default()
+        }
         Ok(Command::Run { rows, .. }) => chosen(&rows).unwrap_or_default(),
         Ok(Command::Calibrate) => return vec!["postgres"],
         _ => Vec::new(),
@@ -213,7 +257,7 @@ fn needs(of: &[String]) -> Vec<&'static str> {
 /// Finds the named rows; all, where none is named.
 fn chosen(names: &[String]) -> Result<Vec<Row>> {
     if names.is_empty() {
-        return Ok(rows::all());
+        return Ok(with_others());
     }
     let is_meant = |row: &Row, name: &str| match name.split_once('@') {
         Some((name, place)) => is_named(row, name) && row.place().eq_ignore_ascii_case(place),
@@ -221,7 +265,7 @@ fn chosen(names: &[String]) -> Result<Vec<Row>> {
     };
     let mut found = Vec::new();
     for name in names {
-        let meant: Vec<Row> = rows::all()
+        let meant: Vec<Row> = rows::every()
             .into_iter()
             .filter(|row| is_meant(row, name))
             .collect();
@@ -233,11 +277,30 @@ fn chosen(names: &[String]) -> Result<Vec<Row>> {
     Ok(found)
 }
 
+/// Ours, the program by hand and others.
+fn with_others() -> Vec<Row> {
+    let mut rows = rows::all();
+    rows.extend(rows::others());
+    rows
+}
+
+/// Finds rows of one kind by what follows the prefix of their names; all, where none is named.
+fn chosen_of(rows: Vec<Row>, names: &[String], prefix: &str) -> Result<Vec<Row>> {
+    let is_meant = |row: &Row, name: &str| row.name.strip_prefix(prefix) == Some(name);
+    for name in names {
+        if !rows.iter().any(|row| is_meant(row, name)) {
+            bail!("nothing is named `{name}`; `list` says what there is");
+        }
+    }
+    let is_chosen = |row: &Row| names.is_empty() || names.iter().any(|name| is_meant(row, name));
+    Ok(rows.into_iter().filter(is_chosen).collect())
+}
+
 /// A row is meant by its name, and several by what their names begin with: `L1` by `L1-100`.
 fn is_named(row: &Row, name: &str) -> bool {
     let family = row.name.split('-').next().unwrap_or_default();
     let is_exact = |row: &Row| row.name.eq_ignore_ascii_case(name);
-    is_exact(row) || family.eq_ignore_ascii_case(name) && !rows::all().iter().any(is_exact)
+    is_exact(row) || family.eq_ignore_ascii_case(name) && !rows::every().iter().any(is_exact)
 }
 
 async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Result<ExitCode> {

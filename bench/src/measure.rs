@@ -129,13 +129,58 @@ pub(crate) async fn compare(plan: Plan<'_>) -> Result<Found> {
 
 /// Finds out how many messages keep the reference busy for as long as the profile says.
 async fn messages(plan: &Plan<'_>) -> Result<u64> {
-    let (pilot, multiple) = match plan.count {
-        Count::Fixed(messages) => return Ok(messages),
-        Count::Pilot { pilot, multiple } => (pilot, multiple),
-    };
-    let run = (plan.subjects[1].run)(pilot).await?;
-    let wanted = (run.rate() * plan.profile.seconds) as u64;
+    match plan.count {
+        Count::Fixed(messages) => Ok(messages),
+        Count::Pilot { pilot, multiple } => {
+            pilot_run(&plan.subjects[1], &plan.profile, pilot, multiple).await
+        }
+    }
+}
+
+async fn pilot_run(
+    subject: &Subject<'_>,
+    profile: &Profile,
+    pilot: u64,
+    multiple: u64,
+) -> Result<u64> {
+    let run = (subject.run)(pilot).await?;
+    let wanted = (run.rate() * profile.seconds) as u64;
     Ok(wanted.max(pilot / 4).div_ceil(multiple) * multiple)
+}
+
+/// Runs the points of a curve, each for as long as the profile says, all once per repetition; divides
+/// the last by the first. Without a pilot the subjects know how much they do.
+pub(crate) async fn grow(profile: Profile, pilot: u64, points: Vec<Subject<'_>>) -> Result<Found> {
+    /// One account in ten is new, and one message in two sends two.
+    const MULTIPLE: u64 = 20;
+    let mut counts = Vec::with_capacity(points.len());
+    for point in &points {
+        counts.push(match pilot {
+            0 => 0,
+            _ => pilot_run(point, &profile, pilot, MULTIPLE).await?,
+        });
+    }
+    let mut found = Found {
+        curve: points.iter().map(|point| point.name).collect(),
+        ..Found::default()
+    };
+    for rep in 0..profile.reps {
+        let mut order: Vec<usize> = (0..points.len()).collect();
+        order.rotate_left(rep % points.len().max(1));
+        for n in order {
+            run_one(&mut found, &points[n], counts[n]).await?;
+        }
+    }
+    if let (Some(first), Some(last), true) =
+        (points.first(), points.last(), found.faults.is_empty())
+    {
+        let what = format!("rate: {} / {}", last.name, first.name);
+        let rates = |name| found.runs[name].iter().map(Run::rate);
+        let each = rates(last.name).zip(rates(first.name));
+        let ratio = Ratio::of(what, each.map(|(last, first)| last / first).collect());
+        found.ratios.extend(ratio);
+    }
+    Ok(found)
 }
 
 async fn run_one(found: &mut Found, subject: &Subject<'_>, messages: u64) -> Result<()> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
-use crate::chart::{self, Bar};
+use crate::chart::{self, Bar, Curve};
 use crate::machine::Facts;
 use crate::publish::Figures;
 use crate::ratio::{Must, Promise, Ratio};
@@ -67,8 +67,17 @@ impl Report {
         })
     }
 
-    /// Draws the first ratio of every row that has one.
+    /// Draws the curves, or where there are none the first ratio of every row that has one.
     fn chart(&self) -> String {
+        let panels: Vec<String> = self.rows.iter().filter_map(panel).collect();
+        if panels.is_empty() {
+            self.bars()
+        } else {
+            chart::below_each_other(&panels)
+        }
+    }
+
+    fn bars(&self) -> String {
         let of_line = |line: &Line| {
             let ratio = line.found.ratios.first()?;
             let promise = line
@@ -158,6 +167,29 @@ impl Report {
     }
 }
 
+/// Draws the curve of a row.
+fn panel(line: &Line) -> Option<String> {
+    let found = &line.found;
+    if found.curve.is_empty() || !found.faults.is_empty() {
+        return None;
+    }
+    let point = |name: &&'static str| {
+        let rate = median(found.runs.get(name)?, |run| Some(run.rate()))?;
+        Some(((*name).to_owned(), rate))
+    };
+    let noisy = if line.noise().is_empty() {
+        ""
+    } else {
+        ", NOISY"
+    };
+    let title = format!("{} on {}: {}{noisy}", line.row, line.on, line.about);
+    let curve = Curve {
+        label: "ours".to_owned(),
+        points: found.curve.iter().filter_map(point).collect(),
+    };
+    Some(chart::curves(&title, "messages/s", &[curve]))
+}
+
 fn write_line(out: &mut String, line: &Line) -> std::fmt::Result {
     let Line { row, on, found, .. } = line;
     if !found.faults.is_empty() {
@@ -182,7 +214,8 @@ fn write_line(out: &mut String, line: &Line) -> std::fmt::Result {
     let ratio = ratios.join("; ");
     let mut promises: Vec<String> = found.promises.iter().map(kept).collect();
     let mut is_first = true;
-    for (subject, runs) in &found.runs {
+    for subject in found.subjects() {
+        let runs = &found.runs[subject];
         let (ratio, promises) = if is_first {
             (ratio.as_str(), std::mem::take(&mut promises).join("; "))
         } else {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::brokers::{Broker, Brokers};
 use crate::ratio::{Promise, Ratio};
+use crate::rows::peers;
 use crate::services::{Backend, Services};
 
 /// How much is measured.
@@ -61,6 +62,24 @@ pub(crate) const FULL: Profile = Profile {
     alone: None,
 };
 
+/// For curves: each has three points or more.
+pub(crate) const GROWTH: Profile = Profile {
+    name: "growth",
+    reps: 5,
+    seconds: 2.0,
+    is_short: false,
+    grown: 1_000_000,
+    backlog: 50_000,
+    alone: None,
+};
+
+/// For others' programs beside ours.
+pub(crate) const PEERS: Profile = Profile {
+    name: "peers",
+    seconds: 3.0,
+    ..GROWTH
+};
+
 /// What every row is given.
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -76,6 +95,8 @@ pub(crate) struct Row {
     pub(crate) about: &'static str,
     pub(crate) backend: Backend,
     pub(crate) broker: Option<Broker>,
+    /// The program of others that it needs.
+    pub(crate) peer: Option<peers::Program>,
     pub(crate) run: for<'a> fn(&'a Bench, Backend) -> BoxFuture<'a, Result<Found>>,
 }
 
@@ -106,6 +127,7 @@ impl Row {
             "H5-4k" => (profile.grown, 6_000),
             "H5-256" => (profile.grown, 1_000),
             "H4" | "D1" => (profile.grown, 400),
+            "G-instances" | "G-inbox" | "G-outbox" => (profile.grown, 1_000),
             _ => (0, 0),
         };
         4 * GIB + count * each * 2
@@ -118,7 +140,8 @@ impl Row {
             Broker::RabbitMq => "rabbitmq",
             Broker::Kafka => "kafka",
         });
-        database.into_iter().chain(broker)
+        let peer = self.peer.map(peers::Program::name);
+        database.into_iter().chain(broker).chain(peer)
     }
 }
 
@@ -128,12 +151,27 @@ pub(crate) struct Found {
     /// Runs by subject, in the order of the repetitions.
     #[serde(borrow)]
     pub(crate) runs: BTreeMap<&'static str, Vec<Run>>,
+    /// Subjects as points of a curve, in the order in which they grow; none where there is no curve.
+    #[serde(borrow, default)]
+    pub(crate) curve: Vec<&'static str>,
     /// What is divided by what, and the result.
     pub(crate) ratios: Vec<Ratio>,
     /// What was promised.
     pub(crate) promises: Vec<Promise>,
     /// Why there is no figure.
     pub(crate) faults: Vec<String>,
+}
+
+impl Found {
+    /// Returns the subjects: as they grow, or by name.
+    pub(crate) fn subjects(&self) -> Vec<&'static str> {
+        let grown = self.curve.iter().copied();
+        let grown: Vec<_> = grown.filter(|name| self.runs.contains_key(name)).collect();
+        if grown.is_empty() {
+            return self.runs.keys().copied().collect();
+        }
+        grown
+    }
 }
 
 /// One run of one subject.

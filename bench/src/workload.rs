@@ -208,6 +208,11 @@ pub(crate) fn nth_charge(n: u64) -> Raw {
     raw(Charge::TYPE, encode(&account, 100))
 }
 
+/// Makes the n-th message of a run in which every account gets one.
+pub(crate) fn nth_new_charge(n: u64) -> Raw {
+    raw(Charge::TYPE, encode(&account_name(n), 100))
+}
+
 fn encode(account: &str, cents: i64) -> Bytes {
     let message = Charge {
         account: account.to_owned(),
@@ -215,6 +220,23 @@ fn encode(account: &str, cents: i64) -> Bytes {
         note: NOTE.into(),
     };
     // Both kinds have one shape.
+    serde_json::to_vec(&message)
+        .expect("texts and numbers are always JSON")
+        .into()
+}
+
+/// Makes a body of so many bytes, a few for the names of its fields included.
+pub(crate) fn of_size(bytes: usize) -> Bytes {
+    let empty = Charge {
+        account: account_name(0),
+        cents: 100,
+        note: "".into(),
+    };
+    let around = serde_json::to_vec(&empty).map_or(0, |body| body.len());
+    let message = Charge {
+        note: "x".repeat(bytes.saturating_sub(around)).into(),
+        ..empty
+    };
     serde_json::to_vec(&message)
         .expect("texts and numbers are always JSON")
         .into()

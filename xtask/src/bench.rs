@@ -5,9 +5,9 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 
 use crate::fail::Result;
-use crate::process;
 use crate::services::{self, Choice, Kind, Service};
 use crate::workspace::Workspace;
+use crate::{peers, process};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -30,7 +30,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let mut command = program(&workspace, &arguments.handed_on);
-    let held = match needed(&workspace, arguments)? {
+    let names = needed(&workspace, arguments)?;
+    let folder = peers::build(&workspace, &names)?;
+    command.env(peers::FOLDER, folder);
+    let held = match needed_services(&names, arguments) {
         none if none.is_empty() => None,
         needed => Some(services::hold_only(&workspace, arguments.choice, needed)?),
     };
@@ -58,14 +61,18 @@ fn program(workspace: &Workspace, told: &[String]) -> Command {
     command
 }
 
-/// Asks the bench program what its rows need: nobody waits for a broker that no row uses.
-fn needed(workspace: &Workspace, arguments: &Arguments) -> Result<Vec<&'static dyn Service>> {
+/// Asks the bench program what its rows need, by name, one per line.
+fn needed(workspace: &Workspace, arguments: &Arguments) -> Result<String> {
     let mut question = vec!["needs".to_owned()];
     question.extend(arguments.handed_on.iter().cloned());
-    let names = process::capture(&mut program(workspace, &question))?;
+    process::capture(&mut program(workspace, &question))
+}
+
+/// Chooses the services that are named: nobody waits for a broker that no row uses.
+fn needed_services(names: &str, arguments: &Arguments) -> Vec<&'static dyn Service> {
     let is_needed = |service: &&dyn Service| {
         let is_left_out = arguments.no_postgres && service.kind() == Kind::Postgres;
         names.lines().any(|name| name == service.kind().name()) && !is_left_out
     };
-    Ok(Kind::test_set().into_iter().filter(is_needed).collect())
+    Kind::test_set().into_iter().filter(is_needed).collect()
 }

@@ -18,6 +18,7 @@ mod workspace;
 mod bench;
 mod chaos;
 mod check;
+mod peers;
 mod prove;
 mod services;
 mod stages;

@@ -215,7 +215,7 @@ async fn own_rows_run(
 }
 
 /// Waits until so many units are committed.
-async fn committed(host: &RunningHost, messages: u64) -> Result<u64> {
+pub(super) async fn committed(host: &RunningHost, messages: u64) -> Result<u64> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let counted = host.counters().committed.get();
@@ -230,7 +230,7 @@ async fn committed(host: &RunningHost, messages: u64) -> Result<u64> {
 }
 
 /// Registers the endpoint of another process, which is told about accounts and does not run now.
-async fn declare_sink(place: &Place) -> Result<()> {
+pub(super) async fn declare_sink(place: &Place) -> Result<()> {
     let host = Host::builder("sink")
         .shared_store(place.open().await?.store)
         .endpoint(SINK, |e| {

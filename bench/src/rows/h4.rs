@@ -44,7 +44,7 @@ pub(crate) fn growth(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Fo
     .boxed()
 }
 
-async fn run(
+pub(super) async fn run(
     bench: &Bench,
     backend: Backend,
     filling: &Filling,

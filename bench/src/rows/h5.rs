@@ -75,7 +75,7 @@ fn few_of(name: &str) -> &'static str {
     }
 }
 
-async fn run(
+pub(super) async fn run(
     bench: &Bench,
     backend: Backend,
     filling: &Filling,

@@ -2,6 +2,7 @@
 
 pub(crate) mod due;
 pub(crate) mod failing;
+pub(crate) mod growth;
 pub(crate) mod h1;
 pub(crate) mod h2;
 pub(crate) mod h2_broker;
@@ -14,9 +15,11 @@ pub(crate) mod latency;
 pub(crate) mod m1;
 pub(crate) mod o1;
 pub(crate) mod outage;
+pub(crate) mod peers;
 pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod s1;
+pub(crate) mod serving;
 pub(crate) mod share;
 pub(crate) mod sleeper;
 
@@ -191,7 +194,125 @@ const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
     ),
 ];
 
-/// Returns every row, in the order in which they run.
+/// Others' programs: a handler that counts, over what waits in PostgreSQL.
+const PEERS: &[(&str, &str, peers::Program, Measure)] = &[
+    (
+        "PEER-graphile",
+        "graphile_worker with the settings of its fastest benchmark",
+        peers::Program::Rust,
+        peers::graphile,
+    ),
+    (
+        "PEER-apalis",
+        "apalis with large batches",
+        peers::Program::Rust,
+        peers::apalis,
+    ),
+    (
+        "PEER-apalis-default",
+        "apalis as it comes",
+        peers::Program::Rust,
+        peers::apalis_default,
+    ),
+    (
+        "PEER-river",
+        "River with large fetches",
+        peers::Program::Go,
+        peers::river,
+    ),
+    (
+        "PEER-river-default",
+        "River as it comes",
+        peers::Program::Go,
+        peers::river_default,
+    ),
+];
+
+/// Curves: on which databases, over which broker.
+const CURVES: &[(&str, &str, Curve, Measure)] = &[
+    (
+        "G-inbox",
+        "messages that the inbox knows",
+        Curve::Both,
+        growth::inbox,
+    ),
+    (
+        "G-instances",
+        "instances of 256 bytes",
+        Curve::Both,
+        growth::instances,
+    ),
+    (
+        "G-outbox",
+        "rows of the outbox that are for later",
+        Curve::Both,
+        growth::outbox,
+    ),
+    ("G-body", "bytes of a body", Curve::Both, growth::bodies),
+    (
+        "G-destinations",
+        "exchanges that share eight queues",
+        Curve::RabbitMq,
+        growth::destinations,
+    ),
+    (
+        "G-hosts",
+        "processes on the rows of one database",
+        Curve::Postgres,
+        growth::hosts,
+    ),
+];
+
+/// Where a curve is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Curve {
+    Both,
+    Postgres,
+    RabbitMq,
+}
+
+/// Returns the rows about others.
+pub(crate) fn others() -> Vec<Row> {
+    let peers = PEERS.iter();
+    let row = |&(name, about, program, run): &(_, _, _, Measure)| Row {
+        name,
+        about,
+        backend: Backend::Postgres,
+        broker: None,
+        peer: Some(program),
+        run,
+    };
+    peers.map(row).collect()
+}
+
+/// Returns the curves.
+pub(crate) fn curves() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for backend in [Backend::Postgres, Backend::Sqlite] {
+        let meant = CURVES
+            .iter()
+            .filter(|(_, _, curve, _)| *curve == Curve::Both || backend == Backend::Postgres);
+        rows.extend(meant.map(|&(name, about, curve, run)| Row {
+            name,
+            about,
+            backend,
+            broker: (curve == Curve::RabbitMq).then_some(Broker::RabbitMq),
+            peer: None,
+            run,
+        }));
+    }
+    rows
+}
+
+/// Returns every row there is.
+pub(crate) fn every() -> Vec<Row> {
+    let mut rows = all();
+    rows.extend(others());
+    rows.extend(curves());
+    rows
+}
+
+/// Returns what is about ours alone and about the program by hand, in the order in which it runs.
 pub(crate) fn all() -> Vec<Row> {
     let mut rows = Vec::new();
     for backend in [Backend::Postgres, Backend::Sqlite] {
@@ -200,6 +321,7 @@ pub(crate) fn all() -> Vec<Row> {
             about,
             backend,
             broker: None,
+            peer: None,
             run,
         }));
     }
@@ -209,7 +331,17 @@ pub(crate) fn all() -> Vec<Row> {
         about: "everybody else while a handler sleeps in its transaction",
         backend: Backend::Postgres,
         broker: None,
+        peer: None,
         run: sleeper::others,
+    });
+    // Several processes share a file of SQLite less well than a server.
+    rows.push(Row {
+        name: "SCALE",
+        about: "four processes on the rows of one database, beside two",
+        backend: Backend::Postgres,
+        broker: None,
+        peer: None,
+        run: serving::four_beside_two,
     });
     let over_brokers = OVER_BROKERS.iter();
     rows.extend(over_brokers.map(|&(name, about, broker, run)| Row {
@@ -217,6 +349,7 @@ pub(crate) fn all() -> Vec<Row> {
         about,
         backend: Backend::Postgres,
         broker: Some(broker),
+        peer: None,
         run,
     }));
     rows

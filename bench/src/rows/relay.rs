@@ -34,20 +34,20 @@ const MANY: usize = 1_000;
 
 /// Who relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
+pub(super) enum Who {
     Ours,
     Bare(Keep),
 }
 
 /// Where to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum To {
+pub(super) enum To {
     /// One exchange with one queue, or one topic.
     Plain,
     /// One exchange that spreads over eight queues.
     Spread,
-    /// A thousand exchanges that share eight queues.
-    Many,
+    /// So many exchanges that share eight queues.
+    Many(usize),
 }
 
 /// To a quorum queue.
@@ -86,7 +86,7 @@ async fn beside(bench: &Bench, broker: Broker, keep: Keep, must: Option<Must>) -
 pub(crate) fn many_destinations(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
     async move {
         let broker = Broker::RabbitMq;
-        let many = move |n| drain(bench, broker, To::Many, n, Who::Ours).boxed();
+        let many = move |n| drain(bench, broker, To::Many(MANY), n, Who::Ours).boxed();
         let one = move |n| drain(bench, broker, To::Spread, n, Who::Ours).boxed();
         compare(Plan {
             profile: bench.profile,
@@ -101,7 +101,7 @@ pub(crate) fn many_destinations(bench: &Bench, _: Backend) -> BoxFuture<'_, Resu
     .boxed()
 }
 
-fn backlog(bench: &Bench, broker: Broker) -> u64 {
+pub(super) fn backlog(bench: &Bench, broker: Broker) -> u64 {
     match broker {
         Broker::RabbitMq => bench.profile.backlog,
         Broker::Kafka => (bench.profile.backlog * KAFKA_TIMES).min(BACKLOG_MAX),
@@ -177,7 +177,13 @@ impl Program {
     }
 }
 
-async fn drain(bench: &Bench, broker: Broker, to: To, messages: u64, who: Who) -> Result<Run> {
+pub(super) async fn drain(
+    bench: &Bench,
+    broker: Broker,
+    to: To,
+    messages: u64,
+    who: Who,
+) -> Result<Run> {
     let place = bench
         .services
         .place(Backend::Postgres, &Filling::none())
@@ -186,7 +192,7 @@ async fn drain(bench: &Bench, broker: Broker, to: To, messages: u64, who: Who) -
     let addresses = match to {
         To::Plain => vec![target.command("bench.send-statement").await?],
         To::Spread => vec![target.spread().await?],
-        To::Many => target.many(MANY).await?,
+        To::Many(count) => target.many(count).await?,
     };
     let warm_up = WARM_UP.max(2 * u64::try_from(addresses.len())?);
     Backlog::write(&place, &addresses, warm_up)

@@ -1,0 +1,215 @@
+//! Growth: the rate over one thing of which there is more and more. Each row is a curve; its ratio is
+//! the last point divided by the first.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use sagabus_core::{EndpointBuilder, History, Host};
+
+use super::run::{Program, Setup, WARM_UP, drained, over_source};
+use super::{h2, h4, h5, relay, serving};
+use crate::brokers::Broker;
+use crate::filling;
+use crate::measure::{Subject, Window, grow};
+use crate::row::{Bench, Found, Run};
+use crate::services::{Backend, Filling, Place};
+use crate::source::Raw;
+use crate::workload::{Charge, ENDPOINT, SendStatement, nth_new_charge, of_size};
+
+/// Rows on the way: the engine's own default for an endpoint.
+const WINDOW: usize = 256;
+/// Steps of what rows grow by, up to what the profile allows.
+const ROWS: [(&str, u64); 3] = [("1k", 1_000), ("100k", 100_000), ("1M", 1_000_000)];
+/// Bytes of a body.
+const BODIES: [(&str, usize); 3] = [("256 B", 256), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)];
+
+/// Steps with a filling each, and its name in steps of `ROWS`.
+fn fillings(
+    bench: &Bench,
+    names: [&'static str; 3],
+    make: impl Fn(u64) -> Filling,
+) -> Vec<(&'static str, u64, Filling)> {
+    let steps = ROWS.into_iter().zip(names);
+    let allowed = steps.filter(|((_, count), _)| *count <= bench.profile.grown);
+    let filled = allowed.map(|((label, count), name)| {
+        let filling = Filling {
+            name,
+            ..make(count)
+        };
+        (label, count, filling)
+    });
+    filled.collect()
+}
+
+/// Over an inbox that knows more and more.
+pub(crate) fn inbox(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let names = ["inbox_1k", "inbox_100k", "inbox_1m"];
+        let steps = fillings(bench, names, filling::inbox);
+        let subject = |(label, known, filling): &(&'static str, u64, Filling)| {
+            let (known, filling) = (*known, filling.clone());
+            Subject::new(label, move |n| {
+                let filling = filling.clone();
+                async move { h4::run(bench, backend, &filling, known, n).await }.boxed()
+            })
+        };
+        grow(bench.profile, 2_000, steps.iter().map(subject).collect()).await
+    }
+    .boxed()
+}
+
+/// On more and more instances of 256 bytes.
+pub(crate) fn instances(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let names = ["instances_1k", "instances_100k", "instances_1m"];
+        let make = |count| filling::so_many_accounts("", count, 0);
+        let steps = fillings(bench, names, make);
+        let subject = |(label, count, filling): &(&'static str, u64, Filling)| {
+            let (count, filling) = (*count, filling.clone());
+            Subject::new(label, move |n| {
+                let filling = filling.clone();
+                async move { h5::run(bench, backend, &filling, count, n).await }.boxed()
+            })
+        };
+        grow(bench.profile, 2_000, steps.iter().map(subject).collect()).await
+    }
+    .boxed()
+}
+
+/// Rows of this database, beside more and more that are for later.
+pub(crate) fn outbox(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let names = ["later_1k", "later_100k", "later_1m"];
+        let steps = fillings(bench, names, filling::for_later);
+        let subject = |(label, later, filling): &(&'static str, u64, Filling)| {
+            let (later, filling) = (*later, filling.clone());
+            Subject::new(label, move |n| {
+                let filling = filling.clone();
+                async move { own_rows(bench, backend, &filling, later, n).await }.boxed()
+            })
+        };
+        grow(bench.profile, 2_000, steps.iter().map(subject).collect()).await
+    }
+    .boxed()
+}
+
+/// To more and more exchanges that share eight queues.
+pub(crate) fn destinations(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let broker = Broker::RabbitMq;
+        let backlog = relay::backlog(bench, broker);
+        let to = |label, to| {
+            Subject::new(label, move |_| {
+                relay::drain(bench, broker, to, backlog, relay::Who::Ours).boxed()
+            })
+        };
+        let subjects = vec![
+            to("1", relay::To::Spread),
+            to("50", relay::To::Many(50)),
+            to("1000", relay::To::Many(1_000)),
+        ];
+        grow(bench.profile, 0, subjects).await
+    }
+    .boxed()
+}
+
+/// In more and more processes that share the rows of one database.
+pub(crate) fn hosts(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let with =
+            |label, count| Subject::new(label, move |n| serving::hosts(bench, count, n).boxed());
+        let subjects = vec![with("1", 1), with("2", 2), with("4", 4)];
+        grow(bench.profile, 4_000, subjects).await
+    }
+    .boxed()
+}
+
+/// With larger and larger bodies: a message in, one of the same size out.
+pub(crate) fn bodies(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let of = |(label, bytes)| {
+            let body = of_size(bytes);
+            Subject::new(label, move |n| {
+                handled(bench, backend, body.clone(), n).boxed()
+            })
+        };
+        grow(bench.profile, 1_000, BODIES.into_iter().map(of).collect()).await
+    }
+    .boxed()
+}
+
+async fn handled(bench: &Bench, backend: Backend, body: Bytes, messages: u64) -> Result<Run> {
+    let bytes = body.len() as f64;
+    let setup = Setup {
+        bench,
+        backend,
+        filling: &Filling::none(),
+        window: WINDOW,
+        make: Arc::new(move |n| Raw {
+            body: body.clone(),
+            ..nth_new_charge(n)
+        }),
+        warm_up: WARM_UP,
+        messages,
+        left_per_message: 0.0,
+        known: 0,
+        history: History::Kept,
+    };
+    let endpoint = |e: EndpointBuilder| e.handle(state);
+    let start =
+        |place: Place, source| async move { Program::ours(&place, &source, endpoint).await };
+    let (place, source, mut run) = over_source(setup, start).await?;
+    let published = i64::try_from(source.published())?;
+    let total = i64::try_from(WARM_UP + messages)?;
+    run.expect("published messages", published, total);
+    run.notes
+        .insert("MB/s of bodies in", run.rate() * bytes / 1e6);
+    bench.services.remove(place).await?;
+    Ok(run)
+}
+
+async fn state(charge: Charge) -> SendStatement {
+    SendStatement {
+        account: charge.account,
+        cents: charge.cents,
+        note: charge.note,
+    }
+}
+
+async fn own_rows(
+    bench: &Bench,
+    backend: Backend,
+    filling: &Filling,
+    later: u64,
+    messages: u64,
+) -> Result<Run> {
+    let place = bench.services.place(backend, filling).await?;
+    filling::own_rows(&place, ENDPOINT, messages, nth_new_charge).await?;
+    let window = Window::open(&place).await?;
+    let host = Host::builder("bench")
+        .shared_store(place.open().await?.store)
+        .endpoint(ENDPOINT, |e| {
+            e.history(History::NotKept).handle(|_: Charge| async {})
+        })
+        .build()?
+        .start()
+        .await?;
+    let started = Instant::now();
+    let before = host.counters().committed.get();
+    let counted = h2::committed(&host, messages).await?;
+    let took = started.elapsed();
+    let mut run = window.close(&place, counted - before, Some(took)).await?;
+    let later = i64::try_from(later)?;
+    drained(&place, later).await?;
+    if !host.stop(Duration::from_secs(10)).await {
+        bail!("the host did not stop within 10 s");
+    }
+    run.rows = place.counts().await?;
+    run.expect("rows for later", run.rows["outbox"], later);
+    run.expect("dead letters", run.rows["dead_letters"], 0);
+    bench.services.remove(place).await?;
+    Ok(run)
+}

@@ -1,0 +1,188 @@
+//! Hosts in processes of their own over rows of one database: ours beside what others do with the
+//! same work, and several of ours beside few.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use futures_util::future::{BoxFuture, FutureExt};
+use sagabus_core::{Host, State};
+use sagabus_saga::MachineEndpoint;
+
+use super::h2::declare_sink;
+use crate::child::{self, Child, Handled};
+use crate::filling;
+use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
+use crate::ratio::{Must, Promise};
+use crate::row::{Bench, Found, Run};
+use crate::services::{Backend, Place};
+use crate::workload::{Charge, ENDPOINT, accounts, nth_message, nth_new_charge};
+
+/// What four hosts reach of what two do.
+const MUST: Must = Must::AtLeast(0.85);
+/// What the least busy host gets of an even part.
+const FAIR: Must = Must::AtLeast(0.80);
+/// What the notes call it.
+pub(crate) const LEAST: &str = "least of an even part";
+
+/// Handled messages, by account.
+type Tally = Arc<Mutex<(i64, HashSet<String>)>>;
+
+/// The process: fills its database, and handles all when it is told to.
+pub(crate) async fn run_own_rows(database: &str, messages: u64) -> Result<()> {
+    let place = at(database);
+    filling::own_rows(&place, ENDPOINT, messages, nth_new_charge).await?;
+    let tally = Tally::default();
+    let host = Host::builder("bench")
+        .shared_store(place.open().await?.store)
+        .state(Arc::clone(&tally))
+        .endpoint(ENDPOINT, |e| e.handle(count))
+        .build()?;
+    println!("ready");
+    child::order().await?;
+    let started = Instant::now();
+    let host = host.start().await?;
+    let deadline = started + PATIENCE;
+    let mut left = i64::MAX;
+    while left > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        left = place.number("select count(*) from sagabus.outbox").await?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let (handled, distinct) = {
+        let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        (tally.0, i64::try_from(tally.1.len())?)
+    };
+    let done = Handled {
+        seconds,
+        handled,
+        distinct,
+        left,
+    };
+    println!("{}", serde_json::to_string(&done)?);
+    child::order().await?;
+    host.stop(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+async fn count(charge: Charge, tally: State<Tally>) {
+    let mut tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+    tally.0 += 1;
+    tally.1.insert(charge.account);
+}
+
+/// The process: a host of many that runs between two lines, and says what it committed.
+pub(crate) async fn run_serving_host(database: &str) -> Result<()> {
+    let host = Host::builder("bench")
+        .shared_store(at(database).open().await?.store)
+        .endpoint(ENDPOINT, |e| e.machine(accounts()))
+        .build()?;
+    println!("ready");
+    child::order().await?;
+    let host = host.start().await?;
+    child::order().await?;
+    println!("{}", host.counters().committed.get());
+    child::order().await?;
+    host.stop(Duration::from_secs(5)).await;
+    Ok(())
+}
+
+fn at(database: &str) -> Place {
+    Place::Postgres {
+        url: database.to_owned(),
+        name: String::new(),
+    }
+}
+
+/// Four hosts beside two, all on this machine.
+pub(crate) fn four_beside_two(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let mut found = compare(Plan {
+            profile: bench.profile,
+            subjects: [
+                Subject::new("4 hosts", move |n| hosts(bench, 4, n).boxed()),
+                Subject::new("2 hosts", move |n| hosts(bench, 2, n).boxed()),
+            ],
+            count: Count::Pilot {
+                pilot: 4_000,
+                multiple: 20,
+            },
+            figures: RATE,
+            must: Some(MUST),
+            sameness: Sameness::None,
+        })
+        .await?;
+        let least = crate::report::median(
+            found.runs.get("4 hosts").map_or(&[], Vec::as_slice),
+            |run| run.notes.get(LEAST).copied(),
+        );
+        let fair = least.map(|least| Promise::new(LEAST, least, FAIR));
+        found
+            .promises
+            .extend(fair.filter(|_| found.faults.is_empty()));
+        Ok(found)
+    }
+    .boxed()
+}
+
+/// Lets so many hosts share the rows of one database.
+pub(crate) async fn hosts(bench: &Bench, count: usize, messages: u64) -> Result<Run> {
+    let services = &bench.services;
+    let place = services
+        .place(Backend::Postgres, &filling::accounts())
+        .await?;
+    let Place::Postgres { url, .. } = &place else {
+        bail!("this row is for PostgreSQL");
+    };
+    declare_sink(&place).await?;
+    filling::own_rows(&place, ENDPOINT, messages, nth_message).await?;
+    let mut children = Vec::with_capacity(count);
+    for _ in 0..count {
+        children.push(Child::again(&["serving-host", url]).await?);
+    }
+    let window = Window::open(&place).await?;
+    let cpu = |children: &[Child]| children.iter().map(Child::cpu).sum::<Option<Duration>>();
+    let before = cpu(&children);
+    for child in &mut children {
+        child.tell("go").await?;
+    }
+    until_handled(&place).await?;
+    let mut run = window.close(&place, messages, None).await?;
+    let used = cpu(&children).zip(before);
+    run.cpu_seconds = used.map_or(f64::NAN, |(now, before)| (now - before).as_secs_f64());
+    run.most_kib = children.iter().map(Child::most_kib).max().flatten();
+    let mut parts = Vec::with_capacity(count);
+    for child in &mut children {
+        child.tell("report").await?;
+        parts.push(child.answer::<i64>().await?);
+    }
+    for child in children {
+        child.end().await?;
+    }
+    let least = parts.iter().copied().min().unwrap_or_default();
+    let even = messages as f64 / count as f64;
+    run.notes.insert(LEAST, least as f64 / even);
+    run.rows = place.counts().await?;
+    let total = i64::try_from(messages)?;
+    run.expect("messages that hosts committed", parts.iter().sum(), total);
+    run.expect("history entries", run.rows["history"], total);
+    run.expect("dead letters", run.rows["dead_letters"], 0);
+    super::h2::check_accounts(&place, messages, &mut run).await?;
+    services.remove(place).await?;
+    Ok(run)
+}
+
+/// Waits until no row waits for the endpoint; what it sends is for another one.
+async fn until_handled(place: &Place) -> Result<()> {
+    let left =
+        "select exists (select 1 from sagabus.outbox where destination = '@accounts')::int::bigint";
+    let deadline = Instant::now() + PATIENCE;
+    while place.number(left).await? > 0 {
+        if Instant::now() > deadline {
+            bail!("rows were left for {PATIENCE:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Ok(())
+}
