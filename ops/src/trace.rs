@@ -101,7 +101,7 @@ pub async fn trace(admin: &dyn StoreAdmin, message: MessageId) -> Result<Trace, 
     })
 }
 
-/// Shapes a conversation as [`shape`](crate::shape) does the rest.
+/// Shapes a conversation, in the words of the other documents.
 pub fn shape(one: &Trace) -> Value {
     let messages = one.messages.iter().map(|one| {
         json!({
