@@ -22,6 +22,7 @@ mod report;
 mod publish;
 mod session;
 mod beside;
+mod guard;
 // What is measured.
 mod source;
 mod workload;
@@ -90,6 +91,8 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
+    /// Measure a few rows shortly; fails where a ratio is far below what was reached.
+    Guard,
     /// Measure the machine twice: processor, disk and the way to PostgreSQL.
     Calibrate,
     /// Show two files of results beside each other; fails where something became worse.
@@ -222,6 +225,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             profile,
             options,
         } => measure(profile.settings(), chosen(&rows)?, options).await,
+        Command::Guard => guard().await,
         Command::Calibrate => calibrate().await,
         Command::Compare { old, new } => {
             let beside = beside::files(&old, &new)?;
@@ -245,6 +249,7 @@ fn needs(of: &[String]) -> Vec<&'static str> {
             chosen_of(rows::others(), &peers, "PEER-").unwrap_or_default()
         }
         Ok(Command::Run { rows, .. }) => chosen(&rows).unwrap_or_default(),
+        Ok(Command::Guard) => guard::rows().unwrap_or_default(),
         Ok(Command::Calibrate) => return vec!["postgres"],
         _ => Vec::new(),
     };
@@ -345,6 +350,18 @@ fn publish(report: &Report, figures: &Figures, name: &str) -> Result<bool> {
         eprintln!("  {objection}");
     }
     Ok(false)
+}
+
+/// Measures what is guarded.
+async fn guard() -> Result<ExitCode> {
+    let bench = Bench {
+        profile: guard::GUARD,
+        services: Services::open(Path::new(RESULTS))?,
+        brokers: Brokers::open(),
+    };
+    let judged = guard::run(&bench).await;
+    bench.services.close().await?;
+    Ok(ExitCode::from(u8::from(!judged?)))
 }
 
 /// Measures the machine twice, and says whether it is quiet.
