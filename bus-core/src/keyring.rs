@@ -417,7 +417,7 @@ mod tests {
         let false_friend = Keyring::new("new", [9; 32]).unwrap();
         let refused = false_friend.open(&old).unwrap_err();
         assert!(matches!(refused, OpenError::Altered { .. }));
-        let mut renamed = old.clone();
+        let mut renamed = old;
         renamed.headers.set(headers::SEALED, "newer");
         assert!(both.open(&renamed).is_err());
         renamed.headers.remove(headers::SEALED);

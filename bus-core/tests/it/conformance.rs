@@ -30,7 +30,7 @@ mod memory_bus_under_seal {
     use sagabus_testkit::store::StoreUnderTest;
 
     async fn sealed() -> Option<BusUnderTest> {
-        let keys = Keyring::new("suite", [5; 32]).unwrap();
+        let keys = Keyring::new("suite", [5; 32]).expect("a usable id");
         let bus = BusUnderTest::from(StoreUnderTest::new(MemoryStore::new()));
         let bus = bus.declaring(move |host| host.protects(keys.clone(), Protection::Required));
         Some(bus.except(EXCEPT))
