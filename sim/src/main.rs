@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use sagabus_sim::seeds::Totals;
 use sagabus_sim::{Fault, Followed, Guard, How, run, seeds};
 
 /// The engine, simulated.
@@ -81,10 +82,39 @@ fn run_all(arguments: &Arguments) -> ExitCode {
         failed += u32::from(!is_good);
     };
     let totals = seeds::run_many(arguments.from, arguments.seeds, arguments.threads);
+    show(&totals, arguments.from);
+    count(totals.failed.is_empty());
+    count(totals.differing.is_empty());
+    count(totals.tally.missing().is_empty());
+    let (mut guards, mut shown) = (0, 0);
+    for guard in Guard::ALL.into_iter().filter(|_| arguments.guards > 0) {
+        let caught = seeds::catch(guard, arguments.from, arguments.guards);
+        count(caught.is_some());
+        guards += 1;
+        shown += u32::from(caught.is_some());
+        match caught {
+            Some(ran) => {
+                let tried = ran.seed - arguments.from + 1;
+                let wrong = ran.wrongs.first().map_or("", String::as_str);
+                println!(
+                    "  without {}: caught by seed {tried}: {wrong}",
+                    guard.as_str()
+                );
+            }
+            None => println!("  NOT CAUGHT without {}", guard.as_str()),
+        }
+    }
+    println!("figure: guards whose lack shows: {shown} of {guards}");
+    println!("{passed} passed, {failed} failed, 0 skipped");
+    exit(failed == 0)
+}
+
+/// Prints what came of the seeds.
+fn show(totals: &Totals, from: u64) {
     println!(
         "simulation: {} seeds from {}, {} events, {} failed, {} not the same again",
         totals.seeds,
-        arguments.from,
+        from,
         totals.events,
         totals.failed.len(),
         totals.differing.len()
@@ -120,30 +150,6 @@ fn run_all(arguments: &Arguments) -> ExitCode {
     for fault in totals.tally.missing() {
         println!("  NEVER HAPPENED {}", fault.as_str());
     }
-    count(totals.failed.is_empty());
-    count(totals.differing.is_empty());
-    count(totals.tally.missing().is_empty());
-    let (mut guards, mut shown) = (0, 0);
-    for guard in Guard::ALL.into_iter().filter(|_| arguments.guards > 0) {
-        let caught = seeds::catch(guard, arguments.from, arguments.guards);
-        count(caught.is_some());
-        guards += 1;
-        shown += u32::from(caught.is_some());
-        match caught {
-            Some(ran) => {
-                let tried = ran.seed - arguments.from + 1;
-                let wrong = ran.wrongs.first().map_or("", String::as_str);
-                println!(
-                    "  without {}: caught by seed {tried}: {wrong}",
-                    guard.as_str()
-                );
-            }
-            None => println!("  NOT CAUGHT without {}", guard.as_str()),
-        }
-    }
-    println!("figure: guards whose lack shows: {shown} of {guards}");
-    println!("{passed} passed, {failed} failed, 0 skipped");
-    exit(failed == 0)
 }
 
 fn exit(is_good: bool) -> ExitCode {

@@ -38,19 +38,19 @@ pub enum Published {
 /// What was seen of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfRow {
-    /// Its unit was with the store. [`Action::Commit`] and those beside it.
+    /// Its unit was with the store. `Action::Commit` and those beside it.
     Written(Written),
-    /// It was claimed under this epoch. [`Action::Claim`].
+    /// It was claimed under this epoch. `Action::Claim`.
     Claimed(Held, i32),
-    /// One of these had it published. [`Action::Publish`] and those beside it.
+    /// One of these had it published. `Action::Publish` and those beside it.
     Published(Vec<Held>, Published),
-    /// A relay gave it back unpublished. [`Action::Refuse`].
+    /// A relay gave it back unpublished. `Action::Refuse`.
     GivenBack(Held),
-    /// It was deleted. [`Action::Delete`].
+    /// It was deleted. `Action::Delete`.
     Deleted(Held),
-    /// It is not in these hands any more. [`Action::Kill`], of these hands alone.
+    /// It is not in these hands any more. `Action::Kill`, of these hands alone.
     LetGo(Held),
-    /// The first endpoint that takes it has taken it. [`Action::Deliver`].
+    /// The first endpoint that takes it has taken it. `Action::Deliver`.
     Delivered,
 }
 

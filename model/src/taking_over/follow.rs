@@ -52,23 +52,23 @@ pub enum Call {
 /// What was seen of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OfMessage {
-    /// The broker handed it over. [`Action::Receive`].
+    /// The broker handed it over. `Action::Receive`.
     Received(Held),
-    /// Its row was claimed, under this epoch and with so many failures. [`Action::Claim`].
+    /// Its row was claimed, under this epoch and with so many failures. `Action::Claim`.
     Claimed(Held, i32, i32),
     /// A call with a unit or settle of it. One of these holds it; it was alone in its unit, or not.
     Called(Vec<Held>, Wrote, Call, bool),
     /// The store carried out a call whose client is gone. It was alone in its unit, or not.
-    /// [`Action::CommitLate`].
+    /// `Action::CommitLate`.
     Landed(Wrote, Decided, bool),
-    /// It was acked, and the broker heard so or not. [`Action::Ack`], [`Action::LoseAck`].
+    /// It was acked, and the broker heard so or not. `Action::Ack`, `Action::LoseAck`.
     Acked(Held, bool),
-    /// Its process let go of it: its unit may be with the committer. [`Action::Kill`], of these
+    /// Its process let go of it: its unit may be with the committer. `Action::Kill`, of these
     /// hands alone.
     LetGo(Held),
     /// Its process is gone, and everything of it. The same.
     Died(Held),
-    /// Its instance was moved by others, so many times. [`Action::MoveInstance`].
+    /// Its instance was moved by others, so many times. `Action::MoveInstance`.
     Moved(i64),
 }
 

@@ -102,7 +102,7 @@ impl<'s> Known<'s> {
     pub(super) fn local(&self, row: i64) -> Option<Case> {
         let (id, place) = self.case_of.get(&row)?;
         let name = EndpointName::new(place.strip_prefix('@')?).ok()?;
-        (!self.timers.contains(id)).then(|| (*id, name))
+        (!self.timers.contains(id)).then_some((*id, name))
     }
 
     /// Names the message of a row, wherever it goes.
