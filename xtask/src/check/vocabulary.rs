@@ -77,6 +77,7 @@ const WORDS: &[Word] = &[
         allowed: &[
             Name("worker_threads", "an option of tokio"),
             Name("WorkerCrashed", "an error of sqlx"),
+            Under("bench/peers/", "the words of those that are measured"),
         ],
     },
     Word {
