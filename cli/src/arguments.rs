@@ -7,11 +7,12 @@ use sagabus_ops::outbox::PURGE_MAX;
 
 use crate::filter::DeadLetters;
 use crate::inbox::InboxVerb;
+use crate::locks::LocksVerb;
 use crate::machines::Drawing;
 use crate::output::Form;
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
-use crate::sight::{KeyringArgument, SightArguments};
+use crate::sight::SightArguments;
 use crate::timers::TimersVerb;
 
 const AFTER_HELP: &str = "\
@@ -439,26 +440,6 @@ pub(crate) struct RowChangeArguments {
     /// All there are: needed where nothing else says which.
     #[arg(long)]
     pub(crate) all: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum LocksVerb {
-    /// List those that somebody has: who, and who waits.
-    List {
-        /// How many at most.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
-        limit: u32,
-        /// Go on behind the lock of this name.
-        #[arg(long, value_name = "NAME")]
-        after: Option<String>,
-    },
-    /// Take one from whoever has it; the next one who waits gets it.
-    Break {
-        /// Its name, as `list` shows it.
-        name: String,
-        #[command(flatten)]
-        keys: KeyringArgument,
-    },
 }
 
 #[derive(Debug, Subcommand)]

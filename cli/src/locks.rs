@@ -1,15 +1,38 @@
 //! `sagabus locks`.
 
+use clap::Subcommand;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::StoreAdmin;
 use sagabus_ops::{locks, shape};
 use serde_json::json;
 
-use crate::arguments::{LocksVerb, OperatorArguments};
+use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::sight::KeyringArgument;
 use crate::text::ago;
+
+/// What is asked of locks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocksVerb {
+    /// List those that somebody has: who, and who waits.
+    List {
+        /// How many at most.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        limit: u32,
+        /// Go on behind the lock of this name.
+        #[arg(long, value_name = "NAME")]
+        after: Option<String>,
+    },
+    /// Take one from whoever has it; the next one who waits gets it.
+    Break {
+        /// Its name, as `list` shows it.
+        name: String,
+        #[command(flatten)]
+        keys: KeyringArgument,
+    },
+}
 
 pub(crate) async fn run(
     admin: &dyn StoreAdmin,

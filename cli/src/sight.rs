@@ -6,8 +6,9 @@ use clap::Args;
 use sagabus_core::Keyring;
 use sagabus_ops::{Masks, Sight};
 
-use crate::arguments::{DeadLettersVerb, LocksVerb, Noun, OutboxVerb};
+use crate::arguments::{DeadLettersVerb, Noun, OutboxVerb};
 use crate::failure::Failure;
+use crate::locks::LocksVerb;
 use crate::timers::TimersVerb;
 
 /// Which keys there are.
