@@ -59,8 +59,8 @@ pub enum OfRow {
 pub struct Outgoing {
     follower: Follower<Publishing>,
     hands: Hands,
-    /// Whose settle has deleted it, which is made again where its answer was lost.
-    deleted_by: Option<Held>,
+    /// Whose settles have deleted it; each is made again where its answer was lost.
+    deleted_by: Vec<Held>,
 }
 
 impl Default for Outgoing {
@@ -84,7 +84,7 @@ impl Default for Outgoing {
         Self {
             follower: Follower::new(model, state),
             hands: Hands::new(HANDS),
-            deleted_by: None,
+            deleted_by: Vec::new(),
         }
     }
 }
@@ -212,13 +212,13 @@ impl Outgoing {
     }
 
     fn deleted(&mut self, held: Held) -> Result<(), String> {
-        if self.deleted_by == Some(held) {
+        if self.deleted_by.contains(&held) {
             return Ok(());
         }
         let Some(slot) = self.hands.free(held) else {
             return Err("deleted by who does not have it".to_owned());
         };
-        self.deleted_by = Some(held);
+        self.deleted_by.push(held);
         self.step(Action::Delete(slot, M))
     }
 }

@@ -2,7 +2,7 @@
 
 use super::model::TakingOver;
 use super::state::{
-    Action, Answer, FAILURES_MAX, HANDS, Hand, Instance, MESSAGES, OURS, Row, State, Work,
+    Action, Answer, FAILURES_MAX, HANDS, Hand, Instance, LATE, MESSAGES, OURS, Row, State, Work,
 };
 use crate::fault::Faults;
 use crate::follow::Follower;
@@ -103,7 +103,7 @@ impl Message {
             is_acked: [false; MESSAGES],
             recorded: [0; MESSAGES],
             is_moved_by_others: [false; MESSAGES],
-            late: [None; 2],
+            late: [None; LATE],
             faults: Faults::ANY,
         };
         state.effects[0] = 1;

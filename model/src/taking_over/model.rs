@@ -3,8 +3,8 @@
 use stateright::{Model, Property};
 
 use super::state::{
-    Action, Answer, FAILURES_MAX, HANDS, HOSTS, Hand, Instance, MESSAGES, Mutant, OURS, Source,
-    State, THEIRS, Work,
+    Action, Answer, FAILURES_MAX, HANDS, HOSTS, Hand, Instance, LATE, MESSAGES, Mutant, OURS,
+    Source, State, THEIRS, Work,
 };
 use crate::check::Design;
 use crate::fault::Faults;
@@ -129,7 +129,7 @@ impl Model for TakingOver {
             is_acked: [false; MESSAGES],
             recorded: [0; MESSAGES],
             is_moved_by_others: [false; MESSAGES],
-            late: [None; 2],
+            late: [None; LATE],
             faults: Faults(2),
         }]
     }
@@ -150,7 +150,7 @@ impl Model for TakingOver {
                     actions.push(Action::CommitUnmade(host, mask));
                     let may_be_late = match self.is_followed {
                         true => state.late.contains(&None),
-                        false => state.late == [None; 2],
+                        false => state.late == [None; LATE],
                     };
                     if may_be_late {
                         actions.push(Action::CommitLater(host, mask));
@@ -169,7 +169,7 @@ impl Model for TakingOver {
                 actions.push(Action::EndLease(m));
             }
         }
-        let late = (0..2).filter(|which| state.late[*which].is_some());
+        let late = (0..LATE).filter(|which| state.late[*which].is_some());
         actions.extend(late.map(Action::CommitLate));
         let moves = |m: &usize| self.is_followed || *m == 0 && !state.is_moved_by_others[0];
         actions.extend((0..MESSAGES).filter(moves).map(Action::MoveInstance));
@@ -255,7 +255,7 @@ fn promised() -> Vec<Property<TakingOver>> {
                     .flatten()
                     .all(|hand| *hand == Hand::Empty)
                 && state.rows.iter().all(Option::is_none)
-                && state.late == [None; 2];
+                && state.late == [None; LATE];
             !is_at_rest || (0..MESSAGES).all(|m| state.effects[m] + state.dead[m] == 1)
         }),
         Property::always(NO_LOST_UPDATE, |_, state: &State| {
@@ -306,7 +306,9 @@ fn reached() -> Vec<Property<TakingOver>> {
             "a call in doubt had not been committed",
             |_, state: &State| {
                 let is_doubt = |hands: &[Hand; MESSAGES]| matches!(hands[0], Hand::Doubt(..));
-                state.effects[0] == 0 && state.late == [None; 2] && state.hands.iter().any(is_doubt)
+                state.effects[0] == 0
+                    && state.late == [None; LATE]
+                    && state.hands.iter().any(is_doubt)
             },
         ),
         Property::sometimes(

@@ -8,6 +8,8 @@ pub(crate) const MESSAGES: usize = 2;
 /// Hosts that an exploration has; a run that is followed has one for each pair of hands.
 pub(crate) const HOSTS: usize = 2;
 pub(crate) const HANDS: usize = 8;
+/// Calls of one message that may be late at once in a run that is followed.
+pub(crate) const LATE: usize = 6;
 /// Failures after which a message is given up.
 pub(crate) const FAILURES_MAX: u8 = 4;
 /// What the unit of the message and what somebody else leaves in an instance.
@@ -118,7 +120,7 @@ pub(crate) struct State {
     pub(crate) recorded: [u8; MESSAGES],
     pub(crate) is_moved_by_others: [bool; MESSAGES],
     /// Calls that a server has in hand and whose client is gone. An exploration has one at a time.
-    pub(crate) late: [Option<Group>; 2],
+    pub(crate) late: [Option<Group>; LATE],
     pub(crate) faults: Faults,
 }
 
