@@ -50,11 +50,10 @@ fn without_any_of_its_guards_the_engine_is_caught() {
 }
 
 /// Whose lack is soon a step that no model has. That of the others shows in what the models leave
-/// out (a handler's own rows, bytes, order per key, what a dead letter says), or takes a conflict.
-const FOLLOWED: [Guard; 7] = [
+/// out (a handler's own rows, bytes, time, order per key, what a dead letter says), or takes a conflict.
+const FOLLOWED: [Guard; 6] = [
     Guard::AckLast,
     Guard::Inbox,
-    Guard::LeaseEnds,
     Guard::OneTransaction,
     Guard::Version,
     Guard::Doubt,
