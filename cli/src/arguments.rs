@@ -16,7 +16,7 @@ use crate::sight::SightArguments;
 use crate::timers::TimersVerb;
 
 const AFTER_HELP: &str = "\
-Exit codes: `sagabus explain exit-codes`; `sagabus completions SHELL`, `sagabus man FOLDER`
+Exit codes: `sagabus explain exit-codes`; also: `demo`, `completions SHELL`, `man FOLDER`
 Example: SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --canary 5";
 
 /// Looks into a sagabus database and puts right what went wrong.
@@ -180,6 +180,10 @@ pub(crate) enum Noun {
     },
     /// Creates or updates the schema.
     Migrate(MigrateArguments),
+    /// Fills a new database with the afternoon of a shop, so that every command has something to
+    /// show.
+    #[command(hide = true, after_help = "Example:\n  sagabus demo --store demo.db")]
+    Demo,
     /// Tells what an error code stands for, and what to do; without one, lists them.
     #[command(after_help = "Example:\n  sagabus explain SB0204")]
     Explain {

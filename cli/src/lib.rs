@@ -32,6 +32,8 @@ mod machines;
 mod schedules;
 mod timers;
 mod migrate;
+mod demo;
+mod shop;
 mod explain;
 mod help;
 mod accounts;

@@ -14,8 +14,9 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::place::Place;
 use crate::{
-    accounts, audit, config, dead_letters, doctor, endpoints, explain, help, hosts, inbox, locks,
-    machines, messages, migrate, operations, outbox, sagas, schedules, sight, status, timers,
+    accounts, audit, config, dead_letters, demo, doctor, endpoints, explain, help, hosts, inbox,
+    locks, machines, messages, migrate, operations, outbox, sagas, schedules, sight, status,
+    timers,
 };
 
 /// Does what a command line says, its first word the name of the program, and returns the exit
@@ -121,6 +122,9 @@ pub(crate) async fn ask(
     if let Noun::Migrate(what) = noun {
         return migrate::run(store, operator.role, what, out).await;
     }
+    if let Noun::Demo = noun {
+        return demo::run(store, operator.role, out).await;
+    }
     if let Noun::Explain { code } = noun {
         return explain::run(code.as_deref(), out);
     }
@@ -146,8 +150,10 @@ pub(crate) async fn ask(
         Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, out).await,
         Noun::Accounts => accounts::run(admin, about.now, out).await,
         Noun::Audit { page, .. } => audit::run(admin, about.now, page, out).await,
-        Noun::Migrate(_) | Noun::Explain { .. } | Noun::Completions { .. } | Noun::Man { .. } => {
-            Ok(())
-        }
+        Noun::Migrate(_)
+        | Noun::Demo
+        | Noun::Explain { .. }
+        | Noun::Completions { .. }
+        | Noun::Man { .. } => Ok(()),
     }
 }

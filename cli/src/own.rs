@@ -109,8 +109,8 @@ async fn run(
             show_release(&machines::in_release(&release), verb, &out)
         }
         Noun::Describe { .. } => hosts::show(&[&host.await?.describe()?], &out),
-        Noun::Completions { .. } | Noun::Man { .. } => Err(Failure::Usage(
-            "completions and manual pages are of the program `sagabus`".to_owned(),
+        Noun::Demo | Noun::Completions { .. } | Noun::Man { .. } => Err(Failure::Usage(
+            "completions, manual pages and the demo are of the program `sagabus`".to_owned(),
         )),
         noun => ask(store, noun, &arguments.operator, &out).await,
     }

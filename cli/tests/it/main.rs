@@ -21,6 +21,7 @@ mod sealed;
 mod canary;
 mod roles;
 mod accounts;
+mod demo;
 mod inbox;
 mod config;
 mod trace;
