@@ -14,7 +14,7 @@ const PART: u64 = 1_000;
 
 /// Accounts that exist, as the machine stores them.
 pub(crate) fn accounts() -> Filling {
-    let filling = so_many_accounts("accounts", ACCOUNTS, 0);
+    let filling = so_many_accounts("accounts", ACCOUNTS, More::Nothing);
     let postgres = filling.postgres + bare::postgres::SETUP;
     Filling {
         postgres,
@@ -22,8 +22,51 @@ pub(crate) fn accounts() -> Filling {
     }
 }
 
-/// So many accounts, each with `more` bytes of data that nothing compresses.
-pub(crate) fn so_many_accounts(name: &'static str, count: u64, more: u64) -> Filling {
+/// What an account's data holds beyond what every account has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum More {
+    /// About 256 bytes in all.
+    Nothing,
+    /// So many lines of about 105 bytes, as orders have them: words that come again, numbers that
+    /// do not.
+    Lines(u64),
+    /// So many times 32 hexadecimal digits by chance.
+    Digits(u64),
+}
+
+impl More {
+    /// An expression on PostgreSQL, in which `i` is the account.
+    fn postgres(self) -> String {
+        let (part, count) = match self {
+            Self::Nothing => return "''".to_owned(),
+            Self::Lines(count) => (
+                "format('line %s: article %s of the spring catalogue, quantity %s, %s cents, not yet \
+                 sent, parcel %s; ', j, 1000 + (i * 31 + j * 7919) % 9000, 1 + (i + j) % 7, \
+                 (i * 17 + j * 101) % 50000, left(md5(i::text || '-' || j::text), 12))",
+                count,
+            ),
+            Self::Digits(count) => ("md5(i::text || '-' || j::text)", count),
+        };
+        format!("(select string_agg({part}, '') from generate_series(1, {count}) j)")
+    }
+
+    /// An expression on SQLite, in which `i` is the account.
+    fn sqlite(self) -> String {
+        match self {
+            Self::Nothing => "''".to_owned(),
+            Self::Lines(count) => format!(
+                "(with recursive l(j) as (select 1 union all select j + 1 from l where j < {count}) \
+                 select group_concat(printf('line %d: article %d of the spring catalogue, quantity \
+                 %d, %d cents, not yet sent, parcel %s; ', j, 1000 + (i * 31 + j * 7919) % 9000, \
+                 1 + (i + j) % 7, (i * 17 + j * 101) % 50000, lower(hex(randomblob(6)))), '') from l)"
+            ),
+            Self::Digits(count) => format!("lower(hex(randomblob({})))", count * 16),
+        }
+    }
+}
+
+/// So many accounts.
+pub(crate) fn so_many_accounts(name: &'static str, count: u64, more: More) -> Filling {
     let data = format!(
         "'{{\"account\":\"account-' || NUMBER || '\",\"balance\":0,\"changes\":0,\"note\":\"{NOTE}' \
          || MORE || '\"}}'"
@@ -32,29 +75,24 @@ pub(crate) fn so_many_accounts(name: &'static str, count: u64, more: u64) -> Fil
         \"correlation_id\":\"018bcfe5-6800-7000-8000-000000000000\",\
         \"message_id\":\"018bcfe5-6800-7000-8000-000000000000\"}'";
     let number = "lpad(i::text, 9, '0')";
-    let hashes = more / 32;
-    let random = format!(
-        "coalesce((select string_agg(md5(i::text || '-' || j::text), '') \
-         from generate_series(1, {hashes}) j), '')"
-    );
     let postgres = format!(
         "insert into sagabus.instance (kind, key, version, completed, state, schema_version, data, \
          timers, origin, created_at, updated_at) \
          select 'account', 'account-' || {number}, 1, false, 'open', 1, \
          convert_to({}, 'UTF8'), '{{}}', convert_to({origin}, 'UTF8'), 1, 1 \
-         from generate_series(0, {count} - 1) i; ",
-        data.replace("NUMBER", number).replace("MORE", &random),
+         from generate_series(0, {count}::bigint - 1) i; ",
+        data.replace("NUMBER", number)
+            .replace("MORE", &more.postgres()),
     );
     let number = "printf('%09d', i)";
-    let random = format!("hex(randomblob({}))", more / 2);
-    let random = if more == 0 { "''" } else { &random };
     let sqlite = format!(
         "with recursive n(i) as (select 0 union all select i + 1 from n where i + 1 < {count}) \
          insert into sagabus_instance (kind, key, version, completed, state, schema_version, data, \
          timers, origin, created_at, updated_at) \
          select 'account', 'account-' || {number}, 1, 0, 'open', 1, cast({} as blob), x'7b7d', \
          cast({origin} as blob), 1, 1 from n",
-        data.replace("NUMBER", number).replace("MORE", random)
+        data.replace("NUMBER", number)
+            .replace("MORE", &more.sqlite())
     );
     Filling {
         name,

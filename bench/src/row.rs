@@ -123,8 +123,8 @@ impl Row {
         const GIB: u64 = 1 << 30;
         // As PostgreSQL and SQLite store them, with their indexes, rounded up.
         let (count, each) = match self.name {
-            "H5-4k" if profile.is_short => (profile.grown / 10, 6_000),
-            "H5-4k" => (profile.grown, 6_000),
+            "H5-4k" | "H5-4k-dense" if profile.is_short => (profile.grown / 10, 6_000),
+            "H5-4k" | "H5-4k-dense" => (profile.grown, 6_000),
             "H5-256" => (profile.grown, 1_000),
             "H4" | "D1" => (profile.grown, 400),
             "G-instances" | "G-inbox" | "G-outbox" => (profile.grown, 1_000),

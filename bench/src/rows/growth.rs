@@ -65,7 +65,7 @@ pub(crate) fn inbox(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Fou
 pub(crate) fn instances(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
     async move {
         let names = ["instances_1k", "instances_100k", "instances_1m"];
-        let make = |count| filling::so_many_accounts("", count, 0);
+        let make = |count| filling::so_many_accounts("", count, filling::More::Nothing);
         let steps = fillings(bench, names, make);
         let subject = |(label, count, filling): &(&'static str, u64, Filling)| {
             let (count, filling) = (*count, filling.clone());

@@ -1,5 +1,5 @@
 //! H5: what many instances cost. The work of H2 on accounts drawn evenly, of which there are a
-//! million or a thousand, with data of 256 bytes or 4 KiB.
+//! million or a thousand, with data of 256 bytes or 4 KiB, and 4 KiB that nothing compresses well.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use sagabus_saga::MachineEndpoint;
 
 use super::h3::versions;
 use super::run::{Program, Setup, WARM_UP, over_source};
-use crate::filling;
+use crate::filling::{self, More};
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
 use crate::ratio::Must;
 use crate::row::{Bench, Found, Run};
@@ -22,34 +22,62 @@ const WINDOW: usize = 256;
 /// Few instances.
 const FEW: u64 = 1_000;
 /// The least part of the speed that few instances have.
-const MUST: f64 = 0.80;
+const MUST: Option<Must> = Some(Must::AtLeast(0.80));
 /// A tenth of them where time is short: a database with 4 KiB for each of a million is copied for
 /// minutes.
 const SHORT: u64 = 10;
 
 /// Data of about 256 bytes.
 pub(crate) fn small(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    row(bench, backend, bench.profile.grown, "accounts_256", 0).boxed()
+    let many = bench.profile.grown;
+    row(
+        bench,
+        backend,
+        many,
+        ["accounts_256", "few_256"],
+        More::Nothing,
+        MUST,
+    )
+    .boxed()
 }
 
-/// Data of about 4 KiB.
+/// Data of about 4 KiB, which a database may compress.
 pub(crate) fn large(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
     let many = match bench.profile.is_short {
         true => bench.profile.grown / SHORT,
         false => bench.profile.grown,
     };
-    row(bench, backend, many, "accounts_4k", 3_840).boxed()
+    row(
+        bench,
+        backend,
+        many,
+        ["accounts_4k", "few_4k"],
+        More::Lines(37),
+        MUST,
+    )
+    .boxed()
+}
+
+/// Data of about 4 KiB of digits by chance.
+pub(crate) fn dense(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    let many = match bench.profile.is_short {
+        true => bench.profile.grown / SHORT,
+        false => bench.profile.grown,
+    };
+    let names = ["accounts_4k_dense", "few_4k_dense"];
+    row(bench, backend, many, names, More::Digits(120), None).boxed()
 }
 
 async fn row(
     bench: &Bench,
     backend: Backend,
     many: u64,
-    name: &'static str,
-    more: u64,
+    [grown, few]: [&'static str; 2],
+    more: More,
+    must: Option<Must>,
 ) -> Result<Found> {
-    let grown = filling::so_many_accounts(name, many, more);
-    let few = filling::so_many_accounts(few_of(name), FEW, more);
+    let grown = filling::so_many_accounts(grown, many, more);
+    let few = filling::so_many_accounts(few, FEW, more);
     let (grown, few) = (&grown, &few);
     compare(Plan {
         profile: bench.profile,
@@ -62,17 +90,10 @@ async fn row(
             multiple: 2,
         },
         figures: RATE,
-        must: Some(Must::AtLeast(MUST)),
+        must,
         sameness: Sameness::None,
     })
     .await
-}
-
-fn few_of(name: &str) -> &'static str {
-    match name {
-        "accounts_4k" => "few_4k",
-        _ => "few_256",
-    }
 }
 
 pub(super) async fn run(

@@ -89,6 +89,11 @@ const ROWS: &[(&str, &str, Measure)] = &[
         h5::large,
     ),
     (
+        "H5-4k-dense",
+        "the same with data that hardly gets shorter when compressed",
+        h5::dense,
+    ),
+    (
         "D1",
         "how late 1,000 messages/s are that fall due, beside a million for later",
         due::beside_many,

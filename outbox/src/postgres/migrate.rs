@@ -83,6 +83,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         22,
         include_str!("../../migrations/postgres/0022_rows_v1.sql"),
     ),
+    (
+        25,
+        include_str!("../../migrations/postgres/0025_compression.sql"),
+    ),
 ];
 
 /// What makes the roles of operators.

@@ -21,6 +21,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
     ),
     (8, include_str!("../../migrations/sqlite/0008_clock.sql")),
     (9, include_str!("../../migrations/sqlite/0009_accounts.sql")),
+    (
+        12,
+        include_str!("../../migrations/sqlite/0012_instances.sql"),
+    ),
 ];
 
 /// The tables of this release.

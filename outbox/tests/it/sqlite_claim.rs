@@ -114,7 +114,7 @@ async fn a_sweep_is_bounded_and_ends_with_what_is_young() {
     bench
         .change(
             "update sagabus_inbox set accepted_at = 0; update sagabus_history set at = 0; \
-             insert into sagabus_instance select 'order', value, 1, value % 2, null, 1, x'', \
+             insert into sagabus_instance select value, 'order', value, 1, value % 2, null, 1, x'', \
              x'7b7d', null, 0, 0 from json_each('[1,2,3,4,5,6]')",
         )
         .await;
