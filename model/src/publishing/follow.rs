@@ -1,7 +1,7 @@
 //! One row for a broker, followed through the model from its unit to the endpoint that takes it.
 
 use super::model::Publishing;
-use super::state::{Action, HANDS, HOSTS, Hand, ROWS, Row, State, Unit};
+use super::state::{Action, HANDS, Hand, Row, State};
 use crate::fault::Faults;
 use crate::follow::Follower;
 use crate::hands::{Hands, Held};
@@ -69,18 +69,7 @@ impl Default for Outgoing {
             mutant: None,
             is_followed: true,
         };
-        let state = State {
-            units: [Unit::Waiting; ROWS],
-            is_committed: [false; ROWS],
-            rows: [Row::Absent; ROWS],
-            hands: [[Hand::Empty; ROWS]; HANDS],
-            taken: [[false; HOSTS + 1]; ROWS],
-            queued: [[0; HOSTS + 1]; ROWS],
-            inbox: [[false; HOSTS + 1]; ROWS],
-            effects: [0; ROWS],
-            seen_up_to: 0,
-            faults: Faults::ANY,
-        };
+        let state = State::new(Faults::ANY);
         Self {
             follower: Follower::new(model, state),
             hands: Hands::new(HANDS),

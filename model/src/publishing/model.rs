@@ -104,18 +104,7 @@ impl Model for Publishing {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State {
-            units: [Unit::Waiting; ROWS],
-            is_committed: [false; ROWS],
-            rows: [Row::Absent; ROWS],
-            hands: [[Hand::Empty; ROWS]; HANDS],
-            taken: [[false; HOSTS + 1]; ROWS],
-            queued: [[0; HOSTS + 1]; ROWS],
-            inbox: [[false; HOSTS + 1]; ROWS],
-            effects: [0; ROWS],
-            seen_up_to: 0,
-            faults: Faults(2),
-        }]
+        vec![State::new(Faults(2))]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

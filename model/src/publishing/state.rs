@@ -78,6 +78,24 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
 }
 
+impl State {
+    /// Nothing has happened.
+    pub(crate) fn new(faults: Faults) -> Self {
+        Self {
+            units: [Unit::Waiting; ROWS],
+            is_committed: [false; ROWS],
+            rows: [Row::Absent; ROWS],
+            hands: [[Hand::Empty; ROWS]; HANDS],
+            taken: [[false; HOSTS + 1]; ROWS],
+            queued: [[0; HOSTS + 1]; ROWS],
+            inbox: [[false; HOSTS + 1]; ROWS],
+            effects: [0; ROWS],
+            seen_up_to: 0,
+            faults,
+        }
+    }
+}
+
 /// One step. The name behind each is the function that it stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Action {

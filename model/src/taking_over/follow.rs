@@ -1,9 +1,7 @@
 //! One message at one endpoint, followed through the model.
 
 use super::model::TakingOver;
-use super::state::{
-    Action, Answer, FAILURES_MAX, HANDS, Hand, Instance, LATE, MESSAGES, OURS, Row, State, Work,
-};
+use super::state::{Action, Answer, FAILURES_MAX, HANDS, Hand, MESSAGES, OURS, Row, State, Work};
 use crate::fault::Faults;
 use crate::follow::Follower;
 use crate::hands::{Hands, Held};
@@ -92,20 +90,7 @@ impl Message {
             is_leased: false,
             failures: 0,
         };
-        let mut state = State {
-            ready: [0; MESSAGES],
-            hands: [[Hand::Empty; MESSAGES]; HANDS],
-            inbox: [false; MESSAGES],
-            rows: [None; MESSAGES],
-            instances: [Instance::default(); MESSAGES],
-            effects: [0; MESSAGES],
-            dead: [0; MESSAGES],
-            is_acked: [false; MESSAGES],
-            recorded: [0; MESSAGES],
-            is_moved_by_others: [false; MESSAGES],
-            late: [None; LATE],
-            faults: Faults::ANY,
-        };
+        let mut state = State::new([0; MESSAGES], Faults::ANY);
         state.effects[0] = 1;
         state.instances[0].data = OURS;
         state.rows[M] = is_row.then_some(row);

@@ -3,8 +3,8 @@
 use stateright::{Model, Property};
 
 use super::state::{
-    Action, Answer, FAILURES_MAX, HANDS, HOSTS, Hand, Instance, LATE, MESSAGES, Mutant, OURS,
-    Source, State, THEIRS, Work,
+    Action, Answer, FAILURES_MAX, HANDS, HOSTS, Hand, LATE, MESSAGES, Mutant, OURS, Source, State,
+    THEIRS, Work,
 };
 use crate::check::Design;
 use crate::fault::Faults;
@@ -118,20 +118,7 @@ impl Model for TakingOver {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State {
-            ready: [1; MESSAGES],
-            hands: [[Hand::Empty; MESSAGES]; HANDS],
-            inbox: [false; MESSAGES],
-            rows: [None; MESSAGES],
-            instances: [Instance::default(); MESSAGES],
-            effects: [0; MESSAGES],
-            dead: [0; MESSAGES],
-            is_acked: [false; MESSAGES],
-            recorded: [0; MESSAGES],
-            is_moved_by_others: [false; MESSAGES],
-            late: [None; LATE],
-            faults: Faults(2),
-        }]
+        vec![State::new([1; MESSAGES], Faults(2))]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

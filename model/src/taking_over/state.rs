@@ -124,6 +124,26 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
 }
 
+impl State {
+    /// Nothing has happened; the broker has so many copies of each message.
+    pub(crate) fn new(ready: [u8; MESSAGES], faults: Faults) -> Self {
+        Self {
+            ready,
+            hands: [[Hand::Empty; MESSAGES]; HANDS],
+            inbox: [false; MESSAGES],
+            rows: [None; MESSAGES],
+            instances: [Instance::default(); MESSAGES],
+            effects: [0; MESSAGES],
+            dead: [0; MESSAGES],
+            is_acked: [false; MESSAGES],
+            recorded: [0; MESSAGES],
+            is_moved_by_others: [false; MESSAGES],
+            late: [None; LATE],
+            faults,
+        }
+    }
+}
+
 /// One step. The name behind each is the function that it stands for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Action {
