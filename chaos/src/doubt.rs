@@ -26,13 +26,20 @@ pub(crate) struct Doubt {
 }
 
 impl Doubt {
-    pub(crate) fn new(url: &str, seed: u64) -> Self {
+    /// Cuts nothing where that is not wanted.
+    pub(crate) fn new(seed: u64, are_cut: bool) -> Self {
         Self {
-            url: url.to_owned(),
+            url: String::new(),
             dice: Mutex::new(Dice::new(seed)),
-            one_of: 40,
+            one_of: if are_cut { 40 } else { u64::MAX },
             seen: Mutex::default(),
         }
+    }
+
+    /// Asks this database.
+    pub(crate) fn about(self, url: &str) -> Self {
+        let url = url.to_owned();
+        Self { url, ..self }
     }
 
     /// What was cut, and whether it had committed.

@@ -6,8 +6,10 @@ use sagabus::Message;
 use uuid::Uuid;
 
 use crate::client::Placed;
+use crate::fault;
 use crate::messages::{KIND, Overdue, cannot_be_noted, expected};
 use crate::records::Records;
+use crate::runs::Stops;
 
 /// What was found.
 #[derive(Clone, Debug, Default)]
@@ -159,6 +161,16 @@ impl Verdict {
         self.wrong("messages with more than one end", twice);
         if records.outbox > 0 {
             self.wrong("rows that still wait", vec![records.outbox.to_string()]);
+        }
+    }
+
+    /// Hosts that are told to go do so in time, and no more is handled again than they had in hand.
+    pub(crate) fn judge_stops(&mut self, stops: &Stops, faults: &BTreeMap<&'static str, u64>) {
+        self.wrong("more handled again than was in hand", stops.wrong.clone());
+        for what in [fault::TOO_LATE, fault::BADLY] {
+            if let Some(times) = faults.get(what) {
+                self.wrong(what, vec![times.to_string()]);
+            }
         }
     }
 

@@ -11,14 +11,19 @@ mod messages;
 mod service;
 mod carrier;
 // What is done to it.
+mod fault;
 mod dice;
-mod site;
+mod clock;
+mod disk;
 mod doubt;
+mod publications;
+mod site;
 mod process;
 mod client;
 mod storm;
 // What came of it.
 mod records;
+mod runs;
 mod judge;
 mod run;
 mod report;
@@ -28,9 +33,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::fault::{Fault, Schedule};
 use crate::site::SetUp;
+use crate::storm::Plan;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -62,16 +69,26 @@ struct Arguments {
     /// These set-ups only.
     #[arg(long, value_name = "SET-UP")]
     only: Vec<SetUp>,
+    /// These faults only.
+    #[arg(long, value_name = "FAULT")]
+    fault: Vec<Fault>,
+    /// Kill hosts about as fast as they start.
+    #[arg(long)]
+    storm: bool,
 }
 
 fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Run(_)) {
+        disk::have_mounts();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime needs threads and a timer");
     let done = runtime.block_on(async {
-        match Cli::parse().command {
+        match cli.command {
             Command::Run(arguments) => run_all(&arguments).await,
             Command::Host(arguments) => service::run(arguments).await.map(|()| true),
         }
@@ -93,25 +110,35 @@ async fn run_all(arguments: &Arguments) -> Result<bool> {
         SetUp::Rabbitmq,
         SetUp::Kafka,
     ];
-    let set_ups = if arguments.only.is_empty() {
-        all.to_vec()
-    } else {
-        arguments.only.clone()
+    let set_ups = match &arguments.only[..] {
+        [] => &all[..],
+        only => only,
     };
     let seed = arguments.seed.unwrap_or_else(|| {
         let id = sagabus::MessageId::new().as_uuid().as_u128();
         (id & 0xffff_ffff) as u64
     });
     let time = Duration::from_secs_f64(arguments.minutes * 60.0 / set_ups.len() as f64);
+    let plan = Plan {
+        faults: match &arguments.fault[..] {
+            [] => Fault::value_variants().to_vec(),
+            faults => faults.to_vec(),
+        },
+        schedule: match arguments.storm {
+            true => Schedule::STORM,
+            false => Schedule::MIXED,
+        },
+        time,
+    };
     println!(
         "seed {seed}, {:.0} s of storm on each set-up",
         time.as_secs_f64()
     );
     let folder = folder(seed)?;
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    for set_up in set_ups {
+    for &set_up in set_ups {
         let logs = folder.join(format!("{set_up:?}").to_lowercase());
-        let is_good = match run::run(set_up, time, seed, &logs).await {
+        let is_good = match run::run(set_up, &plan, seed, &logs).await {
             Ok(Some(outcome)) => {
                 report::show(&outcome);
                 outcome.is_good()

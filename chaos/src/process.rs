@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -11,7 +12,11 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::carrier::Carrier;
+use crate::runs::Life;
 use crate::service::{DEADLINE, Service};
+
+/// As much of what a host said as has its latest word on anything.
+const LATEST: u64 = 4096;
 
 /// One replica of a service.
 #[derive(Debug)]
@@ -21,6 +26,9 @@ pub(crate) struct Replica {
     database: String,
     carrier: Option<Carrier>,
     folder: PathBuf,
+    /// What else its process is told.
+    pub(crate) tells: bool,
+    pub(crate) variables: Vec<(&'static str, String)>,
     /// How often it was started.
     lives: u32,
     child: Option<Child>,
@@ -48,6 +56,8 @@ impl Replica {
             database: database.to_owned(),
             carrier: carrier.cloned(),
             folder: folder.to_owned(),
+            tells: false,
+            variables: Vec::new(),
             lives: 0,
             child: None,
         }
@@ -56,10 +66,7 @@ impl Replica {
     /// Starts it, with a log of this life.
     pub(crate) fn start(&mut self) -> Result<()> {
         self.lives += 1;
-        let log = |kind| {
-            self.folder
-                .join(format!("{}-{}.{kind}", self.name, self.lives))
-        };
+        let log = |kind| self.log(self.lives, kind);
         let file = |kind| File::create(log(kind)).context("a log can be written");
         let this = std::env::current_exe().context("a program knows its own path")?;
         let mut command = Command::new(this);
@@ -72,6 +79,10 @@ impl Replica {
         if let Some(carrier) = &self.carrier {
             command.args(["--carrier", &carrier.told()]);
         }
+        if self.tells {
+            command.arg("--tells");
+        }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).kill_on_drop(true);
         command.stdout(file("out")?).stderr(file("err")?);
         self.child = Some(
@@ -80,6 +91,10 @@ impl Replica {
                 .context("this program can be started again")?,
         );
         Ok(())
+    }
+
+    fn log(&self, life: u32, kind: &str) -> PathBuf {
+        self.folder.join(format!("{}-{life}.{kind}", self.name))
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -134,12 +149,51 @@ impl Replica {
         }
     }
 
+    /// Says whether it has started: it says so first.
+    pub(crate) fn is_up(&self) -> bool {
+        let mut first = [0; 3];
+        let file = File::open(self.log(self.lives, "out"));
+        let read = file.and_then(|mut file| file.read_exact(&mut first));
+        read.is_ok() && first == *b"up\n"
+    }
+
+    /// What it took for the time last, in seconds.
+    pub(crate) fn said_clock(&self) -> Option<i64> {
+        let mut file = File::open(self.log(self.lives, "out")).ok()?;
+        let length = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LATEST)))
+            .ok()?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let mut lines = text.lines().rev();
+        lines.find_map(|line| line.strip_prefix("clock ")?.parse().ok())
+    }
+
+    /// Counts the lives whose log has one of these words.
+    pub(crate) fn lives_with(&self, words: &[&str]) -> u64 {
+        let has = |life: &u32| {
+            let log = std::fs::read_to_string(self.log(*life, "err"));
+            let log = log.unwrap_or_default();
+            words.iter().any(|word| log.contains(word))
+        };
+        (1..=self.lives).filter(has).count() as u64
+    }
+
+    /// What each of its lives said.
+    pub(crate) fn lives_told(&self) -> Vec<Life> {
+        let each = (1..=self.lives).map(|life| {
+            let text = std::fs::read_to_string(self.log(life, "out"));
+            Life::of(&text.unwrap_or_default())
+        });
+        each.collect()
+    }
+
     /// Adds up what all its lives have said that they counted, by their last words.
     pub(crate) fn counted(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for life in 1..=self.lives {
-            let path = self.folder.join(format!("{}-{life}.out", self.name));
-            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let text = std::fs::read_to_string(self.log(life, "out")).unwrap_or_default();
             let mut lines = text.lines().rev();
             let last = lines.find_map(|line| {
                 let said = line.strip_prefix("counted ")?;

@@ -58,6 +58,14 @@ pub(crate) fn show(outcome: &Outcome) {
         let shown = examples[..examples.len().min(EXAMPLES_MAX)].join("; ");
         println!("  WRONG {what}: {} ({shown})", examples.len());
     }
+    if let Some(stops) = &outcome.stops {
+        let (in_hand, again) = (stops.in_hand, stops.again);
+        println!("figure: {set_up:?}, in hand when told to go: {in_hand}");
+        println!("figure: {set_up:?}, of these handled again: {again}");
+    }
+    for (fault, why) in &outcome.not_run {
+        println!("  NOT RUN {fault:?}: {why}");
+    }
     for what in &outcome.vacuous {
         println!("  NEVER HAPPENED {what}");
     }

@@ -10,18 +10,22 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::{Client, Placed};
+use crate::fault::{self, Fault};
 use crate::judge::Verdict;
 use crate::messages::expected;
 use crate::process::Replica;
 use crate::records::Records;
+use crate::runs::Stops;
 use crate::service::Service;
-use crate::site::{Engine, SetUp, Site};
-use crate::storm::Storm;
+use crate::site::{Can, Engine, SetUp, Site};
+use crate::storm::{Plan, Storm};
 
 /// Time for the first transfers, so that queues and groups are there before anything dies.
 const WARM_UP: Duration = Duration::from_secs(4);
 /// Within this everything has to be done when the storm is over.
 const QUIET_WITHIN: Duration = Duration::from_secs(90);
+/// The databases' words for a full disk, as hosts log them.
+const FULL: &[&str] = &["No space left on device", "disk is full"];
 const REPLICAS: [(Service, &str); 4] = [
     (Service::Transfers, "transfers-1"),
     (Service::Accounts, "accounts-1"),
@@ -45,6 +49,10 @@ pub(crate) struct Outcome {
     pub(crate) quiet_after: Option<Duration>,
     /// What should have happened and did not.
     pub(crate) vacuous: Vec<&'static str>,
+    /// What could not be done here, and why.
+    pub(crate) not_run: Vec<(Fault, String)>,
+    /// What came of hosts that were told to go, where nothing else was done.
+    pub(crate) stops: Option<Stops>,
 }
 
 impl Outcome {
@@ -56,12 +64,12 @@ impl Outcome {
 /// Runs one set-up; `None`, with a word, where there is nothing to make it of.
 pub(crate) async fn run(
     set_up: SetUp,
-    time: Duration,
+    plan: &Plan,
     seed: u64,
     folder: &Path,
 ) -> Result<Option<Outcome>> {
     std::fs::create_dir_all(folder).context("a folder for logs can be made")?;
-    let Some(mut site) = Site::open(set_up, folder, seed).await? else {
+    let Some(mut site) = Site::open(set_up, folder, &plan.faults, seed).await? else {
         return Ok(None);
     };
     let database = site.database();
@@ -69,7 +77,11 @@ pub(crate) async fn run(
     let replica =
         |(service, name)| Replica::new(service, name, &database, carrier.as_ref(), folder);
     let mut replicas: Vec<_> = REPLICAS.map(replica).into();
+    if let Some(clock) = &site.clock {
+        replicas[clock.host()].variables = clock.variables();
+    }
     for replica in &mut replicas {
+        replica.tells = plan.only_terminates();
         replica.start()?;
     }
     let client = Client::start(&database, carrier.as_ref()).await?;
@@ -79,7 +91,7 @@ pub(crate) async fn run(
     site.settle_broker();
 
     let mut storm = Storm::new(&mut site, &mut replicas, seed);
-    storm.rage(time).await?;
+    storm.rage(plan).await?;
     over.send_replace(true);
     let (client, placed) = placing.await.context("the client does not panic")?;
     let quiet_after = until_quiet(&mut storm, &placed).await?;
@@ -96,10 +108,24 @@ pub(crate) async fn run(
     for (name, value) in replicas.iter().flat_map(Replica::counted) {
         *counted.entry(name).or_default() += value;
     }
-    let verdict = Verdict::of(&placed, &records);
+    faults.extend(site.publications.seen());
+    if site.disk.is_some() {
+        let met = replicas.iter().map(|one| one.lives_with(FULL));
+        faults.insert(fault::MET_FULL, met.sum());
+    }
+    let mut verdict = Verdict::of(&placed, &records);
+    let stops = plan.only_terminates().then(|| {
+        let lives: Vec<_> = replicas.iter().flat_map(Replica::lives_told).collect();
+        Stops::of(&lives)
+    });
+    if let Some(stops) = &stops {
+        verdict.judge_stops(stops, &faults);
+    }
     Ok(Some(Outcome {
         set_up,
-        vacuous: vacuous(set_up, &faults, &counted, &placed),
+        vacuous: vacuous(&site, plan, &faults, &counted, &placed),
+        not_run: not_run(&site, plan),
+        stops,
         verdict,
         faults,
         counted,
@@ -137,29 +163,21 @@ async fn until_quiet(storm: &mut Storm<'_>, placed: &Placed) -> Result<Option<Du
 
 /// Names what should have happened and did not: a run in which nothing goes wrong shows nothing.
 fn vacuous(
-    set_up: SetUp,
+    site: &Site,
+    plan: &Plan,
     faults: &BTreeMap<&'static str, u64>,
     counted: &BTreeMap<String, u64>,
     placed: &Placed,
 ) -> Vec<&'static str> {
-    let mut must = vec![
-        "hosts killed (SIGKILL)",
-        "hosts frozen beyond their leases (SIGSTOP)",
-    ];
-    if set_up != SetUp::Sqlite {
-        must.extend([
-            "database crashes (immediate)",
-            "connections ended by the server",
-            "times every connection to the database was cut",
-            "commit in doubt, had committed",
-            "commit in doubt, had not",
-        ]);
-    }
-    if matches!(set_up, SetUp::Rabbitmq | SetUp::Kafka) {
-        must.push("broker kills (SIGKILL)");
-    }
+    let done = plan
+        .faults
+        .iter()
+        .filter(|fault| site.can(**fault) == Can::Do);
+    let mut must: Vec<_> = done.flat_map(|fault| fault.must()).copied().collect();
     must.retain(|what| faults.get(what).copied().unwrap_or(0) == 0);
-    if counted.get("duplicates").copied().unwrap_or(0) == 0 && set_up != SetUp::Sqlite {
+    let cuts_commits = plan.faults.contains(&Fault::CutCommits);
+    let is_cut = cuts_commits && site.can(Fault::CutCommits) == Can::Do;
+    if is_cut && counted.get("duplicates").copied().unwrap_or(0) == 0 {
         must.push("a duplicate that was recognised");
     }
     if placed.copies == 0 {
@@ -170,4 +188,15 @@ fn vacuous(
         must.push("95 % of the transfers acknowledged");
     }
     must
+}
+
+fn not_run(site: &Site, plan: &Plan) -> Vec<(Fault, String)> {
+    let each = plan
+        .faults
+        .iter()
+        .filter_map(|fault| match site.can(*fault) {
+            Can::NotRun(why) => Some((*fault, why)),
+            Can::Do | Can::NotHere => None,
+        });
+    each.collect()
 }

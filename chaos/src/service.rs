@@ -7,17 +7,21 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use sagabus::prelude::{Ctx, HandlerError, Host, MachineEndpoint, Retry};
 use sagabus::store::Retention;
-use sagabus::{HostBuilder, PgStore, Postgres, RunningHost, Sqlite, SqliteStore, Tx};
+use sagabus::{
+    EndpointBuilder, HostBuilder, PgStore, Postgres, RunningHost, Sqlite, SqliteStore, Tx,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
 
 use crate::carrier::Carrier;
+use crate::clock;
 use crate::messages::{
     Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, bounces, cannot_be_noted,
     cents, stumbles, transfer_machine, vanishes,
 };
+use crate::runs::Tells;
 
 /// How long a row belongs to a host: short, so that zombies are many.
 pub(crate) const LEASE: Duration = Duration::from_millis(900);
@@ -47,6 +51,9 @@ pub(crate) struct Arguments {
     /// As [`Carrier`] is told; none: the database is the bus.
     #[arg(long)]
     pub(crate) carrier: Option<String>,
+    /// Say which message is tried when.
+    #[arg(long)]
+    pub(crate) tells: bool,
 }
 
 type Handled<T = ()> = sagabus::Result<T>;
@@ -103,19 +110,23 @@ macro_rules! service {
             pub(crate) fn equip(
                 builder: HostBuilder,
                 store: $store,
-                service: Service,
+                arguments: &Arguments,
             ) -> HostBuilder {
                 let retry = retry();
                 let builder = builder.store(store);
-                match service {
+                let tells = |e: EndpointBuilder| match arguments.tells {
+                    true => e.middleware(Tells),
+                    false => e,
+                };
+                match arguments.service {
                     Service::Transfers => builder
-                        .endpoint("transfers", |e| e.machine(transfer_machine()))
-                        .endpoint("audit", |e| e.handle(note_settled).retry(retry)),
+                        .endpoint("transfers", |e| tells(e.machine(transfer_machine())))
+                        .endpoint("audit", |e| tells(e.handle(note_settled).retry(retry))),
                     Service::Accounts => builder
                         .endpoint("debits", |e| {
-                            e.handle(debit).handle(refund).retry(retry.clone())
+                            tells(e.handle(debit).handle(refund).retry(retry.clone()))
                         })
-                        .endpoint("credits", |e| e.handle(credit).retry(retry)),
+                        .endpoint("credits", |e| tells(e.handle(credit).retry(retry))),
                 }
             }
         }
@@ -163,10 +174,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
     };
     let builder = if arguments.database.starts_with("postgres:") {
         let store = PgStore::connect(&arguments.database).await?;
-        postgres::equip(builder, store, arguments.service)
+        postgres::equip(builder, store, &arguments)
     } else {
         let store = SqliteStore::open(PathBuf::from(&arguments.database)).await?;
-        sqlite::equip(builder, store, arguments.service)
+        sqlite::equip(builder, store, &arguments)
     };
     let host = builder.build()?.start().await?;
     println!("up");
@@ -176,6 +187,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<()> {
             () = tokio::time::sleep(SAYS) => say(&host),
         }
     }
+    let in_hand: usize = host.endpoints().iter().map(|one| one.in_hand).sum();
+    println!("told {} {in_hand}", clock::micros());
     let is_clean = host.stop(DEADLINE).await;
     say(&host);
     println!("stopped {}", if is_clean { "clean" } else { "late" });
@@ -199,4 +212,5 @@ fn say(host: &RunningHost) {
     let counted: std::collections::BTreeMap<_, _> =
         host.counters().snapshot().into_iter().collect();
     println!("counted {}", serde_json::json!(counted));
+    println!("clock {}", clock::now());
 }

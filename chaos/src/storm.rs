@@ -8,37 +8,34 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
 use crate::dice::Dice;
+use crate::fault::{self, Fault, Schedule};
 use crate::process::{Gone, Replica};
 use crate::service::LEASE;
-use crate::site::{Broker, Engine, Site, blocking};
+use crate::site::{Can, Engine, Site, blocking};
 
 /// How long the server is down at most.
 const DOWN_MAX: u64 = 600;
+/// How long a disk is full.
+const FULL_MIN: u64 = 600;
+const FULL_MAX: u64 = 2400;
 const END_ALL: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
     where datname = current_database() and pid <> pg_backend_pid()";
 
-/// What is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Kill,
-    Freeze,
-    Terminate,
-    EndConnections,
-    CutConnections,
-    CrashDatabase,
-    KillBroker,
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) schedule: Schedule,
+    pub(crate) time: Duration,
 }
 
-/// How often each happens, compared with the others.
-const WEIGHTS: [(Fault, u64); 7] = [
-    (Fault::Kill, 16),
-    (Fault::Freeze, 6),
-    (Fault::Terminate, 3),
-    (Fault::EndConnections, 2),
-    (Fault::CutConnections, 3),
-    (Fault::CrashDatabase, 1),
-    (Fault::KillBroker, 1),
-];
+impl Plan {
+    /// Says whether hosts are told to go and nothing else happens to them: then what each handled
+    /// is its own doing.
+    pub(crate) fn only_terminates(&self) -> bool {
+        self.faults == [Fault::Terminate]
+    }
+}
 
 /// The storm and its victims.
 pub(crate) struct Storm<'a> {
@@ -63,26 +60,19 @@ impl<'a> Storm<'a> {
 
     /// Does each thing once, however long that takes on a busy machine, and then what the dice say,
     /// until the time is over.
-    pub(crate) async fn rage(&mut self, time: Duration) -> Result<()> {
-        let end = Instant::now() + time;
-        let possible: Vec<_> = WEIGHTS
-            .iter()
-            .filter(|(fault, _)| self.can(*fault))
-            .collect();
-        let sum = possible.iter().map(|(_, weight)| weight).sum();
+    pub(crate) async fn rage(&mut self, plan: &Plan) -> Result<()> {
+        let end = Instant::now() + plan.time;
+        let weighed = plan.faults.iter().filter(|fault| self.can(**fault));
+        let weighed = weighed.map(|fault| (*fault, fault.weight(plan.schedule)));
+        let possible: Vec<_> = weighed.filter(|(_, weight)| *weight > 0).collect();
         let mut first: Vec<_> = possible.iter().map(|(fault, _)| *fault).collect();
         while Instant::now() < end || !first.is_empty() {
-            let fault = first.pop().unwrap_or_else(|| {
-                let mut at = self.dice.below(sum);
-                let chosen = possible.iter().find(|(_, weight)| {
-                    let is_it = at < *weight;
-                    at = at.saturating_sub(*weight);
-                    is_it
-                });
-                chosen.map_or(Fault::Kill, |(fault, _)| *fault)
-            });
-            self.strike(fault).await?;
-            let pause = self.dice.millis(50, 500);
+            let next = first.pop().or_else(|| choose(&possible, &mut self.dice));
+            if let Some(fault) = next {
+                self.strike(fault).await?;
+            }
+            let (least, most) = plan.schedule.pause;
+            let pause = self.dice.millis(least, most);
             tokio::time::sleep(pause).await;
             self.look_after().await?;
         }
@@ -90,13 +80,7 @@ impl<'a> Storm<'a> {
     }
 
     fn can(&self, fault: Fault) -> bool {
-        match fault {
-            Fault::Kill | Fault::Freeze | Fault::Terminate => true,
-            Fault::EndConnections | Fault::CutConnections | Fault::CrashDatabase => {
-                matches!(self.site.engine, Engine::Postgres { .. })
-            }
-            Fault::KillBroker => !matches!(self.site.broker, Broker::None),
-        }
+        matches!(self.site.can(fault), Can::Do)
     }
 
     fn count(&mut self, what: &'static str, n: u64) {
@@ -106,52 +90,88 @@ impl<'a> Storm<'a> {
     async fn strike(&mut self, fault: Fault) -> Result<()> {
         let victim = self.dice.below(self.replicas.len() as u64) as usize;
         match fault {
-            Fault::Kill => {
-                let is_there = !self.replicas[victim].has_ended();
-                self.replicas[victim].kill().await;
-                self.count("hosts killed (SIGKILL)", u64::from(is_there));
-                self.replicas[victim].start()?;
-            }
+            Fault::Kill => self.kill(victim).await?,
             Fault::Freeze => {
                 let lease = u64::try_from(LEASE.as_millis())?;
                 let time = self.dice.millis(lease * 6 / 5, lease * 5 / 2);
                 self.replicas[victim].freeze();
                 self.thawing.push((victim, Instant::now() + time));
-                self.count("hosts frozen beyond their leases (SIGSTOP)", 1);
+                self.count(fault::FROZEN, 1);
             }
             Fault::Terminate => {
                 self.thaw(victim);
                 let gone = self.replicas[victim].terminate().await;
-                self.count("hosts told to go (SIGTERM)", 1);
+                self.count(fault::TOLD, 1);
                 self.count_gone(gone);
                 self.replicas[victim].start()?;
             }
-            Fault::EndConnections => {
-                if let Engine::Postgres { server, .. } = &self.site.engine {
-                    let mut connection = PgConnection::connect(&server.url()).await?;
-                    let ended: i64 = sqlx::query_scalar(END_ALL)
-                        .fetch_one(&mut connection)
-                        .await?;
-                    self.count("connections ended by the server", u64::try_from(ended)?);
-                }
-            }
+            Fault::EndConnections => self.end_connections().await?,
             Fault::CutConnections => {
                 self.site.cut_connections().await;
-                self.count("times every connection to the database was cut", 1);
+                self.count(fault::CUT, 1);
             }
-            Fault::CrashDatabase => {
-                let pause = self.dice.millis(0, DOWN_MAX);
-                if let Engine::Postgres { server, .. } = &self.site.engine {
-                    blocking(|| server.crash());
-                    tokio::time::sleep(pause).await;
-                    blocking(|| server.restart());
-                    self.count("database crashes (immediate)", 1);
-                }
-            }
+            Fault::CrashDatabase => self.crash_database().await,
+            Fault::FillDisk => self.fill_disk().await?,
+            Fault::StepClock => self.step_clock()?,
+            Fault::StallPublication => self.site.stall_publication(&mut self.dice),
             Fault::KillBroker => {
                 self.site.kill_broker();
-                self.count("broker kills (SIGKILL)", 1);
+                self.count(fault::BROKER_KILLED, 1);
             }
+            // These strike by themselves, where a call passes.
+            Fault::CutCommits | Fault::CutPublications => {}
+        }
+        Ok(())
+    }
+
+    /// Kills the next host that runs, if one does.
+    async fn kill(&mut self, first: usize) -> Result<()> {
+        let count = self.replicas.len();
+        let mut order = (first..count).chain(0..first);
+        let Some(victim) = order.find(|at| self.replicas[*at].is_up()) else {
+            return Ok(());
+        };
+        let is_there = !self.replicas[victim].has_ended();
+        self.replicas[victim].kill().await;
+        self.count(fault::KILLED, u64::from(is_there));
+        self.replicas[victim].start()
+    }
+
+    async fn end_connections(&mut self) -> Result<()> {
+        if let Engine::Postgres { server, .. } = &self.site.engine {
+            let mut connection = PgConnection::connect(&server.url()).await?;
+            let ended: i64 = sqlx::query_scalar(END_ALL)
+                .fetch_one(&mut connection)
+                .await?;
+            self.count(fault::ENDED, u64::try_from(ended)?);
+        }
+        Ok(())
+    }
+
+    async fn crash_database(&mut self) {
+        let pause = self.dice.millis(0, DOWN_MAX);
+        if let Engine::Postgres { server, .. } = &self.site.engine {
+            blocking(|| server.crash());
+            tokio::time::sleep(pause).await;
+            blocking(|| server.restart());
+            self.count(fault::CRASHED, 1);
+        }
+    }
+
+    async fn fill_disk(&mut self) -> Result<()> {
+        let time = self.dice.millis(FULL_MIN, FULL_MAX);
+        if let Some(disk) = &self.site.disk {
+            disk.fill()?;
+            tokio::time::sleep(time).await;
+            disk.make_room()?;
+            self.count(fault::FILLED, 1);
+        }
+        Ok(())
+    }
+
+    fn step_clock(&mut self) -> Result<()> {
+        if let Some(clock) = &mut self.site.clock {
+            clock.step(&mut self.dice)?;
         }
         Ok(())
     }
@@ -159,8 +179,8 @@ impl<'a> Storm<'a> {
     fn count_gone(&mut self, gone: Gone) {
         match gone {
             Gone::InTime => {}
-            Gone::TooLate => self.count("hosts that were too late to go", 1),
-            Gone::Badly => self.count("hosts that did not start when told to go", 1),
+            Gone::TooLate => self.count(fault::TOO_LATE, 1),
+            Gone::Badly => self.count(fault::BADLY, 1),
         }
     }
 
@@ -180,6 +200,10 @@ impl<'a> Storm<'a> {
             .collect();
         for (victim, _) in due {
             self.thaw(victim);
+        }
+        if let Some(clock) = &mut self.site.clock {
+            let seen = clock.look(&self.replicas[clock.host()]);
+            self.count(fault::STEPPED, u64::from(seen));
         }
         for at in 0..self.replicas.len() {
             if self.replicas[at].has_ended() {
@@ -202,8 +226,23 @@ impl<'a> Storm<'a> {
     pub(crate) async fn end(&mut self) {
         for at in 0..self.replicas.len() {
             let gone = self.replicas[at].terminate().await;
-            self.count("hosts told to go (SIGTERM)", 1);
+            self.count(fault::TOLD, 1);
             self.count_gone(gone);
         }
     }
+}
+
+/// What the dice say; `None` where nothing is done by turns.
+fn choose(possible: &[(Fault, u64)], dice: &mut Dice) -> Option<Fault> {
+    let sum: u64 = possible.iter().map(|(_, weight)| weight).sum();
+    if sum == 0 {
+        return None;
+    }
+    let mut at = dice.below(sum);
+    let chosen = possible.iter().find(|(_, weight)| {
+        let is_it = at < *weight;
+        at = at.saturating_sub(*weight);
+        is_it
+    });
+    chosen.map(|(fault, _)| *fault)
 }

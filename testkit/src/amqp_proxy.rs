@@ -1,6 +1,7 @@
 //! A proxy before a RabbitMQ broker that reads AMQP's frames, so that a test can cut a connection exactly
 //! between a publication and its confirm, lose an ack, or let both sides wait for ever.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::mishap::{Mishap, Mishaps};
 use crate::transport::Breakable;
 
 /// `basic.publish`, `basic.ack` and `basic.nack`, as class and method.
@@ -49,6 +51,7 @@ struct Shared {
     /// Acks of clients to lose, each with its connection.
     lost_acks: AtomicU64,
     fired: AtomicU64,
+    mishaps: Option<Arc<dyn Mishaps>>,
 }
 
 impl AmqpProxy {
@@ -71,6 +74,14 @@ impl AmqpProxy {
     /// # Panics
     /// When no port is free.
     pub async fn start(server: SocketAddr) -> Self {
+        Self::start_with(server, None).await
+    }
+
+    /// Does the same, and lets somebody decide about publications.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn start_with(server: SocketAddr, mishaps: Option<Arc<dyn Mishaps>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port can be listened on");
         let address = listener.local_addr().expect("it is bound");
@@ -82,6 +93,7 @@ impl AmqpProxy {
             brief: Mutex::default(),
             lost_acks: AtomicU64::new(0),
             fired: AtomicU64::new(0),
+            mishaps,
         });
         let mut running = JoinSet::new();
         running.spawn(accept(listener, Arc::clone(&shared)));
@@ -206,9 +218,43 @@ async fn pass(client: TcpStream, shared: &Shared) {
     let (from_server, to_server) = server.into_split();
     // The channel whose next confirm must not be heard.
     let deaf = Mutex::new(None);
+    let open = Mutex::default();
     tokio::select! {
-        () = requests(from_client, to_server, shared, &deaf) => {}
-        () = answers(from_server, to_client, shared, &deaf) => {}
+        () = requests(from_client, to_server, shared, (&deaf, &open)) => {}
+        () = answers(from_server, to_client, shared, (&deaf, &open)) => {}
+    }
+}
+
+/// What both directions of a connection know: a channel that must hear nothing, and publications.
+type Known<'a> = (&'a Mutex<Option<[u8; 2]>>, &'a Mutex<Open>);
+
+/// Publications of one connection, by channel.
+#[derive(Default)]
+struct Open {
+    /// How many there were, and up to which they are confirmed.
+    channels: HashMap<[u8; 2], (u64, u64)>,
+    /// What happens when one of them is confirmed.
+    marked: Option<([u8; 2], u64, Mishap)>,
+}
+
+impl Open {
+    /// Notes a publication; returns its number, and whether one before it is not confirmed.
+    fn publish(&mut self, channel: [u8; 2]) -> (u64, bool) {
+        let (count, confirmed) = self.channels.entry(channel).or_default();
+        *count += 1;
+        (*count, *confirmed + 1 < *count)
+    }
+
+    /// Notes a confirm; returns what happens then.
+    fn confirm(&mut self, frame: &[u8]) -> Option<Mishap> {
+        let channel = [frame[1], frame[2]];
+        let number = u64::from_be_bytes(frame.get(11..19)?.try_into().ok()?);
+        let is_multiple = frame.get(19).is_some_and(|bits| bits & 1 == 1);
+        let (_, confirmed) = self.channels.entry(channel).or_default();
+        *confirmed = number.max(*confirmed);
+        let (marked, at, mishap) = self.marked?;
+        let is_it = marked == channel && (number == at || is_multiple && number > at);
+        is_it.then_some(mishap)
     }
 }
 
@@ -216,7 +262,7 @@ async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    deaf: &Mutex<Option<[u8; 2]>>,
+    (deaf, open): Known<'_>,
 ) {
     let mut greeting = [0; 8];
     if from.read_exact(&mut greeting).await.is_err() || to.write_all(&greeting).await.is_err() {
@@ -224,11 +270,9 @@ async fn requests(
     }
     while let Some(frame) = read(&mut from).await {
         if starts_with(&frame, PUBLISH) {
-            let mut wanted = lock(&shared.unconfirmed);
-            let is_wanted = |wanted: &String| exchange(&frame).ends_with(wanted.as_str());
-            if wanted.as_ref().is_some_and(is_wanted) {
-                *wanted = None;
-                *lock(deaf) = Some([frame[1], frame[2]]);
+            deafen(&frame, shared, deaf);
+            if !befall(&frame, shared, open).await {
+                return;
             }
         }
         let is_lost = starts_with(&frame, ACK) && {
@@ -241,7 +285,7 @@ async fn requests(
             shared.fired.fetch_add(1, Ordering::SeqCst);
             return;
         }
-        open(shared).await;
+        pass_open(shared).await;
         if to.write_all(&frame).await.is_err() {
             return;
         }
@@ -252,7 +296,7 @@ async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     shared: &Shared,
-    deaf: &Mutex<Option<[u8; 2]>>,
+    (deaf, open): Known<'_>,
 ) {
     let mut brief = lock(&shared.brief).take();
     loop {
@@ -269,15 +313,60 @@ async fn answers(
             shared.fired.fetch_add(1, Ordering::SeqCst);
             return;
         }
-        open(shared).await;
+        let mishap = is_confirm.then(|| lock(open).confirm(&frame)).flatten();
+        if mishap == Some(Mishap::Unconfirmed) {
+            return tell(shared, Mishap::Unconfirmed, false);
+        }
+        pass_open(shared).await;
         if to.write_all(&frame).await.is_err() {
             return;
+        }
+        if let Some(mishap) = mishap {
+            return tell(shared, mishap, false);
         }
     }
 }
 
+/// Makes a publication's channel deaf, where that is wanted.
+fn deafen(frame: &[u8], shared: &Shared, deaf: &Mutex<Option<[u8; 2]>>) {
+    let mut wanted = lock(&shared.unconfirmed);
+    let is_wanted = |wanted: &String| exchange(frame).ends_with(wanted.as_str());
+    if wanted.as_ref().is_some_and(is_wanted) {
+        *wanted = None;
+        *lock(deaf) = Some([frame[1], frame[2]]);
+    }
+}
+
+/// Lets happen to a publication what is decided; `false` when its connection is to be cut.
+async fn befall(frame: &[u8], shared: &Shared, open: &Mutex<Open>) -> bool {
+    let Some(mishaps) = &shared.mishaps else {
+        return true;
+    };
+    let channel = [frame[1], frame[2]];
+    let (number, is_within) = lock(open).publish(channel);
+    match mishaps.decide(is_within) {
+        Some(mishap @ Mishap::Lost) => {
+            mishaps.happened(mishap, is_within);
+            return false;
+        }
+        Some(mishap @ Mishap::Held(time)) => {
+            tokio::time::sleep(time).await;
+            mishaps.happened(mishap, is_within);
+        }
+        Some(mishap) => lock(open).marked = Some((channel, number, mishap)),
+        None => {}
+    }
+    true
+}
+
+fn tell(shared: &Shared, mishap: Mishap, is_within: bool) {
+    if let Some(mishaps) = &shared.mishaps {
+        mishaps.happened(mishap, is_within);
+    }
+}
+
 /// Waits while everything is swallowed.
-async fn open(shared: &Shared) {
+async fn pass_open(shared: &Shared) {
     let mut mode = shared.mode.subscribe();
     // The proxy outlives its connections.
     let _ = mode.wait_for(|mode| *mode != Mode::Swallow).await;

@@ -15,6 +15,8 @@ pub mod store;
 pub mod transport;
 pub mod fault_broker;
 pub mod kafka_broker;
+pub mod mishap;
+pub mod kafka_proxy;
 pub mod rabbitmq_broker;
 pub mod amqp_proxy;
 // Clients of another language.

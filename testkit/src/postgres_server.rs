@@ -2,6 +2,7 @@
 //! `cargo xtask services` writes for this.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,6 +24,16 @@ impl PostgresServer {
     /// # Panics
     /// When it does not start.
     pub fn start() -> Option<Self> {
+        let server = Self::make()?;
+        server.restart();
+        Some(server)
+    }
+
+    /// Makes a data folder, and starts nothing yet; `None` as above.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn make() -> Option<Self> {
         let Ok(script) = std::env::var(SCRIPT) else {
             crate::service::skip(&format!("{SCRIPT} is not set: no server to crash"));
             return None;
@@ -40,7 +51,6 @@ impl PostgresServer {
             server.run("make", &[&server.port.to_string()]),
             "a data folder can be made"
         );
-        server.restart();
         Some(server)
     }
 
@@ -52,6 +62,19 @@ impl PostgresServer {
     /// Returns where it listens.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Returns its data folder as this process sees it, and as the server does; `None` where the
+    /// script is older than this question.
+    pub fn data(&self) -> Option<(PathBuf, PathBuf)> {
+        let mut ask = Command::new("sh");
+        let said = ask
+            .args([&self.script, "where", &self.name])
+            .output()
+            .ok()?;
+        let said = String::from_utf8(said.stdout).ok()?;
+        let mut lines = said.lines().map(PathBuf::from);
+        Some((lines.next()?, lines.next()?))
     }
 
     /// Ends all its processes at once; what they had in memory is gone.

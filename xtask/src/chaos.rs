@@ -10,10 +10,14 @@ use crate::services::{self, Choice};
 use crate::workspace::Workspace;
 
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     choice: Choice,
-    /// For the chaos runner: `--minutes 10`, `--seed 7`, `--only postgres`, `--help`.
+    /// Print what the chaos runner understands, and every fault that it knows.
+    #[arg(long, short)]
+    help: bool,
+    /// For the chaos runner: `--minutes 10`, `--seed 7`, `--only postgres`, `--fault kill`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     handed_on: Vec<String>,
 }
@@ -26,11 +30,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !process::inherit(&mut build)?.success() {
         return Ok(ExitCode::FAILURE);
     }
-    let held = services::hold(&workspace, arguments.choice)?;
     let mut command = workspace.cargo();
     command.args(["run", "--quiet", "--package", "sagabus-chaos", "--", "run"]);
     command.args(&arguments.handed_on);
-    services::set_variables(&mut command, Some(&held));
+    // Help takes no service.
+    let held = match arguments.help {
+        true => None,
+        false => Some(services::hold(&workspace, arguments.choice)?),
+    };
+    command.args(arguments.help.then_some("--help"));
+    services::set_variables(&mut command, held.as_ref());
     let status = process::inherit(&mut command)?;
     Ok(if status.success() {
         ExitCode::SUCCESS

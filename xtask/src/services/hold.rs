@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::process::Command;
 
+use super::faketime;
 use super::kind::Kind;
 use super::python;
 use super::record::Records;
@@ -26,6 +27,7 @@ pub(crate) struct Held {
 pub(crate) fn hold(workspace: &Workspace, choice: Choice) -> Result<Held> {
     let held = hold_only(workspace, choice, Kind::test_set())?;
     python::have(choice.install, &held.records.file("python.log"))?;
+    faketime::have(choice.install, &held.records.file("faketime.log"));
     Ok(held)
 }
 
@@ -63,8 +65,10 @@ pub(crate) fn set_variables(command: &mut Command, held: Option<&Held>) {
         command.env_remove(service.variable());
     }
     python::forget(command);
+    faketime::forget(command);
     if held.is_some() {
         command.envs(python::variable());
+        command.envs(faketime::variable());
         // A test that misses its service has failed: nobody reads what a passed test printed.
         command.env("SAGABUS_SERVICES_REQUIRED", "1");
     }

@@ -7,7 +7,7 @@
 //! 4. local packages, as the file of the service describes.
 //!
 //! Servers listen on 127.0.0.1 only, on free ports of our own, with a new data folder each time.
-//! Where Python's clients of the brokers are, tests are told as well.
+//! Where Python's clients of the brokers are, and libfaketime, tests are told as well.
 //!
 //! What was started is written to `~/.cache/sagabus/services/<work tree>/<service>.json`.
 
@@ -27,6 +27,8 @@ mod rabbitmq;
 mod kafka;
 // Who talks to it from another language.
 mod python;
+// What sets a clock wrong.
+mod faketime;
 // What a person or another command does with them.
 mod command;
 mod hold;

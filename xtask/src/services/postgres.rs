@@ -230,7 +230,9 @@ impl Place {
     /// Writes the script that runs servers here, for tests that make one fail.
     fn write_script(&self) -> Result<()> {
         let script = script()?;
-        let (data, _) = self.data("");
+        let (data, outside) = self.data("");
+        let folder = |path: PathBuf| word(&format!("{}/", path.display()).replace("//", "/"));
+        let (data, outside) = (folder(data), folder(outside));
         // Entered as for `initdb`, with a shell in its place.
         let program = word(&self.programs.join("initdb").display().to_string());
         let enter = quoted(&self.command("initdb")).replace(&program, "sh");
@@ -238,11 +240,12 @@ impl Place {
         let text = format!(
             "#!/bin/sh\n\
              # Runs a PostgreSQL server for tests; written by `cargo xtask`.\n\
-             # make NAME PORT | start NAME | crash NAME | remove NAME\n\
+             # make NAME PORT | start NAME | crash NAME | remove NAME | where NAME\n\
              verb=$1; name=$2; shift 2\n\
-             exec {enter} -c {} sh \"$verb\" {}\"$name\" \"$@\"\n",
+             if [ \"$verb\" = where ]; then\n    \
+             printf '%s\\n' {outside}\"$name\" {data}\"$name\"; exit\nfi\n\
+             exec {enter} -c {} sh \"$verb\" {data}\"$name\" \"$@\"\n",
             word(&inside),
-            word(&format!("{}/", data.display()).replace("//", "/")),
         );
         fs::write(&script, text).doing(format!("write {}", script.display()))
     }
