@@ -226,11 +226,11 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
         instance: Some(instance.clone()),
     };
     let envelope = run.envelope.clone();
-    let mover = Mover {
-        machine: &*machine,
-        to: &forced.to,
+    let by_hand = ByHand {
+        subscriber: &*machine,
+        deed: Deed::MoveTo(&forced.to),
     };
-    let (staged, transaction) = match run.on(endpoint, &mover, Box::new(())).await {
+    let (staged, transaction) = match run.on(endpoint, &by_hand, Box::new(())).await {
         Ok(done) => done,
         Err(error) => return of(failed(endpoint, &error)),
     };
@@ -313,31 +313,38 @@ impl Run {
     }
 }
 
-/// A machine as the pipeline runs it where an operator moves one of its instances.
-struct Mover<'a> {
-    machine: &'a dyn Subscriber,
-    to: &'a str,
+/// A saga or machine as the pipeline runs it where an operator does something to one of its
+/// instances.
+pub(crate) struct ByHand<'a> {
+    pub(crate) subscriber: &'a dyn Subscriber,
+    pub(crate) deed: Deed<'a>,
 }
 
-impl Subscriber for Mover<'_> {
+/// What an operator does to an instance.
+pub(crate) enum Deed<'a> {
+    MoveTo(&'a str),
+    WriteAnew,
+}
+
+impl Subscriber for ByHand<'_> {
     fn subscription(&self) -> Subscription {
-        self.machine.subscription()
+        self.subscriber.subscription()
     }
 
     fn name(&self) -> &str {
-        self.machine.name()
+        self.subscriber.name()
     }
 
     fn version(&self) -> u32 {
-        self.machine.version()
+        self.subscriber.version()
     }
 
     fn needs(&self) -> Vec<Need> {
-        Vec::new() // Checked with the machine's own.
+        Vec::new() // Checked with the subscriber's own.
     }
 
     fn decode(&self, envelope: &Envelope) -> Result<Decoded, CodecError> {
-        self.machine.decode(envelope)
+        self.subscriber.decode(envelope)
     }
 
     fn handle<'b>(
@@ -345,7 +352,10 @@ impl Subscriber for Mover<'_> {
         _: Box<dyn Any + Send + Sync>,
         cx: &'b Ctx,
     ) -> BoxFuture<'b, Result<(), HandlerError>> {
-        self.machine.move_to(self.to, cx)
+        match self.deed {
+            Deed::MoveTo(state) => self.subscriber.move_to(state, cx),
+            Deed::WriteAnew => Box::pin(std::future::ready(self.subscriber.rewrite(cx))),
+        }
     }
 }
 

@@ -1,20 +1,14 @@
 //! Instances of an older release that an operator has written anew in the shape of this one: each is
 //! a unit of its own, so who dies in between leaves each as it was or as it is to be.
 
-use std::any::Any;
 use std::sync::Arc;
 
-use futures_util::future::BoxFuture;
-
 use crate::admin::{Batch, Migrated, Report, Verdict};
-use crate::context::Ctx;
-use crate::envelope::Envelope;
-use crate::errands::{Run, by_hand, commit, unit_by_hand};
-use crate::error::{CodecError, HandlerError};
-use crate::handler::{Decoded, Need, Subscriber};
+use crate::errands::{ByHand, Deed, Run, by_hand, commit, unit_by_hand};
+use crate::handler::Subscriber;
 use crate::handling::Endpoint;
 use crate::id::InstanceId;
-use crate::store::{Question, Subscription};
+use crate::store::Question;
 use crate::unit_of_work::{InstanceStatus, Outcome};
 
 /// How often an instance is tried that messages move meanwhile: they write it anew as well.
@@ -81,7 +75,10 @@ async fn rewrite(
             instance: Some(instance),
         };
         let envelope = run.envelope.clone();
-        let rewriter = Rewriter(&**saga);
+        let rewriter = ByHand {
+            subscriber: &**saga,
+            deed: Deed::WriteAnew,
+        };
         let (staged, transaction) = run
             .on(endpoint, &rewriter, Box::new(()))
             .await
@@ -94,37 +91,4 @@ async fn rewrite(
         }
     }
     Err("messages move it all the time; they write it anew as well".to_owned())
-}
-
-/// A saga as the pipeline runs it where one of its instances is written anew.
-struct Rewriter<'a>(&'a dyn Subscriber);
-
-impl Subscriber for Rewriter<'_> {
-    fn subscription(&self) -> Subscription {
-        self.0.subscription()
-    }
-
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn version(&self) -> u32 {
-        self.0.version()
-    }
-
-    fn needs(&self) -> Vec<Need> {
-        Vec::new() // Checked with the saga's own.
-    }
-
-    fn decode(&self, envelope: &Envelope) -> Result<Decoded, CodecError> {
-        self.0.decode(envelope)
-    }
-
-    fn handle<'a>(
-        &'a self,
-        _: Box<dyn Any + Send + Sync>,
-        cx: &'a Ctx,
-    ) -> BoxFuture<'a, Result<(), HandlerError>> {
-        Box::pin(std::future::ready(self.0.rewrite(cx)))
-    }
 }
