@@ -47,6 +47,12 @@ pub(crate) enum Standing<'a> {
     Nothing(&'static str),
 }
 
+/// Returns the instance that an operator has in hand.
+pub(crate) fn held(cx: &Ctx) -> Result<&Instance, HandlerError> {
+    let gone = || HandlerError::new("there is no such instance").terminal();
+    cx.instance().ok_or_else(gone)
+}
+
 /// Looks at the instance of a message of saga `name`. `starts`: the message may start one.
 pub(crate) fn look<'a>(
     cx: &'a Ctx,

@@ -9,7 +9,7 @@ use sagabus_core::error::{CodecError, HandlerError};
 use sagabus_core::handler::{Decoded, Need, Subscriber};
 use sagabus_core::store::Subscription;
 use sagabus_core::unit_of_work::InstanceStatus;
-use sagabus_core::{Ctx, Result};
+use sagabus_core::{Ctx, InstanceId, Result};
 
 use super::builder::{Entry, HandlerSaga};
 use super::context::SagaCtx;
@@ -17,7 +17,7 @@ use crate::effects::{Before, Effects, Move, changed_labels, stage};
 use crate::lock;
 use crate::message::answered;
 use crate::saga::Saga;
-use crate::standing::{Standing, look};
+use crate::standing::{Standing, held, look};
 use crate::stored::{Book, read, write};
 
 /// One message type of a saga, as the engine sees it.
@@ -37,22 +37,15 @@ impl<S: Saga> HandlerSubscriber<S> {
 
     /// Stages an instance as it is, in the shape of this release.
     fn write_anew(&self, cx: &Ctx) -> Result {
-        let gone = || HandlerError::new("there is no such instance").terminal();
-        let instance = cx.instance().ok_or_else(gone)?;
+        let instance = held(cx)?;
         let (data, book) = read::<S>(instance)?;
-        let labels = Before::of(cx, false, &data);
-        let to = Move {
+        let to = Changed {
             id: instance.id.clone(),
             is_new: false,
-            status: InstanceStatus::Running,
-            state_from: None,
-            state: None,
-            schema_version: S::SCHEMA_VERSION,
-            data: write(&data, &book)?,
-            note: None,
-            labels: changed_labels(&labels, &data)?,
+            is_over: false,
+            labels: Before::of(cx, false, &data),
         };
-        stage(cx, to, Effects::new(Arc::clone(&self.saga.name)))
+        to.stage(cx, &data, &book, Effects::new(Arc::clone(&self.saga.name)))
     }
 
     async fn run(&self, message: Box<dyn Any + Send + Sync>, cx: &Ctx) -> Result {
@@ -77,24 +70,43 @@ impl<S: Saga> HandlerSubscriber<S> {
         (entry.handle)(&mut data, message, &mut saga_cx).await?;
         let is_over = saga_cx.is_complete;
         lock::settle(&mut book, &mut saga_cx.effects, cx, is_over)?;
-        let id = cx.instance_id().cloned();
-        let status = if saga_cx.is_complete {
-            InstanceStatus::Completed
-        } else {
-            InstanceStatus::Running
-        };
-        let to = Move {
-            id: id.ok_or_else(|| HandlerError::new("message has lost its key").terminal())?,
+        let lost = || HandlerError::new("message has lost its key").terminal();
+        let to = Changed {
+            id: cx.instance_id().cloned().ok_or_else(lost)?,
             is_new,
-            status,
+            is_over,
+            labels,
+        };
+        to.stage(cx, &data, &book, saga_cx.effects)
+    }
+}
+
+/// An instance that a message, or an operator, has changed.
+struct Changed {
+    id: InstanceId,
+    is_new: bool,
+    is_over: bool,
+    /// What it had before.
+    labels: Before,
+}
+
+impl Changed {
+    fn stage<S: Saga>(self, cx: &Ctx, data: &S, book: &Book, effects: Effects) -> Result {
+        let to = Move {
+            id: self.id,
+            is_new: self.is_new,
+            status: match self.is_over {
+                true => InstanceStatus::Completed,
+                false => InstanceStatus::Running,
+            },
             state_from: None,
             state: None,
             schema_version: S::SCHEMA_VERSION,
-            data: write(&data, &book)?,
+            data: write(data, book)?,
             note: None,
-            labels: changed_labels(&labels, &data)?,
+            labels: changed_labels(&self.labels, data)?,
         };
-        stage(cx, to, saga_cx.effects)
+        stage(cx, to, effects)
     }
 }
 

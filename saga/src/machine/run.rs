@@ -18,7 +18,7 @@ use super::when::holds;
 use crate::lock::too_early;
 use crate::message::answered;
 use crate::saga::{Saga, SagaState};
-use crate::standing::{Standing, look};
+use crate::standing::{Standing, held, look};
 use crate::stored::{Book, read};
 
 /// One message type of a machine, as the engine sees it.
@@ -82,15 +82,14 @@ impl<S: Saga> MachineSubscriber<S> {
     /// Moves an instance to another state because an operator says so: what the machine does on the
     /// way from one state to another is done.
     async fn move_by_hand(&self, to: &str, cx: &Ctx) -> Result {
-        let unknown = |error: String| HandlerError::new(error).terminal();
-        let instance = cx.instance();
-        let instance = instance.ok_or_else(|| unknown("there is no such instance".to_owned()))?;
+        let instance = held(cx)?;
         let (data, book) = read::<S>(instance)?;
         let from = current::<S>(instance)?;
         let mut states = S::State::ALL.iter().copied();
         let Some(to) = states.find(|state| state.name() == to) else {
             let name = &self.definition.name;
-            return Err(unknown(format!("machine `{name}` has no state `{to}`")));
+            let error = format!("machine `{name}` has no state `{to}`");
+            return Err(HandlerError::new(error).terminal());
         };
         let mut turn = Turn::new(&self.definition, cx, Some(from), data, book)?;
         turn.move_by_hand(to).await?;
@@ -212,8 +211,7 @@ impl<S: Saga> Subscriber for MachineSubscriber<S> {
     }
 
     fn rewrite(&self, cx: &Ctx) -> Result {
-        let gone = || HandlerError::new("there is no such instance").terminal();
-        let instance = cx.instance().ok_or_else(gone)?;
+        let instance = held(cx)?;
         let (data, book) = read::<S>(instance)?;
         let state = current::<S>(instance)?;
         Turn::new(&self.definition, cx, Some(state), data, book)?.stage()
