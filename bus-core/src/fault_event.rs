@@ -210,13 +210,19 @@ const fn join(first: &[u8], second: &[u8]) -> [u8; NAME_BYTES_MAX] {
     joined
 }
 
+/// Returns the type of whose dead letters a message of this type tells: it holds that one's body, so
+/// it is protected as that one is.
+pub(crate) fn told_of(message_type: &str) -> Option<&str> {
+    message_type.strip_suffix(SUFFIX)
+}
+
 /// Makes the event that tells of a dead letter; `None` for a dead letter that is one itself, and for
 /// a type that is no name.
 pub(crate) fn fault_of(dead: &DeadLetter) -> Option<Outgoing> {
     let envelope = &dead.envelope;
     let name = envelope.message_type.as_ref();
     let is_usable = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
-    if name.ends_with(SUFFIX) || !is_usable || name.len() + SUFFIX.len() > 200 {
+    if told_of(name).is_some() || !is_usable || name.len() + SUFFIX.len() > 200 {
         return None;
     }
     let mut fault: Fault<()> = Fault {

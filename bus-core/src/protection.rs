@@ -12,16 +12,13 @@ use crate::codec;
 use crate::dispatch::Undispatchable;
 use crate::envelope::{Envelope, Outgoing};
 use crate::error::{BuildError, CodecError, OpenError, chain};
+use crate::fault_event::told_of;
 use crate::headers;
 use crate::host::HostBuilder;
 use crate::keyring::Keyring;
 use crate::message::{Message, aliases_of};
 use crate::redaction::{DeadBodies, Redaction};
 use crate::unit_of_work::{DeadLetter, Reason};
-
-/// What the type of a message ends in that tells of a dead letter of another: it holds that one's
-/// body, so it is protected as that one is.
-const FAULT: &str = ".fault";
 
 /// Says whether the bodies of a message type are sealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,15 +169,15 @@ impl Protector {
     }
 
     fn of(&self, message_type: &str) -> Protection {
-        let told_of = || self.by_type.get(message_type.strip_suffix(FAULT)?);
-        let found = self.by_type.get(message_type).or_else(told_of);
+        let by_other = || self.by_type.get(told_of(message_type)?);
+        let found = self.by_type.get(message_type).or_else(by_other);
         found.copied().unwrap_or(self.default)
     }
 
     /// Returns what is masked of a type.
     pub(crate) fn redaction(&self, message_type: &str) -> Option<&Redaction> {
-        let told_of = || self.redactions.get(message_type.strip_suffix(FAULT)?);
-        self.redactions.get(message_type).or_else(told_of)
+        let by_other = || self.redactions.get(told_of(message_type)?);
+        self.redactions.get(message_type).or_else(by_other)
     }
 
     /// Makes a dead letter as it is stored, and as it may be told of: with its body opened where it

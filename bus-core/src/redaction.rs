@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::envelope::Envelope;
+use crate::fault_event::told_of;
 
 /// What stands in the place of what is masked.
 pub const MASK: &str = "***";
@@ -158,17 +159,15 @@ impl Redactions {
 
     /// Returns the body of a message of this type as it may be shown; `None`: as it is.
     pub fn masked(&self, message_type: &str, body: &[u8]) -> Option<Bytes> {
-        let told_of = message_type.strip_suffix(".fault");
-        if told_of.is_some_and(|of| self.0.contains_key(of)) {
+        if told_of(message_type).is_some_and(|of| self.0.contains_key(of)) {
             // A fault has the other's body somewhere in its own.
             return Some(Redaction::body().mask(body));
         }
-        let all = self.0.get(message_type)?;
-        let mask = |body: Option<Bytes>, one: &Redaction| {
-            Some(one.mask(body.as_deref().unwrap_or_default()))
-        };
-        let first = Some(Bytes::copy_from_slice(body));
-        all.iter().fold(first, mask)
+        let mut masked = Bytes::copy_from_slice(body);
+        for one in self.0.get(message_type)? {
+            masked = one.mask(&masked);
+        }
+        Some(masked)
     }
 }
 

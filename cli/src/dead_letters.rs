@@ -5,7 +5,7 @@ use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     DeadLetterFilter, PAGE_MAX, Pace, Page, Selected, StoreAdmin, StoredDeadLetter, Verb,
 };
-use sagabus_ops::{OpsError, Sight, dead_letters as letters, errands, operations, shape};
+use sagabus_ops::{Sight, dead_letters as letters, demand_at_most, errands, operations, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::{
@@ -193,13 +193,7 @@ async fn change(
         true => named(admin, bulk).await?,
         false => matching(admin, &verb, bulk.filter.at(now)).await?,
     };
-    if let Some(at_most) = bulk.at_most.filter(|at_most| preview.count > *at_most) {
-        let fact = format!(
-            "{} dead letters are meant, and {at_most} at most are allowed",
-            preview.count
-        );
-        return Err(OpsError::Refused(format!("{fact}; nothing was changed [SB0403]")).into());
-    }
+    demand_at_most((preview.count, "dead letters"), bulk.at_most)?;
     if preview.count == 0 {
         let nothing = json!({ "total": 0, "taken": 0, "changed": 0, "passed_over": 0 });
         return match out.json(|| nothing)? {

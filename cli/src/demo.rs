@@ -40,10 +40,9 @@ pub(crate) async fn run(store: Option<&str>, role: Role, out: &Output) -> Result
     let place = Place::open_or_make(store).await?;
     place.migrate().await?;
     demand_empty(place.admin()).await?;
-    let looking = Place::open(store).await?;
-    let host = shop::equip(Host::builder(NAME).shared_store(place.into_store()));
+    let host = shop::equip(Host::builder(NAME).shared_store(place.store()));
     let host = host.build()?.start().await?;
-    let sold = sell(&host, looking.admin()).await;
+    let sold = sell(&host, place.admin()).await;
     let is_clean = host.stop(STOPPED_WITHIN).await;
     sold?;
     if !is_clean {

@@ -6,7 +6,7 @@ use sagabus_core::InstanceId;
 use sagabus_core::admin::{ErrandAnswer, Migrated, Report, Sent, Standing, StoreAdmin, Verdict};
 use sagabus_ops::difference::{Difference, between};
 use sagabus_ops::errands::{self, Subject};
-use sagabus_ops::{OpsError, migration, shape};
+use sagabus_ops::{OpsError, demand_at_most, migration, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::OperatorArguments;
@@ -89,10 +89,7 @@ pub(crate) async fn migrate(
 ) -> Result<(), Failure> {
     let plan = migration::plan(admin, kind).await?;
     let (count, to) = (plan.count(), plan.to);
-    if let Some(at_most) = at_most.filter(|at_most| count > *at_most) {
-        let fact = format!("{count} instances are meant, and {at_most} at most are allowed");
-        return Err(OpsError::Refused(format!("{fact}; nothing was changed [SB0403]")).into());
-    }
+    demand_at_most((count, "instances"), at_most)?;
     let from = plan
         .from
         .iter()

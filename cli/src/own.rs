@@ -121,7 +121,7 @@ async fn run_host(host: HostBuilder, store: Option<&str>) -> Result<(), Failure>
     let host = match store {
         None if host.has_store() => host,
         // Which says, where none is named, that one is missing.
-        store => host.shared_store(Place::open(store).await?.into_store()),
+        store => host.shared_store(Place::open(store).await?.store()),
     };
     host.build()?.run().await?;
     Ok(())

@@ -101,13 +101,13 @@ impl Place {
         }
     }
 
-    /// Makes it the database of a host.
-    pub(crate) fn into_store(self) -> Arc<dyn Store> {
+    /// Returns it as the database of a host.
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
         match self {
             #[cfg(feature = "postgres")]
-            Self::Postgres(store) => Arc::new(store),
+            Self::Postgres(store) => Arc::new(store.clone()),
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(store) => Arc::new(store),
+            Self::Sqlite(store) => Arc::new(store.clone()),
         }
     }
 }

@@ -14,6 +14,7 @@ use sagabus_core::admin::{
     StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally, Told,
     Vitals, WaitingShape, Wheel,
 };
+use sagabus_core::envelope::Envelope;
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
 use sagabus_core::{InstanceId, StoreError};
@@ -21,6 +22,9 @@ use serde_json::Value;
 
 use crate::role::Role;
 use crate::sight::Sight;
+
+/// How audit entries of edited dead letters are called.
+const EDITED: &str = "edit_dead_letter";
 
 type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -84,12 +88,25 @@ impl<'a> Guarded<'a> {
             Err(error) => futures_util::future::err(error).boxed(),
         }
     }
-}
 
-/// How audit entries of edited dead letters are called.
-const EDITED: &str = "edit_dead_letter";
+    /// Makes the bodies of a page fit to be shown.
+    async fn show<T>(
+        &self,
+        page: Page,
+        found: &mut [T],
+        body_of: fn(&mut T) -> (&mut Envelope, &mut u64),
+    ) -> Result<(), StoreError> {
+        if !self.shows(page) || found.is_empty() {
+            return Ok(());
+        }
+        let redactions = self.sight.redactions(self.admin).await?;
+        for one in found {
+            let (envelope, body_bytes) = body_of(one);
+            self.sight.show(&redactions, envelope, body_bytes);
+        }
+        Ok(())
+    }
 
-impl Guarded<'_> {
     /// Seals a message that a tool makes, where it has keys: hosts may take no other.
     fn sealed(&self, change: &Change) -> Result<Option<Change>, StoreError> {
         let (Some(keys), Action::SendMessage { endpoint, envelope }) =
@@ -106,9 +123,7 @@ impl Guarded<'_> {
             ..change.clone()
         }))
     }
-}
 
-impl Guarded<'_> {
     /// Masks what the audit keeps of bodies.
     async fn mask_edits(&self, entries: &mut [AuditEntry]) -> Result<(), StoreError> {
         let is_edit = |one: &AuditEntry| one.action == EDITED;
@@ -126,6 +141,14 @@ impl Guarded<'_> {
         }
         Ok(())
     }
+}
+
+fn body_of_dead_letter(one: &mut StoredDeadLetter) -> (&mut Envelope, &mut u64) {
+    (&mut one.envelope, &mut one.body_bytes)
+}
+
+fn body_of_row(one: &mut StoredRow) -> (&mut Envelope, &mut u64) {
+    (&mut one.envelope, &mut one.body_bytes)
 }
 
 /// Leaves out of an audit entry what messages and instances held.
@@ -159,13 +182,7 @@ impl StoreAdmin for Guarded<'_> {
         let page = self.page(page);
         async move {
             let mut found = self.admin.find_dead_letters(filter, page).await?;
-            if self.shows(page) && !found.is_empty() {
-                let redactions = self.sight.redactions(self.admin).await?;
-                for one in &mut found {
-                    let (envelope, bytes) = (&mut one.envelope, &mut one.body_bytes);
-                    self.sight.show(&redactions, envelope, bytes);
-                }
-            }
+            self.show(page, &mut found, body_of_dead_letter).await?;
             Ok(found)
         }
         .boxed()
@@ -187,13 +204,7 @@ impl StoreAdmin for Guarded<'_> {
         let page = self.page(page);
         async move {
             let mut found = self.admin.rows(filter, page).await?;
-            if self.shows(page) && !found.is_empty() {
-                let redactions = self.sight.redactions(self.admin).await?;
-                for one in &mut found {
-                    let (envelope, bytes) = (&mut one.envelope, &mut one.body_bytes);
-                    self.sight.show(&redactions, envelope, bytes);
-                }
-            }
+            self.show(page, &mut found, body_of_row).await?;
             Ok(found)
         }
         .boxed()

@@ -6,6 +6,7 @@
 
 mod error;
 mod operator;
+mod pages;
 mod role;
 mod sight;
 mod guarded;
@@ -33,6 +34,6 @@ pub mod shape;
 
 pub use error::OpsError;
 pub use guarded::Guarded;
-pub use operator::Operator;
+pub use operator::{Operator, demand_at_most};
 pub use role::Role;
 pub use sight::{Masks, Sight};

@@ -2,6 +2,8 @@
 
 use sagabus_core::admin::{Action, Change};
 
+use crate::error::OpsError;
+
 /// Who makes a change, and why: what the audit keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operator {
@@ -20,4 +22,23 @@ impl Operator {
             action,
         }
     }
+}
+
+/// Refuses to change more than an operator allowed: what is meant comes as a number and a word.
+///
+/// # Errors
+/// [`OpsError::Refused`] then.
+pub fn demand_at_most(meant: (u64, &str), at_most: Option<u64>) -> Result<(), OpsError> {
+    let (count, what) = meant;
+    match at_most.filter(|at_most| count > *at_most) {
+        Some(at_most) => Err(too_many(&format!("{count} {what}"), at_most)),
+        None => Ok(()),
+    }
+}
+
+/// Says that more is meant than an operator allowed.
+pub(crate) fn too_many(meant: &str, at_most: u64) -> OpsError {
+    OpsError::Refused(format!(
+        "{meant} are meant, and {at_most} at most are allowed; nothing was changed [SB0403]"
+    ))
 }

@@ -5,7 +5,8 @@ use sagabus_core::admin::{
 };
 
 use crate::error::OpsError;
-use crate::operator::Operator;
+use crate::operator::{Operator, demand_at_most, too_many};
+use crate::pages::Pages;
 
 /// The most rows that a purge looks through before it says that there are more.
 pub const PURGE_MAX: u64 = 100_000;
@@ -103,25 +104,18 @@ pub async fn plan_purge(
     at_most: u64,
 ) -> Result<Purge, OpsError> {
     let mut ids = Vec::new();
-    let mut page = Page::oldest(PAGE_MAX).without_bodies();
-    loop {
+    let mut pages = Pages::new(usize::MAX);
+    while let Some(page) = pages.next().filter(|_| ids.len() as u64 <= PURGE_MAX) {
         let found = admin.rows(filter, page).await?;
-        page.after = found.last().map(|one| one.id);
+        pages.had(found.iter().map(|one| one.id));
         let meant = |one: &&StoredRow| one.timer.is_none() && !one.is_stub();
         ids.extend(found.iter().filter(meant).map(|one| one.id));
-        if found.len() < PAGE_MAX as usize || ids.len() as u64 > PURGE_MAX {
-            break;
-        }
     }
     let count = ids.len() as u64;
-    if count > at_most {
-        let more = if count > PURGE_MAX { "more than " } else { "" };
-        return Err(OpsError::Refused(format!(
-            "{more}{} rows are meant, and {at_most} at most are allowed; nothing was removed \
-             [SB0403]",
-            count.min(PURGE_MAX)
-        )));
+    if count > PURGE_MAX.max(at_most) {
+        return Err(too_many(&format!("more than {PURGE_MAX} rows"), at_most));
     }
+    demand_at_most((count, "rows"), Some(at_most))?;
     Ok(Purge { ids })
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::error::OpsError;
 use crate::messages::{Biography, biography};
+use crate::pages::Pages;
 use crate::shape;
 
 /// The most messages of one conversation that are shown: more than anybody reads, and each is
@@ -199,20 +200,13 @@ impl Known {
         conversation: CorrelationId,
     ) -> Result<(), OpsError> {
         let of = HistoryOf::Conversation(conversation);
-        let mut page = Page::oldest(PAGE_MAX);
-        for _ in 0..MESSAGES_MAX.div_ceil(PAGE_MAX as usize) {
+        let mut pages = Pages::new(MESSAGES_MAX.div_ceil(PAGE_MAX as usize));
+        while let Some(page) = pages.next() {
             let found = admin.history(&of, page).await?;
-            let Some(last) = found.last().map(|one| one.id) else {
-                return Ok(());
-            };
-            let is_last = found.len() < PAGE_MAX as usize;
+            pages.had(found.iter().map(|one| one.id));
             found.into_iter().for_each(|one| self.handled(one));
-            if is_last {
-                return Ok(());
-            }
-            page.after = Some(last);
         }
-        self.is_cut = true;
+        self.is_cut |= pages.are_cut();
         Ok(())
     }
 
@@ -222,23 +216,16 @@ impl Known {
         conversation: CorrelationId,
     ) -> Result<(), OpsError> {
         let every = RowFilter::default();
-        let mut page = Page::oldest(PAGE_MAX).without_bodies();
-        for _ in 0..ROWS_MAX / PAGE_MAX as usize {
+        let mut pages = Pages::new(ROWS_MAX / PAGE_MAX as usize);
+        while let Some(page) = pages.next() {
             let found = admin.rows(&every, page).await?;
-            let Some(last) = found.last().map(|one| one.id) else {
-                return Ok(());
-            };
-            let is_last = found.len() < PAGE_MAX as usize;
+            pages.had(found.iter().map(|one| one.id));
             let meant = found
                 .into_iter()
                 .filter(|one| told(&one.envelope) == Some(conversation));
             meant.for_each(|one| self.row(one));
-            if is_last {
-                return Ok(());
-            }
-            page.after = Some(last);
         }
-        self.is_cut = true;
+        self.is_cut |= pages.are_cut();
         Ok(())
     }
 

@@ -147,11 +147,9 @@ impl Database {
                 let message_type = text("message_type").to_owned();
                 let known = taken.entry((place.to_owned(), message));
                 let known = known.or_insert((message_type, end));
-                known.1 = if known.1 == End::Moved {
-                    End::Moved
-                } else {
-                    end
-                };
+                if known.1 != End::Moved {
+                    known.1 = end;
+                }
             }
         }
         taken

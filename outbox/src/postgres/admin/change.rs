@@ -11,19 +11,23 @@ use super::dead_letters::add;
 use super::{editing, rows};
 
 /// The end of every text: writes the audit entry (`$1` who, `$2` action, `$3` why) of the rows in
-/// `done`, and returns their ids in order.
+/// `done`, with what else it says of each, and returns their ids in order.
 macro_rules! noted {
-    ($place:literal) => {
+    ($place:literal $(, $more:literal)?) => {
         concat!(
             ", noted as (insert into sagabus.audit (at, who, action, why, detail) ",
             "select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_agg(jsonb_build_object(",
             "'id', d.id, 'message_id', d.message_id, 'message_type', d.message_type, '",
             $place,
-            "', d.place) order by d.id)::text, 'UTF8') from done d having count(*) > 0) ",
+            "', d.place",
+            $(", ", $more,)?
+            ") order by d.id)::text, 'UTF8') from done d having count(*) > 0) ",
             "select id from done order by id"
         )
     };
 }
+
+pub(super) use noted;
 
 /// `$5` what becomes of them.
 const CLOSE: &str = "select id from sagabus.close_dead_letters_v2(\
