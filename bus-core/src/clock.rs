@@ -2,6 +2,7 @@
 //! due times, retention) is the database's time.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,18 @@ impl fmt::Display for Timestamp {
             Some(text) => f.write_str(&text),
             None => write!(f, "{}", self.0),
         }
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = String;
+
+    /// Reads RFC 3339, in any zone.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let micros = wire_time::parse(text);
+        micros.map(Self).ok_or_else(|| {
+            format!("{text:?} is no time; write it like 2026-11-21T12:40:00Z (RFC 3339)")
+        })
     }
 }
 

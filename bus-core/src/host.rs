@@ -15,6 +15,7 @@ use crate::endpoint::Order;
 use crate::error::{BuildError, RunError};
 use crate::handler::{Given, States};
 use crate::health::{EndpointHealth, HostHealth, Watched};
+use crate::keeping::Keeping;
 use crate::lifecycle::Lifecycle;
 use crate::memory::MemoryStore;
 use crate::message::{Event, Kind, Message};
@@ -50,6 +51,7 @@ pub struct Host {
     pub(crate) recurring: Vec<RecurringPlan>,
     pub(crate) overloaded_after: Option<Duration>,
     pub(crate) protector: Option<Arc<Protector>>,
+    pub(crate) keeping: Keeping,
 }
 
 impl Host {
@@ -69,6 +71,7 @@ impl Host {
             recurring: Vec::new(),
             overloaded_after: None,
             protection: Protector::default(),
+            keeping: Keeping::default(),
         }
     }
 
@@ -98,6 +101,7 @@ impl Host {
         if let Some(protector) = &self.protector {
             protector.describe(&mut described);
         }
+        self.keeping.describe(&mut described);
         described
     }
 
@@ -244,6 +248,7 @@ pub struct HostBuilder {
     recurring: Vec<Recurring>,
     overloaded_after: Option<Duration>,
     pub(crate) protection: Protector,
+    pub(crate) keeping: Keeping,
 }
 
 impl HostBuilder {
@@ -411,6 +416,7 @@ impl HostBuilder {
         check_announced(&self.name, &self.announced, &endpoints, &transports)?;
         check_order(&transports, &endpoints)?;
         check_retention(&endpoints, &self.retention)?;
+        self.keeping.check(&self.retention)?;
         let recurring = build_recurring(self.recurring, &endpoints)?;
         let protector = self.protection.build(&self.name)?.map(Arc::new);
         for endpoint in &mut endpoints {
@@ -429,6 +435,7 @@ impl HostBuilder {
             recurring,
             overloaded_after: self.overloaded_after,
             protector,
+            keeping: self.keeping,
         })
     }
 }

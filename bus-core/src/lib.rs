@@ -35,6 +35,7 @@ mod store_clock;
 // The way out.
 pub mod bus;
 mod overload;
+mod keeping;
 pub mod announce;
 pub mod asking;
 pub mod route;

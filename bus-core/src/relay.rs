@@ -16,6 +16,7 @@ use crate::committer::{CommitterHandle, Shared};
 use crate::error::{StoreError, TransportError, chain};
 use crate::faults::{self, Point};
 use crate::intake::{Arrival, Intake, Publisher, Slot, Work};
+use crate::keeping::Keeping;
 use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan};
 use crate::transport::{Publication, Transport};
 use crate::transports::{TransportName, Transports};
@@ -53,6 +54,7 @@ pub(crate) fn start(
     shared: &Arc<Shared>,
     committer: &CommitterHandle,
     transports: &Transports,
+    keeping: Keeping,
     wakeups: &watch::Receiver<u64>,
 ) -> Vec<(TransportName, watch::Sender<bool>)> {
     let (mut publishers, mut holds) = (Vec::new(), Vec::new());
@@ -72,6 +74,7 @@ pub(crate) fn start(
             breakers: HashMap::new(),
             cold_at: Instant::now(),
             held,
+            keeping,
             is_down: false,
         };
         shared.lifecycle.spawn(relay.run(works));
@@ -90,6 +93,7 @@ struct Relay {
     cold_at: Instant,
     /// Whether an operator wants nothing to be sent.
     held: watch::Receiver<bool>,
+    keeping: Keeping,
     /// Whether the broker did not answer last.
     is_down: bool,
 }
@@ -288,7 +292,7 @@ impl Relay {
                     self.shared.counters.published.increment();
                     self.breakers.remove(&one.row.destination);
                     self.shared.in_hand.let_go(one.row.row);
-                    settles.push(Settle::Delete(one.row.row));
+                    settles.push(self.keeping.settle(one.row.row));
                 }
                 Err(error) => {
                     let is_away = matches!(

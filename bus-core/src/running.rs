@@ -75,6 +75,7 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         &parts.shared,
         &parts.committer,
         &host.transports,
+        host.keeping,
         &parts.wakeups,
     );
     start_holding(&parts, &receivers, relays).await?;

@@ -428,7 +428,8 @@ impl Retention {
 impl Swept {
     /// Returns how many rows it removed in all.
     pub fn rows(&self) -> u64 {
-        self.inbox + self.history + self.tombstones + self.dead_letters + self.audit
+        let kept = self.inbox + self.history + self.tombstones;
+        kept + self.dead_letters + self.audit + self.sent
     }
 }
 
@@ -445,6 +446,8 @@ pub struct Swept {
     pub dead_letters: u64,
     /// Audit entries.
     pub audit: u64,
+    /// Messages that brokers took, kept for as long as their hosts declared.
+    pub sent: u64,
     /// A table had at least as many rows as one sweep may remove.
     pub is_full: bool,
 }

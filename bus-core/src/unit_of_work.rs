@@ -383,6 +383,13 @@ impl fmt::Display for Reason {
 pub enum Settle {
     /// It was sent: remove it.
     Delete(RowKey),
+    /// It was sent, and what is sent is kept: remove it, and keep what it was.
+    Keep {
+        /// Which row.
+        row: RowKey,
+        /// How long, from now.
+        kept_for: Duration,
+    },
     /// It is to be tried again.
     Release {
         /// Which row.

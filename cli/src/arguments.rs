@@ -4,8 +4,9 @@ use clap::{Args, Parser, Subcommand};
 
 use sagabus_ops::Role;
 use sagabus_ops::outbox::PURGE_MAX;
+use sagabus_ops::sent::REPUBLISH_MAX;
 
-use crate::filter::DeadLetters;
+use crate::filter::{DeadLetters, When};
 use crate::inbox::InboxVerb;
 use crate::locks::LocksVerb;
 use crate::machines::Drawing;
@@ -403,6 +404,25 @@ pub(crate) enum OutboxVerb {
         /// Refuse where more rows than this are meant.
         #[arg(long, value_name = "N",
             value_parser = clap::value_parser!(u64).range(1..=PURGE_MAX))]
+        at_most: u64,
+    },
+    /// Send again what brokers took, where hosts keep it: the same identities, the same bytes.
+    Republish {
+        /// What was sent then or later: an age (90s, 15m, 2h, 3d), or a time (RFC 3339).
+        #[arg(long, value_name = "WHEN", value_parser = When::read)]
+        since: When,
+        /// What was sent before; up to now, where it is left out.
+        #[arg(long, value_name = "WHEN", value_parser = When::read)]
+        until: Option<When>,
+        /// Only for this destination: an address, as `list` showed it.
+        #[arg(long)]
+        destination: Option<String>,
+        /// Only this message type.
+        #[arg(long = "type", value_name = "TYPE")]
+        message_type: Option<String>,
+        /// Refuse where more messages than this are meant.
+        #[arg(long, value_name = "N",
+            value_parser = clap::value_parser!(u64).range(1..=REPUBLISH_MAX))]
         at_most: u64,
     },
     /// Let no host send by a transport: what is for its broker waits.

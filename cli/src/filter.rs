@@ -96,6 +96,33 @@ pub(crate) fn before(now: Timestamp, age: Duration) -> Timestamp {
     Timestamp::from_micros(now.as_micros().saturating_sub(back))
 }
 
+/// A point in time, in words of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    /// So long ago.
+    Ago(Duration),
+    /// Then.
+    At(Timestamp),
+}
+
+impl When {
+    /// Reads an age, or a time.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let at = || text.parse().map(Self::At);
+        let neither =
+            |_| format!("{text:?} is neither an age like 15m nor a time like 2026-11-21T12:40:00Z");
+        age(text).map(Self::Ago).or_else(|_| at()).map_err(neither)
+    }
+
+    /// Returns the time that it is, counted from the database's.
+    pub(crate) fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Ago(age) => before(now, age),
+            Self::At(at) => at,
+        }
+    }
+}
+
 /// Reads `90s`, `15m`, `2h`, `3d`.
 pub(crate) fn age(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no age; write a number and one of s, m, h, d, like 15m");
@@ -149,6 +176,19 @@ mod tests {
         let last = u64::MAX / (24 * 60 * 60);
         assert!(age(&format!("{last}d")).is_ok());
         assert!(age(&format!("{}d", last + 1)).is_err());
+    }
+
+    #[test]
+    fn a_time_is_an_age_or_a_date() {
+        let now = Timestamp::from_micros(7_200_000_000);
+        let hour = |text: &str| When::read(text).map(|when| when.at(now).as_micros());
+        assert_eq!(hour("1h"), Ok(3_600_000_000));
+        assert_eq!(hour("1970-01-01T01:00:00Z"), Ok(3_600_000_000));
+        assert_eq!(hour("1970-01-01T03:00:00+02:00"), Ok(3_600_000_000));
+        for nonsense in ["", "h", "yesterday", "1970-01-01", "1970-13-01T00:00:00Z"] {
+            let refused = When::read(nonsense).unwrap_err();
+            assert!(refused.contains("neither"), "{nonsense}: {refused}");
+        }
     }
 
     #[test]

@@ -67,6 +67,10 @@ const EXAMPLES: &[(&str, &str)] = &[
         "sagabus outbox purge --destination @reports --at-most 1000 --why incident-17",
     ),
     (
+        "outbox republish",
+        "sagabus outbox republish --since 2h --until 1h --at-most 5000 --why incident-17",
+    ),
+    (
         "outbox release",
         "sagabus outbox release --type shop.ship --yes",
     ),

@@ -20,6 +20,7 @@ mod doctor;
 mod dead_letters;
 mod operations;
 mod outbox;
+mod republish;
 mod inbox;
 mod sagas;
 mod locks;

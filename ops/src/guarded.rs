@@ -10,9 +10,9 @@ use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
     About, Accounts, Action, AuditEntry, Bodies, Change, Counts, DeadLetterFilter, DeadLetterGroup,
     DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, InstanceShape,
-    NewOperation, Operations, Page, Redriven, RowFilter, StoreAdmin, StoredDeadLetter,
-    StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally, Told,
-    Vitals, WaitingShape, Wheel,
+    NewOperation, Operations, Page, Redriven, RowFilter, SentFilter, StoreAdmin, StoredDeadLetter,
+    StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow, StoredSent, TakenOver,
+    Tally, Told, Vitals, WaitingShape, Wheel,
 };
 use sagabus_core::envelope::Envelope;
 use sagabus_core::store::Instance;
@@ -208,6 +208,10 @@ impl StoreAdmin for Guarded<'_> {
             Ok(found)
         }
         .boxed()
+    }
+
+    fn sent<'b>(&'b self, filter: &'b SentFilter, page: Page) -> Answer<'b, Vec<StoredSent>> {
+        self.admin.sent(filter, page)
     }
 
     fn destinations(&self) -> Answer<'_, Vec<DestinationOverview>> {

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod dead_letters;
 pub mod operations;
 pub mod outbox;
+pub mod sent;
 pub mod transports;
 pub mod messages;
 pub mod trace;

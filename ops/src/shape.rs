@@ -8,7 +8,7 @@ use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     About, AuditEntry, Counts, DeadLetterGroup, DestinationOverview, ErrandAnswer,
     InstanceOverview, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredOperation,
-    StoredRow, TakenOver, Tally,
+    StoredRow, StoredSent, TakenOver, Tally,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::{Attempt, InstanceStatus, Label};
@@ -204,6 +204,19 @@ pub fn row(one: &StoredRow) -> Value {
         "headers": headers(&one.envelope.headers),
         "body": body(&one.envelope.body, one.body_bytes),
         "attempts": attempts(&one.attempts),
+    })
+}
+
+/// Shapes a message that a broker took.
+pub fn sent(one: &StoredSent) -> Value {
+    json!({
+        "id": one.id,
+        "destination": one.destination,
+        "message_id": one.message,
+        "message_type": one.message_type,
+        "key": one.key,
+        "sent_at": time(one.sent_at),
+        "kept_until": time(one.kept_until),
     })
 }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use sagabus_core::admin::{
     Accounts, AuditEntry, DeadLetterGroup, DeadLetterStatus, DestinationOverview, End,
     InstanceOverview, InstanceShape, MissingMessage, OperationState, Origin, Pace,
-    StoredDeadLetter, StoredHistory, StoredHost, StoredOperation, StoredRow, TakenOver, Tally,
-    Verb, WaitingShape, version_from_header,
+    StoredDeadLetter, StoredHistory, StoredHost, StoredOperation, StoredRow, StoredSent, TakenOver,
+    Tally, Verb, WaitingShape, version_from_header,
 };
 use sagabus_core::endpoint::EndpointId;
 use sagabus_core::envelope::{Envelope, Timer};
@@ -101,6 +101,19 @@ pub(crate) fn row(found: &impl Found) -> Result<StoredRow, sqlx::Error> {
         parked: found.maybe_text(14)?,
         timer: timer(found)?,
         created_at: Timestamp::from_micros(found.int(19)?),
+    })
+}
+
+/// Reads a message that a broker took.
+pub(crate) fn sent(found: &impl Found) -> Result<StoredSent, sqlx::Error> {
+    Ok(StoredSent {
+        id: found.int(0)?,
+        message: MessageId::from_uuid(found.uuid(1)?),
+        message_type: found.text(2)?,
+        destination: found.text(3)?,
+        key: found.maybe_text(4)?,
+        sent_at: Timestamp::from_micros(found.int(5)?),
+        kept_until: Timestamp::from_micros(found.int(6)?),
     })
 }
 

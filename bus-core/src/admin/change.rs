@@ -107,6 +107,9 @@ pub enum Action {
     ReleaseRows(Vec<i64>),
     /// Removes parked rows. Their audit entry is what is left of them.
     DiscardRows(Vec<i64>),
+    /// Puts messages that brokers took, and that are kept, into the outbox again: as they were, in the
+    /// order in which they were written. They are kept anew when they are sent.
+    RepublishSent(Vec<i64>),
     /// Does with rows that wait, are in hand or are parked what a verb says.
     ChangeRows {
         /// Their ids.
@@ -206,6 +209,7 @@ impl Action {
             | Self::RestoreDeadLetters(ids)
             | Self::ReleaseRows(ids)
             | Self::DiscardRows(ids)
+            | Self::RepublishSent(ids)
             | Self::ChangeRows { ids, .. }
             | Self::MoveTimers { ids, .. }
             | Self::CancelTimers(ids) => ids,
@@ -242,6 +246,7 @@ impl Action {
             Self::RestoreDeadLetters(_) => "restore_dead_letters",
             Self::ReleaseRows(_) => "release_rows",
             Self::DiscardRows(_) => "discard_rows",
+            Self::RepublishSent(_) => "republish_sent",
             Self::ChangeRows { verb, .. } => verb.as_str(),
             Self::SendMessage { .. } => "send_message",
             Self::EditDeadLetter(_) => "edit_dead_letter",

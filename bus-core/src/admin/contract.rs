@@ -13,6 +13,7 @@ use super::running::{
     HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory,
     StoredHost, TakenOver,
 };
+use super::sent::{SentFilter, StoredSent};
 use super::shape::{InstanceShape, WaitingShape};
 use super::vitals::Vitals;
 use crate::error::StoreError;
@@ -65,6 +66,14 @@ pub trait StoreAdmin: Operations + Send + Sync {
         filter: &'a RowFilter,
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>>;
+
+    /// Reads messages that brokers took and that are kept, where a host declares so
+    /// ([`keep_sent`](crate::HostBuilder::keep_sent)). Reads through what is kept.
+    fn sent<'a>(
+        &'a self,
+        filter: &'a SentFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredSent>, StoreError>>;
 
     /// Sums the outbox up, per destination, in the order of their names.
     fn destinations(&self) -> BoxFuture<'_, Result<Vec<DestinationOverview>, StoreError>>;

@@ -5,6 +5,7 @@ mod contract;
 mod page;
 mod dead_letter;
 mod row;
+mod sent;
 mod running;
 mod vitals;
 mod shape;
@@ -35,5 +36,6 @@ pub use running::{
     HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, StoredEndpoint, StoredHistory,
     StoredHost, TakenOver,
 };
+pub use sent::{SentFilter, StoredSent};
 pub use shape::{InstanceShape, SHAPES_MAX, WaitingShape, version_from_header};
 pub use vitals::{TableVitals, Vitals};

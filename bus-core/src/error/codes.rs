@@ -125,6 +125,11 @@ explanations! {
         "A pointer that points nowhere would mask nothing."
         -> "Name fields by JSON pointers such as `/card/number` or `/guests/*/name`, or mask all \
             with `Redaction::body()`.";
+    "SB0123" "sent messages are kept for longer than they are recognised":
+        "Whoever has handled a message knows it by its inbox row. Once that is swept, a copy that is \
+         sent again has its effects a second time."
+        -> "Shorten `.keep_sent(..)`, or raise the inbox retention of `.retention(..)`, here and in \
+            the services that handle the messages.";
     "SB0201" "a host cannot use its store":
         "The line below says why: the database is away, refuses, or is not ready."
         -> "Follow the code or the text of the cause.";
@@ -269,6 +274,12 @@ explanations! {
         -> "`sagabus hosts` shows who runs the endpoint. Start one, or, where one is alive, look \
             whether it can reach the database; then ask again. What no host took in time is not \
             done later.";
+    "SB0405" "nothing is kept of what was sent":
+        "A row of the outbox is gone once its broker has confirmed it, unless a host declares that \
+         what it sends is kept."
+        -> "Declare `.keep_sent(Duration::from_secs(24 * 60 * 60))` on the hosts that send: from then \
+            on a window can be sent again. What was sent before is with its broker and with who \
+            handled it.";
     "SB0501" "a sealed body cannot be opened":
         "It is sealed with a key that is not at hand, or it was not sealed for this message: a seal \
          is bound to identity, type and the headers that matter, so a body that was altered, or put \

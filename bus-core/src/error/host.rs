@@ -166,6 +166,18 @@ pub enum BuildError {
         /// What is needed.
         horizon: Duration,
     },
+    /// What was sent is kept for longer than it is recognised.
+    #[error(
+        "sent messages are kept for {kept:?}, and messages are recognised for {retention:?} only: \
+         one that is sent again later is handled twice; shorten `.keep_sent(..)`, or raise \
+         `.retention(..)` [SB0123]"
+    )]
+    KeptTooLong {
+        /// How long they are kept.
+        kept: Duration,
+        /// How long a message is recognised.
+        retention: Duration,
+    },
     /// What recurs cannot, as it was declared.
     #[error("what recurs as `{name}` is not usable: {fact} [SB0116]")]
     Recurring {

@@ -9,9 +9,9 @@ use super::store::{MemoryStore, ready};
 use crate::admin::{
     About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
     DeadLetterStatus, DestinationOverview, First, HistoryOf, InboxFilter, InstanceFilter,
-    InstanceOverview, InstanceShape, Page, RowFilter, RowState, StoreAdmin, StoredDeadLetter,
-    StoredEndpoint, StoredHistory, StoredHost, StoredRow, TakenOver, Tally, Vitals, WaitingShape,
-    cut,
+    InstanceOverview, InstanceShape, Page, RowFilter, RowState, SentFilter, StoreAdmin,
+    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, StoredSent, TakenOver,
+    Tally, Vitals, WaitingShape, cut,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName};
@@ -87,6 +87,17 @@ impl StoreAdmin for MemoryStore {
         ready(Ok(self.with(|database, _| {
             let all = database.outbox.stored(page.body_bytes_max);
             paged(all.filter(|row| lets_row(filter, row)), page, |row| row.id)
+        })))
+    }
+
+    fn sent<'a>(
+        &'a self,
+        filter: &'a SentFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredSent>, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            let found = database.outbox.kept().filter(|one| filter.lets(one));
+            paged(found, page, |one| one.id)
         })))
     }
 

@@ -8,7 +8,7 @@ use super::database::{Database, StoredInstance};
 use super::outbox::{NewRow, Place};
 use crate::admin::{
     ASKED, Action, Alteration, AuditEntry, Change, DeadLetterStatus, ERRAND_STALE_MICROS, Edit,
-    Errand, RowVerb, StoredDeadLetter, StoredRow, errand_id,
+    Errand, RowVerb, StoredDeadLetter, StoredRow, StoredSent, errand_id,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
@@ -43,6 +43,7 @@ impl Database {
                 let removed = sorted(ids).into_iter();
                 summed(removed.filter_map(|id| self.outbox.discard(id, now)))
             }
+            Action::RepublishSent(ids) => self.republish(ids, now),
             Action::ChangeRows { ids, verb } => self.change_rows(ids, verb, now),
             Action::SendMessage { endpoint, envelope } => self.send(endpoint, envelope, now),
             Action::EditDeadLetter(edit) => self.edit(edit, now),
@@ -296,6 +297,22 @@ impl Database {
             released.extend(row);
         }
         summed(released.into_iter())
+    }
+
+    /// Sends again what brokers took, in the order in which it was written.
+    fn republish(&mut self, ids: &[i64], now: Timestamp) -> Done {
+        let sent = sorted(ids).into_iter();
+        let sent = sent.filter_map(|id| self.outbox.republish(id, now));
+        let detail = |one: StoredSent| {
+            let detail = json!({
+                "id": one.id,
+                "message_id": one.message,
+                "message_type": one.message_type,
+                "destination": one.destination,
+            });
+            (one.id, detail)
+        };
+        sent.map(detail).unzip()
     }
 
     fn change_rows(&mut self, ids: &[i64], verb: &RowVerb, now: Timestamp) -> Done {

@@ -365,13 +365,15 @@ impl Database {
             self.swept_through = self.swept_through.max(one.at);
         }
 
-        let removed = [inbox.len(), history, tombstones.len(), dead, audit];
+        let sent = self.outbox.sweep_sent(most, now);
+        let removed = [inbox.len(), history, tombstones.len(), dead, audit, sent];
         Swept {
             inbox: inbox.len() as u64,
             history: history as u64,
             tombstones: tombstones.len() as u64,
             dead_letters: dead as u64,
             audit: audit as u64,
+            sent: sent as u64,
             is_full: removed.contains(&most),
         }
     }

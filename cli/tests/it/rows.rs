@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use sagabus_core::admin::StoreAdmin;
+use sagabus_core::Host;
+use sagabus_core::admin::{Page, SentFilter, StoreAdmin};
+use sagabus_core::memory::MemoryTransport;
 use sagabus_outbox::SqliteStore;
 use sagabus_testkit::wait::eventually;
 
-use crate::scene::{Charge, Scene, host, spare_host};
+use crate::scene::{Audited, Charge, Scene, host, spare_host};
 
 /// Leaves `count` commands that wait at `payments`, whose host stopped before it came to them.
 async fn waiting(count: u32) -> (Scene, SqliteStore) {
@@ -142,4 +144,79 @@ async fn a_row_that_is_due_is_not_expedited() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.out.contains("expedited 0 rows"), "{ran:?}");
     assert!(ran.out.contains("1 stay as they are: due"), "{ran:?}");
+}
+
+/// Waits until a broker has taken so many messages that are kept, and returns their ids.
+async fn kept(store: &SqliteStore, count: usize, behind: i64) -> Vec<i64> {
+    let look = || async {
+        let page = Page::oldest(100).behind(Some(behind));
+        let found = store.sent(&SentFilter::default(), page).await.unwrap();
+        let ids: Vec<i64> = found.iter().map(|one| one.id).collect();
+        (ids.len() == count).then_some(ids)
+    };
+    eventually("what was sent", look).await.0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_is_sent_again_where_it_is_kept() {
+    let (scene, store) = Scene::new().await;
+    let republish = ["outbox", "republish", "--since", "1h", "--at-most"];
+    let again = |more: &[&str]| scene.run(&[&republish[..], more].concat());
+    let ran = again(&["3", "--yes"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for word in ["no host keeps what it has sent", ".keep_sent(..)", "SB0405"] {
+        assert!(ran.err.contains(word), "{word}: {ran:?}");
+    }
+
+    let host = Host::builder("shop").store(store.clone());
+    let host = host
+        .transport(MemoryTransport::new())
+        .keep_sent(Duration::from_secs(3600));
+    let host = host.build().unwrap().start().await.unwrap();
+    let ran = again(&["3", "--yes"]);
+    let none = (0, "0 messages are in the outbox again\n");
+    assert_eq!((ran.code, ran.out.as_str()), none, "{ran:?}");
+    for _ in 0..3 {
+        host.bus().publish(Audited).await.unwrap();
+    }
+    let first = kept(&store, 3, 0).await;
+    let ran = again(&["2", "--yes"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.err
+            .contains("3 messages are meant, and 2 at most are allowed; nothing was changed"),
+        "{ran:?}"
+    );
+    let ran = again(&["3"]);
+    assert_eq!(ran.code, 2, "not without a word: {ran:?}");
+    assert!(ran.err.contains("send 3 messages again"), "{ran:?}");
+    let preview = scene.json(&[&republish[..], &["3", "--dry-run"]].concat());
+    assert_eq!(preview["preview"]["count"], 3, "{preview:#}");
+    assert_eq!(preview["sample"][0]["id"], first[0]);
+    assert_eq!(preview["sample"][0]["message_type"], "shop.audited");
+    let ran = again(&["3", "--yes", "--role", "body-reader"]);
+    assert!(ran.err.contains("that takes role `operator`"), "{ran:?}");
+    for nothing in [
+        ["--until", "30m"],
+        ["--type", "shop.charge"],
+        ["--destination", "queue/nobody"],
+    ] {
+        let ran = again(&[&["3", "--yes"], &nothing[..]].concat());
+        assert_eq!((ran.code, ran.out.as_str()), none, "{nothing:?}");
+    }
+    assert_eq!(kept(&store, 3, 0).await, first);
+
+    let ran = again(&["3", "--yes", "--why", "a queue was purged"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.out.ends_with("3 messages are in the outbox again\n"),
+        "{ran:?}"
+    );
+    kept(&store, 3, first[2]).await;
+    assert_eq!(kept(&store, 3, 0).await.len(), 3, "kept anew, and once");
+    let audit = scene.json(&["audit"]);
+    assert_eq!(audit["audit"][0]["action"], "republish_sent");
+    assert_eq!(audit["audit"][0]["why"], "a queue was purged");
+    assert_eq!(audit["audit"][0]["detail"].as_array().unwrap().len(), 3);
+    assert!(host.stop(Duration::from_secs(10)).await);
 }

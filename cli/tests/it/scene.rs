@@ -62,7 +62,7 @@ pub(crate) async fn host_with(
 
 /// An event that nobody publishes.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct Audited;
+pub(crate) struct Audited;
 
 impl Message for Audited {
     const TYPE: &'static str = "shop.audited";

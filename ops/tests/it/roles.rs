@@ -8,7 +8,8 @@ use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
     Action, Alteration, Batch, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held,
     HistoryOf, InboxFilter, InstanceFilter, NewOperation, Operations, Pace, Page, Parcel,
-    RowFilter, RowVerb, Selected, Standing, StoreAdmin, Task, Told, Transitioned, Verb, Wheel,
+    RowFilter, RowVerb, Selected, SentFilter, Standing, StoreAdmin, Task, Told, Transitioned, Verb,
+    Wheel,
 };
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::schedule::ScheduleVerb;
@@ -88,6 +89,7 @@ const CALLS: &[Case] = &[
     case!(count_dead_letters, Reader, |at| at
         .count_dead_letters(&DeadLetterFilter::any())),
     case!(rows, Reader, |at| at.rows(&RowFilter::default(), PAGE)),
+    case!(sent, Reader, |at| at.sent(&SentFilter::default(), PAGE)),
     case!(destinations, Reader, |at| at.destinations()),
     case!(hosts, Reader, |at| at.hosts()),
     case!(endpoints, Reader, |at| at.endpoints()),
@@ -132,6 +134,7 @@ fn actions() -> Vec<(Role, Action)> {
         (Role::Operator, Action::RestoreDeadLetters(vec![1])),
         (Role::Operator, Action::ReleaseRows(vec![1])),
         (Role::Operator, Action::DiscardRows(vec![1])),
+        (Role::Operator, Action::RepublishSent(vec![1])),
         (
             Role::Operator,
             Action::SendMessage {

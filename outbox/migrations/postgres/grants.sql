@@ -29,11 +29,13 @@ grant select (id, message_id, message_type, destination, key, per_key, headers, 
     timer_name, timer_generation, created_at) on sagabus.outbox to sagabus_reader;
 grant select (kind, key, version, completed, state, schema_version, timers, created_at, updated_at)
     on sagabus.instance to sagabus_reader;
+grant select (id, message_id, message_type, destination, key, per_key, expires_at, sent_at, kept_until)
+    on sagabus.sent to sagabus_reader;
 grant select (id, at, who, action, why, operation_id) on sagabus.audit to sagabus_reader;
 
 -- A body reader sees that, too.
 grant sagabus_reader to sagabus_body_reader;
-grant select on sagabus.dead_letter, sagabus.outbox, sagabus.instance, sagabus.audit
+grant select on sagabus.dead_letter, sagabus.outbox, sagabus.sent, sagabus.instance, sagabus.audit
     to sagabus_body_reader;
 
 -- An operator retries, discards, restores and releases. What it writes into the outbox it could
@@ -41,6 +43,7 @@ grant select on sagabus.dead_letter, sagabus.outbox, sagabus.instance, sagabus.a
 grant sagabus_body_reader to sagabus_operator;
 grant update (status) on sagabus.dead_letter to sagabus_operator;
 grant insert, update, delete on sagabus.outbox to sagabus_operator;
+grant delete on sagabus.sent to sagabus_operator;
 grant insert, update on sagabus.operation to sagabus_operator;
 grant insert on sagabus.operation_item, sagabus.audit to sagabus_operator;
 -- Pauses, schedules and timers are rows of the table of instances, which only these touch for it.

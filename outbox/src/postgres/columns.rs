@@ -111,7 +111,7 @@ impl Columns {
         let mut deletes: Vec<_> = settles
             .iter()
             .filter_map(|settle| match settle {
-                Settle::Delete(row) => Some((row.id, row.epoch)),
+                Settle::Delete(row) | Settle::Keep { row, .. } => Some((row.id, row.epoch)),
                 _ => None,
             })
             .collect();
@@ -370,6 +370,7 @@ impl<'a> Change<'a> {
         let (Settle::Delete(row)
         | Settle::Release { row, .. }
         | Settle::Park { row, .. }
+        | Settle::Keep { row, .. }
         | Settle::StartSolo(row)) = settle;
         let nothing = Self {
             id: row.id,
@@ -381,7 +382,7 @@ impl<'a> Change<'a> {
             reason: None,
         };
         match settle {
-            Settle::Delete(_) => None,
+            Settle::Delete(_) | Settle::Keep { .. } => None,
             Settle::Release {
                 after,
                 attempts,

@@ -11,6 +11,7 @@ use super::attach;
 use super::columns::encode;
 use super::error::commit_error;
 use super::hold;
+use super::keep;
 use super::label;
 use super::one::One;
 use super::store::PgStore;
@@ -27,6 +28,15 @@ macro_rules! commit_v1 {
             "$51, $52, $53, $54, $55, $56, $57, $58, $59, $60, $61, $62, $63, $64, $65, $66, ",
             "$67, $68, $69, $70, $71, $72, $73, $74, $75, $76, $77, $78)"
         )
+    };
+}
+
+/// The stubs of dead letters: the arguments of `hold.rs` follow those of the labels. Which rows stand
+/// in a line is asked first, which the first argument of the commit call sees to.
+macro_rules! hold_v1 {
+    () => {
+        "sagabus.hold_v1(c.outcomes, coalesce(c.is_stale, false), l.in_line, $87, $88, $89, $90, \
+         $91, $92, $93)"
     };
 }
 
@@ -52,14 +62,27 @@ const COMMIT_LABELLED: &str = concat!(
     " c"
 );
 
-/// [`COMMIT_LABELLED`], and the stubs of dead letters: the arguments of `hold.rs` follow. Which rows
-/// stand in a line is asked first, which the first argument of the commit call sees to.
+/// [`COMMIT_LABELLED`], and the stubs of dead letters.
 const COMMIT_HOLDING: &str = concat!(
     "select c.outcomes, c.leased, c.is_stale, c.has_woken, ",
     label_v1!(),
-    ", sagabus.hold_v1(c.outcomes, coalesce(c.is_stale, false), l.in_line, $87, $88, $89, $90, ",
-    "$91, $92, $93) from sagabus.lines_v1($88) as l(in_line) cross join lateral ",
+    ", ",
+    hold_v1!(),
+    " from sagabus.lines_v1($88) as l(in_line) cross join lateral ",
     commit_v1!("$1 + 0 * cardinality(l.in_line)"),
+    " c"
+);
+
+/// [`COMMIT_HOLDING`], and what is kept of rows that brokers took: copied before the commit call
+/// removes them, which its first argument sees to. The arguments of `keep.rs` are the last.
+const COMMIT_KEEPING: &str = concat!(
+    "select c.outcomes, c.leased, c.is_stale, c.has_woken, ",
+    label_v1!(),
+    ", ",
+    hold_v1!(),
+    " from sagabus.lines_v1($88) as l(in_line) ",
+    "cross join sagabus.keep_sent_v1($94, $95, $96) as k(count) cross join lateral ",
+    commit_v1!("$1 + 0 * (cardinality(l.in_line) + k.count)"),
     " c"
 );
 
@@ -153,7 +176,8 @@ impl Call {
             return Ok(Self::One(one.text(), arguments));
         }
         let mut arguments = encode(group, door)?;
-        let is_holding = hold::is_needed(group);
+        let is_keeping = keep::is_needed(group);
+        let is_holding = is_keeping || hold::is_needed(group);
         if !is_holding && !label::is_needed(group) {
             return Ok(Self::Many(COMMIT, arguments));
         }
@@ -162,7 +186,11 @@ impl Call {
             return Ok(Self::Many(COMMIT_LABELLED, arguments));
         }
         hold::add(group, &mut arguments)?;
-        Ok(Self::Many(COMMIT_HOLDING, arguments))
+        if !is_keeping {
+            return Ok(Self::Many(COMMIT_HOLDING, arguments));
+        }
+        keep::add(group, &mut arguments)?;
+        Ok(Self::Many(COMMIT_KEEPING, arguments))
     }
 
     async fn make(self, connection: &mut PgConnection) -> Result<Written, sqlx::Error> {

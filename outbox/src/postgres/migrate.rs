@@ -84,6 +84,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         include_str!("../../migrations/postgres/0022_rows_v1.sql"),
     ),
     (
+        23,
+        include_str!("../../migrations/postgres/0023_sent_v1.sql"),
+    ),
+    (
         25,
         include_str!("../../migrations/postgres/0025_compression.sql"),
     ),

@@ -8,6 +8,7 @@ mod columns;
 mod one;
 mod label;
 mod hold;
+mod keep;
 mod load;
 mod claim;
 mod extend;

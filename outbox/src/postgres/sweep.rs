@@ -25,6 +25,8 @@ const SWEEP_DEAD_LETTERS: &str = "select sagabus.sweep_dead_letters_v1($1, $2)";
 
 const SWEEP_AUDIT: &str = "select sagabus.sweep_audit_v1($1, $2)";
 
+const SWEEP_SENT: &str = "select sagabus.sweep_sent_v1($1)";
+
 const SWEEP_HOSTS: &str = "select sagabus.sweep_hosts_v1($1, $2)";
 
 /// Where the next page begins. Only a hint: a process that starts anew begins at the front.
@@ -93,7 +95,21 @@ pub(super) async fn sweep(store: &PgStore, retention: &Retention) -> Result<Swep
     let audit = oldest(store, SWEEP_AUDIT, rows_max, retention.audit).await?;
     (swept.dead_letters, swept.audit) = (dead.unsigned_abs(), audit.unsigned_abs());
     swept.is_full |= dead >= rows_max || audit >= rows_max;
+
+    let sent = sweep_sent(store, rows_max).await?;
+    swept.sent = sent.unsigned_abs();
+    swept.is_full |= sent >= rows_max;
     Ok(swept)
+}
+
+/// Removes what was kept for as long as its host declared, and counts it.
+async fn sweep_sent(store: &PgStore, rows_max: i64) -> Result<i64, StoreError> {
+    let mut taken = store.take().await?;
+    let call = sqlx::query_scalar(SWEEP_SENT)
+        .bind(page_size(rows_max))
+        .fetch_one(&mut *taken);
+    let answer = store.answer(call).await;
+    taken.finish(answer, commit_error)
 }
 
 /// Sweeps one page of the inbox and returns where the next one begins, if there is one.

@@ -17,7 +17,7 @@ use super::encode::{Encoded, check, given};
 use super::error::{commit_error, store_error};
 use super::sections::{
     ACCEPT_ROWS, BEGIN, COMMIT, CREATE_INSTANCES, DISARM_TIMERS, GIVE_UP, GUARD_MESSAGE,
-    GUARD_ROUTES, HOLD_OTHERS, HOLD_ROWS, KEEP, LABEL, PROBE, RECORD, SAVE, SEND_PLAIN,
+    GUARD_ROUTES, HOLD_OTHERS, HOLD_ROWS, KEEP, KEEP_SENT, LABEL, PROBE, RECORD, SAVE, SEND_PLAIN,
     SEND_SPECIAL, SETTLE_DELETES, SETTLE_PARKS, SETTLE_RELEASES, SETTLE_SOLOS, TAKE_BACK,
     TAKE_OVER, UNLABEL, UPDATE_INSTANCES,
 };
@@ -197,6 +197,7 @@ impl Call {
         for settle in &group.settles {
             encoded.settle(settle);
         }
+        script.section(i64::from(encoded.keeps), KEEP_SENT);
         let deletes = script.section(encoded.deletes.count, SETTLE_DELETES);
         script.section(encoded.releases.count, SETTLE_RELEASES);
         let parks = script.section(encoded.parks.count, SETTLE_PARKS);

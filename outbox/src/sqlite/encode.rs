@@ -25,6 +25,8 @@ use crate::row;
 pub(super) struct Encoded {
     arena: Vec<u8>,
     pub(super) deletes: Rows,
+    /// Some of what is deleted is kept.
+    pub(super) keeps: bool,
     pub(super) releases: Rows,
     pub(super) parks: Rows,
     pub(super) solos: Rows,
@@ -86,6 +88,10 @@ impl Encoded {
     pub(super) fn settle(&mut self, settle: &Settle) {
         match settle {
             Settle::Delete(row) => self.deletes.row_key(*row).end(),
+            Settle::Keep { row, kept_for } => {
+                self.deletes.row_key(*row).int(micros(*kept_for)).end();
+                self.keeps = true;
+            }
             Settle::StartSolo(row) => self.solos.row_key(*row).end(),
             Settle::Release {
                 row,

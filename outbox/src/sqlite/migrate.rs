@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i32, &str)] = &[
     ),
     (8, include_str!("../../migrations/sqlite/0008_clock.sql")),
     (9, include_str!("../../migrations/sqlite/0009_accounts.sql")),
+    (10, include_str!("../../migrations/sqlite/0010_sent.sql")),
     (
         12,
         include_str!("../../migrations/sqlite/0012_instances.sql"),
@@ -40,6 +41,7 @@ const TABLES: &[&str] = &[
     "sagabus_operation",
     "sagabus_operation_item",
     "sagabus_outbox",
+    "sagabus_sent",
     "sagabus_store",
     "sagabus_subscription",
     "sagabus_swept",

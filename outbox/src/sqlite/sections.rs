@@ -110,7 +110,21 @@ macro_rules! still_ours {
     };
 }
 
-/// Rows: id, epoch.
+/// Rows: id, epoch, microseconds from now until when it is kept, if it is. Copies what a broker took
+/// before it is deleted.
+pub(super) const KEEP_SENT: &[&str] = &[concat!(
+    "insert into sagabus_sent (id, message_id, message_type, destination, key, per_key, headers, ",
+    "body, expires_at, sent_at, kept_until) select o.id, o.message_id, o.message_type, ",
+    "o.destination, o.key, o.per_key, o.headers, o.body, o.expires_at, ",
+    now!(),
+    ", ",
+    now!(),
+    " + (e.value ->> 2) from json_each($4) e cross join sagabus_outbox o not indexed ",
+    "on o.id = e.value ->> 0 and o.epoch = e.value ->> 1 and o.parked is null ",
+    "where e.value ->> 2 is not null on conflict do nothing;"
+)];
+
+/// Rows: id, epoch, and more where it is kept.
 pub(super) const SETTLE_DELETES: &[&str] = &[
     pull!("$4"),
     concat!(
@@ -435,6 +449,7 @@ mod tests {
             HOLD_ROWS,
             HOLD_OTHERS,
             DROP_STUBS,
+            KEEP_SENT,
             PARK_ROWS,
             UPDATE_INSTANCES,
             CREATE_INSTANCES,

@@ -110,6 +110,13 @@ const SWEEP_DEAD_LETTERS: &str = sweep_oldest!(
     where status = 'discarded' order by id limit $2) order by id limit $2"
 );
 
+const SWEEP_SENT: &str = concat!(
+    "begin immediate; delete from sagabus_sent where id in (select id from sagabus_sent ",
+    "where kept_until < ",
+    now!(),
+    " order by kept_until limit $1); commit"
+);
+
 /// The place in the texts above of the statement that counts.
 const SWEPT: usize = 1;
 
@@ -124,13 +131,18 @@ pub(super) async fn sweep(store: &SqliteStore, retention: &Retention) -> Result<
     let tombstones = sweep_tombstones(store, micros(retention.tombstones), rows_max).await?;
     let dead = sweep_oldest(store, SWEEP_DEAD_LETTERS, retention.dealt_with(), rows_max).await?;
     let audit = sweep_oldest(store, SWEEP_AUDIT, retention.audit, rows_max).await?;
+    let mut arguments = SqliteArguments::default();
+    add(&mut arguments, rows_max)?;
+    let sent = delete(store, SWEEP_SENT, arguments).await?;
     let most = inbox.max(history).max(tombstones).max(dead).max(audit);
+    let most = most.max(sent);
     Ok(Swept {
         inbox,
         history,
         tombstones,
         dead_letters: dead,
         audit,
+        sent,
         is_full: rows_max > 0 && most >= u64::from(rows_max),
     })
 }

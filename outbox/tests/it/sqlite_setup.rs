@@ -115,10 +115,7 @@ async fn a_migration_that_fails_leaves_nothing() {
 #[tokio::test]
 async fn a_file_of_an_older_release_keeps_its_instances_and_their_labels() {
     let folder = Folder::new();
-    for (number, text) in SqliteStore::migrations() {
-        if *number == 12 {
-            break;
-        }
+    for (_, text) in SqliteStore::migrations().iter().filter(|(n, _)| *n < 10) {
         change(&folder.file(), text).await.unwrap();
     }
     let older = "insert into sagabus_store (id, schema_version, created_at) \

@@ -265,7 +265,10 @@ impl<'s> Walk<'s> {
                     None => self.row_settled(*row, ended, OfRow::GivenBack(held(*row))),
                 }
             }
-            Settle::Delete(row) => self.row_settled(*row, ended, OfRow::Deleted(held(*row))),
+            // What is kept of it is for people: nothing that the models have.
+            Settle::Delete(row) | Settle::Keep { row, .. } => {
+                self.row_settled(*row, ended, OfRow::Deleted(held(*row)))
+            }
             // A row that runs alone is counted; nothing that the models have.
             Settle::StartSolo(_) => Ok(()),
             Settle::Park { .. } => Err("a row is parked, which no model has".to_owned()),

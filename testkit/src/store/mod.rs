@@ -21,6 +21,7 @@ pub mod operations;
 pub mod editing;
 pub mod inspection;
 pub mod moved_rows;
+pub mod sent_rows;
 pub mod shapes;
 pub mod accounts;
 pub mod sweeps;

@@ -225,6 +225,15 @@ macro_rules! __store_behaviours {
                 no_row_is_sent_where_nobody_takes_it,
                 the_accounts_know_of_rows_that_operators_took_away,
             ]
+            sent_rows: [
+                a_sent_row_that_is_kept_is_gone_from_the_outbox,
+                a_settle_that_comes_too_late_keeps_nothing,
+                what_is_sent_again_is_what_was_sent,
+                messages_of_a_key_are_sent_again_in_their_order,
+                what_is_kept_is_found_by_when_and_where_it_went,
+                what_was_kept_for_long_enough_is_swept,
+                what_was_handled_is_not_kept,
+            ]
             shapes: [
                 running_instances_are_summed_up_by_what_reads_them,
                 what_waits_is_summed_up_by_what_handles_it,
@@ -357,6 +366,7 @@ mod tests {
             ("editing", include_str!("editing.rs")),
             ("inspection", include_str!("inspection.rs")),
             ("moved_rows", include_str!("moved_rows.rs")),
+            ("sent_rows", include_str!("sent_rows.rs")),
             ("shapes", include_str!("shapes.rs")),
             ("accounts", include_str!("accounts.rs")),
             ("sweeps", include_str!("sweeps.rs")),

@@ -3,6 +3,7 @@
 mod rows;
 mod stubs;
 mod measure;
+mod sent;
 mod operators;
 
 pub(super) use operators::Place;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::time::Duration;
 
+use super::sent::Sent;
 use crate::attempt;
 use crate::clock::{self, Timestamp};
 use crate::endpoint::Order;
@@ -80,6 +81,8 @@ pub(in crate::memory) struct Outbox {
     /// nobody and are in no line.
     pub(super) lines: HashMap<(String, String), BTreeSet<i64>>,
     pub(super) timers: HashMap<(InstanceId, String), i64>,
+    /// What brokers took, by the ids of its rows.
+    pub(super) sent: BTreeMap<i64, Sent>,
     pub(super) has_news: bool,
 }
 
@@ -217,12 +220,14 @@ impl Outbox {
         let (Settle::Delete(key)
         | Settle::Release { row: key, .. }
         | Settle::Park { row: key, .. }
+        | Settle::Keep { row: key, .. }
         | Settle::StartSolo(key)) = settle;
         if !self.is_current(*key) {
             return;
         }
         match settle {
             Settle::Delete(key) => self.remove(key.id, now),
+            Settle::Keep { row, kept_for } => self.keep(row.id, *kept_for, now),
             Settle::Release {
                 row,
                 after,

@@ -8,7 +8,7 @@ use sqlx::postgres::PgArguments;
 use super::super::error::commit_error;
 use super::super::store::PgStore;
 use super::dead_letters::add;
-use super::{editing, rows};
+use super::{editing, rows, sent};
 
 /// The end of every text: writes the audit entry (`$1` who, `$2` action, `$3` why) of the rows in
 /// `done`, with what else it says of each, and returns their ids in order.
@@ -140,6 +140,7 @@ fn text(action: &Action) -> &'static str {
         Action::CompleteInstance { .. } => editing::COMPLETE,
         Action::ReleaseRows(_) => RELEASE,
         Action::DiscardRows(_) => REMOVE_ROWS,
+        Action::RepublishSent(_) => sent::REPUBLISH,
         Action::ChangeRows { verb, .. } => rows::text(verb),
         Action::SendMessage { .. } => SEND,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
@@ -173,6 +174,7 @@ fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> 
         Action::RestoreDeadLetters(ids)
         | Action::ReleaseRows(ids)
         | Action::DiscardRows(ids)
+        | Action::RepublishSent(ids)
         | Action::CancelTimers(ids) => add(to, ids.clone()),
         Action::ChangeRows { ids, verb } => rows::change(to, ids, verb),
         Action::EditDeadLetter(edit) => editing::edit(to, edit),

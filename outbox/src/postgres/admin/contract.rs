@@ -5,15 +5,17 @@ use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
     About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
     DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, InstanceShape,
-    Page, RowFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost,
-    StoredRow, TakenOver, Tally, Vitals, WaitingShape,
+    Page, RowFilter, SentFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory,
+    StoredHost, StoredRow, StoredSent, TakenOver, Tally, Vitals, WaitingShape,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::Label;
 use sagabus_core::{InstanceId, StoreError};
 
 use super::super::store::PgStore;
-use super::{accounts, change, dead_letters, inbox, instances, outgoing, running, shapes, vitals};
+use super::{
+    accounts, change, dead_letters, inbox, instances, outgoing, running, sent, shapes, vitals,
+};
 
 impl StoreAdmin for PgStore {
     fn about(&self) -> BoxFuture<'_, Result<About, StoreError>> {
@@ -57,6 +59,14 @@ impl StoreAdmin for PgStore {
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>> {
         outgoing::list(self, filter, page).boxed()
+    }
+
+    fn sent<'a>(
+        &'a self,
+        filter: &'a SentFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<StoredSent>, StoreError>> {
+        sent::list(self, filter, page).boxed()
     }
 
     fn destinations(&self) -> BoxFuture<'_, Result<Vec<DestinationOverview>, StoreError>> {

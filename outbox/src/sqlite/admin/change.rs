@@ -16,7 +16,7 @@ use super::super::sections::DROP_STUBS;
 use super::super::store::SqliteStore;
 use super::super::writer::Write;
 use super::dead_letters::add;
-use super::{editing, holding, rows};
+use super::{editing, holding, rows, sent};
 use crate::row;
 
 /// `$1` ids as JSON, in all of these texts.
@@ -328,6 +328,7 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
             done
         }
         Action::DiscardRows(ids) => summed(write, REMOVE_ROWS, ids, "destination").await?,
+        Action::RepublishSent(ids) => sent::republish(write, ids).await?,
         Action::ChangeRows { ids, verb } => rows::change(write, ids, verb).await?,
         Action::SendMessage { endpoint, envelope } => send(write, endpoint, envelope).await?,
         Action::EditDeadLetter(edit) => editing::edit(write, edit).await?,

@@ -13,4 +13,5 @@ mod instances;
 mod change;
 mod holding;
 mod rows;
+mod sent;
 mod editing;

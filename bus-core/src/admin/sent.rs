@@ -1,0 +1,49 @@
+//! Messages that brokers took and that are kept by their host's policy.
+
+use crate::clock::Timestamp;
+use crate::id::MessageId;
+
+/// Which kept messages are meant. What is `None` lets everything through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SentFilter {
+    /// Only what was sent then or later.
+    pub since: Option<Timestamp>,
+    /// Only what was sent before.
+    pub until: Option<Timestamp>,
+    /// Only for this destination, as it was stored: a transport's address.
+    pub destination: Option<String>,
+    /// Only this message type.
+    pub message_type: Option<String>,
+}
+
+impl SentFilter {
+    /// Says whether it lets a message through.
+    pub(crate) fn lets(&self, one: &StoredSent) -> bool {
+        let is = |wanted: &Option<String>, text: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == text)
+        };
+        self.since.is_none_or(|since| one.sent_at >= since)
+            && self.until.is_none_or(|until| one.sent_at < until)
+            && is(&self.destination, &one.destination)
+            && is(&self.message_type, &one.message_type)
+    }
+}
+
+/// A message that a broker took, as far as it is listed: its body stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSent {
+    /// The id that its row had in the outbox.
+    pub id: i64,
+    /// The message.
+    pub message: MessageId,
+    /// Its type.
+    pub message_type: String,
+    /// Where it went, as its row had it.
+    pub destination: String,
+    /// Its key, where it has one.
+    pub key: Option<String>,
+    /// When the broker's confirm was written down.
+    pub sent_at: Timestamp,
+    /// Until when it is kept.
+    pub kept_until: Timestamp,
+}

@@ -1,0 +1,69 @@
+//! `sagabus outbox republish`.
+
+use sagabus_core::Timestamp;
+use sagabus_core::admin::{SentFilter, StoreAdmin, StoredSent};
+use sagabus_ops::{sent, shape};
+use serde_json::json;
+
+use crate::arguments::OperatorArguments;
+use crate::confirm::{Answer, confirm, operator};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::text::ago;
+
+/// Sends again what brokers took within a window.
+pub(crate) async fn run(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    filter: &SentFilter,
+    at_most: u64,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let planned = sent::plan(admin, filter, at_most).await?;
+    let (count, mut again) = (planned.count(), 0);
+    if count > 0 {
+        // Of a change that is made, JSON has the result only: one document.
+        if out.is_for_people() {
+            table(now, &planned.sample, count, out)?;
+        }
+        let what = format!("send {count} messages again");
+        if confirm(who, &what)? == Answer::Preview {
+            let sample = planned.sample.iter().map(shape::sent);
+            let sample: Vec<_> = sample.collect();
+            let preview = json!({ "preview": { "count": count }, "sample": sample });
+            return out.json(|| preview).map(|_| ());
+        }
+        again = sent::republish(admin, &operator(who), &planned).await?;
+    }
+    let left = count as u64 - again;
+    if out.json(|| json!({ "changed": again, "passed_over": left }))? {
+        return Ok(());
+    }
+    out.line(&format!("{again} messages are in the outbox again"))?;
+    match left {
+        0 => Ok(()),
+        left => out.line(&format!(
+            "{left} were sent again by somebody else meanwhile"
+        )),
+    }
+}
+
+fn table(now: Timestamp, sample: &[StoredSent], count: usize, out: &Output) -> Result<(), Failure> {
+    let line = |one: &StoredSent| {
+        vec![
+            one.id.to_string(),
+            ago(now, one.sent_at),
+            one.destination.clone(),
+            one.message_type.clone(),
+            one.key.clone().unwrap_or_default(),
+        ]
+    };
+    let lines: Vec<_> = sample.iter().map(line).collect();
+    let columns = ["id", "sent", "destination", "type", "key"];
+    out.table(&columns, &lines, "")?;
+    match count - sample.len() {
+        0 => Ok(()),
+        more => out.line(&format!(".. and {more} more")),
+    }
+}
