@@ -11,7 +11,7 @@ use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::{Publication, Settler, Verdict};
+use sagabus_core::transport::{Deliveries, Publication, Settler, Verdict};
 use sagabus_core::{
     Capabilities, Delivery, Envelope, Health, MessageId, Order, StoreId, Transport, TransportError,
 };
@@ -229,9 +229,11 @@ impl fmt::Debug for Synthetic {
 impl Transport for Synthetic {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            broker: "synthetic",
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: true,
+            deliveries: Deliveries::Unlimited,
             acks_each: true,
             order: Order::Unordered,
             body_bytes_max: 1024 * 1024,

@@ -89,12 +89,16 @@ fn _obj_safe(_: &dyn Transport) {}
 /// What a broker can do, as data: the engine branches on it, the conformance suite is chosen by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
+    /// What kind of broker it is, in a word for people.
+    pub broker: &'static str,
     /// A command without a receiver is reported as unroutable.
     pub reports_unroutable: bool,
     /// Messages of one key, published in one window, arrive in order.
     pub ordered_publish: bool,
     /// A delivery says how often it was delivered before.
     pub counts_redeliveries: bool,
+    /// How often the broker delivers a message before it gives it up by itself.
+    pub deliveries: Deliveries,
     /// An ack counts for its message alone. Where it does not, an acked message behind one that is
     /// not may come again after its replica is lost.
     pub acks_each: bool,
@@ -102,6 +106,18 @@ pub struct Capabilities {
     pub order: Order,
     /// The largest body in bytes.
     pub body_bytes_max: usize,
+}
+
+/// How often a broker delivers a message that nobody acks. Lost connections and killed hosts count,
+/// so a low limit drops healthy messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deliveries {
+    /// Always again.
+    Unlimited,
+    /// So often.
+    Limited(u32),
+    /// Somebody else made the queues, and the broker does not tell.
+    Unknown,
 }
 
 /// How a broker is doing, as a process that uses it sees it.

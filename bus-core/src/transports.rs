@@ -13,7 +13,7 @@ use crate::joining::Joined;
 use crate::message::Kind;
 use crate::plan::EndpointPlan;
 use crate::store::EndpointSpec;
-use crate::transport::Transport;
+use crate::transport::{Deliveries, Transport};
 
 /// What begins, and ends, the name of a transport in a stored destination.
 const MARK: char = ':';
@@ -220,6 +220,12 @@ impl Transports {
             routes.sort_unstable();
             json!({
                 "transport": name.to_string(),
+                "broker": can.broker,
+                "delivery_limit": match can.deliveries {
+                    Deliveries::Unlimited => serde_json::Value::Null,
+                    Deliveries::Limited(limit) => limit.into(),
+                    Deliveries::Unknown => "unknown".into(),
+                },
                 "order": can.order,
                 "reports_unroutable": can.reports_unroutable,
                 "body_bytes_max": can.body_bytes_max,

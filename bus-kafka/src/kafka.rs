@@ -11,7 +11,7 @@ use sagabus_core::error::TransportError;
 use sagabus_core::id::StoreId;
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
+use sagabus_core::transport::{Capabilities, Deliveries, Delivery, Health, Publication, Transport};
 
 use crate::config::KafkaConfig;
 use crate::connection::Connection;
@@ -87,9 +87,11 @@ impl Drop for Shared {
 impl Transport for Kafka {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            broker: "kafka",
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: true,
+            deliveries: Deliveries::Unlimited,
             acks_each: false,
             order: Order::PerKey,
             body_bytes_max: self.shared.connection.config().body_bytes_max,

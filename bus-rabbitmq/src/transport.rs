@@ -16,7 +16,7 @@ use sagabus_core::id::StoreId;
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
+use sagabus_core::transport::{Capabilities, Deliveries, Delivery, Health, Publication, Transport};
 use tokio::time::timeout;
 
 use crate::config::{RabbitMqConfig, TopologyMode};
@@ -124,9 +124,15 @@ impl fmt::Debug for RabbitMq {
 impl Transport for RabbitMq {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            broker: "rabbitmq",
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: true,
+            // A queue that is there with another limit is refused where we declare it.
+            deliveries: match self.config.topology {
+                TopologyMode::Declare => Deliveries::Limited(self.config.delivery_limit),
+                TopologyMode::Verify => Deliveries::Unknown,
+            },
             acks_each: true,
             order: Order::PerKey,
             body_bytes_max: BODY_BYTES_MAX,

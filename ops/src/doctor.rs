@@ -6,6 +6,7 @@ use std::time::Duration;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{InstanceFilter, PAGE_MAX, StoreAdmin, StoredHost, Vitals};
 use sagabus_core::unit_of_work::InstanceStatus;
+use serde_json::Value;
 
 use crate::error::OpsError;
 use crate::status::{self, Finding, Status, is_alive};
@@ -15,6 +16,8 @@ const SKEW_MAX: Duration = Duration::from_secs(2);
 /// How long a transaction may be open before it keeps rows from being cleaned away: minutes are a
 /// report, an hour is a session that somebody forgot.
 const TRANSACTION_MAX: Duration = Duration::from_secs(15 * 60);
+/// A delivery limit below this is reached by restarts and lost connections alone.
+const DELIVERIES_MIN: u64 = 1_000;
 /// How many transactions may pass while something still looks back: at 1,000/s, three hours.
 const HORIZON_MAX: u64 = 10_000_000;
 /// How long an instance without a timer may stand still before that is worth a word.
@@ -66,6 +69,7 @@ pub async fn examine(admin: &dyn StoreAdmin) -> Result<Examination, OpsError> {
     let mut found = std::mem::take(&mut status.findings);
     found.extend(status.hosts.iter().filter_map(|host| skew(host, now)));
     found.extend(retention(&status.hosts, now));
+    found.extend(deliveries(&status.hosts, now));
     found.extend(idle(admin, now).await?);
     found.extend(held(&vitals));
     found.extend(long_transaction(&vitals));
@@ -133,6 +137,11 @@ pub const CHECKS: &[(&str, &str, &[&str])] = &[
         &["retention_short"],
     ),
     (
+        "deliveries",
+        "no broker gives up messages that hosts may still handle",
+        &["delivery_limit_low", "delivery_limit_unknown"],
+    ),
+    (
         "transactions",
         "no old transaction keeps rows from being cleaned away",
         &["transaction_old", "horizon_old"],
@@ -188,6 +197,65 @@ fn retention(hosts: &[StoredHost], now: Timestamp) -> Option<Finding> {
             "raise `.retention(..)` of host `{}`: a message that comes again later is taken for \
              a new one",
             short.name
+        ),
+    })
+}
+
+/// What live hosts know of the limits of their brokers, which drop messages by themselves.
+fn deliveries(hosts: &[StoredHost], now: Timestamp) -> Vec<Finding> {
+    let mut found: Vec<Finding> = Vec::new();
+    for host in hosts.iter().filter(|host| is_alive(host, now)) {
+        let transports = host.definitions["transports"].as_array();
+        let all = transports.into_iter().flatten();
+        found.extend(all.filter_map(|one| delivery_limit(host, one)));
+    }
+    // The replicas of a service say the same.
+    found.dedup();
+    found
+}
+
+/// Holds the limit of a host's broker against the tries of the endpoints that read from it.
+fn delivery_limit(host: &StoredHost, transport: &Value) -> Option<Finding> {
+    let name = transport["transport"].as_str()?;
+    let broker = transport["broker"].as_str().unwrap_or("the broker");
+    let endpoints = host.definitions["endpoints"].as_array();
+    let reading = endpoints
+        .into_iter()
+        .flatten()
+        .filter(|one| one["reads_from"] == name);
+    let tries = |one: &Value| {
+        let count = |what: &str| one["retry"][what].as_u64().unwrap_or(0);
+        (count("immediate") + 1).saturating_mul(count("delayed") + 1)
+    };
+    let tried = reading.filter_map(|one| Some((tries(one), one["endpoint"].as_str()?)));
+    let (tries, endpoint) = tried.max()?;
+    let names = format!("{} (transport `{name}` of host `{}`)", broker, host.name);
+    let limit = &transport["delivery_limit"];
+    if limit == "unknown" {
+        return Some(Finding {
+            code: "delivery_limit_unknown",
+            fact: format!(
+                "{names} has queues that somebody else declared, and does not tell after how many \
+                 deliveries it drops a message; endpoint `{endpoint}` tries one up to {tries} times, \
+                 and every lost connection counts"
+            ),
+            remedy: "`rabbitmqctl list_queues name arguments effective_policy_definition` shows the \
+                     limit: RabbitMQ 4 has 20 where nobody said otherwise; set `x-delivery-limit`, or \
+                     a policy's `delivery-limit`, to at least 1000"
+                .to_owned(),
+        });
+    }
+    let limit = limit.as_u64()?;
+    (limit < tries.max(DELIVERIES_MIN)).then(|| Finding {
+        code: "delivery_limit_low",
+        fact: format!(
+            "{names} drops a message after {limit} deliveries; endpoint `{endpoint}` tries one up \
+             to {tries} times, and every lost connection counts"
+        ),
+        remedy: format!(
+            "raise `delivery_limit` of that transport to {} at least; a queue that is there takes \
+             another limit only when it is made anew",
+            tries.max(DELIVERIES_MIN)
         ),
     })
 }
@@ -356,6 +424,44 @@ mod tests {
         let found = retention(&short, NOW).expect("`a` forgets what `b` still tries");
         assert!(found.fact.contains("host `a` forgets"), "{found:?}");
         assert!(found.fact.contains("endpoint `b-work`"), "{found:?}");
+    }
+
+    #[test]
+    fn a_broker_that_gives_up_too_early_is_named_with_what_it_would_drop() {
+        let with = |limit: Value, immediate: u64| {
+            let mut host = host("shop", None, 700.0, 600.0);
+            host.definitions["transports"] = json!([
+                { "transport": "default", "broker": "rabbitmq", "delivery_limit": limit },
+                { "transport": "archive", "broker": "kafka", "delivery_limit": null },
+            ]);
+            host.definitions["endpoints"][0]["reads_from"] = json!("default");
+            let retry = json!({ "immediate": immediate, "delayed": 4 });
+            host.definitions["endpoints"][0]["retry"] = retry;
+            host
+        };
+        for fine in [json!(1_000_000), json!(1_000), json!(null)] {
+            assert_eq!(deliveries(&[with(fine, 2)], NOW), []);
+        }
+        let hosts = [with(json!(20), 2), with(json!(20), 2)];
+        let [low] = &deliveries(&hosts, NOW)[..] else {
+            panic!("it is found, once for two replicas");
+        };
+        assert_eq!(low.code, "delivery_limit_low");
+        assert!(low.fact.contains("after 20 deliveries"), "{low:?}");
+        assert!(low.fact.contains("endpoint `shop-work`"), "{low:?}");
+        assert!(low.fact.contains("up to 15 times"), "{low:?}");
+        assert!(low.remedy.contains("to 1000 at least"), "{low:?}");
+        let patient = deliveries(&[with(json!(1_000), 999)], NOW);
+        assert!(patient[0].remedy.contains("to 5000 at least"));
+        let unknown = deliveries(&[with(json!("unknown"), 2)], NOW);
+        assert_eq!(unknown[0].code, "delivery_limit_unknown");
+        assert!(unknown[0].remedy.contains("rabbitmqctl list_queues"));
+        // A transport from which nothing is read drops nothing of ours; nor does a dead host's.
+        let mut sends = with(json!(20), 2);
+        sends.definitions["endpoints"][0]["reads_from"] = json!("database");
+        assert_eq!(deliveries(&[sends], NOW), []);
+        let later = NOW.plus(Duration::from_secs(3600));
+        assert_eq!(deliveries(&hosts, later), []);
     }
 
     #[test]

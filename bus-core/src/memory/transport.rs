@@ -18,7 +18,9 @@ use crate::error::TransportError;
 use crate::id::StoreId;
 use crate::message::Kind;
 use crate::store::EndpointSpec;
-use crate::transport::{Capabilities, Delivery, Health, Publication, Settler, Transport, Verdict};
+use crate::transport::{
+    Capabilities, Deliveries, Delivery, Health, Publication, Settler, Transport, Verdict,
+};
 
 /// A broker in this process's memory. Clones share it, so that several replicas compete.
 ///
@@ -167,9 +169,11 @@ fn address(kind: Kind, message_type: &str) -> String {
 impl Transport for MemoryTransport {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            broker: "memory",
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: true,
+            deliveries: Deliveries::Unlimited,
             acks_each: true,
             order: Order::PerKey,
             body_bytes_max: BODY_BYTES_MAX,

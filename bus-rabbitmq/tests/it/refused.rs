@@ -7,10 +7,11 @@ use lapin::{Connection, ConnectionProperties};
 use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::error::{TransportError, chain};
 use sagabus_core::id::{MessageId, StoreId};
+use sagabus_core::memory::MemoryStore;
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Publication, Transport};
-use sagabus_core::{Envelope, Headers};
+use sagabus_core::{Envelope, Headers, Host};
 use sagabus_rabbitmq::{RabbitMq, RabbitMqConfig, TopologyMode};
 use sagabus_testkit::amqp_proxy::authority;
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
@@ -322,4 +323,21 @@ fn what_the_broker_forbids_is_named_and_fails_alone() {
         says(&error, &["larger than", "1000"]);
         assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
     });
+}
+
+/// AMQP tells no queue's limit: what is declared is compared by the broker, what is not is unknown.
+#[test]
+fn a_host_says_which_delivery_limit_it_knows_of() {
+    let mut config = RabbitMqConfig::new("amqp://localhost");
+    let described = |config: &RabbitMqConfig| {
+        let host = Host::builder("host").store(MemoryStore::new());
+        let host = host.transport(rabbitmq(config)).build();
+        let described = host.expect("it is put together well").describe();
+        described["transports"][0].clone()
+    };
+    let declares = described(&config);
+    assert_eq!(declares["broker"], "rabbitmq", "{declares}");
+    assert_eq!(declares["delivery_limit"], 1_000_000, "{declares}");
+    config.topology = TopologyMode::Verify;
+    assert_eq!(described(&config)["delivery_limit"], "unknown");
 }

@@ -2,7 +2,29 @@
 
 use std::time::Duration;
 
-use crate::scene::{Scene, host};
+use sagabus_core::memory::MemoryTransport;
+use sagabus_core::transport::{Capabilities, Deliveries, Transport};
+use sagabus_testkit::transport::{Alteration, Altered};
+
+use crate::scene::{Scene, host, host_with};
+
+/// A broker whose queues have such a limit.
+#[derive(Debug)]
+struct Impatient(MemoryTransport, Deliveries);
+
+impl Alteration for Impatient {
+    fn transport(&self) -> &dyn Transport {
+        &self.0
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            broker: "rabbitmq",
+            deliveries: self.1,
+            ..self.0.capabilities()
+        }
+    }
+}
 
 /// Runs statements beside the program.
 async fn run_sql(scene: &Scene, text: &'static str) {
@@ -77,4 +99,30 @@ async fn a_clock_a_stuck_instance_and_a_short_memory_are_found() {
     .await;
     assert_eq!(codes(&scene), ["instances_idle", "retention_short"]);
     assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_gives_messages_up_is_found() {
+    for (deliveries, found, says) in [
+        (Deliveries::Unlimited, None, "ok  deliveries"),
+        (Deliveries::Limited(1_000_000), None, "ok  deliveries"),
+        (
+            Deliveries::Limited(20),
+            Some("delivery_limit_low"),
+            "drops a message after 20 deliveries; endpoint `payments`",
+        ),
+        (
+            Deliveries::Unknown,
+            Some("delivery_limit_unknown"),
+            "`rabbitmqctl list_queues name arguments effective_policy_definition`",
+        ),
+    ] {
+        let (scene, store) = Scene::new().await;
+        let broker = Altered(Impatient(MemoryTransport::new(), deliveries));
+        let host = host_with(store, |builder| builder.transport(broker)).await;
+        assert_eq!(codes(&scene), Vec::from_iter(found), "{deliveries:?}");
+        let ran = scene.run(&["doctor"]);
+        assert!(ran.out.contains(says), "{says}: {}", ran.out);
+        assert!(host.stop(Duration::from_secs(10)).await);
+    }
 }

@@ -19,7 +19,7 @@ use sagabus_core::store::{
     Birth, Claim, ClaimFrom, ClaimedRow, EndpointSpec, Group, Registration, Routes, Scan, Store,
 };
 use sagabus_core::transport::{
-    Capabilities, Delivery, Health, Publication, Settler, Transport, Verdict,
+    Capabilities, Deliveries, Delivery, Health, Publication, Settler, Transport, Verdict,
 };
 use sagabus_core::unit_of_work::{RowKey, Settle, Start, UnitOfWork};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -124,9 +124,11 @@ impl fmt::Debug for DatabaseTransport {
 impl Transport for DatabaseTransport {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
+            broker: "database",
             reports_unroutable: true,
             ordered_publish: true,
             counts_redeliveries: true,
+            deliveries: Deliveries::Unlimited,
             acks_each: true,
             order: Order::PerKey,
             body_bytes_max: BODY_BYTES_MAX,
