@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::bus::{Bus, Sending};
@@ -22,6 +21,7 @@ use crate::id::MessageId;
 use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
 use crate::store::{Fate, Question, Store};
+use crate::sync::time::{Instant, sleep_until, timeout_at};
 use crate::transport::{Publication, Transport};
 use crate::transports::Transports;
 

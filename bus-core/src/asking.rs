@@ -14,7 +14,6 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::bus::Sending;
 use crate::codec;
@@ -29,6 +28,7 @@ use crate::message::{Kind, Message, aliases_of};
 use crate::protection;
 use crate::request::{Request, RequestFailed};
 use crate::store::Subscription;
+use crate::sync::time::timeout;
 use crate::unit_of_work::Reason;
 
 /// Stands where the kind of an instance does: a process asked. No saga can have this name.

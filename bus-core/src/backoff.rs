@@ -3,10 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
-
 use crate::chance;
 use crate::error::chain;
+use crate::sync::time::{Instant, sleep};
 
 /// The first pause.
 const FIRST: Duration = Duration::from_millis(20);

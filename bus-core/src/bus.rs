@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -20,6 +20,7 @@ use crate::id::MessageId;
 use crate::message::{Command, Event, Message};
 use crate::overload::Overload;
 use crate::protection;
+use crate::sync::RwLock;
 use crate::unit_of_work::UnitOfWork;
 
 tokio::task_local! {
@@ -28,8 +29,15 @@ tokio::task_local! {
 }
 
 /// Runs a handler with the mark that makes every `Bus` refuse.
+#[cfg(not(sagabus_shuttle))]
 pub(crate) fn inside_handler<F: Future>(handler: F) -> impl Future<Output = F::Output> {
     INSIDE_HANDLER.scope((), handler)
+}
+
+/// Runs a handler. The mark is a thread's, and shuttle has one thread for all tasks.
+#[cfg(sagabus_shuttle)]
+pub(crate) fn inside_handler<F: Future>(handler: F) -> impl Future<Output = F::Output> {
+    handler
 }
 
 /// Sends and publishes from outside of handlers. Cheap to clone; shared by all of a process.

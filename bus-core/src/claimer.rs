@@ -14,6 +14,7 @@ use crate::faults::{self, Point};
 use crate::intake::{InHand, Intake, Slot};
 use crate::lifecycle::Lifecycle;
 use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan, Store};
+use crate::sync::time;
 
 /// Rows that one claim takes for one endpoint: a commit group's worth.
 const ROWS_MAX: usize = 100;
@@ -58,30 +59,47 @@ impl Claimer {
             backoff.ended();
             match claimed {
                 Claimed::Full => {}
-                Claimed::Some => {
+                Claimed::Some(without_room) => {
                     if scan == Scan::Cold {
                         cold_at = Instant::now() + (started.elapsed() * COLD_DUTY).max(COLD_MIN);
                     }
-                    self.wait(true).await;
+                    self.wait(&without_room).await;
                 }
-                Claimed::NoRoom => self.wait(false).await,
+                Claimed::NoRoom => self.wait_for_room().await,
             }
         }
     }
 
-    /// Waits for a wake-up, for room, or for the next poll.
-    async fn wait(&mut self, has_room: bool) {
+    /// Waits for a wake-up, for room at an endpoint that had none, or for the next poll.
+    async fn wait(&mut self, without_room: &[EndpointName]) {
+        let poll = Instant::now() + POLL;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.lifecycle.draining() => return,
+                changed = self.wakeups.changed() => {
+                    if changed.is_err() {
+                        // The store no longer tells: polling is the truth.
+                        time::sleep(POLL).await;
+                    }
+                    return;
+                }
+                () = self.in_hand.freed.notified(), if !without_room.is_empty() => {
+                    let intakes = without_room.iter().filter_map(|name| self.intakes.get(name));
+                    if intakes.into_iter().any(has_room) {
+                        return;
+                    }
+                }
+                () = time::sleep_until(poll) => return,
+            }
+        }
+    }
+
+    async fn wait_for_room(&self) {
         tokio::select! {
             biased;
             () = self.lifecycle.draining() => {}
-            changed = self.wakeups.changed(), if has_room => {
-                if changed.is_err() {
-                    // The store no longer tells: polling is the truth.
-                    tokio::time::sleep(POLL).await;
-                }
-            }
-            () = self.in_hand.freed.notified(), if !has_room => {}
-            () = tokio::time::sleep(POLL), if has_room => {}
+            () = self.in_hand.freed.notified() => {}
         }
     }
 
@@ -114,14 +132,17 @@ impl Claimer {
         Ok(if is_full {
             Claimed::Full
         } else {
-            Claimed::Some
+            let others = self
+                .intakes
+                .keys()
+                .filter(|name| !slots.contains_key(*name));
+            Claimed::Some(others.cloned().collect())
         })
     }
 
     /// Takes places wherever at least a quarter of an endpoint is free, so that a busy endpoint is
     /// filled by few large claims instead of many small ones.
     fn reserve(&self) -> BTreeMap<EndpointName, Vec<Slot>> {
-        let has_room = |intake: &&Intake| intake.free() * 4 >= intake.capacity();
         let open = self.intakes.iter().filter(|(_, intake)| has_room(intake));
         open.map(|(name, intake)| (name.clone(), intake.reserve_up_to(ROWS_MAX)))
             .filter(|(_, slots)| !slots.is_empty())
@@ -150,12 +171,16 @@ impl Claimer {
     }
 }
 
+fn has_room(intake: &Intake) -> bool {
+    intake.free() * 4 >= intake.capacity()
+}
+
 /// How a claim went.
 enum Claimed {
     /// An endpoint got all it wanted: there may be more.
     Full,
-    /// There was no more.
-    Some,
+    /// There was no more, and these had no room.
+    Some(Vec<EndpointName>),
     /// No endpoint has room.
     NoRoom,
 }

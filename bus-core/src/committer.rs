@@ -24,6 +24,7 @@ use crate::route::{Router, note_places};
 use crate::store::{
     Birth, ClaimedRow, CommitReport, Group, OpenTransaction, Place, Placement, Store,
 };
+use crate::sync::time;
 use crate::unit_of_work::{Outcome, RowKey, Settle, Source, UnitOfWork};
 
 /// Units in one call. Measured: 400 instead of 100 adds 8 % of throughput for four times the
@@ -409,7 +410,7 @@ impl Shared {
                 }
                 StoreError::Refused(_) => return self.split(prepared, answers, error).await,
                 StoreError::Busy(_) => {
-                    tokio::time::sleep(jittered(Duration::from_millis(5))).await;
+                    time::sleep(jittered(Duration::from_millis(5))).await;
                 }
                 error => {
                     if matches!(error, StoreError::Unknown(_)) {

@@ -2,10 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::asking::Answers;
@@ -19,6 +18,7 @@ use crate::message::{Command, Event, Kind, Message};
 use crate::protection::{self, Protector};
 use crate::request;
 use crate::store::{Instance, OpenTransaction, Store};
+use crate::sync::{Mutex, MutexGuard, Notify, time};
 use crate::transport;
 use crate::transports::Transports;
 use crate::unit_of_work::{InstanceChange, Reason};
@@ -358,7 +358,7 @@ impl Ctx {
                 None => self.inner.limit_changed.notified().await,
                 Some(until) => tokio::select! {
                     biased;
-                    () = tokio::time::sleep_until(until) => return,
+                    () = time::sleep_until(until) => return,
                     () = self.inner.limit_changed.notified() => {}
                 },
             }

@@ -126,7 +126,9 @@ impl Point {
 /// Marks that the process has reached a point.
 #[cfg(not(feature = "faults"))]
 #[inline(always)]
-pub fn at(_: Point) {}
+pub fn at(_: Point) {
+    crate::sync::point();
+}
 
 #[cfg(feature = "faults")]
 pub use armed::{at, crash_at, has_crashed};
@@ -174,6 +176,7 @@ mod armed {
 
     /// Marks that the process has reached a point, and kills it where that was asked for.
     pub fn at(point: Point) {
+        crate::sync::point();
         if [Crash::At(point), Crash::Everywhere].contains(&CRASH.get()) {
             CRASH.set(Crash::Everywhere);
             // Past the hook that prints panics: this one is meant.

@@ -1,8 +1,7 @@
 //! A flag that others wait for, in the order in which they came.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use tokio::sync::Notify;
+use crate::sync::Notify;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether something holds; whoever waits for its end is woken in the order in which they came.
 #[derive(Debug, Default)]

@@ -2,12 +2,10 @@
 //! and for one at a time while everything fails alike.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep_until};
 
 use crate::clock::{self, Timestamp};
 use crate::counters::Counters;
@@ -17,6 +15,9 @@ use crate::flag::Flag;
 use crate::id::MessageId;
 use crate::lifecycle::Lifecycle;
 use crate::rate::Rate;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::time::{Instant, sleep_until};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Kinds of failures that are told apart between two successes. Where there are more, they are not
 /// alike.

@@ -27,6 +27,7 @@ use crate::mirror::Mirror;
 use crate::pipeline::{Middleware, Next};
 use crate::retry::{Decision, Retry};
 use crate::store::{Instance, Question};
+use crate::sync::time;
 use crate::tries::Tries;
 use crate::unit_of_work::{KeyAfterDeath, Reason, RowKey, Settle};
 
@@ -292,7 +293,7 @@ impl<'a> Case<'a> {
                 Decision::Now | Decision::Held => {}
                 Decision::Reload => {
                     let pause = Duration::from_millis(2) * 2u32.pow(self.conflicts);
-                    Box::pin(tokio::time::sleep(jittered(pause))).await;
+                    Box::pin(time::sleep(jittered(pause))).await;
                 }
                 Decision::Later(delay) => return Fate::Postpone(jittered(delay)),
                 Decision::NotBefore(delay) => return Fate::Postpone(delay),
@@ -320,10 +321,7 @@ impl<'a> Case<'a> {
         let turn = self.endpoint.gate.wait(&self.endpoint.lifecycle);
         match &self.arrival {
             Arrival::Row(_) => turn.await,
-            Arrival::Delivery(_) => tokio::time::timeout(BROKER_PATIENCE, turn)
-                .await
-                .ok()
-                .flatten(),
+            Arrival::Delivery(_) => time::timeout(BROKER_PATIENCE, turn).await.ok().flatten(),
         }
     }
 

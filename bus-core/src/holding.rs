@@ -15,6 +15,7 @@ use crate::id::InstanceId;
 use crate::lifecycle::Lifecycle;
 use crate::store::{Question, Store};
 use crate::store_clock::StoreClock;
+use crate::sync::time;
 use crate::transports::TransportName;
 
 /// The kind of the instances that say of an endpoint that it is paused. The row is there, or it
@@ -66,7 +67,7 @@ impl Holding {
             tokio::select! {
                 biased;
                 () = self.lifecycle.draining() => return,
-                () = tokio::time::sleep(POLL) => {}
+                () = time::sleep(POLL) => {}
             }
             match self.look(Look::Again).await {
                 Ok(()) => backoff.ended(),

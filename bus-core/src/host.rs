@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::bus::Bus;
 use crate::clock::Timestamp;
 use crate::counters::Counters;
+use crate::sync::time;
 
 use crate::endpoint::Order;
 use crate::error::{BuildError, RunError};
@@ -190,7 +191,7 @@ impl RunningHost {
         let is_clean = self.lifecycle.stop(deadline).await;
         let patience = deadline.clamp(CLOSE_MIN, CLOSE_MAX);
         let leaving = self.transports.each().map(async |(name, transport)| {
-            let left = tokio::time::timeout(patience, transport.close()).await;
+            let left = time::timeout(patience, transport.close()).await;
             if left.is_err() {
                 tracing::warn!(
                     transport = %name,

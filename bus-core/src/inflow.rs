@@ -1,10 +1,9 @@
 //! Whether a broker's messages are let in: not while the database has taken over too many of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use crate::endpoint::EndpointName;
 use crate::flag::Flag;
 use crate::lifecycle::Lifecycle;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What one endpoint's intake from its broker depends on.
 #[derive(Debug)]

@@ -2,16 +2,21 @@
 //! message from its claim (or its birth) until it is settled.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::endpoint::EndpointName;
 use crate::store::{ClaimedRow, Place};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify, time};
 use crate::transport::Delivery;
 use crate::transports::TransportName;
 use crate::unit_of_work::RowKey;
+
+/// Between two looks for what still comes in when nothing more is let in.
+const LAST_PACE: Duration = Duration::from_millis(5);
 
 /// A message that came in, with the place that it takes until it is settled.
 #[derive(Debug)]
@@ -90,6 +95,23 @@ impl Intake {
     /// Lets nobody in any more.
     pub(crate) fn close(&self) {
         self.places.close();
+    }
+
+    /// Returns the next of those who had a place when the entrance was closed; `None` once every
+    /// place was given back.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn last(&self, works: &mut mpsc::UnboundedReceiver<Work>) -> Option<Work> {
+        loop {
+            // Looked at first: what a place was taken for comes before it is given back.
+            let are_free = self.free() >= self.capacity;
+            match works.try_recv() {
+                Ok(work) => return Some(work),
+                Err(_) if are_free => return None,
+                Err(_) => time::sleep(LAST_PACE).await,
+            }
+        }
     }
 }
 
@@ -219,7 +241,7 @@ impl InHand {
             .collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<i64, i32>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, i32>> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

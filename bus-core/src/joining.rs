@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::BoxStream;
-use tokio::time::{sleep, timeout};
 
 use crate::backoff::jittered;
 use crate::clock::{self, Timestamp};
@@ -19,6 +18,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
 use crate::receiver;
 use crate::store::EndpointSpec;
+use crate::sync::time::{sleep, timeout};
 use crate::transport::{Capabilities, Delivery, Health, Publication, Transport};
 use crate::transports::{TransportName, Transports};
 

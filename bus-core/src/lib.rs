@@ -31,6 +31,10 @@ pub mod store;
 pub mod admin;
 pub mod clock;
 pub mod duration;
+#[cfg(not(sagabus_shuttle))]
+mod sync;
+#[cfg(sagabus_shuttle)]
+pub mod sync;
 mod store_clock;
 // The way out.
 pub mod bus;

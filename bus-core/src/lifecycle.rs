@@ -7,6 +7,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::sync::time;
+
 /// Owns a host's tasks and tells them when to stop.
 ///
 /// Stopping has two steps: *drain* (take nothing new, finish what is in hand) and *force* (let go
@@ -34,7 +36,7 @@ impl Lifecycle {
         let force = self.force.clone();
         // Held by the wrapper itself, it would take its room twice.
         let task = Box::pin(task);
-        self.tracker.spawn(async move {
+        self.start(async move {
             tokio::select! {
                 biased;
                 () = force.cancelled() => {}
@@ -48,7 +50,17 @@ impl Lifecycle {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.start(task);
+    }
+
+    #[cfg(not(sagabus_shuttle))]
+    fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tracker.spawn(task);
+    }
+
+    #[cfg(sagabus_shuttle)]
+    fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
+        crate::sync::spawn(self.tracker.track_future(task));
     }
 
     /// Starts a thread of its own for calls that block, as drivers without an asynchronous interface
@@ -110,9 +122,7 @@ impl Lifecycle {
     pub async fn stop(&self, deadline: Duration) -> bool {
         self.drain.cancel();
         self.tracker.close();
-        let is_clean = tokio::time::timeout(deadline, self.tracker.wait())
-            .await
-            .is_ok();
+        let is_clean = time::timeout(deadline, self.tracker.wait()).await.is_ok();
         if !is_clean {
             self.force.cancel();
             self.tracker.wait().await;

@@ -5,15 +5,15 @@
 //! can use it, and a full endpoint costs a call for many messages and not one for each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
 
 use crate::backoff::Backoff;
 use crate::lifecycle::Lifecycle;
 use crate::store::{Answer, Question, Store};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::time::{Instant, timeout_at};
 
 /// Questions in one call at most: as many as a commit group has units, so that both coalescers
 /// keep step.

@@ -12,6 +12,7 @@ use crate::bus;
 use crate::context::Ctx;
 use crate::error::HandlerError;
 use crate::handler::Subscriber;
+use crate::sync::time;
 use crate::trace::Trace;
 
 /// Something that runs around every handler. The first in the list is the outermost.
@@ -127,7 +128,7 @@ impl Middleware for Deadline {
             let deadline = self.0;
             tokio::select! {
                 biased;
-                result = tokio::time::timeout(deadline, next.run(cx)) => result.unwrap_or_else(|_| {
+                result = time::timeout(deadline, next.run(cx)) => result.unwrap_or_else(|_| {
                     let error = format!("handler took longer than its deadline of {deadline:?}");
                     Err(HandlerError::new(error))
                 }),

@@ -50,8 +50,8 @@ pub(crate) async fn run(
             }
         }
     }
-    works.close();
-    while let Some(work) = works.recv().await {
+    // A commit under way may still fill a place that it took before.
+    while let Some(work) = intake.last(&mut works).await {
         receiver.give_back(work).await;
     }
 }

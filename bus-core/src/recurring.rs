@@ -24,6 +24,7 @@ use crate::recurrence::{Calendar, Overlap, Recurrence};
 use crate::schedule::{Declared, Firing, Schedule, ScheduleState, Situation, Turn, schedule_id};
 use crate::store::{Fate, Instance, Question, Store};
 use crate::store_clock::StoreClock;
+use crate::sync::time;
 use crate::unit_of_work::{InstanceChange, InstanceStatus, Outcome, UnitOfWork};
 
 /// The pause between two looks: how soon an operator's pause or fire is noticed.
@@ -245,7 +246,7 @@ impl Scheduler {
             tokio::select! {
                 biased;
                 () = self.lifecycle.draining() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = time::sleep(pause) => {}
             }
             pause = match self.look().await {
                 Ok(pause) => {

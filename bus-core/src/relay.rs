@@ -18,6 +18,7 @@ use crate::faults::{self, Point};
 use crate::intake::{Arrival, Intake, Publisher, Slot, Work};
 use crate::keeping::Keeping;
 use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan};
+use crate::sync::time;
 use crate::transport::{Publication, Transport};
 use crate::transports::{TransportName, Transports};
 use crate::unit_of_work::{Attempt, Reason, Settle, Start};
@@ -131,11 +132,11 @@ impl Relay {
                 n = works.recv_many(&mut arrived, WINDOW), if waiting.len() < WINDOW => {
                     if n == 0 { break; }
                 }
-                () = tokio::time::sleep_until(claim_at) => {
+                () = time::sleep_until(claim_at) => {
                     claim_at = Instant::now() + self.claim_or_pause().await;
                 }
                 changed = self.wakeups.changed() => {
-                    if changed.is_err() { tokio::time::sleep(POLL).await; }
+                    if changed.is_err() { time::sleep(POLL).await; }
                     claim_at = Instant::now();
                 }
                 Ok(()) = self.held.changed() => {
@@ -163,13 +164,15 @@ impl Relay {
         mut works: mpsc::UnboundedReceiver<Work>,
     ) {
         self.publisher.intake.close();
-        works.close();
-        while let Some(work) = works.recv().await {
-            waiting.extend(in_flight(work));
-        }
-        self.give_back(waiting, Duration::ZERO).await;
+        self.give_back(std::mem::take(&mut waiting), Duration::ZERO)
+            .await;
         while let Some((rows, results)) = windows.next().await {
             self.settle(rows, results).await;
+        }
+        // A commit under way may still fill a place that it took before.
+        while let Some(work) = self.publisher.intake.last(&mut works).await {
+            let rows = in_flight(work).into_iter().collect();
+            self.give_back(rows, Duration::ZERO).await;
         }
     }
 

@@ -1,12 +1,13 @@
 //! Where a message goes: command to owner, event to subscribers; looked up when the unit commits.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError};
 
 use crate::endpoint::{Destination, Order};
 use crate::envelope::Outgoing;
 use crate::id::MessageId;
 use crate::message::Kind;
 use crate::store::{Birth, Place, Placement, Routes, Target};
+use crate::sync::RwLock;
 use crate::transports::Transports;
 use crate::unit_of_work::{Reason, UnitOfWork};
 

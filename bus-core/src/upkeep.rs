@@ -16,6 +16,7 @@ use crate::lifecycle::Lifecycle;
 use crate::overload::Overload;
 use crate::store::{Extension, Retention, Store};
 use crate::store_clock::StoreClock;
+use crate::sync::time;
 
 /// The pause between sweeps while there is more, so that commits get their turn.
 const SWEEP_PAUSE_FULL: Duration = Duration::from_millis(50);
@@ -72,9 +73,9 @@ pub(crate) async fn extend_leases(
                 if in_hand.rows().is_empty() {
                     return;
                 }
-                tokio::time::sleep((lease / 3).min(Duration::from_millis(100))).await;
+                time::sleep((lease / 3).min(Duration::from_millis(100))).await;
             }
-            () = tokio::time::sleep(pause) => {}
+            () = time::sleep(pause) => {}
         }
         let extension = Extension {
             host,
@@ -114,7 +115,7 @@ pub(crate) async fn sweep(
         tokio::select! {
             biased;
             () = lifecycle.draining() => return,
-            () = tokio::time::sleep(pause) => {}
+            () = time::sleep(pause) => {}
         }
         pause = match store.sweep(&retention).await {
             Ok(swept) => {

@@ -112,7 +112,9 @@ impl Site {
             return Ok(None);
         };
         let mut missing = BTreeMap::new();
-        let clock = is_wanted(Fault::StepClock).then(|| {
+        // The clock of a SQLite database is the machine's, which all its processes share.
+        let has_clock = set_up != SetUp::Sqlite;
+        let clock = (has_clock && is_wanted(Fault::StepClock)).then(|| {
             let host = usize::try_from(seed % 4).unwrap_or_default();
             Clock::of(host, folder).map_err(|why| missing.insert(Fault::StepClock, why))
         });
@@ -152,6 +154,7 @@ impl Site {
     pub(crate) fn can(&self, fault: Fault) -> Can {
         let is_here = match fault {
             Fault::Kill | Fault::Freeze | Fault::Terminate => true,
+            Fault::StepClock if matches!(self.engine, Engine::Sqlite(_)) => false,
             Fault::FillDisk | Fault::StepClock => {
                 return self
                     .missing

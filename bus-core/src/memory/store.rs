@@ -1,7 +1,7 @@
 //! The in-memory store: the contract's semantics without a database.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use tokio::sync::watch;
@@ -16,6 +16,7 @@ use crate::store::{
     Answer, Attached, Claim, ClaimedRow, CommitReport, Extension, Group, Question, Registration,
     Retention, Store, Swept,
 };
+use crate::sync::{Mutex, MutexGuard};
 use crate::unit_of_work::HistoryEntry;
 
 /// A database in this process's memory.

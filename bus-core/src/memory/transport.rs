@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::queue::{Next, Queue};
@@ -18,6 +16,8 @@ use crate::error::TransportError;
 use crate::id::StoreId;
 use crate::message::Kind;
 use crate::store::EndpointSpec;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard, Notify, time};
 use crate::transport::{
     Capabilities, Deliveries, Delivery, Health, Publication, Settler, Transport, Verdict,
 };
@@ -274,7 +274,7 @@ impl Subscription {
             tokio::select! {
                 biased;
                 () = changed => {}
-                () = tokio::time::sleep_until(wake_at) => {}
+                () = time::sleep_until(wake_at) => {}
             }
         }
     }

@@ -37,6 +37,7 @@ const PLACES: &[(&str, Place)] = &[
     ("sagabus-testkit", Place::Free),
     ("sagabus-model", Place::Free),
     ("sagabus-sim", Place::Free),
+    ("sagabus-shuttle", Place::Free),
     ("sagabus-chaos", Place::Free),
     ("sagabus-bench", Place::Free),
     ("xtask", Place::Free),
