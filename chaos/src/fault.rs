@@ -71,6 +71,7 @@ pub(crate) const FROZEN: &str = "hosts frozen beyond their leases (SIGSTOP)";
 pub(crate) const TOLD: &str = "hosts told to go (SIGTERM)";
 pub(crate) const TOO_LATE: &str = "hosts that were too late to go";
 pub(crate) const BADLY: &str = "hosts that did not start when told to go";
+pub(crate) const STUCK: &str = "hosts that did not start within 40 s";
 pub(crate) const ENDED: &str = "connections ended by the server";
 pub(crate) const CUT: &str = "times every connection to the database was cut";
 pub(crate) const COMMITTED: &str = "commit in doubt, had committed";

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
@@ -15,6 +16,8 @@ use crate::carrier::Carrier;
 use crate::runs::Life;
 use crate::service::{DEADLINE, Service};
 
+/// A host starts in less than a second, or when what it needs is there again.
+const STARTS_WITHIN: Duration = Duration::from_secs(40);
 /// As much of what a host said as has its latest word on anything.
 const LATEST: u64 = 4096;
 
@@ -29,8 +32,9 @@ pub(crate) struct Replica {
     /// What else its process is told.
     pub(crate) tells: bool,
     pub(crate) variables: Vec<(&'static str, String)>,
-    /// How often it was started.
+    /// How often it was started, and when last.
     lives: u32,
+    since: Instant,
     child: Option<Child>,
 }
 
@@ -59,6 +63,7 @@ impl Replica {
             tells: false,
             variables: Vec::new(),
             lives: 0,
+            since: Instant::now(),
             child: None,
         }
     }
@@ -66,6 +71,7 @@ impl Replica {
     /// Starts it, with a log of this life.
     pub(crate) fn start(&mut self) -> Result<()> {
         self.lives += 1;
+        self.since = Instant::now();
         let log = |kind| self.log(self.lives, kind);
         let file = |kind| File::create(log(kind)).context("a log can be written");
         let this = std::env::current_exe().context("a program knows its own path")?;
@@ -155,6 +161,11 @@ impl Replica {
         let file = File::open(self.log(self.lives, "out"));
         let read = file.and_then(|mut file| file.read_exact(&mut first));
         read.is_ok() && first == *b"up\n"
+    }
+
+    /// Says whether it should have started by now, and has not.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.since.elapsed() > STARTS_WITHIN && !self.is_up()
     }
 
     /// What it took for the time last, in seconds.

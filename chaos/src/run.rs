@@ -72,18 +72,8 @@ pub(crate) async fn run(
     let Some(mut site) = Site::open(set_up, folder, &plan.faults, seed).await? else {
         return Ok(None);
     };
-    let database = site.database();
-    let carrier = site.carrier.clone();
-    let replica =
-        |(service, name)| Replica::new(service, name, &database, carrier.as_ref(), folder);
-    let mut replicas: Vec<_> = REPLICAS.map(replica).into();
-    if let Some(clock) = &site.clock {
-        replicas[clock.host()].variables = clock.variables();
-    }
-    for replica in &mut replicas {
-        replica.tells = plan.only_terminates();
-        replica.start()?;
-    }
+    let mut replicas = start_hosts(&site, plan, folder)?;
+    let (database, carrier) = (site.database(), site.carrier.clone());
     let client = Client::start(&database, carrier.as_ref()).await?;
     let (over, is_over) = watch::channel(false);
     let placing = tokio::spawn(client.run(seed, is_over));
@@ -133,6 +123,21 @@ pub(crate) async fn run(
         lives: replicas.iter().map(Replica::lives).sum(),
         quiet_after,
     }))
+}
+
+fn start_hosts(site: &Site, plan: &Plan, folder: &Path) -> Result<Vec<Replica>> {
+    let database = site.database();
+    let carrier = site.carrier.as_ref();
+    let replica = |(service, name)| Replica::new(service, name, &database, carrier, folder);
+    let mut replicas: Vec<_> = REPLICAS.map(replica).into();
+    if let Some(clock) = &site.clock {
+        replicas[clock.host()].variables = clock.variables();
+    }
+    for replica in &mut replicas {
+        replica.tells = plan.only_terminates();
+        replica.start()?;
+    }
+    Ok(replicas)
 }
 
 /// Waits until the ledger has all that it must have, and nothing waits.

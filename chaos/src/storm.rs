@@ -98,13 +98,7 @@ impl<'a> Storm<'a> {
                 self.thawing.push((victim, Instant::now() + time));
                 self.count(fault::FROZEN, 1);
             }
-            Fault::Terminate => {
-                self.thaw(victim);
-                let gone = self.replicas[victim].terminate().await;
-                self.count(fault::TOLD, 1);
-                self.count_gone(gone);
-                self.replicas[victim].start()?;
-            }
+            Fault::Terminate => self.terminate(victim).await?,
             Fault::EndConnections => self.end_connections().await?,
             Fault::CutConnections => {
                 self.site.cut_connections().await;
@@ -124,11 +118,27 @@ impl<'a> Storm<'a> {
         Ok(())
     }
 
+    /// The next host that has started, if one has.
+    fn one_that_runs(&self, first: usize) -> Option<usize> {
+        let mut order = (first..self.replicas.len()).chain(0..first);
+        order.find(|at| self.replicas[*at].is_up())
+    }
+
+    /// Tells the next host that runs to go, if one does.
+    async fn terminate(&mut self, first: usize) -> Result<()> {
+        let Some(victim) = self.one_that_runs(first) else {
+            return Ok(());
+        };
+        self.thaw(victim);
+        let gone = self.replicas[victim].terminate().await;
+        self.count(fault::TOLD, 1);
+        self.count_gone(gone);
+        self.replicas[victim].start()
+    }
+
     /// Kills the next host that runs, if one does.
     async fn kill(&mut self, first: usize) -> Result<()> {
-        let count = self.replicas.len();
-        let mut order = (first..count).chain(0..first);
-        let Some(victim) = order.find(|at| self.replicas[*at].is_up()) else {
+        let Some(victim) = self.one_that_runs(first) else {
             return Ok(());
         };
         let is_there = !self.replicas[victim].has_ended();
@@ -206,6 +216,10 @@ impl<'a> Storm<'a> {
             self.count(fault::STEPPED, u64::from(seen));
         }
         for at in 0..self.replicas.len() {
+            if self.replicas[at].is_stuck() {
+                self.replicas[at].kill().await;
+                self.count(fault::STUCK, 1);
+            }
             if self.replicas[at].has_ended() {
                 self.count("hosts that gave up starting", 1);
                 self.replicas[at].start()?;
