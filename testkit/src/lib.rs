@@ -9,6 +9,7 @@
 // What every suite uses.
 pub mod wait;
 pub mod service;
+pub mod saying;
 // Stores.
 pub mod store;
 // Transports.

@@ -1,7 +1,5 @@
 //! The password is never printed: not in an error, not in a log of ours or of the driver's.
 
-use std::fmt::Write as _;
-use std::process::Command;
 use std::time::Duration;
 
 use sagabus_core::error::chain;
@@ -9,68 +7,21 @@ use sagabus_core::id::StoreId;
 use sagabus_core::transport::Transport;
 use sagabus_kafka::{Kafka, KafkaConfig, Mechanism, Security};
 use sagabus_testkit::kafka_broker::KafkaBroker;
+use sagabus_testkit::saying::{heard, told};
 use sagabus_testkit::service::block_on;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::Level;
 
 use crate::refused::spec;
 
-/// Tells the child that it is one.
-const CHILD: &str = "SAGABUS_SECRET_CHILD";
 /// Stands where a password stands, and nowhere else.
 const CANARY: &str = "canary-4711";
-
-/// Prints everything that anybody logs, with all fields.
-struct Everything;
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a string cannot fail.
-        let _ = write!(self.0, " {field}={value:?}");
-    }
-}
-
-impl Subscriber for Everything {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let mut line = Line(format!("span {}", attributes.metadata().target()));
-        attributes.record(&mut line);
-        println!("{}", line.0);
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, values: &Record<'_>) {
-        let mut line = Line("record".to_owned());
-        values.record(&mut line);
-        println!("{}", line.0);
-    }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(format!("log {}", event.metadata().target()));
-        event.record(&mut line);
-        println!("{}", line.0);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
 
 /// Runs with everything logged, when it is started as a child; else there is nothing to do.
 #[test]
 fn runs_only_as_a_child_that_logs_everything() {
-    let Ok(address) = std::env::var(CHILD) else {
+    let Some(address) = told(Level::TRACE) else {
         return;
     };
-    tracing::subscriber::set_global_default(Everything).expect("nobody else logs here");
     let with = |brokers: &str, mechanism| {
         let mut config = KafkaConfig::new(brokers);
         config.request_timeout = Duration::from_secs(2);
@@ -119,18 +70,8 @@ fn the_password_is_in_no_error_and_in_no_log() {
     let Some(broker) = KafkaBroker::start_guarded(&[("admin", "hunter1")]) else {
         return;
     };
-    let program = std::env::current_exe().expect("this test is a program");
-    let mut child = Command::new(program);
-    child.args([
-        "--exact",
-        "secret::runs_only_as_a_child_that_logs_everything",
-        "--nocapture",
-    ]);
-    let output = child.env(CHILD, broker.address().to_string()).output();
-    let output = output.expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = said + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let child = "secret::runs_only_as_a_child_that_logs_everything";
+    let said = heard(child, &broker.address().to_string());
     assert!(said.contains("log librdkafka"), "the driver's log is seen");
     assert_eq!(said.matches("said Kafka").count(), 6, "{said}");
     let lines: Vec<_> = said.lines().filter(|line| line.contains(CANARY)).collect();

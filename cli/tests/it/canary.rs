@@ -1,23 +1,18 @@
 //! Secrets that are known, looked for in everything that is said: logs, errors, `Debug`, health and
 //! what the program prints.
 
-use std::fmt::Write as _;
-use std::process::Command;
 use std::time::Duration;
 
 use sagabus_core::admin::StoreAdmin;
 use sagabus_core::error::chain;
 use sagabus_core::{Destination, Envelope, HostBuilder, Keyring, Outgoing, Protection, Redaction};
 use sagabus_outbox::{PgConfig, PgStore, SqliteStore};
+use sagabus_testkit::saying::{heard, told};
 use sagabus_testkit::wait::eventually;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::Level;
 
 use crate::scene::{Charge, Scene, host_with, run};
 
-/// Tells the child that it is one.
-const CHILD: &str = "SAGABUS_CANARY_CHILD";
 /// Stands in a body, where it is masked or sealed.
 const BODY: &str = "canary-body-4711";
 /// Stands where a password stands.
@@ -27,49 +22,6 @@ const SECRET: [u8; 32] = [
     0xca, 0xfe, 0x47, 0x11, 0xca, 0xfe, 0x47, 0x11, 0xca, 0xfe, 0x47, 0x11, 0xca, 0xfe, 0x47, 0x11,
     0xca, 0xfe, 0x47, 0x11, 0xca, 0xfe, 0x47, 0x11, 0xca, 0xfe, 0x47, 0x11, 0xca, 0xfe, 0x47, 0x11,
 ];
-
-/// Prints everything that anybody logs, down to `trace`, with all fields.
-struct Everything;
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a string cannot fail.
-        let _ = write!(self.0, " {field}={value:?}");
-    }
-}
-
-impl Subscriber for Everything {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let mut line = Line(format!("span {}", attributes.metadata().target()));
-        attributes.record(&mut line);
-        println!("{}", line.0);
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, values: &Record<'_>) {
-        let mut line = Line("record".to_owned());
-        values.record(&mut line);
-        println!("{}", line.0);
-    }
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(format!("log {}", event.metadata().target()));
-        event.record(&mut line);
-        println!("{}", line.0);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
 
 fn keys() -> Keyring {
     Keyring::new("k1", SECRET).unwrap()
@@ -180,10 +132,9 @@ async fn connects() {
 /// Runs with everything logged, when it is started as a child; else there is nothing to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_only_as_a_child_that_says_everything() {
-    if std::env::var_os(CHILD).is_none() {
+    if told(Level::TRACE).is_none() {
         return;
     }
-    tracing::subscriber::set_global_default(Everything).unwrap();
     let (scene, store) = Scene::new().await;
     fails(&store, masked, 2).await;
     fails(&store, sealed, 4).await;
@@ -194,16 +145,7 @@ async fn runs_only_as_a_child_that_says_everything() {
 
 #[test]
 fn no_secret_is_in_anything_that_is_said() {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args([
-        "--exact",
-        "canary::runs_only_as_a_child_that_says_everything",
-        "--nocapture",
-    ]);
-    let output = child.env(CHILD, "1").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let said = said + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let said = heard("canary::runs_only_as_a_child_that_says_everything", "");
     for needed in ["log sagabus", "said all", "undecodable", "***", "`k1`"] {
         assert!(said.contains(needed), "{needed} is not there: {said}");
     }
