@@ -12,6 +12,7 @@ mod python;
 mod refused;
 mod tls;
 mod outages;
+mod sent_again;
 mod patience;
 mod handshakes;
 mod secret;

@@ -5,7 +5,6 @@ mod absent;
 mod announced;
 mod torn;
 mod asked;
-mod sent_again;
 mod suite;
 
 use std::any::Any;
