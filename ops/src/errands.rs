@@ -175,18 +175,18 @@ pub async fn plan_move(
 }
 
 /// Has a live host move an instance to another state, with what its machine does on the way, and
-/// writes what came of it to the audit: what it was is there since the host was asked.
+/// writes what came of it into the audit entry that has what it was since the host was asked.
 ///
 /// # Errors
 /// As the other requests to a host. [`OpsError::Store`] also where the instance was moved, and only
-/// the second audit entry was not written.
+/// what it is now was not written into the audit.
 pub async fn move_instance(
     admin: &dyn StoreAdmin,
     operator: &Operator,
     planned: PlannedMove,
     patience: Duration,
 ) -> Result<ErrandAnswer, OpsError> {
-    let (instance, to) = (planned.forced.instance.clone(), planned.forced.to.clone());
+    let (instance, version) = (planned.forced.instance.clone(), planned.forced.version);
     let task = Task::Transition(Box::new(planned.forced));
     let answer = ask(admin, operator, planned.endpoint, task, patience).await?;
     let moved = answer.report.instance.as_ref();
@@ -194,7 +194,7 @@ pub async fn move_instance(
     if let (Verdict::Well, Some(after)) = (&answer.report.verdict, after) {
         let done = Action::NoteTransition(Box::new(Transitioned {
             instance,
-            to,
+            version,
             host: answer.host.clone(),
             after,
         }));

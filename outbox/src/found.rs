@@ -11,6 +11,7 @@ use sagabus_core::endpoint::EndpointId;
 use sagabus_core::envelope::{Envelope, Timer};
 use sagabus_core::unit_of_work::{HistoryEntry, InstanceStatus, Label};
 use sagabus_core::{CorrelationId, HostId, InstanceId, MessageId, Timestamp};
+use serde_json::Value;
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -276,6 +277,14 @@ pub(crate) fn taken_over(found: &impl Found) -> Result<TakenOver, sqlx::Error> {
 
 /// Reads what an operator changed.
 pub(crate) fn audit(found: &impl Found) -> Result<AuditEntry, sqlx::Error> {
+    let mut detail = row::value_from_json(&found.bytes(5)?);
+    // What came of it later stands beside what was asked for.
+    if let (Some(outcome), Some(asked)) = (found.maybe_bytes(7)?, detail.get_mut(0))
+        && let (Some(asked), Value::Object(outcome)) =
+            (asked.as_object_mut(), row::value_from_json(&outcome))
+    {
+        asked.extend(outcome);
+    }
     Ok(AuditEntry {
         id: found.int(0)?,
         at: Timestamp::from_micros(found.int(1)?),
@@ -283,7 +292,7 @@ pub(crate) fn audit(found: &impl Found) -> Result<AuditEntry, sqlx::Error> {
         action: found.text(3)?,
         why: found.text(4)?,
         operation: found.maybe_int(6)?,
-        detail: row::value_from_json(&found.bytes(5)?),
+        detail,
     })
 }
 

@@ -195,8 +195,8 @@ pub enum Action {
     /// Asks a live host of an endpoint to do something that takes the service's code, where the
     /// endpoint is about nothing else; the id is the version of the errand's row.
     AskHost(Box<Errand>),
-    /// Writes down what a host made of an instance that it was asked to move, and nothing else; the id
-    /// is the instance's new version.
+    /// Writes what a host made of an instance that it was asked to move into the audit entry of who
+    /// asked for it, where nothing stands there yet; the id is the instance's new version.
     NoteTransition(Box<Transitioned>),
 }
 
@@ -263,7 +263,7 @@ impl Action {
             Self::ResumeTransport { .. } => "resume_transport",
             Self::ChangeSchedule { verb, .. } => verb.as_str(),
             Self::AskHost(errand) => errand.as_str(),
-            Self::NoteTransition(_) => "instance_transitioned",
+            Self::NoteTransition(_) => "note_transition",
         }
     }
 }

@@ -19,6 +19,8 @@ pub const ASKED: &str = "asked";
 pub const TAKEN: &str = "taken";
 /// The state of an errand whose answer is there.
 pub const ANSWERED: &str = "answered";
+/// The word by which audit entries name it that a host was asked to move an instance.
+pub const TRANSITION: &str = "transition_instance";
 /// How long an errand without an answer keeps its endpoint from being asked another one, in
 /// microseconds: longer than anybody waits for one.
 pub const ERRAND_STALE_MICROS: i64 = 60_000_000;
@@ -156,8 +158,8 @@ pub struct Forced {
 pub struct Transitioned {
     /// Which one.
     pub instance: InstanceId,
-    /// The state that was asked for.
-    pub to: String,
+    /// The version that the operator saw, as the host was asked.
+    pub version: i64,
     /// The host that moved it, by name.
     pub host: String,
     /// What it is from then on.
@@ -165,17 +167,16 @@ pub struct Transitioned {
 }
 
 impl Transitioned {
-    /// Returns what the audit keeps.
-    pub fn detail(&self) -> Value {
+    /// Returns what the audit keeps beside what was asked for.
+    pub fn outcome(&self) -> Value {
         json!({
-            "kind": self.instance.kind,
-            "key": self.instance.key,
-            "version": self.after.version,
-            "to": self.to,
-            "state": self.after.state,
-            "is_over": self.after.is_over,
             "host": self.host,
-            "after": self.after.data,
+            "after": {
+                "version": self.after.version,
+                "state": self.after.state,
+                "is_over": self.after.is_over,
+                "data": self.after.data,
+            },
         })
     }
 }
@@ -185,7 +186,7 @@ impl Errand {
     pub const fn as_str(&self) -> &'static str {
         match self.task {
             Task::Rehearse(_) => "rehearse_message",
-            Task::Transition(_) => "transition_instance",
+            Task::Transition(_) => TRANSITION,
             Task::Migrate(_) => "migrate_instances",
         }
     }

@@ -8,7 +8,7 @@ use super::database::{Database, StoredInstance};
 use super::outbox::{NewRow, Place};
 use crate::admin::{
     ASKED, Action, Alteration, AuditEntry, Change, DeadLetterStatus, ERRAND_STALE_MICROS, Edit,
-    Errand, RowVerb, StoredDeadLetter, StoredRow, StoredSent, errand_id,
+    Errand, RowVerb, StoredDeadLetter, StoredRow, StoredSent, TRANSITION, Transitioned, errand_id,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
@@ -68,7 +68,7 @@ impl Database {
             }
             Action::ChangeSchedule { name, verb } => self.change_schedule(name, *verb, now),
             Action::AskHost(errand) => self.ask_host(errand, now),
-            Action::NoteTransition(done) => (vec![done.after.version], vec![done.detail()]),
+            Action::NoteTransition(done) => self.note_transition(&change.who, done),
         };
         if !detail.is_empty() {
             self.put_audit(AuditEntry {
@@ -297,6 +297,28 @@ impl Database {
             released.extend(row);
         }
         summed(released.into_iter())
+    }
+
+    /// Completes the audit entry by which a host was asked to move an instance.
+    fn note_transition(&mut self, who: &str, done: &Transitioned) -> Done {
+        let is_asked = |one: &&mut AuditEntry| {
+            let asked = &one.detail[0];
+            one.action == TRANSITION
+                && one.who == who
+                && asked["kind"] == *done.instance.kind
+                && asked["key"] == *done.instance.key
+                && asked["version"] == done.version
+                && asked["after"].is_null()
+        };
+        let Some(entry) = self.audit.iter_mut().rev().find(is_asked) else {
+            return Done::default();
+        };
+        if let (Value::Object(asked), Value::Object(outcome)) =
+            (&mut entry.detail[0], done.outcome())
+        {
+            asked.extend(outcome);
+        }
+        (vec![done.after.version], Vec::new())
     }
 
     /// Sends again what brokers took, in the order in which it was written.

@@ -228,7 +228,7 @@ fn actions() -> Vec<(Role, Action)> {
             Role::Admin,
             Action::NoteTransition(Box::new(Transitioned {
                 instance: instance(),
-                to: "paid".to_owned(),
+                version: 1,
                 host: "shop".to_owned(),
                 after: Standing {
                     version: 2,

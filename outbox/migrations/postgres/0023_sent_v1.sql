@@ -54,4 +54,29 @@ begin
     return v_count;
 end $$;
 
+-- What a host made of what it was asked to do, written into the entry of who asked: once, and nothing
+-- else of an entry is ever written over.
+alter table sagabus.audit add column outcome bytea;
+
+-- Completes the audit entry by which a host was asked to move an instance. It runs as its owner: who
+-- may call it may write over nothing.
+create function sagabus.note_transition_v1(
+    p_who text, p_kind text, p_key text, p_seen bigint, p_outcome bytea, p_version bigint
+) returns setof bigint language sql security definer set search_path = pg_catalog
+as $$
+    update sagabus.audit a set outcome = p_outcome
+    where a.outcome is null and a.id = (
+        select e.id from sagabus.audit e
+        cross join lateral (select convert_from(e.detail, 'UTF8')::json -> 0 as one) asked
+        where e.action = 'transition_instance' and e.who = p_who and e.outcome is null
+            and asked.one ->> 'kind' = p_kind and asked.one ->> 'key' = p_key
+            and (asked.one ->> 'version')::bigint = p_seen
+        order by e.id desc limit 1
+    )
+    returning p_version
+$$;
+revoke execute on function
+    sagabus.note_transition_v1(text, text, text, bigint, bytea, bigint)
+from public;
+
 update sagabus.store set schema_version = 23;

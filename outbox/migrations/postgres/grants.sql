@@ -57,7 +57,8 @@ to sagabus_operator;
 -- An admin writes data of instances and removes endpoints. Nobody but the owner writes over the
 -- audit, or changes the schema.
 grant sagabus_operator to sagabus_admin;
-grant execute on function sagabus.transition_v1(text, text, text, text, bytea, bytea)
+grant execute on function sagabus.transition_v1(text, text, text, text, bytea, bytea),
+    sagabus.note_transition_v1(text, text, text, bigint, bytea, bigint)
     to sagabus_admin;
 grant update on sagabus.instance, sagabus.store to sagabus_admin;
 grant update, delete on sagabus.endpoint, sagabus.subscription to sagabus_admin;

@@ -15,3 +15,6 @@ create table sagabus_sent (
     kept_until   integer not null
 ) strict;
 create index sagabus_sent_old on sagabus_sent (kept_until);
+
+-- What a host made of what it was asked to do, written into the entry of who asked.
+alter table sagabus_audit add column outcome blob;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sagabus_core::admin::{
-    Action, Alteration, AuditEntry, Change, DeadLetterFilter, DeadLetterStatus, Edit, Held, Page,
-    StoredDeadLetter,
+    Action, Alteration, AuditEntry, Change, DeadLetterFilter, DeadLetterStatus, Edit, Errand,
+    Forced, Held, Page, Standing, StoredDeadLetter, Task, Transitioned,
 };
 use sagabus_core::codec::BODY_BYTES_MAX;
 use sagabus_core::error::StoreError;
@@ -240,4 +240,68 @@ pub async fn a_completed_instance_is_a_tombstone_without_timers(at: Arc<Harness>
     for again in [complete(2), alteration(2, "dead")] {
         assert!(does(&at, again).await.is_empty(), "it is over");
     }
+}
+
+fn transitioned(version: i64) -> Transitioned {
+    Transitioned {
+        instance: instance("7"),
+        version,
+        host: "carrier".to_owned(),
+        after: Standing {
+            version: version + 1,
+            is_over: true,
+            state: Some("found".to_owned()),
+            data: serde_json::json!({ "parcel": 7 }),
+            timers: Vec::new(),
+        },
+    }
+}
+
+/// What it was and what it is, once; nothing else of the entry is written over.
+pub async fn what_came_of_a_move_stands_in_the_entry_of_who_asked(at: Arc<Harness>) {
+    let forced = Forced {
+        instance: instance("7"),
+        version: 3,
+        to: "found".to_owned(),
+        before: Some(Held {
+            state: Some("lost".to_owned()),
+            data: data("{}"),
+        }),
+        who: "ada".to_owned(),
+    };
+    let errand = Errand {
+        endpoint: "orders".to_owned(),
+        until: sagabus_core::Timestamp::NEVER,
+        task: Task::Transition(Box::new(forced)),
+    };
+    assert_eq!(does(&at, Action::AskHost(Box::new(errand))).await, [1]);
+    let asked = latest_entry(&at).await.expect("it is there");
+    let note = |version| Action::NoteTransition(Box::new(transitioned(version)));
+    assert_eq!(does(&at, note(2)).await, [0; 0], "nobody asked for that");
+    let by_bob = Change {
+        who: "bob".to_owned(),
+        why: String::new(),
+        action: note(3),
+    };
+    let by_bob = at.admin.change(&by_bob).await.expect("it is answered");
+    assert_eq!(by_bob, [0; 0]);
+    assert_eq!(latest_entry(&at).await.as_ref(), Some(&asked));
+
+    assert_eq!(does(&at, note(3)).await, [4]);
+    let entries = at.admin.audit(Page::latest(10)).await;
+    let mut entries = entries.expect("the audit is shown");
+    assert_eq!(entries.len(), 1, "in the same entry: {entries:?}");
+    let entry = entries.remove(0);
+    let after = serde_json::json!({
+        "version": 4, "state": "found", "is_over": true, "data": { "parcel": 7 },
+    });
+    assert_eq!(entry.detail[0]["after"], after, "{entry:?}");
+    assert_eq!(entry.detail[0]["host"], "carrier");
+    assert_eq!(entry.detail[0]["before"], asked.detail[0]["before"]);
+    assert_eq!(entry.detail[0]["from"], "lost");
+    let same = |one: &AuditEntry| (one.id, one.at, one.who.clone(), one.why.clone());
+    assert_eq!(same(&entry), same(&asked));
+
+    assert_eq!(does(&at, note(3)).await, [0; 0], "it is written once");
+    assert_eq!(latest_entry(&at).await, Some(entry));
 }

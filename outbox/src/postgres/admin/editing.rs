@@ -47,10 +47,11 @@ pub(super) const REHEARSE: &str = "select * from sagabus.rehearse_v1($1, $2, $3,
 /// The same for what takes an admin.
 pub(super) const TRANSITION: &str = "select * from sagabus.transition_v1($1, $2, $3, $4, $5, $6)";
 
-/// `$4` the audit's detail, `$5` the version.
-pub(super) const NOTE_TRANSITION: &str = "with noted as (\
-    insert into sagabus.audit (at, who, action, why, detail) \
-    values (sagabus.now_micros(), $1, $2, $3, $4)) select $5::bigint";
+/// `$4` kind, `$5` key, `$6` the version that was seen, `$7` what came of it, `$8` the version since.
+/// What and why stand in the entry that it completes.
+pub(super) const NOTE_TRANSITION: &str = "select n.version from \
+    (select $2::text as action, $3::text as why) told cross join lateral \
+    sagabus.note_transition_v1($1, $4, $5, $6, $7, $8) as n(version)";
 
 /// Adds what [`EDIT`] takes.
 pub(super) fn edit(to: &mut PgArguments, edit: &Edit) -> Result<(), StoreError> {
@@ -88,7 +89,8 @@ fn named(to: &mut PgArguments, id: &InstanceId, version: i64) -> Result<(), Stor
 
 /// Adds what a host made of an instance.
 pub(super) fn note_transition(to: &mut PgArguments, done: &Transitioned) -> Result<(), StoreError> {
-    add(to, row::value_to_json(&json!([done.detail()])))?;
+    named(to, &done.instance, done.version)?;
+    add(to, row::value_to_json(&done.outcome()))?;
     add(to, done.after.version)
 }
 

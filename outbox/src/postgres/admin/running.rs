@@ -55,10 +55,12 @@ const OF_INSTANCE: [&str; 2] = history!("h.kind = $1 and h.key = $2");
 const OF_MESSAGE: [&str; 2] = history!("h.message_id = $1 and $2::text is null");
 const OF_CONVERSATION: [&str; 2] = history!("h.correlation_id = $1 and $2::text is null");
 
-const AUDIT_LATEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus.audit \
+const AUDIT_LATEST: &str = "select id, at, who, action, why, detail, operation_id, outcome \
+    from sagabus.audit \
     where $1::bigint is null or id < $1 order by id desc limit $2::bigint";
 
-const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail, operation_id from sagabus.audit \
+const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail, operation_id, outcome \
+    from sagabus.audit \
     where $1::bigint is null or id > $1 order by id limit $2::bigint";
 
 /// Says which database this is, if its schema is of this release.

@@ -230,19 +230,21 @@ pub(super) async fn change(store: &SqliteStore, change: &Change) -> Result<Vec<i
     write
         .step("begin immediate", SqliteArguments::default())
         .await?;
-    let (ids, detail) = carry_out(&mut write, &change.action).await?;
-    if detail.is_empty() {
+    let (ids, detail) = carry_out(&mut write, change).await?;
+    if ids.is_empty() && detail.is_empty() {
         write.rollback().await;
         return Ok(ids);
     }
-    let note = Note {
-        who: &change.who,
-        action: change.action.as_str(),
-        why: &change.why,
-        operation: None,
-        detail,
-    };
-    note.put(&mut write).await?;
+    if !detail.is_empty() {
+        let note = Note {
+            who: &change.who,
+            action: change.action.as_str(),
+            why: &change.why,
+            operation: None,
+            detail,
+        };
+        note.put(&mut write).await?;
+    }
     write.commit().await?;
     drop(write);
     store.nudge();
@@ -316,8 +318,8 @@ pub(super) async fn send_again(
 }
 
 /// Runs the statements of an action inside the open transaction.
-async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreError> {
-    let done = match action {
+async fn carry_out(write: &mut Write, change: &Change) -> Result<Done, StoreError> {
+    let done = match &change.action {
         Action::RedriveDeadLetters(ids) => deal(write, &Verb::Redrive { to: None }, ids).await?,
         Action::DiscardDeadLetters(ids) => deal(write, &Verb::Discard, ids).await?,
         Action::RestoreDeadLetters(ids) => deal(write, &Verb::Restore, ids).await?,
@@ -362,7 +364,8 @@ async fn carry_out(write: &mut Write, action: &Action) -> Result<Done, StoreErro
         }
         Action::ChangeSchedule { name, verb } => change_schedule(write, name, *verb).await?,
         Action::AskHost(errand) => editing::ask_host(write, errand).await?,
-        Action::NoteTransition(done) => (vec![done.after.version], vec![done.detail()]),
+        // What is written is in the entry of who asked: no other one is made.
+        Action::NoteTransition(done) => editing::note_transition(write, &change.who, done).await?,
     };
     Ok(done)
 }

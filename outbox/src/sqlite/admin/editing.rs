@@ -1,7 +1,7 @@
 //! What operators write themselves: another body for a dead letter, other data for an instance, an
 //! errand for a host.
 
-use sagabus_core::admin::{Alteration, Edit, Errand};
+use sagabus_core::admin::{Alteration, Edit, Errand, Transitioned};
 use sagabus_core::{InstanceId, StoreError};
 use serde_json::{Value, json};
 
@@ -10,6 +10,7 @@ use super::super::error::store_error;
 use super::super::writer::Write;
 use super::change::{Done, one_id, send_again, sum, text_argument};
 use super::dead_letters::add;
+use crate::row;
 
 /// Redrives the dead letter `$1` where its body is still `$2`.
 const CLOSE: &str = "update sagabus_dead_letter set status = 'redriven' \
@@ -46,6 +47,13 @@ const ASK_HOST: &str = concat!(
     "state = excluded.state, data = excluded.data, updated_at = excluded.updated_at ",
     "where completed = 1 or updated_at < excluded.updated_at - 60000000 returning version"
 );
+
+/// `$1` who, `$2` kind, `$3` key, `$4` the version that was seen, `$5` what came of it.
+const NOTE_TRANSITION: &str = "update sagabus_audit set outcome = $5 where id = (\
+    select id from sagabus_audit where action = 'transition_instance' and who = $1 \
+    and outcome is null and cast(detail as text) ->> '$[0].kind' = $2 \
+    and cast(detail as text) ->> '$[0].key' = $3 and cast(detail as text) ->> '$[0].version' = $4 \
+    order by id desc limit 1) returning id";
 
 /// Redrives one dead letter with another body. The dead letter keeps what it was.
 pub(super) async fn edit(write: &mut Write, edit: &Edit) -> Result<Done, StoreError> {
@@ -104,4 +112,21 @@ pub(super) async fn ask_host(write: &mut Write, errand: &Errand) -> Result<Done,
     let version = one_id(write, ASK_HOST, arguments).await?;
     let detail = version.map(|_| errand.detail());
     Ok((version.into_iter().collect(), detail.into_iter().collect()))
+}
+
+/// Completes the audit entry by which a host was asked to move an instance, inside the open
+/// transaction.
+pub(super) async fn note_transition(
+    write: &mut Write,
+    who: &str,
+    done: &Transitioned,
+) -> Result<Done, StoreError> {
+    let mut arguments = text_argument(who)?;
+    add(&mut arguments, done.instance.kind.to_string())?;
+    add(&mut arguments, done.instance.key.to_string())?;
+    add(&mut arguments, done.version)?;
+    add(&mut arguments, row::value_to_json(&done.outcome()))?;
+    let noted = one_id(write, NOTE_TRANSITION, arguments).await?;
+    let versions = noted.map(|_| done.after.version);
+    Ok((versions.into_iter().collect(), Vec::new()))
 }
