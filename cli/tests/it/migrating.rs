@@ -1,19 +1,20 @@
 //! Instances of an older release, written anew by hosts of the new one.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use sagabus_core::admin::{InstanceFilter, StoreAdmin};
+use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin, StoredHost};
 use sagabus_core::message::{self, Kind, Message};
 use sagabus_core::{HandlerError, Host, InstanceId, Result, RunningHost, Store};
-use sagabus_outbox::PgStore;
+use sagabus_outbox::{PgStore, SqliteStore};
 use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
 use sagabus_testkit::wait::eventually;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::postgres::{Database, on_server};
-use crate::rehearsing::hosts_are_gone;
-use crate::scene::{Ran, Scene, run};
+use crate::rehearsing::{hosts_are_gone, on_file};
+use crate::scene::{Ran, Scene, program, run};
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Begin {
@@ -57,6 +58,11 @@ impl Correlate<Old> for Begin {
     }
 }
 
+/// Names the database of a host in a process of its own, which stands still at one order.
+const STUCK: &str = "SAGABUS_TEST_MIGRATING_HOST";
+/// At which one: somewhere in the middle, as keys are sorted.
+const STUCK_AT: u64 = 300;
+
 /// What this release keeps. It cannot read orders of 13 euros.
 #[derive(Serialize, Deserialize)]
 struct New {
@@ -70,6 +76,9 @@ impl Saga for New {
 
     fn upcast(_: i32, data: Value) -> Result<Value, HandlerError> {
         match data["euros"].as_u64() {
+            Some(STUCK_AT) if std::env::var_os(STUCK).is_some() => loop {
+                std::thread::park(); // Until it is killed.
+            },
             Some(13) | None => Err(HandlerError::new("nobody counts to 13")),
             Some(euros) => Ok(serde_json::json!({ "cents": euros * 100 })),
         }
@@ -221,6 +230,109 @@ async fn instances_on_a_server_are_migrated_as_well() {
         run(&[&["--store", &url], arguments].concat())
     })
     .await;
+    store.close();
+    database.drop().await;
+}
+
+/// Not a test of its own: the host that is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_stands_still() {
+    let Ok(place) = std::env::var(STUCK) else {
+        return;
+    };
+    let _host = match place.starts_with("postgres:") {
+        true => new(PgStore::connect(&place).await.unwrap()).await,
+        false => new(SqliteStore::open(&place).await.unwrap()).await,
+    };
+    std::future::pending().await
+}
+
+/// A host is killed while it writes instances anew, and with it who asked for that; another one
+/// finishes.
+async fn a_host_is_killed<S: Store + StoreAdmin + Clone>(
+    store: S,
+    place: &str,
+    nobody_waits: impl Future<Output = ()>,
+    hosts_are_gone: impl Future<Output = ()>,
+) {
+    const COUNT: u32 = 400;
+    fill(&store, COUNT).await;
+    hosts_are_gone.await;
+    let mut host = Command::new(std::env::current_exe().unwrap());
+    let host = host.args(["--exact", "migrating::a_host_that_stands_still"]);
+    let mut host = host
+        .env(STUCK, place)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let alive = || async {
+        let now = store.about().await.unwrap().now;
+        let hosts = store.hosts().await.unwrap();
+        let mut hosts = hosts.iter();
+        let is_new = |host: &StoredHost| {
+            let age = now.as_micros() - host.heartbeat_at.as_micros();
+            age < 60_000_000
+        };
+        hosts.any(is_new).then_some(())
+    };
+    eventually("a host in a process of its own", alive).await;
+    let migrate = ["--store", place, "sagas", "migrate", "order", "--yes"];
+    let mut asking = program(&migrate).stderr(Stdio::null()).spawn().unwrap();
+    // The last one before the order at which the host stands still, as keys are sorted.
+    let there = || async { (data(&store, 30).await.0 == 2).then_some(()) };
+    eventually("half a batch", there).await;
+    host.kill().unwrap();
+    host.wait().unwrap();
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+    let half = left(&store).await;
+    assert!((1..COUNT as usize - 1).contains(&half), "{half} are left");
+
+    let host = new(store.clone()).await;
+    let ran = run(&migrate);
+    assert_eq!(ran.code, 1, "nobody knows yet that it was killed: {ran:?}");
+    assert!(ran.err.contains("is about another rehearsal"), "{ran:?}");
+    nobody_waits.await;
+    let ran = run(&[&migrate[..], &["--json"]].concat());
+    assert_eq!(ran.code, 5, "one cannot be read: {ran:?}");
+    let done: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(done["migrated"]["migrated"], half - 1, "{done}");
+    assert_eq!(done["migrated"]["failed"].as_array().unwrap().len(), 1);
+    for key in (0..COUNT).filter(|key| *key != 13) {
+        let cents = format!(r#"{{"cents":{}}}"#, key * 100);
+        assert_eq!(data(&store, key).await, (2, 2, cents), "once, and whole");
+    }
+    let of = HistoryOf::Instance(InstanceId {
+        kind: "order".into(),
+        key: "30".into(),
+    });
+    let history = store.history(&of, Page::oldest(100)).await.unwrap();
+    assert_eq!(history.len(), 2, "begun, and migrated once: {history:?}");
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_host_finishes_what_one_was_killed_over() {
+    let (scene, store) = Scene::new().await;
+    let file = scene.file().display().to_string();
+    let age = "update sagabus_instance set updated_at = 1 where kind = '@errand'";
+    a_host_is_killed(store, &file, on_file(&scene, age), hosts_are_gone(&scene)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_host_finishes_on_a_server_as_well() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    let age = "update sagabus.instance set updated_at = 1 where kind = '@errand'".to_owned();
+    let gone = "update sagabus.host set heartbeat_at = 1".to_owned();
+    let (age, gone) = (
+        on_server(&database.url, age),
+        on_server(&database.url, gone),
+    );
+    a_host_is_killed(store.clone(), &database.url, age, gone).await;
     store.close();
     database.drop().await;
 }
