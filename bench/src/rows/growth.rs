@@ -26,74 +26,57 @@ const ROWS: [(&str, u64); 3] = [("1k", 1_000), ("100k", 100_000), ("1M", 1_000_0
 /// Bytes of a body.
 const BODIES: [(&str, usize); 3] = [("256 B", 256), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)];
 
-/// Steps with a filling each, and its name in steps of `ROWS`.
-fn fillings(
+/// A run over a filling of so many rows, of so many messages.
+type OverRows = for<'a> fn(&'a Bench, Backend, &'a Filling, u64, u64) -> BoxFuture<'a, Result<Run>>;
+
+/// Measures over more and more rows: one filling for each step that the profile allows, by the names
+/// of their templates.
+async fn over_rows(
     bench: &Bench,
+    backend: Backend,
     names: [&'static str; 3],
-    make: impl Fn(u64) -> Filling,
-) -> Vec<(&'static str, u64, Filling)> {
+    fill: fn(u64) -> Filling,
+    run: OverRows,
+) -> Result<Found> {
     let steps = ROWS.into_iter().zip(names);
     let allowed = steps.filter(|((_, count), _)| *count <= bench.profile.grown);
     let filled = allowed.map(|((label, count), name)| {
         let filling = Filling {
             name,
-            ..make(count)
+            ..fill(count)
         };
         (label, count, filling)
     });
-    filled.collect()
+    let filled: Vec<_> = filled.collect();
+    let subjects = filled.iter().map(|(label, count, filling)| {
+        Subject::new(label, move |n| run(bench, backend, filling, *count, n))
+    });
+    grow(bench.profile, 2_000, subjects.collect()).await
 }
 
 /// Over an inbox that knows more and more.
 pub(crate) fn inbox(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    async move {
-        let names = ["inbox_1k", "inbox_100k", "inbox_1m"];
-        let steps = fillings(bench, names, filling::inbox);
-        let subject = |(label, known, filling): &(&'static str, u64, Filling)| {
-            let (known, filling) = (*known, filling.clone());
-            Subject::new(label, move |n| {
-                let filling = filling.clone();
-                async move { h4::run(bench, backend, &filling, known, n).await }.boxed()
-            })
-        };
-        grow(bench.profile, 2_000, steps.iter().map(subject).collect()).await
-    }
-    .boxed()
+    let names = ["inbox_1k", "inbox_100k", "inbox_1m"];
+    let run: OverRows =
+        |bench, backend, filling, known, n| h4::run(bench, backend, filling, known, n).boxed();
+    over_rows(bench, backend, names, filling::inbox, run).boxed()
 }
 
 /// On more and more instances of 256 bytes.
 pub(crate) fn instances(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    async move {
-        let names = ["instances_1k", "instances_100k", "instances_1m"];
-        let make = |count| filling::so_many_accounts("", count, filling::More::Nothing);
-        let steps = fillings(bench, names, make);
-        let subject = |(label, count, filling): &(&'static str, u64, Filling)| {
-            let (count, filling) = (*count, filling.clone());
-            Subject::new(label, move |n| {
-                let filling = filling.clone();
-                async move { h5::run(bench, backend, &filling, count, n).await }.boxed()
-            })
-        };
-        grow(bench.profile, 2_000, steps.iter().map(subject).collect()).await
-    }
-    .boxed()
+    let names = ["instances_1k", "instances_100k", "instances_1m"];
+    let fill = |count| filling::so_many_accounts("", count, filling::More::Nothing);
+    let run: OverRows =
+        |bench, backend, filling, count, n| h5::run(bench, backend, filling, count, n).boxed();
+    over_rows(bench, backend, names, fill, run).boxed()
 }
 
 /// Rows of this database, beside more and more that are for later.
 pub(crate) fn outbox(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    async move {
-        let names = ["later_1k", "later_100k", "later_1m"];
-        let steps = fillings(bench, names, filling::for_later);
-        let subject = |(label, later, filling): &(&'static str, u64, Filling)| {
-            let (later, filling) = (*later, filling.clone());
-            Subject::new(label, move |n| {
-                let filling = filling.clone();
-                async move { own_rows(bench, backend, &filling, later, n).await }.boxed()
-            })
-        };
-        grow(bench.profile, 2_000, steps.iter().map(subject).collect()).await
-    }
-    .boxed()
+    let names = ["later_1k", "later_100k", "later_1m"];
+    let run: OverRows =
+        |bench, backend, filling, later, n| own_rows(bench, backend, filling, later, n).boxed();
+    over_rows(bench, backend, names, filling::for_later, run).boxed()
 }
 
 /// To more and more exchanges that share eight queues.

@@ -23,9 +23,6 @@ const WINDOW: usize = 256;
 const FEW: u64 = 1_000;
 /// The least part of the speed that few instances have.
 const MUST: Option<Must> = Some(Must::AtLeast(0.80));
-/// A tenth of them where time is short: a database with 4 KiB for each of a million is copied for
-/// minutes.
-const SHORT: u64 = 10;
 
 /// Data of about 256 bytes.
 pub(crate) fn small(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
@@ -43,10 +40,7 @@ pub(crate) fn small(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Fou
 
 /// Data of about 4 KiB, which a database may compress.
 pub(crate) fn large(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    let many = match bench.profile.is_short {
-        true => bench.profile.grown / SHORT,
-        false => bench.profile.grown,
-    };
+    let many = bench.profile.grown_large();
     row(
         bench,
         backend,
@@ -60,10 +54,7 @@ pub(crate) fn large(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Fou
 
 /// Data of about 4 KiB of digits by chance.
 pub(crate) fn dense(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    let many = match bench.profile.is_short {
-        true => bench.profile.grown / SHORT,
-        false => bench.profile.grown,
-    };
+    let many = bench.profile.grown_large();
     let names = ["accounts_4k_dense", "few_4k_dense"];
     row(bench, backend, many, names, More::Digits(120), None).boxed()
 }
