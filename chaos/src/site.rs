@@ -323,8 +323,9 @@ async fn postgres(
     }
     let place = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
         where proname = $1 and pronamespace = 'sagabus'::regnamespace";
-    let mut places = [0; 2];
-    for (found, name) in places.iter_mut().zip(["commit_v1", "commit_one_v2"]) {
+    let names = ["commit_v1", "commit_smooth_v1", "commit_one_v2"];
+    let mut places = [0; 3];
+    for (found, name) in places.iter_mut().zip(names) {
         let at: i32 = sqlx::query_scalar(place)
             .bind(name)
             .fetch_one(&mut connection)
@@ -333,7 +334,8 @@ async fn postgres(
     }
     let places = Places {
         many: places[0],
-        one: places[1],
+        smooth: places[1],
+        one: places[2],
     };
     let doubt = Arc::new(doubt.about(&server.url()));
     let address: SocketAddr = server.address();

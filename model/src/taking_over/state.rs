@@ -149,7 +149,7 @@ impl State {
 pub(crate) enum Action {
     /// `receiver.rs`: a delivery comes in.
     Receive(usize, usize),
-    /// `claimer.rs`, `sagabus.claim_v1`: the message's row is claimed, its epoch raised.
+    /// `claimer.rs`, `sagabus.claim_v2`: the message's row is claimed, its epoch raised.
     Claim(usize, usize),
     /// `loader.rs`, `sagabus.load_v1`: is it known, which instance?
     Load(usize, usize),
@@ -159,7 +159,8 @@ pub(crate) enum Action {
     Fail(usize, usize),
     /// `handling.rs`, `Fate::Dead`: the message is given up at its first failure.
     GiveUp(usize, usize),
-    /// `committer.rs`, `sagabus.commit_v1`: a group is committed and answered. A bit per message.
+    /// `committer.rs`, `sagabus.commit_smooth_v1`, and where somebody loses `sagabus.commit_v1`: a
+    /// group is committed and answered. A bit per message.
     Commit(usize, u8),
     /// `store.rs`, `StoreError::Unknown`: the server commits, the answer is lost.
     CommitUnheard(usize, u8),

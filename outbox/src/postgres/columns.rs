@@ -24,7 +24,9 @@ use crate::row;
 pub(super) fn encode(group: &Group, door: Door) -> Result<PgArguments, StoreError> {
     let placed = placed(group)?;
     let mut columns = Columns::default();
-    columns.add_call(group, door)?;
+    columns.one(count(group.units.len()))?;
+    columns.add_placing(group)?;
+    columns.one(door.as_number())?;
     columns.add_settles(&group.settles)?;
     columns.add_inbox(group, &placed)?;
     columns.add_rows(&group.units)?;
@@ -36,10 +38,11 @@ pub(super) fn encode(group: &Group, door: Door) -> Result<PgArguments, StoreErro
     Ok(columns.arguments)
 }
 
-type Placed<'a> = (&'a Placement, &'a Outgoing);
+/// What is placed, and where.
+pub(super) type Placed<'a> = (&'a Placement, &'a Outgoing);
 
 /// Looks up what each placement places.
-fn placed(group: &Group) -> Result<Vec<Placed<'_>>, StoreError> {
+pub(super) fn placed(group: &Group) -> Result<Vec<Placed<'_>>, StoreError> {
     let look_up = |placement| {
         let Placement { unit, outgoing, .. }: &Placement = placement;
         let found = group
@@ -55,13 +58,14 @@ fn placed(group: &Group) -> Result<Vec<Placed<'_>>, StoreError> {
     group.placements.iter().map(look_up).collect()
 }
 
+/// The arguments of a call, column by column.
 #[derive(Default)]
-struct Columns {
-    arguments: PgArguments,
+pub(super) struct Columns {
+    pub(super) arguments: PgArguments,
 }
 
 impl Columns {
-    fn one<T>(&mut self, value: T) -> Result<(), StoreError>
+    pub(super) fn one<T>(&mut self, value: T) -> Result<(), StoreError>
     where
         T: for<'q> Encode<'q, Postgres> + Type<Postgres>,
     {
@@ -69,7 +73,7 @@ impl Columns {
     }
 
     /// Adds a column; null where there are no rows.
-    fn all<T>(&mut self, values: Vec<T>) -> Result<(), StoreError>
+    pub(super) fn all<T>(&mut self, values: Vec<T>) -> Result<(), StoreError>
     where
         T: for<'q> Encode<'q, Postgres> + Type<Postgres> + PgHasArrayType,
     {
@@ -78,7 +82,7 @@ impl Columns {
     }
 
     /// Adds a column that is null as a whole where all its values are.
-    fn some<T>(&mut self, values: Vec<Option<T>>) -> Result<(), StoreError>
+    pub(super) fn some<T>(&mut self, values: Vec<Option<T>>) -> Result<(), StoreError>
     where
         T: for<'q> Encode<'q, Postgres> + Type<Postgres> + PgHasArrayType,
     {
@@ -87,24 +91,23 @@ impl Columns {
     }
 
     /// Adds a column that is null as a whole where no value is true.
-    fn any(&mut self, values: Vec<bool>) -> Result<(), StoreError> {
+    pub(super) fn any(&mut self, values: Vec<bool>) -> Result<(), StoreError> {
         let column = values.contains(&true).then_some(values);
         self.arguments.add(column).map_err(StoreError::Refused)
     }
 
-    fn add_call(&mut self, group: &Group, door: Door) -> Result<(), StoreError> {
+    /// Adds the routes by which messages were placed, null where there are none, and the lease.
+    pub(super) fn add_placing(&mut self, group: &Group) -> Result<(), StoreError> {
         let is_leased = |placement: &Placement| placement.birth == Birth::Leased;
         if group.lease.is_zero() && group.placements.iter().any(is_leased) {
             return Err(refused(
                 "a row born leased needs a lease longer than nothing",
             ));
         }
-        self.one(count(group.units.len()))?;
         // Also where nothing was placed: a subscriber may have come since.
         let is_placed = group.units.iter().any(|unit| !unit.outgoing.is_empty());
         self.one(is_placed.then_some(group.routes_version))?;
-        self.one(micros(group.lease))?;
-        self.one(door.as_number())
+        self.one(micros(group.lease))
     }
 
     fn add_settles(&mut self, settles: &[Settle]) -> Result<(), StoreError> {
@@ -297,6 +300,11 @@ impl Columns {
         let owners = units.iter().enumerate().map(of_unit);
         let owners = owners.flat_map(|(unit, length)| std::iter::repeat_n(unit, length));
         self.all(owners.collect())?;
+        self.add_entries(units)
+    }
+
+    /// Adds entries of the history without their units.
+    pub(super) fn add_entries(&mut self, units: &[UnitOfWork]) -> Result<(), StoreError> {
         let each = || units.iter().flat_map(|unit| &unit.history);
         self.all(each().map(|one| one.endpoint.0).collect())?;
         self.all(each().map(|one| one.message_id.as_uuid()).collect())?;
@@ -431,7 +439,7 @@ fn number(index: usize) -> i32 {
     count(index + 1)
 }
 
-fn count(length: usize) -> i32 {
+pub(super) fn count(length: usize) -> i32 {
     i32::try_from(length).unwrap_or(i32::MAX)
 }
 

@@ -14,6 +14,7 @@ use super::hold;
 use super::keep;
 use super::label;
 use super::one::One;
+use super::smooth::{self, COMMIT_SMOOTH};
 use super::store::PgStore;
 
 /// The arguments but the first are those of `columns.rs`, in its order.
@@ -109,11 +110,13 @@ impl Door {
 }
 
 /// What the call answered.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Written {
     outcomes: Option<Vec<i16>>,
     leased: Option<Vec<Option<i64>>>,
     is_stale: bool,
+    /// Somebody lost, and nothing was written: the call for any group finds out who.
+    is_lost: bool,
     has_woken: bool,
 }
 
@@ -128,6 +131,7 @@ impl Written {
             leased: leased.map(|id| vec![Some(id)]),
             is_stale: answer == STALE,
             has_woken: answer > 0 && answer % 2 == 1,
+            ..Self::default()
         }
     }
 
@@ -142,13 +146,19 @@ pub(super) async fn commit(store: &PgStore, group: &Group) -> Result<CommitRepor
     if group.units.is_empty() && group.settles.is_empty() && group.placements.is_empty() {
         return Ok(CommitReport::default());
     }
-    let call = Call::of(group, Door::Engine)?;
-    let mut taken = store.take().await?;
-    let answer = store.answer(call.make(&mut taken)).await;
-    let written = taken.finish(answer, commit_error)?;
+    let mut written = make(store, Call::least(group)?).await?;
+    if written.is_lost {
+        written = make(store, Call::any(group, Door::Engine)?).await?;
+    }
     let report = judge(store, group, &written).await?;
     announce(store, group, &written);
     Ok(report)
+}
+
+async fn make(store: &PgStore, call: Call) -> Result<Written, StoreError> {
+    let mut taken = store.take().await?;
+    let answer = store.answer(call.make(&mut taken)).await;
+    taken.finish(answer, commit_error)
 }
 
 /// Writes a group in a transaction that is open; nothing is visible before it ends.
@@ -157,7 +167,10 @@ pub(crate) async fn write(
     group: &Group,
     door: Door,
 ) -> Result<Written, StoreError> {
-    let call = Call::of(group, door)?;
+    let call = match One::of(group, door) {
+        Some(one) => Call::one(&one, group, door)?,
+        None => Call::any(group, door)?,
+    };
     call.make(connection).await.map_err(commit_error)
 }
 
@@ -165,16 +178,29 @@ pub(crate) async fn write(
 enum Call {
     /// Answers one number. With its text.
     One(&'static str, PgArguments),
+    /// Of a group in which nobody loses.
+    Smooth(PgArguments),
     /// With its text.
     Many(&'static str, PgArguments),
 }
 
 impl Call {
-    fn of(group: &Group, door: Door) -> Result<Self, StoreError> {
-        if let Some(one) = One::of(group, door) {
-            let arguments = one.encode(group, door)?;
-            return Ok(Self::One(one.text(), arguments));
+    /// Makes the call that costs least, in a transaction of its own.
+    fn least(group: &Group) -> Result<Self, StoreError> {
+        match One::of(group, Door::Engine) {
+            Some(one) => Self::one(&one, group, Door::Engine),
+            None if smooth::is_meant(group) => smooth::encode(group).map(Self::Smooth),
+            None => Self::any(group, Door::Engine),
         }
+    }
+
+    fn one(one: &One<'_>, group: &Group, door: Door) -> Result<Self, StoreError> {
+        let arguments = one.encode(group, door)?;
+        Ok(Self::One(one.text(), arguments))
+    }
+
+    /// Makes the call that any group may be written by.
+    fn any(group: &Group, door: Door) -> Result<Self, StoreError> {
         let mut arguments = encode(group, door)?;
         let is_keeping = keep::is_needed(group);
         let is_holding = is_keeping || hold::is_needed(group);
@@ -200,6 +226,17 @@ impl Call {
                 let row: PgRow = query.fetch_one(connection).await?;
                 Ok(Written::of_one(row.try_get(0)?))
             }
+            Self::Smooth(arguments) => {
+                let query = sqlx::query_with(COMMIT_SMOOTH, arguments);
+                let row: PgRow = query.fetch_one(connection).await?;
+                Ok(Written {
+                    outcomes: None,
+                    leased: row.try_get(0)?,
+                    is_stale: row.try_get::<Option<bool>, _>(1)?.unwrap_or(false),
+                    is_lost: row.try_get(2)?,
+                    has_woken: row.try_get(3)?,
+                })
+            }
             Self::Many(text, arguments) => {
                 let query = sqlx::query_with(text, arguments);
                 let row: PgRow = query.fetch_one(connection).await?;
@@ -208,6 +245,7 @@ impl Call {
                     leased: row.try_get(1)?,
                     is_stale: row.try_get::<Option<bool>, _>(2)?.unwrap_or(false),
                     has_woken: row.try_get(3)?,
+                    ..Written::default()
                 })
             }
         }

@@ -88,6 +88,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         include_str!("../../migrations/postgres/0023_sent_v1.sql"),
     ),
     (
+        24,
+        include_str!("../../migrations/postgres/0024_smooth_v1.sql"),
+    ),
+    (
         25,
         include_str!("../../migrations/postgres/0025_compression.sql"),
     ),
@@ -107,8 +111,10 @@ const PARTS: &[&str] = &[
     "change_schedule_v1",
     "claim_transport_v2",
     "claim_v1",
+    "claim_v2",
     "close_dead_letters_v2",
     "commit_one_v2",
+    "commit_smooth_v1",
     "commit_v1",
     "dead_letter",
     "edit_dead_letter_v1",

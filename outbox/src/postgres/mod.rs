@@ -6,6 +6,7 @@ mod commit;
 mod tx;
 mod columns;
 mod one;
+mod smooth;
 mod label;
 mod hold;
 mod keep;

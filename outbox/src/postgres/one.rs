@@ -46,6 +46,8 @@ impl<'a> One<'a> {
             ([outgoing], [placement])
                 if placement.unit == 0
                     && placement.outgoing == 0
+                    // An API's may be recognised when it is sent again.
+                    && (source.is_none() || recognised_at(outgoing, placement).is_none())
                     && is_simple(unit, outgoing, placement) =>
             {
                 Some((placement, outgoing))
@@ -100,17 +102,16 @@ impl<'a> One<'a> {
     }
 }
 
-/// Says whether a message becomes a row that needs nothing but its own insert. An API's may be
-/// recognised when it is sent again.
-fn is_simple(unit: &UnitOfWork, outgoing: &Outgoing, placement: &Placement) -> bool {
+/// Says whether a message becomes a row that needs nothing but its own insert, and perhaps one that
+/// recognises it.
+pub(super) fn is_simple(unit: &UnitOfWork, outgoing: &Outgoing, placement: &Placement) -> bool {
     outgoing.timer.is_none()
         && outgoing.attempts.is_empty()
-        && (unit.sources.is_empty() || recognised_at(outgoing, placement).is_none())
         && !row::is_in_line(unit, outgoing, &placement.place)
 }
 
 /// Returns where a message is recognised by its identity.
-fn recognised_at(outgoing: &Outgoing, placement: &Placement) -> Option<EndpointId> {
+pub(super) fn recognised_at(outgoing: &Outgoing, placement: &Placement) -> Option<EndpointId> {
     match (outgoing.identity, &placement.place) {
         (Identity::Given, Place::Endpoint(target)) => Some(target.id),
         _ => None,

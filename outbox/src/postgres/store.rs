@@ -20,6 +20,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::claim::Marks;
 use super::connections::{Connections, Taken};
 use super::sweep::Cursors;
 use super::{attach, claim, commit, extend, load, migrate, sweep};
@@ -150,6 +151,7 @@ struct Inner {
     /// Asks the listeners to tell other processes.
     outbound: Notify,
     cursors: Cursors,
+    marks: Marks,
     nudger: Nudger,
 }
 
@@ -188,6 +190,7 @@ impl PgStore {
                 wakeups: Wakeups::new(),
                 outbound: Notify::new(),
                 cursors: Cursors::default(),
+                marks: Marks::default(),
                 nudger: Nudger::new(move || inner.upgrade().iter().for_each(|one| one.nudge())),
                 config,
             }
@@ -251,6 +254,10 @@ impl PgStore {
 
     pub(super) fn cursors(&self) -> &Cursors {
         &self.inner.cursors
+    }
+
+    pub(super) fn marks(&self) -> &Marks {
+        &self.inner.marks
     }
 
     /// What wakes hosts after a stranger's commit.

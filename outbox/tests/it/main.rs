@@ -25,6 +25,8 @@ mod postgres_units;
 #[cfg(feature = "postgres")]
 mod postgres_races;
 #[cfg(feature = "postgres")]
+mod postgres_claim;
+#[cfg(feature = "postgres")]
 mod postgres_lines;
 #[cfg(feature = "postgres")]
 mod postgres_plans;

@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 /// By this the commit function for many units is known.
 const MANY: &str = "sagabus.commit_v1(";
+/// The one for a group in which nobody loses.
+const SMOOTH: &str = "sagabus.commit_smooth_v1(";
 /// And the one for a single unit.
 const ONE: &str = "sagabus.commit_one_v2(";
 
@@ -97,11 +99,13 @@ pub struct Call {
     pub handled: BTreeSet<Uuid>,
 }
 
-/// Which argument of either commit function holds the messages that are handled, counted from 0.
+/// Which argument of each commit function holds the messages that are handled, counted from 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
     /// An array of them.
     pub many: usize,
+    /// An array of them, where nobody loses.
+    pub smooth: usize,
     /// One, or null.
     pub one: usize,
 }
@@ -110,6 +114,7 @@ pub struct Places {
 #[derive(Clone, Copy, Debug)]
 enum Function {
     Many,
+    Smooth,
     One,
 }
 
@@ -155,7 +160,11 @@ impl Tracker {
         let (name, rest) = string(rest);
         let (sql, _) = string(rest);
         let sql = String::from_utf8_lossy(sql);
-        let functions = [(MANY, Function::Many), (ONE, Function::One)];
+        let functions = [
+            (MANY, Function::Many),
+            (SMOOTH, Function::Smooth),
+            (ONE, Function::One),
+        ];
         let called = functions.iter().find(|(begin, _)| sql.contains(begin));
         if let Some((_, function)) = called {
             self.statements.insert(name.to_vec(), *function);
@@ -170,6 +179,7 @@ impl Tracker {
         };
         self.handled = match function {
             Function::Many => uuids(argument(rest, self.places.many)),
+            Function::Smooth => uuids(argument(rest, self.places.smooth)),
             Function::One => Uuid::from_slice(argument(rest, self.places.one))
                 .into_iter()
                 .collect(),

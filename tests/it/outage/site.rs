@@ -67,11 +67,14 @@ impl Site {
         let server: SocketAddr = found.next().expect("it is somewhere");
         let many = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
             where proname = 'commit_v1' and pronamespace = 'sagabus'::regnamespace";
+        let smooth = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
+            where proname = 'commit_smooth_v1' and pronamespace = 'sagabus'::regnamespace";
         let one = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
             where proname = 'commit_one_v2' and pronamespace = 'sagabus'::regnamespace";
         let place = |found: i64| usize::try_from(found).expect("it has this argument");
         let places = Places {
             many: place(self.number(many).await),
+            smooth: place(self.number(smooth).await),
             one: place(self.number(one).await),
         };
         Proxy::start(server, places, director).await
