@@ -19,11 +19,14 @@ const LOAD: &str = "select known, version, completed, state, schema_version, dat
 /// The same for questions that ask nothing but whether a message was taken over.
 const KNOWN: &str = "select sagabus.known_v1($1, $2)";
 
-/// All in one statement, so that what it sees is of one moment.
+/// All in one statement, so that what it sees is of one moment. Rows that are parked, and those that
+/// are not, have an index each.
 const FATE: &str = "select \
     exists (select from sagabus.inbox b where b.message_id = $1 and b.endpoint_id = e.id), \
     exists (select from sagabus.outbox o where o.destination = '@' || e.name \
-        and o.message_id = $1), \
+        and o.message_id = $1 and o.parked is null) \
+    or exists (select from sagabus.outbox o where o.destination = '@' || e.name \
+        and o.message_id = $1 and o.parked is not null), \
     exists (select from sagabus.dead_letter d where d.endpoint = e.name \
         and d.message_id = $1 and d.status = 'open') \
     from sagabus.endpoint e where e.id = $2";

@@ -57,7 +57,7 @@ macro_rules! due {
 }
 
 /// Puts off what is due and behind, then claims what is due and may move, for one destination.
-const CLAIM: &str = concat!(
+pub(super) const CLAIM: &str = concat!(
     "update sagabus_outbox set available_at = ",
     now!(),
     " + ",
@@ -85,7 +85,7 @@ const CLAIM: &str = concat!(
 /// destination to the next. `$2` is how far back. A named transport's lie from `$3` to below `$4`;
 /// the default one's, where `$3` is empty, are all but those of named ones (`:`), of nobody (`?`)
 /// and of endpoints (`@`), which lie between `?` and `A`.
-const FIND_ADDRESSES: &str = concat!(
+pub(super) const FIND_ADDRESSES: &str = concat!(
     "with recursive address (name) as (",
     "select min(destination) from sagabus_outbox where parked is null and destination >= $3 ",
     "union all select (select min(destination) from sagabus_outbox where parked is null ",

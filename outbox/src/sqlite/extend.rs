@@ -14,7 +14,7 @@ use super::rows::Rows;
 use super::store::SqliteStore;
 
 /// Extends what is still of its epoch.
-const EXTEND: &str = concat!(
+pub(super) const EXTEND: &str = concat!(
     "begin immediate; update sagabus_host set heartbeat_at = ",
     now!(),
     ", behind = ",

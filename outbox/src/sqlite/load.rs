@@ -17,7 +17,7 @@ use crate::row;
 /// Rows: message id (hexadecimal) and endpoint id, or nulls; kind and key of the instance, or
 /// nulls; destination and key of the line, or nulls. Returns a row for each question that has
 /// something to say, so that new messages of new instances cost none.
-const LOAD: &str = "select e.key, \
+pub(super) const LOAD: &str = "select e.key, \
     exists (select 1 from sagabus_inbox where message_id = unhex(e.value ->> 0) \
         and endpoint_id = e.value ->> 1) as is_taken_over, \
     exists (select 1 from sagabus_outbox o where o.destination = e.value ->> 4 \
@@ -27,11 +27,14 @@ const LOAD: &str = "select e.key, \
         on i.kind = e.value ->> 2 and i.key = e.value ->> 3 \
     where i.version is not null or is_taken_over or is_blocked";
 
-/// All in one statement, so that what it sees is of one moment.
-const FATE: &str = "select \
+/// All in one statement, so that what it sees is of one moment. Rows that are parked, and those that
+/// are not, have an index each.
+pub(super) const FATE: &str = "select \
     exists (select 1 from sagabus_inbox b where b.message_id = $1 and b.endpoint_id = e.id), \
     exists (select 1 from sagabus_outbox o where o.destination = '@' || e.name \
-        and o.message_id = $1), \
+        and o.message_id = $1 and o.parked is null) \
+    or exists (select 1 from sagabus_outbox o where o.destination = '@' || e.name \
+        and o.message_id = $1 and o.parked is not null), \
     exists (select 1 from sagabus_dead_letter d where d.endpoint = e.name \
         and d.message_id = $1 and d.status = 'open') \
     from sagabus_endpoint e where e.id = $2";
@@ -79,7 +82,7 @@ pub(super) async fn load(
 }
 
 /// Rows: kind, name, value of a label. Returns the key of the instance that has it.
-const FIND_LABELS: &str = "select e.key, l.key from json_each($1) e \
+pub(super) const FIND_LABELS: &str = "select e.key, l.key from json_each($1) e \
     cross join sagabus_label l not indexed \
     on l.kind = e.value ->> 0 and l.name = e.value ->> 1 and l.value = e.value ->> 2";
 

@@ -14,13 +14,13 @@ use crate::row;
 /// Counts the rows of an endpoint, timers left out, up to a limit. What is due late lies at the end
 /// of the index, where timers are: so it looks at no more than ten thousand rows beyond its limit,
 /// whatever is planned for later.
-const COUNT: &str = "select min($2, count(*)) from (select timer_name from sagabus_outbox \
+pub(super) const COUNT: &str = "select min($2, count(*)) from (select timer_name from sagabus_outbox \
     where destination = $1 and parked is null order by available_at limit $2 + 10000) \
     where timer_name is null";
 
 /// Finds the destination whose longest due row could have been taken for the longest time: jumps
 /// from one destination to the next.
-const OLDEST: &str = concat!(
+pub(super) const OLDEST: &str = concat!(
     "with recursive step (name) as (",
     "select min(destination) from sagabus_outbox where parked is null ",
     "union all select (select min(destination) from sagabus_outbox where parked is null ",

@@ -17,5 +17,7 @@ mod admin;
 mod writer;
 mod clock;
 mod error;
+#[cfg(test)]
+mod plans;
 
 pub use store::{SqliteConfig, SqliteStore};

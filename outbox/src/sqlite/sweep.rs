@@ -29,7 +29,7 @@ pub(super) struct Cursors {
 const LOOK_FACTOR: u32 = 20;
 
 /// Looks at `$4` rows after a key; returns the last key looked at (first), then keys to remove.
-const FIND_INBOX: &str = concat!(
+pub(super) const FIND_INBOX: &str = concat!(
     "with part as materialized (select message_id, endpoint_id, accepted_at from sagabus_inbox ",
     "where (message_id, endpoint_id) > ($1, $2) order by message_id, endpoint_id limit $4) ",
     "select * from (select message_id, endpoint_id, 1 as is_last from part ",
@@ -41,11 +41,11 @@ const FIND_INBOX: &str = concat!(
 );
 
 /// Rows: message id (hexadecimal), endpoint id.
-const SWEEP_INBOX: &str = "begin immediate; delete from sagabus_inbox where (message_id, \
+pub(super) const SWEEP_INBOX: &str = "begin immediate; delete from sagabus_inbox where (message_id, \
     endpoint_id) in (select unhex(value ->> 0), value ->> 1 from json_each($1)); commit";
 
 /// As [`FIND_INBOX`], over tombstones.
-const FIND_TOMBSTONES: &str = concat!(
+pub(super) const FIND_TOMBSTONES: &str = concat!(
     "with part as materialized (select kind, key, completed, updated_at from sagabus_instance ",
     "where (kind, key) > ($1, $2) order by kind, key limit $4) ",
     "select * from (select kind, key, 1 as is_last from part ",
@@ -57,7 +57,7 @@ const FIND_TOMBSTONES: &str = concat!(
 );
 
 /// Rows: kind, key. The age is asked again: a new life may have begun meanwhile.
-const SWEEP_TOMBSTONES: &str = concat!(
+pub(super) const SWEEP_TOMBSTONES: &str = concat!(
     "begin immediate; delete from sagabus_instance where completed = 1 and updated_at <= ",
     now!(),
     " - $2 and (kind, key) in (select value ->> 0, value ->> 1 from json_each($1)); commit"
@@ -65,7 +65,7 @@ const SWEEP_TOMBSTONES: &str = concat!(
 
 /// History is written in the order of time: its oldest rows have the smallest ids. What is removed
 /// is written down for the accounts: nothing younger than the time of the second statement is gone.
-const SWEEP_HISTORY: &str = concat!(
+pub(super) const SWEEP_HISTORY: &str = concat!(
     "begin immediate; delete from sagabus_history where id in (select id from sagabus_history ",
     "order by id limit $2) and at <= ",
     now!(),
@@ -99,18 +99,18 @@ macro_rules! sweep_oldest {
     };
 }
 
-const SWEEP_AUDIT: &str =
+pub(super) const SWEEP_AUDIT: &str =
     sweep_oldest!("audit", "select id from sagabus_audit order by id limit $2");
 
 /// Those that are open are kept. Each status has its own oldest: its index is in the order of ids.
-const SWEEP_DEAD_LETTERS: &str = sweep_oldest!(
+pub(super) const SWEEP_DEAD_LETTERS: &str = sweep_oldest!(
     "dead_letter",
     "select id from (select id from sagabus_dead_letter where status = 'redriven' order by id \
     limit $2) union all select id from (select id from sagabus_dead_letter \
     where status = 'discarded' order by id limit $2) order by id limit $2"
 );
 
-const SWEEP_SENT: &str = concat!(
+pub(super) const SWEEP_SENT: &str = concat!(
     "begin immediate; delete from sagabus_sent where id in (select id from sagabus_sent ",
     "where kept_until < ",
     now!(),

@@ -1,7 +1,7 @@
 //! What operators and tests read and change.
 
 mod contract;
-mod dead_letters;
+pub(super) mod dead_letters;
 mod operations;
 mod outgoing;
 mod running;
