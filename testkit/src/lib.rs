@@ -10,6 +10,7 @@
 pub mod wait;
 pub mod service;
 pub mod saying;
+pub mod authority;
 // Stores.
 pub mod store;
 // Transports.

@@ -1,15 +1,14 @@
 //! A host over Kafka: the same handlers, the same guarantees.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::store::StoreAdmin;
 use sagabus_core::{
-    Command, Ctx, Event, HandlerError, Host, HostBuilder, Kind, Message, Order, Result, Retry,
-    RunningHost, State, StoreId, Transport,
+    Event, HandlerError, Host, HostBuilder, Kind, Message, Result, Retry, State, StoreId, Transport,
 };
 use sagabus_kafka::{Kafka, KafkaConfig};
+use sagabus_testkit::bus::parcels::{Pack, Packed, counted, note, quiet};
 use sagabus_testkit::bus::{Log, quick_retry, start, stop};
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::{eventually, grow_older};
@@ -19,32 +18,6 @@ use tokio::time::Instant;
 use crate::cluster::{brokers, kafka, own};
 use crate::refused::publication;
 
-macro_rules! message {
-    ($name:ident $type:literal $kind:ident) => {
-        #[derive(Clone, Debug, Serialize, Deserialize)]
-        pub(crate) struct $name {
-            pub(crate) n: u32,
-        }
-
-        impl Message for $name {
-            const TYPE: &'static str = $type;
-            const KIND: Kind = Kind::$kind;
-
-            fn message_key(&self) -> Option<String> {
-                Some((self.n % 7).to_string())
-            }
-        }
-    };
-}
-
-message!(Pack "parcels.pack" Command);
-impl Command for Pack {}
-message!(Ask "parcels.ask" Command);
-impl Command for Ask {}
-message!(Packed "parcels.packed" Event);
-impl Event for Packed {}
-message!(Answered "parcels.answered" Reply);
-
 /// Starts to build a host over a store in memory and Kafka.
 pub(crate) fn builder(config: &KafkaConfig, store: &MemoryStore, log: &Log) -> HostBuilder {
     Host::builder("host")
@@ -52,83 +25,6 @@ pub(crate) fn builder(config: &KafkaConfig, store: &MemoryStore, log: &Log) -> H
         .transport(kafka(config))
         .lease(Duration::from_millis(600))
         .state(log.clone())
-}
-
-/// Waits until no row waits or is in hand.
-pub(crate) async fn quiet(store: &MemoryStore) {
-    let look =
-        || async { (store.counts().await.expect("rows can be counted").outbox == 0).then_some(()) };
-    eventually("an empty outbox", look).await;
-}
-
-/// Reads a counter.
-pub(crate) fn counted(host: &RunningHost, name: &str) -> u64 {
-    let all = host.counters().snapshot();
-    let found = all.into_iter().find(|(one, _)| *one == name);
-    found.expect("there is such a counter").1
-}
-
-async fn pack(command: Pack, log: State<Log>) -> Packed {
-    log.add(format!("pack {}", command.n));
-    Packed { n: command.n }
-}
-
-async fn note(event: Packed, log: State<Log>) {
-    log.add(format!("packed {}", event.n));
-}
-
-#[test]
-fn a_command_is_handled_once_and_its_event_reaches_every_endpoint() {
-    let Some(brokers) = brokers() else { return };
-    block_on(async {
-        let (config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
-        let builder = builder(&config, &store, &log).endpoint("packing", |e| e.handle(pack));
-        let builder = builder.endpoint("audit", |e| e.handle(note));
-        let host = start(builder.endpoint("mail", |e| e.handle(note))).await;
-        for n in 0..300 {
-            host.bus().send(Pack { n }).await.unwrap();
-        }
-        let lines = log.wait_for(900).await;
-        quiet(&store).await;
-        stop(host).await;
-        let distinct: HashSet<_> = lines.iter().collect();
-        assert_eq!((lines.len(), distinct.len()), (900, 600));
-        assert_eq!(
-            store
-                .counts()
-                .await
-                .expect("rows can be counted")
-                .dead_letters,
-            0
-        );
-    });
-}
-
-#[test]
-fn an_answer_comes_back_to_the_endpoint_that_asked() {
-    async fn ask(command: Pack) -> Ask {
-        Ask { n: command.n }
-    }
-    async fn answer(question: Ask) -> Answered {
-        Answered { n: question.n * 2 }
-    }
-    async fn hear(answer: Answered, log: State<Log>) {
-        log.add(format!("answer {}", answer.n));
-    }
-    let Some(brokers) = brokers() else { return };
-    block_on(async {
-        let (config, log) = (own(&brokers), Log::default());
-        // Two databases, as two services have them.
-        let (ours, theirs) = (MemoryStore::new(), MemoryStore::new());
-        let asking = builder(&config, &ours, &log);
-        let asking = start(asking.endpoint("asking", |e| e.handle(ask).handle(hear))).await;
-        let answering = builder(&config, &theirs, &log);
-        let answering = start(answering.endpoint("answering", |e| e.handle(answer))).await;
-        asking.bus().send(Pack { n: 21 }).await.unwrap();
-        assert_eq!(log.wait_for(1).await, ["answer 42"]);
-        stop(asking).await;
-        stop(answering).await;
-    });
 }
 
 #[test]
@@ -204,40 +100,6 @@ fn a_handler_slower_than_the_poll_interval_keeps_its_partitions() {
 }
 
 #[test]
-fn messages_of_one_key_are_handled_in_order_also_when_one_fails() {
-    async fn stumble(command: Pack, cx: Ctx, log: State<Log>) -> Result {
-        if command.n % 25 == 9 && cx.attempt() < 3 {
-            return Err(HandlerError::new("not yet"));
-        }
-        log.add(command.n.to_string());
-        Ok(())
-    }
-    let Some(brokers) = brokers() else { return };
-    block_on(async {
-        let (config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
-        let builder = builder(&config, &store, &log);
-        let endpoint = |e: sagabus_core::EndpointBuilder| {
-            e.handle(stumble).order(Order::PerKey).retry(quick_retry())
-        };
-        let host = start(builder.endpoint("packing", endpoint)).await;
-        for n in 0..140 {
-            host.bus().send(Pack { n }).await.unwrap();
-        }
-        let lines = log.wait_for(140).await;
-        quiet(&store).await;
-        stop(host).await;
-        let numbers: Vec<u32> = lines.iter().map(|line| line.parse().unwrap()).collect();
-        for key in 0..7 {
-            let of_key: Vec<_> = numbers.iter().filter(|n| *n % 7 == key).collect();
-            assert!(
-                of_key.is_sorted() && of_key.len() == 20,
-                "key {key}: {of_key:?}"
-            );
-        }
-    });
-}
-
-#[test]
 fn types_of_one_family_share_a_topic_and_what_nobody_takes_is_passed_over() {
     async fn hear(event: Packed, log: State<Log>) {
         log.add(format!("packed {}", event.n));
@@ -273,7 +135,15 @@ fn types_of_one_family_share_a_topic_and_what_nobody_takes_is_passed_over() {
     });
 }
 
-message!(Lost "parcels.lost" Event);
+#[derive(Serialize, Deserialize)]
+struct Lost {
+    n: u32,
+}
+
+impl Message for Lost {
+    const TYPE: &'static str = "parcels.lost";
+    const KIND: Kind = Kind::Event;
+}
 impl Event for Lost {}
 
 /// What is acked is committed before the host has stopped: the next one gets nothing again.

@@ -14,11 +14,12 @@ use sagabus_core::memory::MemoryStore;
 use sagabus_core::store::StoreAdmin;
 use sagabus_core::{Ctx, State};
 use sagabus_kafka::{Kept, Start};
+use sagabus_testkit::bus::parcels::{Packed, counted, quiet};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::eventually;
 
-use crate::bus::{Packed, builder, counted, quiet};
+use crate::bus::builder;
 use crate::cluster::{Foreign, brokers, own, produce};
 
 async fn note(event: Packed, cx: Ctx, log: State<Log>) {

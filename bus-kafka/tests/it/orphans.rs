@@ -10,10 +10,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::{RunningHost, State};
 use sagabus_kafka::KafkaConfig;
+use sagabus_testkit::bus::parcels::Pack;
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::service::block_on;
 
-use crate::bus::{Pack, builder};
+use crate::bus::builder;
 use crate::cluster::{brokers, own};
 
 /// How long a group may take to be divided.

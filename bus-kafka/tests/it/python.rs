@@ -2,13 +2,14 @@
 
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::{Ctx, State};
+use sagabus_testkit::bus::parcels::{Pack, Packed, counted, quiet};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::python;
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::eventually;
 use serde_json::{Value, json};
 
-use crate::bus::{Pack, Packed, builder, counted, quiet};
+use crate::bus::builder;
 use crate::cluster::{brokers, own};
 
 async fn pack(command: Pack, cx: Ctx, log: State<Log>) -> Packed {

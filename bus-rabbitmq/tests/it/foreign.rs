@@ -16,11 +16,11 @@ use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Delivery, Transport};
 use sagabus_core::{Ctx, Headers, State};
 use sagabus_rabbitmq::RabbitMqConfig;
+use sagabus_testkit::bus::parcels::{Answered, Ask, Pack, Packed, note, quiet};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::service::block_on;
 
-use crate::bus::{Ask, Pack, Packed, builder, note, quiet};
-use crate::site::{config, rabbitmq, url};
+use crate::site::{builder, config, rabbitmq, url};
 
 /// Opens a channel as any client does.
 async fn channel(url: &str) -> (Connection, Channel) {
@@ -170,8 +170,8 @@ fn a_message_without_a_slot_reaches_an_ordered_endpoint() {
 
 #[test]
 fn a_foreign_command_is_handled_and_answered() {
-    async fn answer(question: Ask) -> crate::bus::Answered {
-        crate::bus::Answered { n: question.n + 1 }
+    async fn answer(question: Ask) -> Answered {
+        Answered { n: question.n + 1 }
     }
     let Some(url) = url() else { return };
     block_on(async {

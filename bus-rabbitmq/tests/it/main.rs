@@ -5,7 +5,6 @@ mod site;
 // The contract.
 mod conformance;
 // Hosts, and clients that know nothing of us.
-mod bus;
 mod foreign;
 mod python;
 // What goes wrong.

@@ -19,14 +19,14 @@ use sagabus_core::transport::{Delivery, Health, Publication, Transport};
 use sagabus_core::{Envelope, Headers};
 use sagabus_rabbitmq::{RabbitMq, RabbitMqConfig};
 use sagabus_testkit::amqp_proxy::{AmqpProxy, Mode};
+use sagabus_testkit::bus::parcels::{Pack, note, pack, quiet};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::{PATIENCE, eventually, grow_older};
 use tokio::time::Instant;
 
-use crate::bus::{Pack, builder, note, pack, quiet};
-use crate::site::{config, rabbitmq, url};
+use crate::site::{builder, config, rabbitmq, url};
 
 /// Says how often a broker is killed; more is for a longer run by hand.
 const KILLS: &str = "SAGABUS_BROKER_KILLS";

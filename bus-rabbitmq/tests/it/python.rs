@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::{Ctx, State};
+use sagabus_testkit::bus::parcels::{Answered, Ask, Pack, Packed, quiet};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::python;
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::eventually;
 use serde_json::{Value, json};
 
-use crate::bus::{Answered, Ask, Pack, Packed, builder, quiet};
-use crate::site::{config, url};
+use crate::site::{builder, config, url};
 
 async fn pack(command: Pack, cx: Ctx, log: State<Log>) -> Packed {
     log.add(format!("pack {}", cx.message_id()));

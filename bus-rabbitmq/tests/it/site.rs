@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use sagabus_core::id::MessageId;
+use sagabus_core::memory::MemoryStore;
+use sagabus_core::{Host, HostBuilder};
 use sagabus_rabbitmq::{RabbitMq, RabbitMqConfig};
+use sagabus_testkit::bus::Log;
 use sagabus_testkit::service;
 
 /// How long what a test leaves on the shared broker stays there.
@@ -32,4 +35,13 @@ pub(crate) fn config(url: &str) -> RabbitMqConfig {
 /// Connects as it is configured.
 pub(crate) fn rabbitmq(config: &RabbitMqConfig) -> RabbitMq {
     RabbitMq::with(config.clone())
+}
+
+/// Starts to build a host over a store in memory and RabbitMQ.
+pub(crate) fn builder(config: &RabbitMqConfig, store: &MemoryStore, log: &Log) -> HostBuilder {
+    Host::builder("host")
+        .store(store.clone())
+        .transport(rabbitmq(config))
+        .lease(Duration::from_millis(900))
+        .state(log.clone())
 }

@@ -1,50 +1,22 @@
 //! A broker that speaks TLS, with certificates of an authority that was made for the test.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use sagabus_core::error::{TransportError, chain};
 use sagabus_core::id::StoreId;
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::transport::Transport;
 use sagabus_rabbitmq::{RabbitMq, RabbitMqConfig};
+use sagabus_testkit::authority::Authority;
+use sagabus_testkit::bus::parcels::{Pack, note, pack, quiet};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
 use sagabus_testkit::service::block_on;
 
-use crate::bus::{Pack, builder, note, pack, quiet};
 use crate::refused::spec;
-use crate::site::config;
-
-/// An authority that nobody trusts by itself.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let key = KeyPair::generate().expect("a key can be made");
-        let mut wanted = CertificateParams::new(Vec::new()).expect("no name is unusable");
-        wanted.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        wanted.distinguished_name.push(DnType::CommonName, name);
-        let own = wanted.self_signed(&key).expect("it signs itself");
-        Self {
-            pem: own.pem(),
-            issuer: Issuer::new(wanted, key),
-        }
-    }
-
-    /// Makes a certificate for a host's name, and its key, both in DER.
-    fn certify(&self, name: &str) -> (Vec<u8>, Vec<u8>) {
-        let key = KeyPair::generate().expect("a key can be made");
-        let wanted = CertificateParams::new(vec![name.to_owned()]).expect("it is a name");
-        let made = wanted.signed_by(&key, &self.issuer).expect("it signs");
-        (made.der().to_vec(), key.serialize_der())
-    }
-}
+use crate::site::{builder, config};
 
 fn trusting(authority: &Authority, port: u16) -> RabbitMqConfig {
     let mut config = config(&format!("amqps://guest:guest@localhost:{port}"));
-    config.ca_certificates = Some(authority.pem.clone());
+    config.ca_certificates = Some(authority.pem().to_owned());
     config
 }
 
@@ -62,10 +34,10 @@ fn messages_travel_by_tls_and_a_certificate_that_is_not_trusted_is_refused() {
         return;
     };
     let (authority, other) = (Authority::new("ours"), Authority::new("theirs"));
-    let (certificate, key) = authority.certify("localhost");
-    let port = broker.listen_tls(&certificate, &key);
-    let (elsewhere, its_key) = authority.certify("elsewhere.example");
-    let misnamed = broker.listen_tls(&elsewhere, &its_key);
+    let own = authority.certify(&["localhost"]);
+    let port = broker.listen_tls(&own.der, &own.key_der);
+    let elsewhere = authority.certify(&["elsewhere.example"]);
+    let misnamed = broker.listen_tls(&elsewhere.der, &elsewhere.key_der);
     block_on(async {
         let (config, store, log) = (
             trusting(&authority, port),

@@ -19,6 +19,9 @@ pub mod sending;
 pub mod transports;
 pub mod versions;
 
+// What tests of one broker send.
+pub mod parcels;
+
 pub use scene::{Answered, Do, Done, Log, Scene, quick_retry, run, start, stop};
 pub use suite::{BEHAVIOURS, Behaviour};
 pub use under_test::BusUnderTest;

@@ -5,6 +5,7 @@ mod absent;
 mod announced;
 mod torn;
 mod asked;
+mod services;
 mod suite;
 
 use std::any::Any;
