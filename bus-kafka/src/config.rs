@@ -8,6 +8,8 @@ use sagabus_core::codec::BODY_BYTES_MAX;
 use sagabus_core::error::TransportError;
 use sagabus_core::reach::Plaintext;
 
+use crate::security::{Secret, Security};
+
 /// How to reach a cluster, and what is expected of it.
 #[derive(Clone)]
 pub struct KafkaConfig {
@@ -95,7 +97,7 @@ impl KafkaConfig {
         if let Some(beyond) = beyond.filter(|_| !self.is_encrypted()) {
             return refuse(format!(
                 "messages to `{beyond}` would be readable on the way; set `security` with `Tls`, or \
-                 `plaintext` to `Plaintext::Everywhere` where the network itself is closed"
+                 `plaintext` to `Plaintext::Everywhere` where the network itself is closed [SB0221]"
             ));
         }
         if self.heartbeat * 3 > self.session {
@@ -118,7 +120,7 @@ impl KafkaConfig {
                 self.body_bytes_max
             ));
         }
-        Ok(())
+        self.security.check()
     }
 
     fn may_reach(&self, broker: &str) -> bool {
@@ -129,12 +131,7 @@ impl KafkaConfig {
     /// Whether connections have TLS. Who sets the protocol by its name has said it himself.
     fn is_encrypted(&self) -> bool {
         let is_named = |(name, _): &(String, Secret)| name == "security.protocol";
-        let has_tls = match &self.security {
-            Security::Plain => false,
-            Security::Tls(_) => true,
-            Security::Sasl { tls, .. } => tls.is_some(),
-        };
-        has_tls || self.options.iter().any(is_named)
+        self.security.tls().is_some() || self.options.iter().any(is_named)
     }
 
     /// What every client of ours is told.
@@ -155,7 +152,7 @@ impl KafkaConfig {
     /// Adds the user's own options, which win.
     pub(crate) fn finish(&self, mut client: ClientConfig) -> ClientConfig {
         for (name, value) in &self.options {
-            client.set(name, &value.0);
+            client.set(name, value.reveal());
         }
         client
     }
@@ -195,109 +192,6 @@ fn is_broker(text: &str) -> bool {
     };
     let host_fits = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
     !host.is_empty() && host.chars().all(host_fits) && port.parse::<u16>().is_ok()
-}
-
-/// How to log in.
-#[derive(Clone, Debug)]
-pub enum Security {
-    /// No TLS, no log-in.
-    Plain,
-    /// TLS without a log-in. Needs librdkafka with OpenSSL, see [`Tls`].
-    Tls(Tls),
-    /// A user and a password.
-    Sasl {
-        /// How the password travels.
-        mechanism: Mechanism,
-        /// The user.
-        user: String,
-        /// The password.
-        password: Secret,
-        /// With TLS, which every mechanism but in a closed network needs.
-        tls: Option<Tls>,
-    },
-}
-
-/// How a password travels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mechanism {
-    /// As it is: only over TLS, or in a closed network.
-    Plain,
-    /// As a challenge's answer. Needs librdkafka with OpenSSL, see [`Tls`].
-    ScramSha256,
-    /// As a challenge's answer. Needs librdkafka with OpenSSL, see [`Tls`].
-    ScramSha512,
-}
-
-/// Whose certificates are trusted.
-///
-/// TLS is OpenSSL's, which nothing of ours builds: add
-/// `rdkafka = { version = "0.39", features = ["ssl-vendored"] }` to the `Cargo.toml` of the service, and
-/// the one librdkafka of the build has it.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// A file with the authorities' certificates. Default: those of the system.
-    pub authorities: Option<String>,
-}
-
-impl Security {
-    fn apply(&self, client: &mut ClientConfig) {
-        let tls = match self {
-            Self::Plain => None,
-            Self::Tls(tls) => Some(tls),
-            Self::Sasl { tls, .. } => tls.as_ref(),
-        };
-        let protocol = match (self, tls) {
-            (Self::Sasl { .. }, Some(_)) => "sasl_ssl",
-            (Self::Sasl { .. }, None) => "sasl_plaintext",
-            (_, Some(_)) => "ssl",
-            (_, None) => "plaintext",
-        };
-        client.set("security.protocol", protocol);
-        if let Some(authorities) = tls.and_then(|tls| tls.authorities.as_ref()) {
-            client.set("ssl.ca.location", authorities);
-        }
-        if let Self::Sasl {
-            mechanism,
-            user,
-            password,
-            ..
-        } = self
-        {
-            let mechanism = match mechanism {
-                Mechanism::Plain => "PLAIN",
-                Mechanism::ScramSha256 => "SCRAM-SHA-256",
-                Mechanism::ScramSha512 => "SCRAM-SHA-512",
-            };
-            client
-                .set("sasl.mechanisms", mechanism)
-                .set("sasl.username", user)
-                .set("sasl.password", &password.0);
-        }
-    }
-
-    /// The user, for messages.
-    pub(crate) fn user(&self) -> Option<&str> {
-        match self {
-            Self::Sasl { user, .. } => Some(user),
-            Self::Plain | Self::Tls(_) => None,
-        }
-    }
-}
-
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub(crate) String);
-
-impl<T: Into<String>> From<T> for Secret {
-    fn from(text: T) -> Self {
-        Self(text.into())
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 /// What is expected of topics.
@@ -377,6 +271,7 @@ pub enum Start {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::security::{ClientCertificate, Mechanism, Tls};
 
     fn refused(change: impl FnOnce(&mut KafkaConfig)) -> String {
         let mut config = KafkaConfig::new("localhost:9092");
@@ -418,8 +313,15 @@ mod tests {
                 assert!(shown.contains("Plaintext::Everywhere"), "{shown}");
             }
             check(&|c| c.plaintext = Plaintext::Everywhere).unwrap();
-            check(&|c| c.security = Security::Tls(Tls::default())).unwrap();
-            check(&|c| c.security = sasl(Some(Tls::default()))).unwrap();
+            let tls = Security::Tls(Tls::default());
+            for encrypted in [tls, sasl(Some(Tls::default()))] {
+                let checked = check(&|c| c.security = encrypted.clone());
+                assert!(
+                    checked
+                        .err()
+                        .is_none_or(|error| error.contains("`kafka-tls`"))
+                );
+            }
             check(&|c| c.options = vec![("security.protocol".into(), "ssl".into())]).unwrap();
         }
     }
@@ -451,15 +353,22 @@ mod tests {
     fn secrets_are_never_shown() {
         const CANARY: &str = "hunter2-canary";
         let mut config = KafkaConfig::new("kafka:9092");
+        let certificate = ClientCertificate {
+            key_password: Some(CANARY.into()),
+            ..ClientCertificate::new("orders.crt", "orders.key")
+        };
         config.security = Security::Sasl {
             mechanism: Mechanism::Plain,
             user: "orders".into(),
             password: CANARY.into(),
-            tls: None,
+            tls: Some(Tls {
+                authorities: None,
+                certificate: Some(certificate),
+            }),
         };
         config.options = vec![("ssl.key.password".into(), CANARY.into())];
         let shown = format!("{config:?}");
-        assert!(shown.contains("orders") && shown.contains("ssl.key.password"));
+        assert!(shown.contains("orders.key") && shown.contains("ssl.key.password"));
         assert!(!shown.contains(CANARY), "{shown}");
         config.brokers = format!("kafka://me:{CANARY}@host:9092");
         let url = config.check().unwrap_err().to_string() + &format!("{config:?}");

@@ -20,10 +20,8 @@ use tokio::time::Instant;
 
 use crate::config::KafkaConfig;
 use crate::error::{is_away, is_new, shown};
+use crate::security::{NEEDS_OPENSSL, has_openssl};
 
-/// What is missing where TLS, or a log-in by a challenge, is not known.
-const NEEDS_SSL: &str = "librdkafka was built without OpenSSL: add `rdkafka = { version = \"0.39\", \
-    features = [\"ssl-vendored\"] }` to your Cargo.toml [SB0221]";
 /// Between two tries to reach a cluster that is away.
 const PROBE: Duration = Duration::from_millis(500);
 /// How long one try of a question may take; after it, what the client has heard meanwhile is read.
@@ -126,13 +124,11 @@ impl Connection {
     fn cannot_be_made(&self, error: &KafkaError) -> String {
         let brokers = &self.config().brokers;
         let fact = shown(error);
-        let is_of_ssl = |name: &str| {
-            name.starts_with("ssl.") || ["security.protocol", "sasl.mechanisms"].contains(&name)
-        };
-        let remedy = match error {
-            KafkaError::ClientConfig(_, _, name, _) if is_of_ssl(name) => NEEDS_SSL,
-            _ if fact.contains("OpenSSL") || fact.contains("SSL") => NEEDS_SSL,
-            _ => "correct the Kafka settings [SB0217]",
+        let is_of_tls = fact.contains("ssl") || fact.contains("SSL");
+        let remedy = match is_of_tls {
+            true if !has_openssl() => NEEDS_OPENSSL,
+            true => "check the files of `Tls`, and the password of the key [SB0221]",
+            false => "correct the Kafka settings [SB0217]",
         };
         format!("no client for the brokers `{brokers}` can be made: {fact}; {remedy}")
     }
@@ -259,9 +255,16 @@ impl Connection {
                      mechanism of `security` ({reason}) [SB0218]"
                 ))
             }
-            Code::SSL => TransportError::Setup(format!(
-                "brokers `{brokers}` and this host do not agree on TLS; check `security` and the \
-                 authorities' file ({reason}) [SB0221]"
+            Code::SSL if reason.contains("certificate verify failed") => {
+                TransportError::Setup(format!(
+                    "the certificate of brokers `{brokers}` is not to be trusted: no authority of \
+                     `authorities` (by default the system's) has signed it, or it has run out, or \
+                     it is for another name than the broker is called by ({reason}) [SB0221]"
+                ))
+            }
+            _ if code == Code::SSL || reason.contains(" alert ") => TransportError::Setup(format!(
+                "brokers `{brokers}` and this host do not agree on TLS; check `security`, and \
+                 `certificate` of `Tls` where they want one ({reason}) [SB0221]"
             )),
             _ if reason.contains("security.protocol") || reason.contains("SSL") => {
                 TransportError::Setup(format!(
@@ -269,7 +272,7 @@ impl Connection {
                      instead of TLS, or without the log-in that they want ({reason}) [SB0221]"
                 ))
             }
-            _ if reason.contains("in state UP") => TransportError::Unavailable(
+            _ if is_hung_up(&reason) => TransportError::Unavailable(
                 format!(
                     "brokers `{brokers}` close connections at once; where they want TLS or a \
                          log-in, check `security` ({reason}) [SB0221]"
@@ -319,6 +322,13 @@ impl Connection {
         });
         matches!(asked, Ok(Ok(_)))
     }
+}
+
+/// Whether a broker closed a connection that it had taken, before it answered anything.
+fn is_hung_up(reason: &str) -> bool {
+    ["in state UP", "in state APIVERSION_QUERY"]
+        .iter()
+        .any(|state| reason.contains(state))
 }
 
 /// A member that leaves.

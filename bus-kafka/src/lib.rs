@@ -6,6 +6,7 @@
 
 // What a user sets.
 mod config;
+mod security;
 // The way to a cluster, and what is on it.
 mod connection;
 mod error;
@@ -28,6 +29,7 @@ mod orphans;
 // All of it together.
 mod kafka;
 
-pub use config::{Creation, KafkaConfig, Kept, Mechanism, Secret, Security, Start, Tls, Topics};
+pub use config::{Creation, KafkaConfig, Kept, Start, Topics};
 pub use kafka::Kafka;
 pub use sagabus_core::reach::Plaintext;
+pub use security::{ClientCertificate, Mechanism, Secret, Security, Tls};

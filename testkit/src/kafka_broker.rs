@@ -11,12 +11,47 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::authority::{Authority, Certificate};
+
 /// Names the folder with the jars and the settings.
 const HOME: &str = "SAGABUS_KAFKA_HOME";
 /// A start on a machine with much else to do.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Any 16 bytes: the data folder is new.
 const CLUSTER: &str = "MkU3OEVBNTcwNTJENDM2Qg";
+
+/// A way in by TLS, beside the plain one.
+#[derive(Debug)]
+pub struct Door<'a> {
+    /// What it is called: capital letters.
+    pub name: &'static str,
+    /// What it shows to who comes.
+    pub certificate: &'a Certificate,
+    /// What it asks of who comes.
+    pub asks: Asks<'a>,
+}
+
+/// What a door asks of who comes.
+#[derive(Debug)]
+pub enum Asks<'a> {
+    /// Nothing.
+    Nothing,
+    /// A user's name and password, by PLAIN or SCRAM.
+    Password,
+    /// A certificate of this authority. Who has one is called as its subject is (`CN=..`).
+    CertificateOf(&'a Authority),
+}
+
+/// What a broker is made with beside the settings of the shared one.
+#[derive(Default)]
+struct Plan {
+    proxy: Option<u16>,
+    settings: String,
+    /// Users that log in by a challenge, as the storage tool wants them.
+    users: Vec<String>,
+    doors: Vec<(&'static str, u16)>,
+    is_guarded: bool,
+}
 
 /// A broker; its process and its data are gone when this is dropped.
 #[derive(Debug)]
@@ -28,6 +63,8 @@ pub struct KafkaBroker {
     direct: u16,
     /// It says nothing about groups to somebody who has not logged in.
     is_guarded: bool,
+    /// Where each of its doors is.
+    doors: Vec<(&'static str, u16)>,
     process: Option<Child>,
 }
 
@@ -38,7 +75,7 @@ impl KafkaBroker {
     /// # Panics
     /// When it does not start.
     pub fn start() -> Option<Self> {
-        Self::start_with(None, "")
+        Self::start_with(Plan::default())
     }
 
     /// Starts a broker that sends its clients to another port: a proxy's. Those that come in at
@@ -47,7 +84,10 @@ impl KafkaBroker {
     /// # Panics
     /// When it does not start.
     pub fn start_behind(proxy: u16) -> Option<Self> {
-        Self::start_with(Some(proxy), "")
+        Self::start_with(Plan {
+            proxy: Some(proxy),
+            ..Plan::default()
+        })
     }
 
     /// Starts a broker that lets in users of these names and passwords alone, and of these only
@@ -57,26 +97,53 @@ impl KafkaBroker {
     /// When it does not start.
     pub fn start_guarded(users: &[(&str, &str)]) -> Option<Self> {
         let (admin, password) = users.first()?;
-        let known = users
-            .iter()
-            .map(|(name, password)| format!("user_{name}=\"{password}\""));
-        let known = known.collect::<Vec<_>>().join(" ");
-        let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
-        Self::start_with(
-            None,
-            &format!(
-                "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-                 sasl.enabled.mechanisms=PLAIN\n\
-                 sasl.mechanism.inter.broker.protocol=PLAIN\n\
-                 listener.name.plaintext.plain.sasl.jaas.config={login} username=\"{admin}\" \
-                 password=\"{password}\" {known};\n\
-                 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
-                 super.users=User:{admin};User:ANONYMOUS\n"
-            ),
-        )
+        let login = plain_login(users);
+        let settings = format!(
+            "listener.security.protocol.map=PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+             sasl.enabled.mechanisms=PLAIN\n\
+             sasl.mechanism.inter.broker.protocol=PLAIN\n\
+             listener.name.plaintext.plain.sasl.jaas.config={login} username=\"{admin}\" \
+             password=\"{password}\";\n\
+             {}",
+            governed(admin)
+        );
+        Self::start_with(Plan {
+            settings,
+            is_guarded: true,
+            ..Plan::default()
+        })
     }
 
-    fn start_with(proxy: Option<u16>, more: &str) -> Option<Self> {
+    /// Starts a broker with doors by TLS. Of the users, with their passwords, and of those who show
+    /// a certificate, only the one with the first user's name may do anything.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_with_doors(users: &[(&str, &str)], doors: &[Door<'_>]) -> Option<Self> {
+        let (admin, _) = users.first()?;
+        let ports: Vec<_> = doors.iter().map(|door| (door.name, free_port())).collect();
+        let protocols = doors.iter().map(|door| (door.name, door.protocol()));
+        let protocols = protocols.map(|(name, protocol)| format!(",{name}:{protocol}"));
+        let mut settings = governed(admin);
+        settings += "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT";
+        settings.extend(protocols);
+        settings += "\n";
+        for door in doors {
+            settings.push_str(&door.settings(users));
+        }
+        let by_challenge = |(name, password): &(&str, &str)| {
+            ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+                .map(|how| format!("{how}=[name=\"{name}\",password=\"{password}\"]"))
+        };
+        Self::start_with(Plan {
+            settings,
+            users: users.iter().flat_map(by_challenge).collect(),
+            doors: ports,
+            ..Plan::default()
+        })
+    }
+
+    fn start_with(plan: Plan) -> Option<Self> {
         let Some(home) = std::env::var_os(HOME) else {
             crate::service::skip(&format!("{HOME} is not set: no broker to kill"));
             return None;
@@ -89,12 +156,23 @@ impl KafkaBroker {
             data: std::env::temp_dir().join(name),
             port: free_port(),
             direct: free_port(),
-            is_guarded: !more.is_empty(),
+            is_guarded: plan.is_guarded,
+            doors: plan.doors.clone(),
             process: None,
         };
-        broker.format(proxy, more);
+        broker.format(&plan);
         broker.restart();
         Some(broker)
+    }
+
+    /// Returns where a door is.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn door(&self, name: &str) -> SocketAddr {
+        let found = self.doors.iter().find(|(one, _)| *one == name);
+        let (_, port) = found.expect("there is such a door");
+        SocketAddr::from((Ipv4Addr::LOCALHOST, *port))
     }
 
     /// Returns where it listens.
@@ -154,7 +232,7 @@ impl KafkaBroker {
         self.data.join("server.properties")
     }
 
-    fn format(&self, proxy: Option<u16>, more: &str) {
+    fn format(&self, plan: &Plan) {
         fs::create_dir_all(&self.data).expect("a temporary folder can be made");
         let template = fs::read_to_string(self.home.join("server.properties"));
         let template = template.expect("the settings of the shared broker can be read");
@@ -163,25 +241,16 @@ impl KafkaBroker {
             .replace("@PORT@", &self.port.to_string())
             .replace("@CONTROLLER@", &free_port().to_string())
             .replace("@DATA@", &log.display().to_string());
-        if let Some(proxy) = proxy {
-            let place = |port| format!("listeners=PLAINTEXT://127.0.0.1:{port}");
-            let direct = format!(",DIRECT://127.0.0.1:{}", self.direct);
-            let own = place(self.port);
-            let (both, sent_to) = (own.clone() + &direct, place(proxy) + &direct);
-            filled = filled.replace(&own, &both);
-            let advertised = "advertised.";
-            filled = filled
-                .replace(
-                    &(advertised.to_owned() + &both),
-                    &(advertised.to_owned() + &sent_to),
-                )
-                .replace(
-                    "PLAINTEXT:PLAINTEXT",
-                    "PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT",
-                );
+        if let Some(proxy) = plan.proxy {
+            filled = self.advertising(proxy, &filled);
+        }
+        for (name, port) in &plan.doors {
+            let door = format!(",{name}://127.0.0.1:{port}");
+            let plain = format!("listeners=PLAINTEXT://127.0.0.1:{}", self.port);
+            filled = filled.replace(&plain, &(plain.clone() + &door));
         }
         // The last of a setting counts.
-        filled.push_str(more);
+        filled.push_str(&plan.settings);
         fs::write(self.settings(), filled).expect("a file can be written");
         let mut command = self.java("-Xmx128m");
         command.args([
@@ -191,9 +260,28 @@ impl KafkaBroker {
             "-t",
             CLUSTER,
         ]);
+        for user in &plan.users {
+            command.args(["--add-scram", user]);
+        }
         command.arg("-c").arg(self.settings()).stdout(Stdio::null());
         let formatted = command.status().expect("Java can be started");
         assert!(formatted.success(), "the data folder cannot be formatted");
+    }
+
+    /// Settings of a broker that sends its clients to a proxy.
+    fn advertising(&self, proxy: u16, settings: &str) -> String {
+        let place = |port| format!("listeners=PLAINTEXT://127.0.0.1:{port}");
+        let direct = format!(",DIRECT://127.0.0.1:{}", self.direct);
+        let own = place(self.port);
+        let (both, sent_to) = (own.clone() + &direct, place(proxy) + &direct);
+        let advertised = |listeners: &str| format!("advertised.{listeners}");
+        settings
+            .replace(&own, &both)
+            .replace(&advertised(&both), &advertised(&sent_to))
+            .replace(
+                "PLAINTEXT:PLAINTEXT",
+                "PLAINTEXT:PLAINTEXT,DIRECT:PLAINTEXT",
+            )
     }
 
     fn java(&self, heap: &str) -> Command {
@@ -240,6 +328,72 @@ impl Drop for KafkaBroker {
         // A folder too many in the temporary folder harms nobody.
         let _ = fs::remove_dir_all(&self.data);
     }
+}
+
+impl Door<'_> {
+    fn settings(&self, users: &[(&str, &str)]) -> String {
+        let of = |setting: &str, value: &str| {
+            let name = self.name.to_lowercase();
+            format!("listener.name.{name}.{setting}={value}\n")
+        };
+        let mut settings = of("ssl.keystore.type", "PEM")
+            + &of(
+                "ssl.keystore.certificate.chain",
+                &one_line(&self.certificate.pem),
+            )
+            + &of("ssl.keystore.key", &one_line(&self.certificate.key_pem));
+        match self.asks {
+            Asks::Nothing => {}
+            Asks::CertificateOf(authority) => {
+                settings += &of("ssl.client.auth", "required");
+                settings += &of("ssl.truststore.type", "PEM");
+                settings += &of("ssl.truststore.certificates", &one_line(authority.pem()));
+            }
+            Asks::Password => {
+                let login = plain_login(users) + ";";
+                settings += &of(
+                    "sasl.enabled.mechanisms",
+                    "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+                );
+                settings += &of("plain.sasl.jaas.config", &login);
+                for how in ["scram-sha-256", "scram-sha-512"] {
+                    let module =
+                        "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+                    settings += &of(&format!("{how}.sasl.jaas.config"), module);
+                }
+            }
+        }
+        settings
+    }
+
+    fn protocol(&self) -> &'static str {
+        match self.asks {
+            Asks::Password => "SASL_SSL",
+            Asks::Nothing | Asks::CertificateOf(_) => "SSL",
+        }
+    }
+}
+
+/// Who may do anything; everybody else may nothing.
+fn governed(admin: &str) -> String {
+    format!(
+        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+         super.users=User:{admin};User:CN={admin};User:ANONYMOUS\n"
+    )
+}
+
+/// The users whom PLAIN lets in.
+fn plain_login(users: &[(&str, &str)]) -> String {
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    let known = users
+        .iter()
+        .map(|(name, password)| format!(" user_{name}=\"{password}\""));
+    module.to_owned() + &known.collect::<String>()
+}
+
+/// A text of several lines, as a file of settings has it.
+fn one_line(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\n', "\\n")
 }
 
 fn libs(home: &Path) -> String {

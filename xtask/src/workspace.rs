@@ -3,11 +3,15 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 
 use crate::fail::{Doing, Result, fail};
 use crate::process;
+
+/// Has the system's OpenSSL used where it is not 0; `.cargo/config.toml` says 1.
+const SYSTEMS_OPENSSL: &str = "OPENSSL_NO_VENDOR";
 
 /// The work tree that the command was called in.
 #[derive(Debug, Clone)]
@@ -60,6 +64,9 @@ impl Workspace {
         command.current_dir(&self.root);
         for (name, _) in std::env::vars_os().filter(|(name, _)| belongs_to_outer_run(name)) {
             command.env_remove(name);
+        }
+        if !has_openssl() {
+            command.env(SYSTEMS_OPENSSL, "0");
         }
         command
     }
@@ -120,6 +127,15 @@ pub(crate) fn cache_folder() -> Result<PathBuf> {
         (None, Some(home)) => Ok(PathBuf::from(home).join(".cache/sagabus")),
         (None, None) => fail("cannot tell where the cache folder is: set HOME"),
     }
+}
+
+/// Whether there is an OpenSSL to build with, as `openssl-sys` will look for it.
+fn has_openssl() -> bool {
+    static HAS: LazyLock<bool> = LazyLock::new(|| {
+        std::env::var_os("OPENSSL_DIR").is_some()
+            || process::succeeds(Command::new("pkg-config").args(["--exists", "openssl"]))
+    });
+    *HAS
 }
 
 fn belongs_to_outer_run(name: &OsString) -> bool {

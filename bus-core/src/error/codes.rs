@@ -211,9 +211,11 @@ explanations! {
             IDEMPOTENT_WRITE on the cluster. Where hosts must not create anything, provision first \
             and use `TopologyMode::Verify` or `Creation::Never`.";
     "SB0221" "a broker and this host do not agree on TLS":
-        "One speaks TLS and the other does not, or the certificate is not trusted or of another name."
-        -> "RabbitMQ: `amqps://` and `ca_certificates`. Kafka: `security` and the file of \
-            authorities. Look at what the port offers with `openssl s_client -connect HOST:PORT`.";
+        "One speaks TLS and the other does not, or the certificate is not trusted, has run out or is \
+         of another name, or this build has no TLS."
+        -> "RabbitMQ: `amqps://` and `ca_certificates`. Kafka: `security`, the files of `Tls`, and \
+            the feature `kafka-tls`. Look at what the port offers with `openssl s_client -connect \
+            HOST:PORT`.";
     "SB0222" "something on the broker has other properties":
         "A queue or exchange of this name was declared otherwise, by an earlier configuration or by \
          somebody else. Brokers do not change it."

@@ -9,4 +9,6 @@ mod orphans;
 mod foreign;
 mod python;
 mod refused;
+#[cfg(feature = "tls")]
+mod tls;
 mod secret;
