@@ -1,14 +1,17 @@
 //! Records to envelopes and back: CloudEvents in Kafka's binding, as `sagabus_core::wire` says.
 
-use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders, Timestamp};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders, Timestamp};
 use sagabus_core::clock;
 use sagabus_core::envelope::Envelope;
 use sagabus_core::id::MessageId;
 use sagabus_core::transport::Publication;
 use sagabus_core::wire::{self, KAFKA, Native, Received};
+
+/// Stands for a header's name that is no text.
+const NAMELESS: &str = "\u{fffd}";
 
 /// Makes the headers of a record.
 pub(crate) fn of(publication: &Publication) -> OwnedHeaders {
@@ -37,17 +40,11 @@ pub(crate) struct Understood {
 /// Values that are no text are read as far as they are: nothing may keep a record from becoming a
 /// dead letter.
 pub(crate) fn read(
-    record: &BorrowedMessage<'_>,
+    record: &impl Message,
     cluster: &str,
     implied_type: Option<&str>,
 ) -> Option<Understood> {
-    let mut headers = Vec::new();
-    for header in record.headers().into_iter().flat_map(Headers::iter) {
-        let value = header
-            .value
-            .map_or(Cow::Borrowed(""), String::from_utf8_lossy);
-        headers.push((header.key.to_owned(), value.into_owned()));
-    }
+    let headers = record.headers().map(pairs).unwrap_or_default();
     let is_message = |(name, _): &(String, String)| name == "ce_type" || name == "ce_id";
     if record.payload().is_none() && !headers.iter().any(is_message) {
         return None;
@@ -74,6 +71,24 @@ pub(crate) fn read(
     };
     let envelope = wire::read(KAFKA, received, nameless);
     Some(Understood { envelope, key })
+}
+
+/// Reads all headers. The driver panics over a name that is no text; such a header has a name that
+/// no message may have, so that its record is a dead letter.
+fn pairs(headers: &impl Headers) -> Vec<(String, String)> {
+    let read = |at| {
+        // It only reads: there is nothing that a panic could leave half done.
+        let header = catch_unwind(AssertUnwindSafe(|| headers.get(at)));
+        let Ok(header) = header else {
+            return (NAMELESS.to_owned(), String::new());
+        };
+        let value = header.value.unwrap_or_default();
+        (
+            header.key.to_owned(),
+            String::from_utf8_lossy(value).into_owned(),
+        )
+    };
+    (0..headers.count()).map(read).collect()
 }
 
 fn sent_at(timestamp: Timestamp) -> Option<clock::Timestamp> {

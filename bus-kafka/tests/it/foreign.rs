@@ -234,6 +234,32 @@ fn tombstones_are_counted_and_what_cannot_be_read_is_a_dead_letter() {
     });
 }
 
+/// The driver panics over such a name: what it is asked for is asked for with care.
+#[test]
+fn a_header_whose_name_is_no_text_makes_a_dead_letter_and_holds_up_nobody() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let (mut config, store, log) = (own(&brokers), MemoryStore::new(), Log::default());
+        config.topics.partitions = Some(1);
+        let host = builder(&config, &store, &log).endpoint("audit", |e| e.handle(note));
+        let host = start(host).await;
+        let topic = format!("{}parcels.packed", config.prefix);
+        let header: (&[u8], &[u8]) = (b"\xff\xfe", b"x");
+        crate::raw::produce(&brokers, &topic, header, br#"{"n":1}"#);
+        let header: (&[u8], &[u8]) = (b"tenant", b"a");
+        crate::raw::produce(&brokers, &topic, header, br#"{"n":2}"#);
+        let lines = log.wait_for(1).await;
+        assert!(lines[0].starts_with("2 "), "{lines:?}");
+        let dead = || async {
+            let dead = store.dead_letters(10).await.expect("they can be read");
+            (dead.len() == 1).then_some(dead)
+        };
+        let (dead, _) = eventually("a dead letter", dead).await;
+        assert_eq!(dead[0].reason, "out_of_bounds");
+        stop(host).await;
+    });
+}
+
 /// Where an endpoint begins is a setting: at the oldest record, or at its first declaration.
 #[test]
 fn a_new_endpoint_begins_where_it_is_told() {

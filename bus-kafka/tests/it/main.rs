@@ -7,6 +7,7 @@ mod conformance;
 mod bus;
 mod orphans;
 mod foreign;
+mod raw;
 mod python;
 mod refused;
 #[cfg(feature = "tls")]
