@@ -81,6 +81,9 @@ mod upkeep;
 pub mod backoff;
 pub mod counters;
 pub mod faults;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod lifecycle;
 pub mod plan;
 mod health;

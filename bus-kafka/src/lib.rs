@@ -28,6 +28,10 @@ mod standstill;
 mod orphans;
 // All of it together.
 mod kafka;
+// For tests alone.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use config::{Creation, KafkaConfig, Kept, Start, Topics};
 pub use kafka::Kafka;

@@ -21,6 +21,10 @@ mod in_hand;
 mod consumer;
 // All of it.
 mod transport;
+// For tests alone.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use config::{RabbitMqConfig, TopologyMode};
 pub use sagabus_core::reach::Plaintext;

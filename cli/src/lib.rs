@@ -43,6 +43,10 @@ mod operator;
 // What a service's own program can beside it.
 mod plan;
 mod own;
+// For tests alone.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(all(test, unix))]
 mod fuzzed;
 

@@ -113,7 +113,7 @@ impl Place {
 }
 
 /// Says whether a text names a database, and opens nothing.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn check(store: Option<&str>) -> Result<(), Failure> {
     named(store).map(|_| ())
 }

@@ -15,6 +15,10 @@ pub mod lock;
 // Two ways to write one.
 pub mod handlers;
 pub mod machine;
+// For tests alone.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use correlate::{Correlate, CorrelateByLabel};
 pub use handlers::{HandlerSaga, Handles, NamedSaga, SagaCtx, SagaEndpoint, Starts, saga};

@@ -40,6 +40,7 @@ const PLACES: &[(&str, Place)] = &[
     ("sagabus-shuttle", Place::Free),
     ("sagabus-chaos", Place::Free),
     ("sagabus-bench", Place::Free),
+    ("sagabus-fuzz", Place::Free),
     ("xtask", Place::Free),
 ];
 
