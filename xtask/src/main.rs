@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask <services|test|check|bench|chaos|prove>`.
+//! Developer commands: `cargo xtask <services|test|check|bench|chaos|fuzz|prove>`.
 //!
 //! Everything here is plain blocking code: it starts other programs, reads text and prints.
 //! Progress goes to standard error; results (`services env`, totals, tables) to standard output.
@@ -18,6 +18,7 @@ mod workspace;
 mod bench;
 mod chaos;
 mod check;
+mod fuzz;
 mod peers;
 mod prove;
 mod services;
@@ -54,6 +55,8 @@ enum Commands {
     Bench(bench::Arguments),
     /// Kill and cut off services while money moves, and judge what is left.
     Chaos(chaos::Arguments),
+    /// Look for input with which what reads strangers' input panics, takes long or much memory.
+    Fuzz(fuzz::Arguments),
     /// Run every proof in its short form, and print one table of what was found.
     Prove(prove::Arguments),
 }
@@ -80,6 +83,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Commands::Check(arguments) => check::run(&arguments),
         Commands::Bench(arguments) => bench::run(&arguments),
         Commands::Chaos(arguments) => chaos::run(&arguments),
+        Commands::Fuzz(arguments) => fuzz::run(&arguments),
         Commands::Prove(arguments) => prove::run(&arguments),
         Commands::Test(arguments) => test::run(&arguments),
     }
@@ -102,6 +106,7 @@ mod tests {
         assert!(parse("xtask bench quick --rows 3").is_ok());
         assert!(parse("xtask chaos --minutes 10 --seed 7").is_ok());
         assert!(parse("xtask prove --only simulation").is_ok());
+        assert!(parse("xtask fuzz cron --runs 1000 --keep").is_ok());
         assert!(parse("xtask test --only unit -- store --nocapture").is_ok());
         assert!(parse("xtask services up --source nowhere").is_err());
     }
