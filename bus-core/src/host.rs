@@ -20,7 +20,7 @@ use crate::keeping::Keeping;
 use crate::lifecycle::Lifecycle;
 use crate::memory::MemoryStore;
 use crate::message::{Event, Kind, Message};
-use crate::plan::{EndpointBuilder, EndpointPlan};
+use crate::plan::{EndpointBuilder, EndpointPlan, check_retention};
 use crate::protection::Protector;
 use crate::recurrence::Recurrence;
 use crate::recurring::{Recurring, RecurringPlan};
@@ -533,20 +533,4 @@ fn check_order(transports: &Transports, endpoints: &[EndpointPlan]) -> Result<()
         }),
         None => Ok(()),
     }
-}
-
-/// Refuses an inbox that forgets a message while it may still come again.
-fn check_retention(endpoints: &[EndpointPlan], retention: &Retention) -> Result<(), BuildError> {
-    /// What a broker may add: a consumer time-out of 30 min and a weekend's outage would be the
-    /// user's to configure; an hour is the least that makes sense.
-    const REDELIVERY: Duration = Duration::from_secs(60 * 60);
-    let horizons = endpoints.iter().map(|endpoint| endpoint.retry.horizon());
-    let horizon = horizons.max().unwrap_or_default() + REDELIVERY;
-    if retention.inbox < horizon {
-        return Err(BuildError::RetentionTooShort {
-            retention: retention.inbox,
-            horizon,
-        });
-    }
-    Ok(())
 }

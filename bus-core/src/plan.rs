@@ -16,7 +16,7 @@ use crate::message::Message;
 use crate::mirror::mirrored_type;
 use crate::pipeline::{Middleware, default_pipeline};
 use crate::retry::Retry;
-use crate::store::EndpointSpec;
+use crate::store::{EndpointSpec, Retention};
 use crate::transports::TransportName;
 use crate::unit_of_work::KeyAfterDeath;
 
@@ -379,4 +379,23 @@ impl fmt::Debug for EndpointPlan {
             .field("spec", &self.spec)
             .finish_non_exhaustive()
     }
+}
+
+/// Refuses an inbox that forgets a message while it may still come again.
+pub(crate) fn check_retention(
+    endpoints: &[EndpointPlan],
+    retention: &Retention,
+) -> Result<(), BuildError> {
+    /// What a broker may add: a consumer time-out of 30 min and a weekend's outage would be the
+    /// user's to configure; an hour is the least that makes sense.
+    const REDELIVERY: Duration = Duration::from_secs(60 * 60);
+    let horizons = endpoints.iter().map(|endpoint| endpoint.retry.horizon());
+    let horizon = horizons.max().unwrap_or_default() + REDELIVERY;
+    if retention.inbox < horizon {
+        return Err(BuildError::RetentionTooShort {
+            retention: retention.inbox,
+            horizon,
+        });
+    }
+    Ok(())
 }

@@ -4,13 +4,13 @@ use clap::{Args, Parser, Subcommand};
 
 use sagabus_ops::Role;
 use sagabus_ops::outbox::PURGE_MAX;
-use sagabus_ops::sent::REPUBLISH_MAX;
 
-use crate::filter::{DeadLetters, When};
+use crate::filter::DeadLetters;
 use crate::inbox::InboxVerb;
 use crate::locks::LocksVerb;
 use crate::machines::Drawing;
 use crate::output::Form;
+use crate::republish::RepublishArguments;
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
 use crate::sight::SightArguments;
@@ -407,24 +407,7 @@ pub(crate) enum OutboxVerb {
         at_most: u64,
     },
     /// Send again what brokers took, where hosts keep it: the same identities, the same bytes.
-    Republish {
-        /// What was sent then or later: an age (90s, 15m, 2h, 3d), or a time (RFC 3339).
-        #[arg(long, value_name = "WHEN", value_parser = When::read)]
-        since: When,
-        /// What was sent before; up to now, where it is left out.
-        #[arg(long, value_name = "WHEN", value_parser = When::read)]
-        until: Option<When>,
-        /// Only for this destination: an address, as `list` showed it.
-        #[arg(long)]
-        destination: Option<String>,
-        /// Only this message type.
-        #[arg(long = "type", value_name = "TYPE")]
-        message_type: Option<String>,
-        /// Refuse where more messages than this are meant.
-        #[arg(long, value_name = "N",
-            value_parser = clap::value_parser!(u64).range(1..=REPUBLISH_MAX))]
-        at_most: u64,
-    },
+    Republish(RepublishArguments),
     /// Let no host send by a transport: what is for its broker waits.
     Pause(TransportArguments),
     /// Let hosts send by a paused transport again.

@@ -1,7 +1,7 @@
 //! `sagabus outbox`.
 
 use sagabus_core::Timestamp;
-use sagabus_core::admin::{PAGE_MAX, RowFilter, RowState, SentFilter, StoreAdmin, StoredRow};
+use sagabus_core::admin::{PAGE_MAX, RowFilter, RowState, StoreAdmin, StoredRow};
 use sagabus_ops::endpoints::Verb as Hold;
 use sagabus_ops::outbox::{self, Verb};
 use sagabus_ops::{shape, transports};
@@ -60,21 +60,7 @@ pub(crate) async fn run(
             };
             purge(admin, &filter, *at_most, operator, out).await
         }
-        OutboxVerb::Republish {
-            since,
-            until,
-            destination,
-            message_type,
-            at_most,
-        } => {
-            let filter = SentFilter {
-                since: Some(since.at(now)),
-                until: until.map(|until| until.at(now)),
-                destination: destination.clone(),
-                message_type: message_type.clone(),
-            };
-            republish::run(admin, now, &filter, *at_most, operator, out).await
-        }
+        OutboxVerb::Republish(which) => republish::run(admin, now, which, operator, out).await,
     }
 }
 

@@ -1,26 +1,59 @@
 //! `sagabus outbox republish`.
 
+use clap::Args;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{SentFilter, StoreAdmin, StoredSent};
+use sagabus_ops::sent::REPUBLISH_MAX;
 use sagabus_ops::{sent, shape};
 use serde_json::json;
 
 use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator};
 use crate::failure::Failure;
+use crate::filter::When;
 use crate::output::Output;
 use crate::text::ago;
+
+/// Which messages are sent again.
+#[derive(Debug, Args)]
+pub(crate) struct RepublishArguments {
+    /// What was sent then or later: an age (90s, 15m, 2h, 3d), or a time (RFC 3339).
+    #[arg(long, value_name = "WHEN", value_parser = When::read)]
+    since: When,
+    /// What was sent before; up to now, where it is left out.
+    #[arg(long, value_name = "WHEN", value_parser = When::read)]
+    until: Option<When>,
+    /// Only for this destination: an address, as `list` showed it.
+    #[arg(long)]
+    destination: Option<String>,
+    /// Only this message type.
+    #[arg(long = "type", value_name = "TYPE")]
+    message_type: Option<String>,
+    /// Refuse where more messages than this are meant.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=REPUBLISH_MAX))]
+    at_most: u64,
+}
+
+impl RepublishArguments {
+    fn at(&self, now: Timestamp) -> SentFilter {
+        SentFilter {
+            since: Some(self.since.at(now)),
+            until: self.until.map(|until| until.at(now)),
+            destination: self.destination.clone(),
+            message_type: self.message_type.clone(),
+        }
+    }
+}
 
 /// Sends again what brokers took within a window.
 pub(crate) async fn run(
     admin: &dyn StoreAdmin,
     now: Timestamp,
-    filter: &SentFilter,
-    at_most: u64,
+    which: &RepublishArguments,
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
-    let planned = sent::plan(admin, filter, at_most).await?;
+    let planned = sent::plan(admin, &which.at(now), which.at_most).await?;
     let (count, mut again) = (planned.count(), 0);
     if count > 0 {
         // Of a change that is made, JSON has the result only: one document.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::database::{Database, StoredInstance};
-use super::outbox::{NewRow, Place};
+use super::outbox::NewRow;
 use crate::admin::{
     ASKED, Action, Alteration, AuditEntry, Change, DeadLetterStatus, ERRAND_STALE_MICROS, Edit,
-    Errand, RowVerb, StoredDeadLetter, StoredRow, StoredSent, TRANSITION, Transitioned, errand_id,
+    Errand, StoredDeadLetter, StoredRow, TRANSITION, Transitioned, errand_id,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
@@ -17,9 +17,8 @@ use crate::error::StoreError;
 use crate::headers;
 use crate::holding::{pause_id, transport_pause_id};
 use crate::id::InstanceId;
-use crate::message::Kind;
 use crate::schedule::{ScheduleVerb, schedule_id};
-use crate::store::{Birth, Instance, Target};
+use crate::store::{Birth, Instance};
 use crate::unit_of_work::InstanceStatus;
 
 /// What was done: the ids that changed, and an object for the audit per row.
@@ -277,28 +276,6 @@ impl Database {
         (vec![id], vec![detail])
     }
 
-    fn release_rows(&mut self, ids: &[i64], now: Timestamp) -> Done {
-        let owner = |routes: &crate::store::Routes, message_type: &str| -> Option<Target> {
-            let targets = routes.subscribers.get(message_type)?;
-            targets
-                .iter()
-                .find(|target| {
-                    let key = (message_type.to_owned(), target.name.clone());
-                    self.subscriptions.get(&key) == Some(&Kind::Command)
-                })
-                .cloned()
-        };
-        let mut released = Vec::new();
-        for id in sorted(ids) {
-            let routes = &self.routes;
-            let row = self
-                .outbox
-                .release(id, |message_type| owner(routes, message_type), now);
-            released.extend(row);
-        }
-        summed(released.into_iter())
-    }
-
     /// Completes the audit entry by which a host was asked to move an instance.
     fn note_transition(&mut self, who: &str, done: &Transitioned) -> Done {
         let is_asked = |one: &&mut AuditEntry| {
@@ -319,48 +296,6 @@ impl Database {
             asked.extend(outcome);
         }
         (vec![done.after.version], Vec::new())
-    }
-
-    /// Sends again what brokers took, in the order in which it was written.
-    fn republish(&mut self, ids: &[i64], now: Timestamp) -> Done {
-        let sent = sorted(ids).into_iter();
-        let sent = sent.filter_map(|id| self.outbox.republish(id, now));
-        let detail = |one: StoredSent| {
-            let detail = json!({
-                "id": one.id,
-                "message_id": one.message,
-                "message_type": one.message_type,
-                "destination": one.destination,
-            });
-            (one.id, detail)
-        };
-        sent.map(detail).unzip()
-    }
-
-    fn change_rows(&mut self, ids: &[i64], verb: &RowVerb, now: Timestamp) -> Done {
-        let rows = sorted(ids).into_iter();
-        let to = match verb {
-            RowVerb::Park => return summed(rows.filter_map(|id| self.outbox.set_aside(id, now))),
-            RowVerb::Expedite => {
-                return summed(rows.filter_map(|id| self.outbox.expedite(id, now)));
-            }
-            RowVerb::Readdress { to } => to,
-        };
-        let mut known = self.routes.endpoints.values();
-        let target = to.strip_prefix('@').map(|name| {
-            let is_it = |target: &&Target| target.name.as_str() == name;
-            known.find(is_it).cloned()
-        });
-        let place = match target {
-            Some(None) => return Done::default(),
-            Some(Some(target)) => Place::Endpoint(target),
-            None => Place::Address(to.clone()),
-        };
-        let mut done = summed(rows.filter_map(|id| self.outbox.readdress(id, &place, now)));
-        for detail in &mut done.1 {
-            detail["to"] = to.as_str().into();
-        }
-        done
     }
 
     fn remove_subscription(&mut self, endpoint: &str, message_type: &str) -> Done {
@@ -537,14 +472,14 @@ impl Database {
     }
 }
 
-fn sorted(ids: &[i64]) -> Vec<i64> {
+pub(super) fn sorted(ids: &[i64]) -> Vec<i64> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids.dedup();
     ids
 }
 
-fn summed(rows: impl Iterator<Item = StoredRow>) -> Done {
+pub(super) fn summed(rows: impl Iterator<Item = StoredRow>) -> Done {
     rows.map(|row| {
         let detail = json!({
             "id": row.id,

@@ -10,6 +10,7 @@ mod admin;
 mod shapes;
 mod accounts;
 mod change;
+mod rows;
 mod operations;
 mod transport;
 mod queue;
