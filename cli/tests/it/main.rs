@@ -14,6 +14,7 @@ mod schedules;
 mod parcels;
 mod reading;
 mod searched;
+mod shown;
 mod changing;
 mod operations;
 mod editing;
