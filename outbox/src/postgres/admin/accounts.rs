@@ -26,9 +26,10 @@ const ACCOUNTS: &str = "with since as (
     select e.id, (sent.one ->> 0)::uuid, false, h.at, h.id, sent.one ->> 1, null, null, null, null,
         false, null
     from sagabus.history h
-    cross join lateral (select convert_from(h.detail, 'UTF8')::json as whole) d
-    cross join lateral json_array_elements(d.whole -> 'placed') as p(placed)
-    cross join lateral (select d.whole -> 'sent' -> (p.placed ->> 0)::int as one) sent
+    cross join lateral json_to_record(convert_from(h.detail, 'UTF8')::json)
+        as d(sent json, placed json)
+    cross join lateral json_array_elements(d.placed) as p(placed)
+    cross join lateral (select d.sent -> (p.placed ->> 0)::int as one offset 0) sent
     join sagabus.endpoint e on e.name = p.placed ->> 1
     where h.at > (select s.at from since s) and position('\"placed\"'::bytea in h.detail) > 0
     union all
