@@ -13,6 +13,7 @@ mod by_hand;
 mod declared;
 mod locks;
 mod machine;
+mod migrated;
 mod named;
 mod order;
 mod own_sql;
