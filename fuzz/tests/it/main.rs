@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sagabus_fuzz::TARGETS;
+use tokio::time::Instant;
 
 /// What no input may take, on a busy machine in a build without optimisation.
 const EACH_MAX: Duration = Duration::from_secs(10);
