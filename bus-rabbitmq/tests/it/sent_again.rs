@@ -8,12 +8,12 @@ use sagabus_core::admin::{Action, Change, PAGE_MAX, Page, SentFilter};
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::store::StoreAdmin;
 use sagabus_rabbitmq::RabbitMqConfig;
+use sagabus_testkit::bus::parcels::{Pack, pack};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::eventually;
 
-use crate::bus::{Pack, builder, pack};
-use crate::site::{config, url};
+use crate::site::{builder, config, url};
 
 /// Fewer than a page.
 const COUNT: usize = 300;

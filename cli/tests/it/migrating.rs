@@ -244,7 +244,7 @@ async fn a_host_that_stands_still() {
         true => new(PgStore::connect(&place).await.unwrap()).await,
         false => new(SqliteStore::open(&place).await.unwrap()).await,
     };
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A host is killed while it writes instances anew, and with it who asked for that; another one
