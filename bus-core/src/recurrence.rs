@@ -182,6 +182,10 @@ impl Recurrence {
     }
 }
 
+/// 4999-12-31T00:00:00Z: nothing is looked for after it. From a time that is further away, which a
+/// clock that is wrong may say, nothing is found backward, and everything would be gone through.
+const LAST: Timestamp = Timestamp::from_micros(95_617_497_600_000_000);
+
 /// A recurrence that has been read.
 #[derive(Clone)]
 pub(crate) struct Calendar {
@@ -202,6 +206,7 @@ impl Calendar {
     /// Returns the times from `next`, which is one of them, up to `until`: the latest `max`.
     pub(crate) fn passed(&self, next: Timestamp, until: Timestamp, max: usize) -> Vec<Timestamp> {
         const SECOND: i64 = 1_000_000;
+        let until = until.min(LAST);
         let from = self.latest(next, until, max);
         // Looking forward decides: backward, a time that the clocks repeat may be met twice.
         let mut at = self.after(Timestamp::from_micros(from.as_micros() - SECOND));
@@ -356,6 +361,17 @@ mod tests {
             let refused = recurrence.calendar().expect_err(fact);
             assert!(refused.contains(fact), "{fact}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_ages_ahead_is_not_walked_up_to() {
+        let daily = cron("0 6 * * *").calendar().expect("it can be read");
+        let next = daily
+            .after(at("2026-01-01T00:00:00Z"))
+            .expect("there is one");
+        let passed = daily.passed(next, Timestamp::from_micros(i64::MAX), 2);
+        let last = [at("4999-12-29T06:00:00Z"), at("4999-12-30T06:00:00Z")];
+        assert_eq!(passed, last);
     }
 
     proptest! {
