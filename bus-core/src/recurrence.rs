@@ -138,6 +138,16 @@ impl Recurrence {
                 expression.len()
             ));
         }
+        // The parser takes them, and then no day of three thousand years has such an hour.
+        let mut items = expression
+            .split_whitespace()
+            .flat_map(|field| field.split(','));
+        if items.any(str::is_empty) {
+            return Err(format!(
+                "cron expression `{}` cannot be read: a list has an empty item",
+                expression.escape_debug()
+            ));
+        }
         let parser = CronParser::builder()
             .seconds(Seconds::Optional)
             .year(Year::Disallowed)
@@ -341,6 +351,8 @@ mod tests {
             (cron(""), "cannot be an empty"),
             (cron("* * *"), "cannot be read"),
             (cron("61 * * * *"), "cannot be read"),
+            (cron("0 , * * *"), "an empty item"),
+            (cron("0 1,,2 * * *"), "an empty item"),
             (cron("0 0 30 2 *"), "never comes"),
             (cron("0 0 1 1 * 2020 7"), "cannot be read"),
             (cron("0 6 * * \u{202e}*"), "ASCII"),
