@@ -160,12 +160,11 @@ impl Relay {
     async fn finish(
         mut self,
         mut windows: FuturesUnordered<BoxFuture<'static, Published>>,
-        mut waiting: Vec<InFlight>,
+        waiting: Vec<InFlight>,
         mut works: mpsc::UnboundedReceiver<Work>,
     ) {
         self.publisher.intake.close();
-        self.give_back(std::mem::take(&mut waiting), Duration::ZERO)
-            .await;
+        self.give_back(waiting, Duration::ZERO).await;
         while let Some((rows, results)) = windows.next().await {
             self.settle(rows, results).await;
         }

@@ -5,7 +5,7 @@ use sagabus_core::admin::{
 };
 
 use crate::error::OpsError;
-use crate::operator::{Operator, demand_at_most, too_many};
+use crate::operator::{Operator, demand_at_most_counted};
 use crate::pages::Pages;
 
 /// The most rows that a purge looks through before it says that there are more.
@@ -111,11 +111,7 @@ pub async fn plan_purge(
         let meant = |one: &&StoredRow| one.timer.is_none() && !one.is_stub();
         ids.extend(found.iter().filter(meant).map(|one| one.id));
     }
-    let count = ids.len() as u64;
-    if count > PURGE_MAX.max(at_most) {
-        return Err(too_many(&format!("more than {PURGE_MAX} rows"), at_most));
-    }
-    demand_at_most((count, "rows"), Some(at_most))?;
+    demand_at_most_counted((ids.len() as u64, "rows"), PURGE_MAX, at_most)?;
     Ok(Purge { ids })
 }
 

@@ -3,7 +3,7 @@
 use sagabus_core::admin::{Action, PAGE_MAX, Page, SentFilter, StoreAdmin, StoredSent};
 
 use crate::error::OpsError;
-use crate::operator::{Operator, demand_at_most, too_many};
+use crate::operator::{Operator, demand_at_most_counted};
 use crate::pages::Pages;
 
 /// The most messages that are looked through before it is said that there are more.
@@ -55,13 +55,7 @@ pub async fn plan(
     if count == 0 {
         demand_kept(admin).await?;
     }
-    if count > REPUBLISH_MAX.max(at_most) {
-        return Err(too_many(
-            &format!("more than {REPUBLISH_MAX} messages"),
-            at_most,
-        ));
-    }
-    demand_at_most((count, "messages"), Some(at_most))?;
+    demand_at_most_counted((count, "messages"), REPUBLISH_MAX, at_most)?;
     Ok(planned)
 }
 

@@ -58,6 +58,19 @@ pub(super) fn placed(group: &Group) -> Result<Vec<Placed<'_>>, StoreError> {
     group.placements.iter().map(look_up).collect()
 }
 
+/// Returns where each message goes, as it is stored.
+pub(super) fn destinations(placed: &[Placed<'_>]) -> Vec<String> {
+    let destination = |(placement, outgoing): &Placed<'_>| {
+        placement.place.as_stored(&outgoing.envelope.message_type)
+    };
+    placed.iter().map(destination).collect()
+}
+
+/// Returns why each row is parked from the first, if it is.
+pub(super) fn parked(placed: &[Placed<'_>]) -> Vec<Option<Reason>> {
+    placed.iter().map(|(one, _)| row::parked(one)).collect()
+}
+
 /// The arguments of a call, column by column.
 #[derive(Default)]
 pub(super) struct Columns {
@@ -191,15 +204,27 @@ impl Columns {
             units.iter().enumerate().filter_map(change).collect();
         changes.sort_unstable_by(|(a, ..), (b, ..)| a.id.cmp(&b.id));
         let is_merged = changes.iter().any(|(_, _, steps)| *steps > 1);
-        let creates = changes.iter().filter(|(one, ..)| one.expected == 0).count();
 
         self.all(changes.iter().map(|(_, unit, _)| *unit).collect())?;
-        let each = || changes.iter().map(|(change, ..)| *change);
-        self.all(each().map(|one| one.id.kind.as_ref()).collect())?;
-        self.all(each().map(|one| &*one.id.key).collect())?;
-        self.all(each().map(|one| one.expected).collect())?;
+        let all: Vec<&InstanceChange> = changes.iter().map(|(change, ..)| *change).collect();
+        self.add_versions(&all)?;
         let steps = changes.iter().map(|(_, _, steps)| *steps).collect();
         self.all(if is_merged { steps } else { Vec::new() })?;
+        self.add_contents(&all)
+    }
+
+    /// Adds which instances change, and from which version on.
+    pub(super) fn add_versions(&mut self, changes: &[&InstanceChange]) -> Result<(), StoreError> {
+        let each = || changes.iter().copied();
+        self.all(each().map(|one| one.id.kind.as_ref()).collect())?;
+        self.all(each().map(|one| &*one.id.key).collect())?;
+        self.all(each().map(|one| one.expected).collect())
+    }
+
+    /// Adds how many of them are new, and what each becomes.
+    pub(super) fn add_contents(&mut self, changes: &[&InstanceChange]) -> Result<(), StoreError> {
+        let each = || changes.iter().copied();
+        let creates = each().filter(|one| one.expected == 0).count();
         self.one(i64::from(count(creates)))?;
         let is_completed = |one: &InstanceChange| one.status == InstanceStatus::Completed;
         self.all(each().map(is_completed).collect())?;
@@ -234,12 +259,37 @@ impl Columns {
         self.all(timers.iter().map(|timer| timer.2).collect())
     }
 
-    fn add_outgoing(&mut self, group: &Group, placed: &[Placed<'_>]) -> Result<(), StoreError> {
-        let destination = |(placement, outgoing): &Placed<'_>| {
-            placement.place.as_stored(&outgoing.envelope.message_type)
+    /// Adds what messages are, and where each goes.
+    pub(super) fn add_messages(
+        &mut self,
+        placed: &[Placed<'_>],
+        destinations: &[String],
+    ) -> Result<(), StoreError> {
+        let each = || placed.iter().map(|(_, outgoing)| *outgoing);
+        let envelopes = || each().map(|outgoing| &outgoing.envelope);
+        self.all(envelopes().map(|one| one.id.as_uuid()).collect())?;
+        self.all(envelopes().map(|one| one.message_type.as_ref()).collect())?;
+        self.all(destinations.iter().map(String::as_str).collect())?;
+        self.some(each().map(|one| one.key.as_deref()).collect())?;
+        self.all(envelopes().map(|one| one.headers.to_json()).collect())?;
+        self.all(envelopes().map(|one| one.body.as_ref()).collect())
+    }
+
+    /// Adds which rows are born leased: none that is parked.
+    pub(super) fn add_births(
+        &mut self,
+        placed: &[Placed<'_>],
+        parked: &[Option<Reason>],
+    ) -> Result<(), StoreError> {
+        let is_leased = |((one, _), parked): (&Placed<'_>, &Option<Reason>)| {
+            one.birth == Birth::Leased && parked.is_none()
         };
-        let destinations: Vec<String> = placed.iter().map(destination).collect();
-        let parked: Vec<_> = placed.iter().map(|(one, _)| row::parked(one)).collect();
+        self.any(placed.iter().zip(parked).map(is_leased).collect())
+    }
+
+    fn add_outgoing(&mut self, group: &Group, placed: &[Placed<'_>]) -> Result<(), StoreError> {
+        let destinations = destinations(placed);
+        let parked = parked(placed);
         let in_line = |((placement, outgoing), parked): (&Placed<'_>, &Option<_>)| {
             parked.is_none()
                 && row::is_in_line(&group.units[placement.unit], outgoing, &placement.place)
@@ -247,21 +297,12 @@ impl Columns {
         let in_line: Vec<bool> = placed.iter().zip(&parked).map(in_line).collect();
 
         let each = || placed.iter().map(|(_, outgoing)| *outgoing);
-        let envelopes = || each().map(|outgoing| &outgoing.envelope);
         self.all(placed.iter().map(|(one, _)| number(one.unit)).collect())?;
-        self.all(envelopes().map(|one| one.id.as_uuid()).collect())?;
-        self.all(envelopes().map(|one| one.message_type.as_ref()).collect())?;
-        self.all(destinations.iter().map(String::as_str).collect())?;
-        self.some(each().map(|one| one.key.as_deref()).collect())?;
-        self.all(envelopes().map(|one| one.headers.to_json()).collect())?;
-        self.all(envelopes().map(|one| one.body.as_ref()).collect())?;
+        self.add_messages(placed, &destinations)?;
         let previous = previous(placed, &destinations, &in_line);
         self.any(in_line)?;
         self.some(previous)?;
-        let is_leased = |((one, _), parked): (&Placed<'_>, &Option<_>)| {
-            one.birth == Birth::Leased && parked.is_none()
-        };
-        self.any(placed.iter().zip(&parked).map(is_leased).collect())?;
+        self.add_births(placed, &parked)?;
         self.add_due(each())?;
         let failures =
             |one: &Outgoing| Some(count(failure_count(&one.attempts))).filter(|n| *n > 0);

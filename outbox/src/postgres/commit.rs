@@ -14,7 +14,7 @@ use super::hold;
 use super::keep;
 use super::label;
 use super::one::One;
-use super::smooth::{self, COMMIT_SMOOTH};
+use super::smooth::{COMMIT_SMOOTH, Smooth};
 use super::store::PgStore;
 
 /// The arguments but the first are those of `columns.rs`, in its order.
@@ -187,9 +187,11 @@ enum Call {
 impl Call {
     /// Makes the call that costs least, in a transaction of its own.
     fn least(group: &Group) -> Result<Self, StoreError> {
-        match One::of(group, Door::Engine) {
-            Some(one) => Self::one(&one, group, Door::Engine),
-            None if smooth::is_meant(group) => smooth::encode(group).map(Self::Smooth),
+        if let Some(one) = One::of(group, Door::Engine) {
+            return Self::one(&one, group, Door::Engine);
+        }
+        match Smooth::of(group) {
+            Some(smooth) => smooth.encode().map(Self::Smooth),
             None => Self::any(group, Door::Engine),
         }
     }
