@@ -19,35 +19,33 @@ use crate::row;
 
 const CLAIM: &str = "select id, epoch, destination, message_id, message_type, key, headers, body, \
     starts, failures, solo_starts, attempts, timer_kind, timer_key, timer_name, \
-    timer_generation, expired, mark from sagabus.claim_v2($1, $2, $3, $4, $5)";
-
-const CLAIM_TRANSPORT: &str = "select id, epoch, destination, message_id, message_type, key, \
-    headers, body, starts, failures, solo_starts, attempts, timer_kind, timer_key, timer_name, \
-    timer_generation, expired from sagabus.claim_transport_v2($1, $2, $3, $4, $5, $6)";
+    timer_generation, expired, mark from sagabus.claim_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 /// Claims that begin where the one before them ended, one after the other, until one looks at
 /// everything again: for what others released meanwhile, or committed late.
 const MARKED_MAX: u32 = 16;
 
-/// How far the claims for one endpoint went, while it had more than was wanted. Only a hint: what is
-/// not found behind it is looked for from the front, in the same call.
+/// How far the claims of each kind went at destinations that had more than was wanted. Only a hint:
+/// what is not found behind a mark is looked for from the front, in the same call.
 #[derive(Debug, Default)]
 pub(super) struct Marks(Mutex<HashMap<String, Mark>>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Mark {
-    at: i64,
+    /// By destination.
+    at: HashMap<String, i64>,
     used: u32,
 }
 
 impl Marks {
-    fn take(&self, destination: &str) -> Option<Mark> {
-        let mark = self.lock().remove(destination);
+    fn take(&self, whose: &str) -> Mark {
+        let mark = self.lock().remove(whose);
         mark.filter(|mark| mark.used < MARKED_MAX)
+            .unwrap_or_default()
     }
 
-    fn put(&self, destination: String, mark: Mark) {
-        self.lock().insert(destination, mark);
+    fn put(&self, whose: String, mark: Mark) {
+        self.lock().insert(whose, mark);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Mark>> {
@@ -56,81 +54,203 @@ impl Marks {
     }
 }
 
-/// Claims rows whose time has come.
-pub(super) async fn claim(store: &PgStore, claim: &Claim) -> Result<Vec<ClaimedRow>, StoreError> {
-    let rows = match &claim.from {
-        ClaimFrom::Endpoints(wanted) => claim_endpoints(store, claim, wanted).await?,
-        ClaimFrom::Transport {
-            name,
-            limit,
-            per_address,
-            except,
-        } => {
-            if *limit == 0 || *per_address == 0 {
-                return Ok(Vec::new());
-            }
-            let query = sqlx::query(CLAIM_TRANSPORT)
-                .bind(name.prefix())
-                .bind(count(*limit))
-                .bind(count(*per_address))
-                .bind(except)
-                .bind(claim.scan == Scan::Hot)
-                .bind(micros(claim.lease));
-            fetch(store, query).await?
-        }
-    };
-    rows.iter()
-        .map(|row| read(row).map_err(commit_error))
-        .collect()
+/// Rows wanted of one destination or more.
+#[derive(Clone, Debug)]
+enum Wanted {
+    /// Of endpoints, each with its number.
+    Endpoints(Vec<(String, u32)>),
+    /// Of whatever a transport has, but for some.
+    Transport {
+        prefix: String,
+        limit: u32,
+        each: u32,
+        except: Vec<String>,
+    },
 }
 
-/// Claims rows of endpoints: of a single one from where the claim before this one ended.
-async fn claim_endpoints(
-    store: &PgStore,
-    claim: &Claim,
-    wanted: &[(EndpointName, u32)],
-) -> Result<Vec<PgRow>, StoreError> {
-    let [(name, limit)] = wanted else {
-        return from(store, claim, wanted, None).await;
+impl Wanted {
+    fn of(from: &ClaimFrom) -> Self {
+        match from {
+            ClaimFrom::Endpoints(wanted) => {
+                let wanted = wanted.iter().filter(|(_, limit)| *limit > 0);
+                let named =
+                    |(name, limit): &(EndpointName, u32)| (row::endpoint_text(name), *limit);
+                Self::Endpoints(wanted.map(named).collect())
+            }
+            ClaimFrom::Transport {
+                name,
+                limit,
+                per_address,
+                except,
+            } => Self::Transport {
+                prefix: name.prefix().to_owned(),
+                limit: *limit,
+                each: *per_address,
+                except: except.clone(),
+            },
+        }
+    }
+
+    /// By this its marks are kept: what is claimed together goes on together.
+    fn whose(&self) -> String {
+        match self {
+            Self::Endpoints(wanted) => {
+                let names: Vec<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+                names.concat()
+            }
+            Self::Transport { prefix, .. } => prefix.clone(),
+        }
+    }
+
+    fn total(&self) -> u32 {
+        match self {
+            Self::Endpoints(wanted) => wanted.iter().map(|(_, limit)| limit).sum(),
+            Self::Transport { limit, each, .. } => *limit * (*each).min(1),
+        }
+    }
+
+    /// The least number of rows of a destination which says that it may have more.
+    fn full(&self) -> u32 {
+        match self {
+            Self::Endpoints(wanted) => {
+                let limits = wanted.iter().map(|(_, limit)| *limit);
+                limits.min().unwrap_or_default()
+            }
+            Self::Transport { limit, each, .. } => *limit.min(each),
+        }
+    }
+
+    /// What is still wanted of destinations that were not looked at from the front.
+    fn rest(mut self, found: &Found, marked: &HashMap<String, i64>) -> Self {
+        match &mut self {
+            Self::Endpoints(wanted) => {
+                wanted.retain(|(name, _)| marked.contains_key(name));
+                for (name, limit) in wanted.iter_mut() {
+                    *limit -= found.of(name).min(*limit);
+                }
+                wanted.retain(|(_, limit)| *limit > 0);
+            }
+            Self::Transport {
+                limit,
+                each,
+                except,
+                ..
+            } => {
+                let is_full = |name: &&String| found.of(name) >= *each;
+                except.extend(found.counts.keys().filter(is_full).cloned());
+                *limit -= found.total().min(*limit);
+            }
+        }
+        self
+    }
+}
+
+/// What a claim found.
+#[derive(Debug, Default)]
+struct Found {
+    rows: Vec<PgRow>,
+    /// By destination.
+    counts: HashMap<String, u32>,
+    /// How far it went where there may be more.
+    marks: HashMap<String, i64>,
+}
+
+impl Found {
+    fn of(&self, destination: &str) -> u32 {
+        self.counts.get(destination).copied().unwrap_or_default()
+    }
+
+    fn total(&self) -> u32 {
+        u32::try_from(self.rows.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Claims rows whose time has come, from where the claim before this one ended.
+pub(super) async fn claim(store: &PgStore, claim: &Claim) -> Result<Vec<ClaimedRow>, StoreError> {
+    let wanted = Wanted::of(&claim.from);
+    let (whose, total) = (wanted.whose(), wanted.total());
+    let before = store.marks().take(&whose);
+    let mut found = from(store, claim, &wanted, &before.at).await?;
+    let mut marks = std::mem::take(&mut found.marks);
+    let is_short = |name: &String| match &wanted {
+        Wanted::Endpoints(wanted) => {
+            let limit = wanted.iter().find(|(one, _)| one == name);
+            limit.is_some_and(|(_, limit)| found.of(name) < *limit)
+        }
+        Wanted::Transport { each, .. } => found.total() < total && found.of(name) < *each,
     };
-    let (destination, limit) = (row::endpoint_text(name), *limit);
-    let mark = store.marks().take(&destination);
-    let mut rows = from(store, claim, wanted, mark).await?;
-    let found = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-    if found < limit && mark.is_some() {
-        let rest = [(name.clone(), limit - found)];
-        match from(store, claim, &rest, None).await {
-            Ok(more) => rows.extend(more),
-            Err(error) if rows.is_empty() => return Err(error),
+    marks.retain(|name, _| !is_short(name));
+    if before.at.keys().any(is_short) {
+        let rest = wanted.clone().rest(&found, &before.at);
+        match from(store, claim, &rest, &HashMap::new()).await {
+            Ok(more) => found.rows.extend(more.rows),
+            Err(error) if found.rows.is_empty() => return Err(error),
             Err(_) => {} // The next claim meets it; what is claimed is not given away for it.
         }
-    } else if let (true, Some(last)) = (found == limit, rows.last()) {
-        let at = last.try_get(17).map_err(commit_error)?;
-        let used = mark.map_or(0, |mark| mark.used + 1);
-        store.marks().put(destination, Mark { at, used });
     }
-    Ok(rows)
+    if !marks.is_empty() {
+        let used = before.used + 1;
+        store.marks().put(whose, Mark { at: marks, used });
+    }
+    let rows = found.rows.iter();
+    rows.map(|row| read(row).map_err(commit_error)).collect()
 }
 
 async fn from(
     store: &PgStore,
     claim: &Claim,
-    wanted: &[(EndpointName, u32)],
-    mark: Option<Mark>,
-) -> Result<Vec<PgRow>, StoreError> {
-    if wanted.iter().all(|(_, limit)| *limit == 0) {
-        return Ok(Vec::new());
+    wanted: &Wanted,
+    marks: &HashMap<String, i64>,
+) -> Result<Found, StoreError> {
+    let (total, full) = (wanted.total(), wanted.full());
+    if total == 0 {
+        return Ok(Found::default());
     }
-    let names = wanted.iter().map(|(name, _)| row::endpoint_text(name));
-    let limits = wanted.iter().map(|(_, limit)| count(*limit));
-    let query = sqlx::query(CLAIM)
-        .bind(names.collect::<Vec<_>>())
-        .bind(limits.collect::<Vec<_>>())
-        // Of rows that became available in one moment some may be left.
-        .bind(mark.map(|mark| mark.at - 1))
+    // Of rows that became available in one moment some may be left.
+    let since = |name: &String| marks.get(name).map(|at| at - 1);
+    let query = sqlx::query(CLAIM);
+    let query = match wanted {
+        Wanted::Endpoints(wanted) => query
+            .bind(None::<&str>)
+            .bind(None::<Vec<String>>)
+            .bind(None::<i32>)
+            .bind(wanted.iter().map(|one| one.0.clone()).collect::<Vec<_>>())
+            .bind(wanted.iter().map(|one| count(one.1)).collect::<Vec<_>>())
+            .bind(wanted.iter().map(|one| since(&one.0)).collect::<Vec<_>>()),
+        Wanted::Transport {
+            prefix,
+            each,
+            except,
+            ..
+        } => query
+            .bind(prefix.clone())
+            .bind(except.clone())
+            .bind(count(*each))
+            .bind(marks.keys().cloned().collect::<Vec<_>>())
+            .bind(None::<Vec<i32>>)
+            .bind(marks.keys().map(since).collect::<Vec<_>>()),
+    };
+    let query = query
+        .bind(count(total))
+        .bind(count(full))
         .bind(claim.scan == Scan::Hot)
         .bind(micros(claim.lease));
-    fetch(store, query).await
+    sort(fetch(store, query).await?).map_err(commit_error)
+}
+
+/// Tells rows from marks.
+fn sort(answer: Vec<PgRow>) -> Result<Found, sqlx::Error> {
+    let mut found = Found::default();
+    for row in answer {
+        let destination: String = row.try_get(2)?;
+        if let Some(mark) = row.try_get(17)? {
+            found.marks.insert(destination, mark);
+        } else {
+            *found.counts.entry(destination).or_default() += 1;
+            found.rows.push(row);
+        }
+    }
+    Ok(found)
 }
 
 async fn fetch(

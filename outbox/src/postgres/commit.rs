@@ -3,7 +3,7 @@
 use sagabus_core::StoreError;
 use sagabus_core::envelope::Due;
 use sagabus_core::store::{Birth, CommitReport, Group, Placement};
-use sagabus_core::unit_of_work::{Outcome, RowKey};
+use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
 use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 
@@ -86,6 +86,9 @@ const COMMIT_KEEPING: &str = concat!(
     commit_v1!("$1 + 0 * (cardinality(l.in_line) + k.count)"),
     " c"
 );
+
+/// For a group that only removes rows, as a relay's mostly do. The rows are in the order of their ids.
+const SETTLE: &str = "select sagabus.settle_v1($1, $2)";
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +181,8 @@ pub(crate) async fn write(
 enum Call {
     /// Answers one number. With its text.
     One(&'static str, PgArguments),
+    /// Of rows that are settled.
+    Settle(Vec<RowKey>),
     /// Of a group in which nobody loses.
     Smooth(PgArguments),
     /// With its text.
@@ -189,6 +194,9 @@ impl Call {
     fn least(group: &Group) -> Result<Self, StoreError> {
         if let Some(one) = One::of(group, Door::Engine) {
             return Self::one(&one, group, Door::Engine);
+        }
+        if let Some(rows) = only_settled(group) {
+            return Ok(Self::Settle(rows));
         }
         match Smooth::of(group) {
             Some(smooth) => smooth.encode().map(Self::Smooth),
@@ -228,6 +236,15 @@ impl Call {
                 let row: PgRow = query.fetch_one(connection).await?;
                 Ok(Written::of_one(row.try_get(0)?))
             }
+            Self::Settle(rows) => {
+                let query = sqlx::query_scalar(SETTLE)
+                    .bind(rows.iter().map(|row| row.id).collect::<Vec<_>>())
+                    .bind(rows.iter().map(|row| row.epoch).collect::<Vec<_>>());
+                Ok(Written {
+                    has_woken: query.fetch_one(connection).await?,
+                    ..Written::default()
+                })
+            }
             Self::Smooth(arguments) => {
                 let query = sqlx::query_with(COMMIT_SMOOTH, arguments);
                 let row: PgRow = query.fetch_one(connection).await?;
@@ -252,6 +269,20 @@ impl Call {
             }
         }
     }
+}
+
+/// Returns the rows that a group removes, by id, where it does nothing else.
+fn only_settled(group: &Group) -> Option<Vec<RowKey>> {
+    if !group.units.is_empty() || !group.placements.is_empty() {
+        return None;
+    }
+    let settles = group.settles.iter().map(|settle| match settle {
+        Settle::Delete(row) => Some(*row),
+        _ => None,
+    });
+    let mut rows: Vec<RowKey> = settles.collect::<Option<_>>()?;
+    rows.sort_unstable_by_key(|row| (row.id, row.epoch));
+    Some(rows)
 }
 
 /// Turns the answer into a report, or into the routes by which the group has to be placed anew.

@@ -95,6 +95,10 @@ const MIGRATIONS: &[(i32, &str)] = &[
         25,
         include_str!("../../migrations/postgres/0025_compression.sql"),
     ),
+    (
+        26,
+        include_str!("../../migrations/postgres/0026_relay_v1.sql"),
+    ),
 ];
 
 /// What makes the roles of operators.
@@ -109,9 +113,7 @@ const PARTS: &[&str] = &[
     "behind_v1",
     "cancel_timers_v1",
     "change_schedule_v1",
-    "claim_transport_v2",
-    "claim_v1",
-    "claim_v2",
+    "claim_v3",
     "close_dead_letters_v2",
     "commit_one_v2",
     "commit_smooth_v1",
@@ -143,6 +145,7 @@ const PARTS: &[&str] = &[
     "restore_dead_letters_v1",
     "send_one_v1",
     "step_operation_v1",
+    "settle_v1",
     "store",
     "subscription",
     "sweep_audit_v1",
