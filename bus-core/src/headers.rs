@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -60,27 +61,29 @@ pub const COUNT_MAX: usize = 64;
 /// The most bytes that all names and values together may take.
 pub const BYTES_MAX: usize = 8 * 1024;
 
-/// A small map of strings, in the order in which they were set.
+/// A small map of strings, in the order in which they were set. Clones share it until one is changed:
+/// a message is written, handed over and published with the same headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(Cow<'static, str>, String)>);
+pub struct Headers(Arc<Vec<(Cow<'static, str>, String)>>);
 
 impl Headers {
     /// Makes an empty map.
-    pub const fn new() -> Self {
-        Self(Vec::new())
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Makes an empty map with room for `n` headers.
     pub fn with_capacity(n: usize) -> Self {
-        Self(Vec::with_capacity(n))
+        Self(Arc::new(Vec::with_capacity(n)))
     }
 
     /// Sets a header, replacing a former value.
     pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
         let (name, value) = (name.into(), value.into());
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
+        let all = Arc::make_mut(&mut self.0);
+        match all.iter_mut().find(|(known, _)| *known == name) {
             Some(entry) => entry.1 = value,
-            None => self.0.push((name, value)),
+            None => all.push((name, value)),
         }
     }
 
@@ -95,7 +98,7 @@ impl Headers {
     /// Removes a header and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<String> {
         let at = self.0.iter().position(|(known, _)| known == name)?;
-        Some(self.0.remove(at).1)
+        Some(Arc::make_mut(&mut self.0).remove(at).1)
     }
 
     /// Iterates in the order in which headers were set.
@@ -149,7 +152,7 @@ impl Headers {
                 "headers take {bytes} bytes where at most {BYTES_MAX} may be"
             ));
         }
-        for (name, value) in &self.0 {
+        for (name, value) in self.0.iter() {
             if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(format!("header name {name:?} is not visible ASCII"));
             }
@@ -178,10 +181,10 @@ impl<N: Into<Cow<'static, str>>, V: Into<String>> FromIterator<(N, V)> for Heade
                 places.extend(known.map(|(at, (name, _))| (name.clone(), at)));
             }
             match places.get(&name) {
-                Some(at) => map.0[*at].1 = value,
+                Some(at) => Arc::make_mut(&mut map.0)[*at].1 = value,
                 None => {
                     places.insert(name.clone(), map.0.len());
-                    map.0.push((name, value));
+                    Arc::make_mut(&mut map.0).push((name, value));
                 }
             }
         }
@@ -192,7 +195,7 @@ impl<N: Into<Cow<'static, str>>, V: Into<String>> FromIterator<(N, V)> for Heade
 impl Serialize for Headers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
+        for (name, value) in self.0.iter() {
             map.serialize_entry(name, value)?;
         }
         map.end()
@@ -211,12 +214,11 @@ impl<'de> Deserialize<'de> for Headers {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Headers, A::Error> {
-                let mut headers =
-                    Headers::with_capacity(map.size_hint().unwrap_or(8).min(COUNT_MAX));
+                let mut headers = Vec::with_capacity(map.size_hint().unwrap_or(8).min(COUNT_MAX));
                 while let Some((Name(name), value)) = map.next_entry::<Name, String>()? {
-                    headers.0.push((name, value));
+                    headers.push((name, value));
                 }
-                Ok(headers)
+                Ok(Headers(Arc::new(headers)))
             }
         }
 

@@ -107,7 +107,7 @@ struct Breaker {
 
 /// A row with the place that it takes until it is settled.
 struct InFlight {
-    row: ClaimedRow,
+    row: Box<ClaimedRow>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -356,7 +356,7 @@ impl Relay {
             mut attempts,
             destination,
             ..
-        } = one.row;
+        } = *one.row;
         self.shared.in_hand.let_go(row);
         attempts.extend(error.map(|error| self.attempt(error)));
         tracing::warn!(
@@ -436,7 +436,7 @@ fn pause(error: &TransportError, tries: usize) -> Option<Duration> {
 fn in_flight(work: Work) -> Option<InFlight> {
     match work.arrival {
         Arrival::Row(row) => Some(InFlight {
-            row: *row,
+            row,
             _place: work.place,
         }),
         // Only rows are ever let into the publisher.

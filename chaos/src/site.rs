@@ -323,7 +323,7 @@ async fn postgres(
     }
     let place = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
         where proname = $1 and pronamespace = 'sagabus'::regnamespace";
-    let names = ["commit_v1", "commit_smooth_v1", "commit_one_v2"];
+    let names = ["commit_v1", "commit_smooth_v1", "commit_one_v1"];
     let mut places = [0; 3];
     for (found, name) in places.iter_mut().zip(names) {
         let at: i32 = sqlx::query_scalar(place)

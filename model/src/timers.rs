@@ -100,7 +100,7 @@ pub(crate) enum Action {
     Complete,
     /// Time passes by the database's clock.
     BecomeDue(usize),
-    /// `sagabus.claim_v3`.
+    /// `sagabus.claim_v1`.
     Claim(usize, usize),
     /// `handling.rs`, `Case::is_stale_timer` and `Case::attempt`.
     Handle(usize),

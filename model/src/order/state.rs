@@ -113,7 +113,7 @@ pub(crate) enum Action {
     CommitRow(usize),
     /// The same, and the row goes on in this host's memory: `committer.rs`, `Shared::hand_over`.
     CommitRowLeased(usize, usize),
-    /// `sagabus.claim_v3`, first statement: `for no key update skip locked`.
+    /// `sagabus.claim_v1`, first statement: `for no key update skip locked`.
     LockForClaim(usize, usize),
     /// Second statement: is there an older row, and does it stay until this claim is over?
     LookForOlder(usize),

@@ -149,7 +149,7 @@ impl State {
 pub(crate) enum Action {
     /// `receiver.rs`: a delivery comes in.
     Receive(usize, usize),
-    /// `claimer.rs`, `sagabus.claim_v3`: the message's row is claimed, its epoch raised.
+    /// `claimer.rs`, `sagabus.claim_v1`: the message's row is claimed, its epoch raised.
     Claim(usize, usize),
     /// `loader.rs`, `sagabus.load_v1`: is it known, which instance?
     Load(usize, usize),

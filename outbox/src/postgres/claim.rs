@@ -19,7 +19,7 @@ use crate::row;
 
 const CLAIM: &str = "select id, epoch, destination, message_id, message_type, key, headers, body, \
     starts, failures, solo_starts, attempts, timer_kind, timer_key, timer_name, \
-    timer_generation, expired, mark from sagabus.claim_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    timer_generation, expired, mark from sagabus.claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 /// Claims that begin where the one before them ended, one after the other, until one looks at
 /// everything again: for what others released meanwhile, or committed late.

@@ -10,7 +10,7 @@ use super::error::commit_error;
 use super::measure::measure;
 use super::store::PgStore;
 
-const EXTEND: &str = "select rows, now from sagabus.extend_v2($1, $2, $3, $4, $5)";
+const EXTEND: &str = "select rows, now from sagabus.extend_v1($1, $2, $3, $4, $5)";
 
 /// Extends everything in one call.
 pub(super) async fn extend(store: &PgStore, extension: &Extension) -> Result<Extended, StoreError> {

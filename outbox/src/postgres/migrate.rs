@@ -10,94 +10,22 @@ use super::store::PgStore;
 /// Every migration, in order. Never edited once released: the next one is added.
 const MIGRATIONS: &[(i32, &str)] = &[
     (1, include_str!("../../migrations/postgres/0001_tables.sql")),
-    (
-        2,
-        include_str!("../../migrations/postgres/0002_commit_v1.sql"),
-    ),
+    (2, include_str!("../../migrations/postgres/0002_commit.sql")),
     (
         3,
-        include_str!("../../migrations/postgres/0003_read_and_claim_v1.sql"),
+        include_str!("../../migrations/postgres/0003_commit_beside.sql"),
     ),
     (
         4,
-        include_str!("../../migrations/postgres/0004_host_v1.sql"),
+        include_str!("../../migrations/postgres/0004_commit_less.sql"),
     ),
+    (5, include_str!("../../migrations/postgres/0005_load.sql")),
+    (6, include_str!("../../migrations/postgres/0006_claim.sql")),
+    (7, include_str!("../../migrations/postgres/0007_host.sql")),
+    (8, include_str!("../../migrations/postgres/0008_sweep.sql")),
     (
-        5,
-        include_str!("../../migrations/postgres/0005_commit_one_v1.sql"),
-    ),
-    (
-        6,
-        include_str!("../../migrations/postgres/0006_adopt_v1.sql"),
-    ),
-    (
-        7,
-        include_str!("../../migrations/postgres/0007_labels_v1.sql"),
-    ),
-    (
-        8,
-        include_str!("../../migrations/postgres/0008_admin_v1.sql"),
-    ),
-    (9, include_str!("../../migrations/postgres/0009_one_v2.sql")),
-    (
-        10,
-        include_str!("../../migrations/postgres/0010_transports_v1.sql"),
-    ),
-    (
-        11,
-        include_str!("../../migrations/postgres/0011_lines_v1.sql"),
-    ),
-    (
-        12,
-        include_str!("../../migrations/postgres/0012_measure_v1.sql"),
-    ),
-    (
-        13,
-        include_str!("../../migrations/postgres/0013_hold_v1.sql"),
-    ),
-    (
-        16,
-        include_str!("../../migrations/postgres/0016_operations_v1.sql"),
-    ),
-    (
-        17,
-        include_str!("../../migrations/postgres/0017_editing_v1.sql"),
-    ),
-    (
-        18,
-        include_str!("../../migrations/postgres/0018_clock_v2.sql"),
-    ),
-    (
-        19,
-        include_str!("../../migrations/postgres/0019_send_one_v1.sql"),
-    ),
-    (
-        20,
-        include_str!("../../migrations/postgres/0020_accounts_v1.sql"),
-    ),
-    (
-        21,
-        include_str!("../../migrations/postgres/0021_solo_v1.sql"),
-    ),
-    (
-        22,
-        include_str!("../../migrations/postgres/0022_rows_v1.sql"),
-    ),
-    (
-        23,
-        include_str!("../../migrations/postgres/0023_sent_v1.sql"),
-    ),
-    (
-        24,
-        include_str!("../../migrations/postgres/0024_smooth_v1.sql"),
-    ),
-    (
-        25,
-        include_str!("../../migrations/postgres/0025_compression.sql"),
-    ),
-    (
-        26,
-        include_str!("../../migrations/postgres/0026_relay_v1.sql"),
+        9,
+        include_str!("../../migrations/postgres/0009_operate.sql"),
     ),
 ];
 
@@ -113,16 +41,15 @@ const PARTS: &[&str] = &[
     "behind_v1",
     "cancel_timers_v1",
     "change_schedule_v1",
-    "claim_v3",
-    "close_dead_letters_v2",
-    "commit_one_v2",
+    "claim_v1",
+    "close_dead_letters_v1",
+    "commit_one_v1",
     "commit_smooth_v1",
     "commit_v1",
     "dead_letter",
     "edit_dead_letter_v1",
     "endpoint",
     "extend_v1",
-    "extend_v2",
     "find_labels_v1",
     "has_settled_v1",
     "history",

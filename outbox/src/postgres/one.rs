@@ -13,7 +13,7 @@ use sqlx::{Arguments, Encode, Postgres, Type};
 use super::commit::Door;
 use crate::row;
 
-const COMMIT_ONE: &str = "select sagabus.commit_one_v2( \
+const COMMIT_ONE: &str = "select sagabus.commit_one_v1( \
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, \
     $21, $22, $23)";
 

@@ -10,23 +10,7 @@ use super::store::SqliteStore;
 use super::writer::Write;
 
 /// Every migration, in order. Never edited once released: the next one is added.
-const MIGRATIONS: &[(i32, &str)] = &[
-    (1, include_str!("../../migrations/sqlite/0001_tables.sql")),
-    (2, include_str!("../../migrations/sqlite/0002_parked.sql")),
-    (3, include_str!("../../migrations/sqlite/0003_labels.sql")),
-    (4, include_str!("../../migrations/sqlite/0004_admin.sql")),
-    (
-        7,
-        include_str!("../../migrations/sqlite/0007_operations.sql"),
-    ),
-    (8, include_str!("../../migrations/sqlite/0008_clock.sql")),
-    (9, include_str!("../../migrations/sqlite/0009_accounts.sql")),
-    (10, include_str!("../../migrations/sqlite/0010_sent.sql")),
-    (
-        12,
-        include_str!("../../migrations/sqlite/0012_instances.sql"),
-    ),
-];
+const MIGRATIONS: &[(i32, &str)] = &[(1, include_str!("../../migrations/sqlite/0001_tables.sql"))];
 
 /// The tables of this release.
 const TABLES: &[&str] = &[

@@ -111,46 +111,6 @@ async fn a_migration_that_fails_leaves_nothing() {
     store.migrate().await.unwrap();
 }
 
-/// Instances move to another table; what hangs on them goes along.
-#[tokio::test]
-async fn a_file_of_an_older_release_keeps_its_instances_and_their_labels() {
-    let folder = Folder::new();
-    for (_, text) in SqliteStore::migrations().iter().filter(|(n, _)| *n < 10) {
-        change(&folder.file(), text).await.unwrap();
-    }
-    let older = "insert into sagabus_store (id, schema_version, created_at) \
-            values (randomblob(16), 9, 1); \
-        insert into sagabus_instance (kind, key, version, state, schema_version, data, timers, \
-            created_at, updated_at) \
-            values ('order', 'a', 3, 'open', 1, x'7b7d', x'7b7d', 1, 2), \
-                ('order', 'b', 4, 'paid', 1, x'7b7d', x'7b7d', 1, 2); \
-        insert into sagabus_label (kind, name, value, key) \
-            values ('order', 'payment', 'p-1', 'a'), ('order', 'payment', 'p-2', 'b')";
-    change(&folder.file(), older).await.unwrap();
-
-    let store = SqliteStore::open(folder.file()).await.unwrap();
-    store.migrate().await.unwrap();
-    let ask = async |query: &'static str| -> String {
-        let answer = sqlx::query_scalar(query).fetch_one(store.reader()).await;
-        answer.unwrap()
-    };
-    let instances = "select group_concat(key || version || state, ' ') from sagabus_instance";
-    let labels = "select group_concat(value || key, ' ') from sagabus_label";
-    assert_eq!(ask(instances).await, "a3open b4paid");
-    assert_eq!(ask(labels).await, "p-1a p-2b");
-    change(
-        &folder.file(),
-        "delete from sagabus_instance where key = 'a'",
-    )
-    .await
-    .unwrap();
-    assert_eq!(ask(labels).await, "p-2b", "labels go with their instance");
-    let twice = "insert into sagabus_instance (kind, key, version, schema_version, data, timers, \
-        created_at, updated_at) values ('order', 'b', 1, 1, x'7b7d', x'7b7d', 1, 2)";
-    let twice = change(&folder.file(), twice).await;
-    assert!(twice.is_err(), "a key is taken once");
-}
-
 #[tokio::test]
 async fn two_processes_may_migrate_at_once() {
     let folder = Folder::new();

@@ -11,7 +11,7 @@ const MANY: &str = "sagabus.commit_v1(";
 /// The one for a group in which nobody loses.
 const SMOOTH: &str = "sagabus.commit_smooth_v1(";
 /// And the one for a single unit.
-const ONE: &str = "sagabus.commit_one_v2(";
+const ONE: &str = "sagabus.commit_one_v1(";
 
 /// What a client sends first that would like TLS.
 pub(crate) const ASKS_FOR_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];

@@ -70,7 +70,7 @@ impl Site {
         let smooth = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
             where proname = 'commit_smooth_v1' and pronamespace = 'sagabus'::regnamespace";
         let one = "select array_position(proargnames, 'h_message') - 1 from pg_proc \
-            where proname = 'commit_one_v2' and pronamespace = 'sagabus'::regnamespace";
+            where proname = 'commit_one_v1' and pronamespace = 'sagabus'::regnamespace";
         let place = |found: i64| usize::try_from(found).expect("it has this argument");
         let places = Places {
             many: place(self.number(many).await),

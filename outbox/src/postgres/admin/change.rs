@@ -30,7 +30,7 @@ macro_rules! noted {
 pub(super) use noted;
 
 /// `$5` what becomes of them.
-const CLOSE: &str = "select id from sagabus.close_dead_letters_v2(\
+const CLOSE: &str = "select id from sagabus.close_dead_letters_v1(\
     $1, $2, $3, $4, $5, null, null) order by id";
 
 const RESTORE: &str =

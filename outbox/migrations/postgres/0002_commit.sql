@@ -16,8 +16,17 @@
 create function sagabus.now_micros() returns bigint language sql volatile
 return (extract(epoch from clock_timestamp()) * 1000000)::bigint;
 
--- Pulls forward the oldest row of each line, never before its own time. One that was claimed
--- before is leased or backs off: its time is its own.
+-- The time at which a stub is available: the last microsecond of the year 9999. A dead letter may hold
+-- its key: its stub is a row that stands where the message stood in its line, and what comes after it
+-- waits as behind any older row.
+create function sagabus.never_micros() returns bigint language sql immutable
+return 253402300799999999;
+
+-- Pulls forward the oldest row of each line that was never claimed, never before its own time. One
+-- that was claimed before is leased or backs off: its time is its own. It is looked past, because
+-- it may be about to go in another call that cannot see who stands behind it; should it stay, the
+-- claim defers the row again. A redriven message was claimed, but not in this life, and its turn may
+-- come; a stub is looked at, and holds up what stands behind it.
 create function sagabus.pull_v1(p_destinations text[], p_keys text[]) returns boolean
 language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -35,9 +44,10 @@ begin
         update sagabus.outbox set available_at = greatest(v_now, due_at)
         where id = (select n.id from sagabus.outbox n
                     where n.destination = v_line.destination and n.key = v_line.key
-                      and n.per_key and n.parked is null
+                      and n.per_key and n.parked is null and (n.epoch = 0 or n.starts = 0)
                     order by n.id limit 1)
-          and epoch = 0 and available_at > greatest(v_now, due_at);
+          and (epoch = 0 or starts = 0) and available_at > greatest(v_now, due_at)
+          and available_at < sagabus.never_micros();
         v_woke := v_woke or found;
     end loop;
     return v_woke;
@@ -204,7 +214,9 @@ begin
                 failures = coalesce(s.failures, o.failures),
                 attempts = case when s.failures is null then o.attempts else s.attempts end,
                 parked = case when s.does = 3 then s.reason else o.parked end,
-                solo_starts = o.solo_starts + case when s.does = 4 then 1 else 0 end
+                solo_starts = case when s.does = 4 then o.solo_starts + 1
+                    -- It failed with a word: alone or not, it has not killed its host.
+                    when s.does = 2 and s.failures is not null then 0 else o.solo_starts end
             from unnest(s_id, s_epoch, s_does, s_after, s_back, s_failures, s_attempts, s_reason)
                 as s(id, epoch, does, after, back, failures, attempts, reason)
             where o.id = s.id and o.epoch = s.epoch

@@ -54,4 +54,4 @@ end $$;
 create function sagabus.has_settled_v1() returns boolean language sql volatile
 return pg_try_advisory_xact_lock(5567012019871101);
 
-update sagabus.store set schema_version = 4;
+update sagabus.store set schema_version = 7;
