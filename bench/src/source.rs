@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Deliveries, Publication, Settler, Verdict};
 use sagabus_core::{
@@ -238,10 +237,6 @@ impl Transport for Synthetic {
             order: Order::Unordered,
             body_bytes_max: 1024 * 1024,
         }
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        format!("{}/{message_type}", kind.as_str())
     }
 
     fn declare<'a>(

@@ -22,7 +22,7 @@ use crate::lifecycle::Lifecycle;
 use crate::message::Kind;
 use crate::store::{Fate, Question, Store};
 use crate::sync::time::{Instant, sleep_until, timeout_at};
-use crate::transport::{Publication, Transport};
+use crate::transport::{Publication, Transport, address};
 use crate::transports::Transports;
 
 /// The pause after the first look at what became of an announcement; doubled after each.
@@ -52,7 +52,7 @@ impl Announcer {
     async fn publish(&self, transport: &dyn Transport, outgoing: Outgoing) -> Result<(), BusError> {
         let message_type = outgoing.envelope.message_type.as_ref();
         let window = [Publication {
-            address: transport.address(Kind::Event, message_type),
+            address: address(Kind::Event, message_type),
             envelope: outgoing.envelope,
             key: outgoing.key,
         }];

@@ -15,7 +15,6 @@ use crate::id::StoreId;
 use crate::inflow::Inflow;
 use crate::intake::Intake;
 use crate::lifecycle::Lifecycle;
-use crate::message::Kind;
 use crate::receiver;
 use crate::store::EndpointSpec;
 use crate::sync::time::{sleep, timeout};
@@ -82,10 +81,6 @@ impl<T: fmt::Debug> fmt::Debug for Joined<T> {
 impl<T: Transport> Transport for Joined<T> {
     fn capabilities(&self) -> Capabilities {
         self.transport.capabilities()
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        self.transport.address(kind, message_type)
     }
 
     fn declare<'a>(

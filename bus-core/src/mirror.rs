@@ -7,6 +7,7 @@ use crate::envelope::{Envelope, Outgoing};
 use crate::headers::{self, Headers};
 use crate::id::MessageId;
 use crate::message::Kind;
+use crate::transport::address;
 use crate::transports::{TransportName, Transports};
 use crate::unit_of_work::DeadLetter;
 
@@ -37,8 +38,8 @@ impl Mirror {
     pub(crate) fn of(endpoint: &EndpointName, reads: &TransportName, all: &Transports) -> Self {
         let message_type = mirrored_type(endpoint);
         let destination = match all.get(reads) {
-            Some(transport) => {
-                let address = transport.address(Kind::Event, &message_type);
+            Some(_) => {
+                let address = address(Kind::Event, &message_type);
                 Destination::Address(reads.stored(&address))
             }
             None => Destination::Subscribers,

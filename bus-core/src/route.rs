@@ -8,6 +8,7 @@ use crate::id::MessageId;
 use crate::message::Kind;
 use crate::store::{Birth, Place, Placement, Routes, Target};
 use crate::sync::RwLock;
+use crate::transport::address;
 use crate::transports::Transports;
 use crate::unit_of_work::{Reason, UnitOfWork};
 
@@ -88,7 +89,7 @@ impl Router {
     ) {
         let message_type = outgoing.envelope.message_type.as_ref();
         if let Some((name, transport)) = self.transports.of(message_type) {
-            let address = name.stored(&transport.address(kind, message_type));
+            let address = name.stored(&address(kind, message_type));
             let order = transport.capabilities().order;
             return add(Place::Address { address, order }, Birth::Available);
         }

@@ -19,10 +19,6 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// Says what this broker can do. Never changes for a given configuration.
     fn capabilities(&self) -> Capabilities;
 
-    /// Returns the address of a message type: where a command of this type is sent, or an event of
-    /// this type is published. What is sent to one endpoint has [`endpoint_address`].
-    fn address(&self, kind: Kind, message_type: &str) -> String;
-
     /// Creates or verifies what the endpoints of `store` need. Idempotent; never loosens what
     /// exists.
     ///
@@ -75,6 +71,13 @@ pub trait Transport: Send + Sync + fmt::Debug {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Returns the address of a message type, as every transport understands it: where a command of this
+/// type is sent, or an event of this type is published. Each has a name of its own for it, so that
+/// rows that were written for one broker are sent by another.
+pub fn address(kind: Kind, message_type: &str) -> String {
+    format!("{}/{message_type}", kind.as_str())
 }
 
 /// Returns the address of an endpoint, as every transport understands it: where an answer to it

@@ -9,7 +9,6 @@ use futures_util::stream::BoxStream;
 use sagabus_core::endpoint::Order;
 use sagabus_core::error::TransportError;
 use sagabus_core::id::StoreId;
-use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Capabilities, Deliveries, Delivery, Health, Publication, Transport};
 
@@ -96,10 +95,6 @@ impl Transport for Kafka {
             order: Order::PerKey,
             body_bytes_max: self.shared.connection.config().body_bytes_max,
         }
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        topology::topic(self.shared.connection.config(), kind, message_type)
     }
 
     fn declare<'a>(

@@ -50,13 +50,16 @@ pub(crate) fn topic(config: &KafkaConfig, kind: Kind, message_type: &str) -> Str
     format!("{}{}{suffix}", config.prefix, usable(name))
 }
 
-/// Returns the topic of an address: an endpoint's own for `endpoint/orders`, else what the address
-/// says, which is a topic's name.
+/// Returns the topic of an address: of a message type for `event/orders.placed`, an endpoint's own for
+/// `endpoint/orders`, else what the address says, which is a topic's name: none has a slash.
 pub(crate) fn topic_of<'a>(config: &KafkaConfig, address: &'a str) -> Cow<'a, str> {
-    match address.strip_prefix("endpoint/") {
-        Some(endpoint) => topic(config, Kind::Reply, endpoint).into(),
-        None => address.into(),
-    }
+    let (kind, name) = match address.split_once('/') {
+        Some(("event", message_type)) => (Kind::Event, message_type),
+        Some(("command", message_type)) => (Kind::Command, message_type),
+        Some(("endpoint", endpoint)) => (Kind::Reply, endpoint),
+        _ => return address.into(),
+    };
+    topic(config, kind, name).into()
 }
 
 /// Returns the topic of what is sent to an endpoint directly.

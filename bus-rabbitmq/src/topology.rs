@@ -28,7 +28,7 @@ use sagabus_core::error::TransportError;
 use sagabus_core::id::StoreId;
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::Publication;
+use sagabus_core::transport::{Publication, address};
 
 use crate::config::{RabbitMqConfig, TopologyMode};
 use crate::error::{Refusal, refusal, unavailable};
@@ -42,11 +42,6 @@ const SLOTS: u32 = 64;
 const ANSWER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest name that AMQP can carry.
 const NAME_BYTES_MAX: usize = 255;
-
-/// Returns the address of a message type, which is the name of its exchange.
-pub(crate) fn address(kind: Kind, message_type: &str) -> String {
-    format!("{}/{message_type}", kind.as_str())
-}
 
 /// Returns the queues of an endpoint, without their namespace.
 pub(crate) fn queues(

@@ -16,7 +16,9 @@ use sagabus_core::id::StoreId;
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::{Capabilities, Deliveries, Delivery, Health, Publication, Transport};
+use sagabus_core::transport::{
+    Capabilities, Deliveries, Delivery, Health, Publication, Transport, address,
+};
 use tokio::time::timeout;
 
 use crate::config::{RabbitMqConfig, TopologyMode};
@@ -82,7 +84,7 @@ impl RabbitMq {
                 config: &self.config,
             };
             for event in events {
-                let exchange = topology::address(Kind::Event, event);
+                let exchange = address(Kind::Event, event);
                 declarer.published(&exchange).await?;
             }
             Ok(())
@@ -137,10 +139,6 @@ impl Transport for RabbitMq {
             order: Order::PerKey,
             body_bytes_max: BODY_BYTES_MAX,
         }
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        topology::address(kind, message_type)
     }
 
     fn declare<'a>(

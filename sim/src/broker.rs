@@ -11,9 +11,7 @@ use sagabus_core::id::StoreId;
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Publication, Settler, Verdict};
-use sagabus_core::{
-    Capabilities, Delivery, Health, Kind, Message, MessageId, Transport, TransportError,
-};
+use sagabus_core::{Capabilities, Delivery, Health, Message, MessageId, Transport, TransportError};
 use sagabus_model::{Held, Published};
 use tokio::time::sleep;
 
@@ -142,10 +140,6 @@ impl SimBroker {
 impl Transport for SimBroker {
     fn capabilities(&self) -> Capabilities {
         self.memory.capabilities()
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        self.memory.address(kind, message_type)
     }
 
     fn declare<'a>(

@@ -1,11 +1,11 @@
 //! Messages that wait on a broker for the endpoint of the bench.
 
 use anyhow::Result;
+use sagabus_core::StoreId;
 use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::message::{Kind, Message};
 use sagabus_core::store::{EndpointSpec, Subscription};
-use sagabus_core::transport::Publication;
-use sagabus_core::{StoreId, Transport};
+use sagabus_core::transport::{Publication, address};
 use uuid::Uuid;
 
 use super::target::Target;
@@ -36,13 +36,12 @@ impl Feed {
             .declare(StoreId::from_uuid(store), &[spec()?])
             .await?;
         let types = [Charge::TYPE, Credit::TYPE, Close::TYPE];
-        let topics = types.map(|name| transport.address(Kind::Command, name));
-        let topics = topics.to_vec();
+        let topics = types.map(|name| target.name("command", name)).to_vec();
         target.adopt_endpoint(ENDPOINT, &topics);
         let mut at = 0;
         while at < total {
             let end = total.min(at + WINDOW);
-            let window: Vec<Publication> = (at..end).map(|n| publication(&*transport, n)).collect();
+            let window: Vec<Publication> = (at..end).map(publication).collect();
             for answer in transport.publish(&window).await {
                 answer?;
             }
@@ -75,10 +74,10 @@ fn spec() -> Result<EndpointSpec> {
     })
 }
 
-fn publication(transport: &dyn Transport, n: u64) -> Publication {
+fn publication(n: u64) -> Publication {
     let raw = nth_message(n);
     Publication {
-        address: transport.address(Kind::Command, raw.message_type),
+        address: address(Kind::Command, raw.message_type),
         key: Some(account_of(n)),
         envelope: envelope(raw),
     }

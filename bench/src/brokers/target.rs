@@ -67,21 +67,30 @@ impl Target {
         self.place("event", message_type).await
     }
 
+    /// Returns what the broker calls a message type: an exchange, or a topic.
+    pub(crate) fn name(&self, kind: &str, message_type: &str) -> String {
+        match &self.client {
+            Client::RabbitMq(_) => format!("{kind}/{message_type}"),
+            Client::Kafka { prefix, .. } => {
+                let suffix = if kind == "command" { ".command" } else { "" };
+                format!("{prefix}{message_type}{suffix}")
+            }
+        }
+    }
+
     async fn place(&mut self, kind: &str, message_type: &str) -> Result<String> {
+        let name = self.name(kind, message_type);
         let (address, sink) = match &mut self.client {
             Client::RabbitMq(client) => {
-                let exchange = format!("{kind}/{message_type}");
                 if self.sinks.is_empty() {
                     client.queue(SINK).await?;
                 }
-                client.exchange(&exchange, SINK).await?;
-                (exchange, SINK.to_owned())
+                client.exchange(&name, SINK).await?;
+                (name, SINK.to_owned())
             }
-            Client::Kafka { client, prefix } => {
-                let suffix = if kind == "command" { ".command" } else { "" };
-                let topic = format!("{prefix}{message_type}{suffix}");
-                client.topic(&topic).await?;
-                (topic.clone(), topic)
+            Client::Kafka { client, .. } => {
+                client.topic(&name).await?;
+                (name.clone(), name)
             }
         };
         if !self.sinks.contains(&sink) {

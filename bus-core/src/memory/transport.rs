@@ -19,7 +19,7 @@ use crate::store::EndpointSpec;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, MutexGuard, Notify, time};
 use crate::transport::{
-    Capabilities, Deliveries, Delivery, Health, Publication, Settler, Transport, Verdict,
+    Capabilities, Deliveries, Delivery, Health, Publication, Settler, Transport, Verdict, address,
 };
 
 /// A broker in this process's memory. Clones share it, so that several replicas compete.
@@ -162,10 +162,6 @@ fn owned_by_another(endpoint: &EndpointName, owner: StoreId, store: StoreId) -> 
     ))
 }
 
-fn address(kind: Kind, message_type: &str) -> String {
-    format!("{}/{message_type}", kind.as_str())
-}
-
 impl Transport for MemoryTransport {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
@@ -178,10 +174,6 @@ impl Transport for MemoryTransport {
             order: Order::PerKey,
             body_bytes_max: BODY_BYTES_MAX,
         }
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        address(kind, message_type)
     }
 
     fn declare<'a>(

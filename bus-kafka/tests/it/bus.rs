@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::store::StoreAdmin;
+use sagabus_core::transport::address;
 use sagabus_core::{
     Event, HandlerError, Host, HostBuilder, Kind, Message, Result, Retry, State, StoreId, Transport,
 };
@@ -184,7 +185,7 @@ fn the_first_message_of_a_host_that_runs_goes_out_at_once() {
     block_on(async {
         let config = own(&brokers);
         let publish = async |kafka: &Kafka| {
-            let address = kafka.address(Kind::Event, "shop.placed");
+            let address = address(Kind::Event, "shop.placed");
             let started = Instant::now();
             let answers = kafka
                 .publish(&[publication(address, Kind::Event, 10)])

@@ -13,7 +13,7 @@ use sagabus_core::headers::Headers;
 use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
-use sagabus_core::transport::{Publication, Transport};
+use sagabus_core::transport::{Publication, Transport, address};
 use sagabus_kafka::{Creation, Kafka, KafkaConfig, Kept, Mechanism, Plaintext, Security};
 use sagabus_testkit::kafka_broker::KafkaBroker;
 use sagabus_testkit::service::block_on;
@@ -172,7 +172,7 @@ fn a_topic_that_is_missing_and_not_to_be_created_is_named_with_its_recipe() {
         );
         // What is published then has no place, and its topic is not made.
         let kafka = Kafka::new(config.clone());
-        let event = publication(kafka.address(Kind::Event, "shop.placed"), Kind::Event, 1);
+        let event = publication(address(Kind::Event, "shop.placed"), Kind::Event, 1);
         let answers = kafka.publish(&[event]).await;
         let is_unroutable = matches!(&answers[0], Err(TransportError::Unroutable { .. }));
         assert!(is_unroutable, "{answers:?}");
@@ -297,7 +297,7 @@ fn an_address_that_no_topic_can_have_is_refused_alone() {
     let Some(brokers) = brokers() else { return };
     block_on(async {
         let kafka = Kafka::new(quick(&brokers));
-        let good = || publication(kafka.address(Kind::Event, "shop.placed"), Kind::Event, 1);
+        let good = || publication(address(Kind::Event, "shop.placed"), Kind::Event, 1);
         let long = "x".repeat(300);
         for bad in ["no topic!", "a\0b", "", "..", &long, "größe"] {
             let bad = publication(bad.to_owned(), Kind::Event, 1);

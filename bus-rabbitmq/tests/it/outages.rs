@@ -15,7 +15,7 @@ use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
-use sagabus_core::transport::{Delivery, Health, Publication, Transport};
+use sagabus_core::transport::{Delivery, Health, Publication, Transport, address};
 use sagabus_core::{Envelope, Headers};
 use sagabus_rabbitmq::{RabbitMq, RabbitMqConfig};
 use sagabus_testkit::amqp_proxy::{AmqpProxy, Mode};
@@ -48,7 +48,7 @@ fn spec(kind: Kind) -> EndpointSpec {
 
 fn messages(transport: &RabbitMq, kind: Kind, count: usize) -> Vec<Publication> {
     let message = |_| Publication {
-        address: transport.address(kind, "shop.placed"),
+        address: address(kind, "shop.placed"),
         envelope: Envelope {
             id: MessageId::new(),
             message_type: "shop.placed".into(),

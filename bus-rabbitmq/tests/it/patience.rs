@@ -11,7 +11,7 @@ use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
-use sagabus_core::transport::{Health, Publication, Transport};
+use sagabus_core::transport::{Health, Publication, Transport, address};
 use sagabus_core::{Envelope, Headers};
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
 use sagabus_testkit::service::block_on;
@@ -41,7 +41,7 @@ fn spec(order: Order) -> EndpointSpec {
 fn message(transport: &dyn Transport, spec: &EndpointSpec) -> Publication {
     let message_type = spec.subscriptions[0].message_type.clone();
     Publication {
-        address: transport.address(Kind::Command, &message_type),
+        address: address(Kind::Command, &message_type),
         envelope: Envelope {
             id: MessageId::new(),
             message_type,

@@ -13,7 +13,6 @@ use sagabus_core::error::TransportError;
 use sagabus_core::id::StoreId;
 use sagabus_core::lifecycle::Lifecycle;
 use sagabus_core::memory::MemoryTransport;
-use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
 use tokio::io::AsyncWriteExt;
@@ -200,10 +199,6 @@ async fn read_confirms(
 impl Transport for FaultTransport {
     fn capabilities(&self) -> Capabilities {
         self.broker.capabilities()
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        self.broker.address(kind, message_type)
     }
 
     fn declare<'a>(

@@ -4,10 +4,10 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use sagabus_core::StoreId;
 use sagabus_core::error::TransportError;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Capabilities, Delivery, Health, Publication, Transport};
-use sagabus_core::{Kind, StoreId};
 
 /// What differs from the transport that it stands before; whatever is not said is as there.
 pub trait Alteration: fmt::Debug + Send + Sync {
@@ -53,10 +53,6 @@ pub struct Altered<A>(pub A);
 impl<A: Alteration> Transport for Altered<A> {
     fn capabilities(&self) -> Capabilities {
         self.0.capabilities()
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        self.0.transport().address(kind, message_type)
     }
 
     fn declare<'a>(

@@ -13,7 +13,6 @@ use sagabus_core::envelope::Outgoing;
 use sagabus_core::error::{StoreError, TransportError};
 use sagabus_core::id::{HostId, StoreId};
 use sagabus_core::lifecycle::Lifecycle;
-use sagabus_core::message::Kind;
 use sagabus_core::route::Router;
 use sagabus_core::store::{
     Birth, Claim, ClaimFrom, ClaimedRow, EndpointSpec, Group, Registration, Routes, Scan, Store,
@@ -133,10 +132,6 @@ impl Transport for DatabaseTransport {
             order: Order::PerKey,
             body_bytes_max: BODY_BYTES_MAX,
         }
-    }
-
-    fn address(&self, kind: Kind, message_type: &str) -> String {
-        format!("{}/{message_type}", kind.as_str())
     }
 
     fn declare<'a>(

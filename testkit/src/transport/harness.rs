@@ -16,7 +16,7 @@ use sagabus_core::headers::Headers;
 use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
-use sagabus_core::transport::{Delivery, Publication, Transport};
+use sagabus_core::transport::{Delivery, Publication, Transport, address};
 
 use super::under_test::{Allowed, Breakable, Skippable, TransportUnderTest};
 use crate::wait::PATIENCE;
@@ -156,7 +156,7 @@ impl Harness {
         .into_iter()
         .collect();
         Publication {
-            address: self.transport.address(kind, &message_type),
+            address: address(kind, &message_type),
             envelope: Envelope {
                 id: MessageId::new(),
                 message_type: message_type.into(),

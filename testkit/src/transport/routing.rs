@@ -86,17 +86,6 @@ pub async fn an_unroutable_message_fails_alone(at: Arc<Harness>) {
     assert_eq!(sorted(ack(&mut deliveries, 9).await), sorted(ids));
 }
 
-/// Addresses tell types and kinds apart, and stay.
-pub async fn an_address_names_one_kind_and_type(at: Arc<Harness>) {
-    let of = |kind, name: &str| at.transport.address(kind, name);
-    let placed = of(Kind::Event, "shop.placed");
-    assert_eq!(placed, of(Kind::Event, "shop.placed"));
-    assert_eq!(placed, at.peer.address(Kind::Event, "shop.placed"));
-    assert_ne!(placed, of(Kind::Event, "shop.paid"));
-    assert_ne!(placed, of(Kind::Command, "shop.placed"));
-    assert!(!placed.starts_with('@') && !placed.starts_with('?'));
-}
-
 /// A host that starts again finds what waits for it.
 pub async fn declaring_again_loses_nothing(at: Arc<Harness>) {
     let endpoint = at.endpoint("orders", &["placed"]);

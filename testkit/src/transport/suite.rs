@@ -16,7 +16,6 @@ macro_rules! __transport_behaviours {
                 a_command_goes_to_its_owner,
                 a_command_without_owner_is_unroutable,
                 an_unroutable_message_fails_alone,
-                an_address_names_one_kind_and_type,
                 declaring_again_loses_nothing,
                 an_endpoint_that_nobody_declared_is_a_setup_error,
                 an_endpoint_has_an_address_of_its_own,

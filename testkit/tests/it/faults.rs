@@ -12,7 +12,7 @@ use sagabus_core::headers::Headers;
 use sagabus_core::id::{MessageId, StoreId};
 use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
-use sagabus_core::transport::{Delivery, Publication, Transport};
+use sagabus_core::transport::{Delivery, Publication, Transport, address};
 use sagabus_testkit::fault_broker::{Control, Effect, Fault, FaultBroker, FaultTransport};
 use sagabus_testkit::wait::{PATIENCE, eventually};
 use tokio::time::Instant;
@@ -50,7 +50,7 @@ async fn scene() -> Scene {
 impl Scene {
     fn event(&self) -> Publication {
         Publication {
-            address: self.transport.address(Kind::Event, "shop.placed"),
+            address: address(Kind::Event, "shop.placed"),
             envelope: Envelope {
                 id: MessageId::new(),
                 message_type: "shop.placed".into(),

@@ -5,6 +5,7 @@ mod absent;
 mod announced;
 mod torn;
 mod asked;
+mod changed;
 mod services;
 mod suite;
 

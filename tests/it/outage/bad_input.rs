@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use sagabus::codec::BODY_BYTES_MAX;
 use sagabus::prelude::*;
 use sagabus::store::StoreAdmin;
-use sagabus::transport::Publication;
+use sagabus::transport::{Publication, address};
 use sagabus::{
     BusError, CodecError, Destination, EndpointName, Envelope, Kind, MessageId, Outgoing, Store,
     StoreError, Transport, headers,
@@ -179,7 +179,7 @@ impl Sender<'_> {
         for (envelope, reason) in bad {
             self.bad.insert(envelope.id, reason);
             let publication = Publication {
-                address: transport.address(Kind::Command, Work::TYPE),
+                address: address(Kind::Command, Work::TYPE),
                 key: envelope.headers.get(headers::KEY).map(str::to_owned),
                 envelope,
             };
