@@ -17,6 +17,7 @@ mod searched;
 mod shown;
 mod changing;
 mod operations;
+mod killed;
 mod editing;
 mod sealed;
 mod canary;

@@ -1,14 +1,11 @@
-//! Bulk changes: killed, paused, resumed, cancelled, elsewhere.
+//! Bulk changes: paused, resumed, cancelled, elsewhere.
 
-use std::collections::HashSet;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use sagabus_core::admin::{Page, RowFilter, StoreAdmin};
-use sagabus_outbox::PgStore;
 use sagabus_testkit::wait::eventually;
 
-use crate::postgres::{self, Database};
 use crate::scene::{self, Ran, Scene, program};
 
 /// The program on one database, by its URL or path.
@@ -39,94 +36,6 @@ async fn left_at_most(store: &dyn StoreAdmin, most: u64) {
         (left <= most).then_some(())
     })
     .await;
-}
-
-/// Waits until the lease of whoever was killed is over.
-async fn nobody_drives(store: &dyn StoreAdmin) {
-    eventually("the lease ends", || async {
-        let now = store.about().await.unwrap().now;
-        let found = store.operations(Some(1), Page::latest(1)).await.unwrap();
-        (!found[0].is_driven(now)).then_some(())
-    })
-    .await;
-}
-
-/// Kills the process that drives an operation, twice, and counts afterwards.
-async fn is_killed_and_goes_on(store: &dyn StoreAdmin, program: &Program, dead: u64) {
-    let retry = ["dead-letters", "retry", "--all", "--rate", "40", "--yes"];
-    let mut child = program.spawn(&retry);
-    left_at_most(store, dead - 10).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let refused = program.run(&["operations", "resume", "1"]);
-    assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.err.contains("is driven by ada"), "{refused:?}");
-
-    let left = store.counts().await.unwrap().dead_letters;
-    nobody_drives(store).await;
-    let mut child = program.spawn(&["operations", "resume", "1"]);
-    left_at_most(store, left - 10).await;
-    child.kill().unwrap();
-    child.wait().unwrap();
-
-    let counts = store.counts().await.unwrap();
-    assert!(counts.dead_letters > 0, "it was killed in the middle");
-    assert_eq!(
-        counts.outbox + counts.dead_letters,
-        dead,
-        "each is one or the other"
-    );
-    nobody_drives(store).await;
-    let ran = program.run(&["operations", "resume", "1"]);
-    let expected = format!("retried {dead} dead letters (operation 1)");
-    assert!(ran.out.contains(&expected), "{ran:?}");
-    each_is_there_once(store, dead).await;
-}
-
-/// The ledger: every message is one row, and in the audit once.
-async fn each_is_there_once(store: &dyn StoreAdmin, dead: u64) {
-    assert_eq!(store.counts().await.unwrap().dead_letters, 0);
-    let rows = store.rows(&RowFilter::default(), Page::oldest(500)).await;
-    let rows = rows.unwrap();
-    let sent = rows.iter().filter(|row| row.parked.is_none());
-    let messages: Vec<_> = sent.map(|row| row.envelope.id).collect();
-    let distinct: HashSet<_> = messages.iter().collect();
-    assert_eq!(
-        (messages.len(), distinct.len()),
-        (dead as usize, dead as usize)
-    );
-    let audit = store.audit(Page::oldest(500)).await.unwrap();
-    let steps = audit
-        .iter()
-        .filter(|one| one.action == "redrive_dead_letters");
-    let noted: Vec<_> = steps
-        .flat_map(|one| one.detail.as_array().unwrap())
-        .map(|one| one["id"].as_i64().unwrap())
-        .collect();
-    let distinct: HashSet<_> = noted.iter().collect();
-    assert_eq!(
-        (noted.len(), distinct.len()),
-        (dead as usize, dead as usize)
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_operation_neither_loses_nor_repeats_one_on_sqlite() {
-    let (scene, store) = Scene::with_failures(120).await;
-    is_killed_and_goes_on(&store, &Program::on(&scene), 120).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_operation_neither_loses_nor_repeats_one_on_postgres() {
-    let Some(database) = Database::new().await else {
-        return;
-    };
-    let store = PgStore::connect(&database.url).await.unwrap();
-    store.migrate().await.unwrap();
-    postgres::fill(&store, 120).await;
-    is_killed_and_goes_on(&store, &Program(database.url.clone()), 120).await;
-    store.close();
-    database.drop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,232 @@
+//! A redrive of many dead letters whose process is killed in the middle of it: another one goes on,
+//! while the service handles what comes. Judged by a ledger that its handler writes.
+
+use std::collections::HashSet;
+use std::process::Stdio;
+use std::time::Duration;
+
+use sagabus_core::admin::{Page, StoreAdmin};
+use sagabus_core::{EndpointBuilder, Host, Outgoing, Result, RunningHost, Store};
+use sagabus_outbox::{PgStore, Postgres, Sqlite, SqliteStore, Tx};
+use sagabus_testkit::wait::eventually;
+use sqlx::{Connection, PgConnection, SqliteConnection};
+use tokio::time::Instant;
+
+use crate::postgres::{Database, on_server};
+use crate::scene::{self, Charge, Ran, Scene, program};
+
+/// Says how many dead letters there are, where that is not [`LETTERS`].
+const TOLD: &str = "SAGABUS_DEAD_LETTERS";
+/// So many are retried for two seconds, and handled in a few more.
+const LETTERS: u64 = 3_000;
+/// How many are retried in a second: so many that their half is a while.
+const RATE: &str = "1500";
+/// Messages that are sent at once.
+const PART: u64 = 500;
+/// The ledger has no key and no constraint: what is done twice is in it twice.
+const LEDGER: &str = "create table ledger (charge bigint not null)";
+const ENTER: &str = "insert into ledger (charge) values ($1)";
+const ENTRIES: &str = "select count(*), count(distinct charge) from ledger";
+
+async fn enter_on_file(charge: Charge, mut tx: Tx<Sqlite>) -> Result<()> {
+    let entry = sqlx::query(ENTER).bind(i64::from(charge.order));
+    entry.execute(tx.conn().await?).await?;
+    Ok(())
+}
+
+async fn enter_on_server(charge: Charge, mut tx: Tx<Postgres>) -> Result<()> {
+    let entry = sqlx::query(ENTER).bind(i64::from(charge.order));
+    entry.execute(tx.conn().await?).await?;
+    Ok(())
+}
+
+/// Where a ledger is.
+enum Ledger {
+    File(String),
+    Server(String),
+}
+
+impl Ledger {
+    fn at(&self) -> &str {
+        match self {
+            Self::File(at) | Self::Server(at) => at,
+        }
+    }
+
+    async fn make(&self) {
+        match self {
+            Self::File(at) => {
+                let mut file = SqliteConnection::connect(at).await.unwrap();
+                sqlx::query(LEDGER).execute(&mut file).await.unwrap();
+            }
+            Self::Server(at) => on_server(at, LEDGER.to_owned()).await,
+        }
+    }
+
+    /// Counts entries, and charges that have one.
+    async fn entries(&self) -> (u64, u64) {
+        let (all, distinct): (i64, i64) = match self {
+            Self::File(at) => {
+                let mut file = SqliteConnection::connect(at).await.unwrap();
+                sqlx::query_as(ENTRIES).fetch_one(&mut file).await.unwrap()
+            }
+            Self::Server(at) => {
+                let mut server = PgConnection::connect(at).await.unwrap();
+                sqlx::query_as(ENTRIES)
+                    .fetch_one(&mut server)
+                    .await
+                    .unwrap()
+            }
+        };
+        (all.cast_unsigned(), distinct.cast_unsigned())
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        // The service goes on beside it.
+        tokio::task::block_in_place(|| scene::run(&[&["--store", self.at()], arguments].concat()))
+    }
+}
+
+/// Starts the service whose handler works again.
+async fn mended(store: impl Store, ledger: &Ledger) -> RunningHost {
+    let payments = |e: EndpointBuilder| match ledger {
+        Ledger::File(_) => e.handle(enter_on_file),
+        Ledger::Server(_) => e.handle(enter_on_server),
+    };
+    let host = Host::builder("shop").store(store);
+    let host = host.endpoint("payments", payments).build().unwrap();
+    host.start().await.unwrap()
+}
+
+/// Waits until a number is there, for as long as it moves.
+async fn reaches<F>(what: &str, mut look: impl FnMut() -> F, is_there: impl Fn(u64) -> bool)
+where
+    F: Future<Output = u64>,
+{
+    let mut seen = look().await;
+    while !is_there(seen) {
+        let before = seen;
+        let moved = eventually(what, || {
+            let now = look();
+            async move { Some(now.await).filter(|now| *now != before) }
+        });
+        seen = moved.await.0;
+    }
+}
+
+/// Sends charges to the host that fails them all.
+async fn fill<S: Store + StoreAdmin + Clone>(store: &S, letters: u64) {
+    let host = scene::host(store.clone()).await;
+    let orders: Vec<u32> = (0..u32::try_from(letters).unwrap()).collect();
+    for part in orders.chunks(PART as usize) {
+        let charge = |order: &u32| {
+            let note = String::new();
+            Outgoing::new(&Charge {
+                order: *order,
+                note,
+            })
+            .unwrap()
+        };
+        host.bus()
+            .send_all(part.iter().map(charge).collect())
+            .await
+            .unwrap();
+    }
+    let dead = || async { store.counts().await.unwrap().dead_letters };
+    reaches("dead letters", dead, |dead| dead == letters).await;
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+/// Every dead letter that operators redrove, by their audit.
+async fn audited(store: &impl StoreAdmin) -> Vec<i64> {
+    let mut ids = Vec::new();
+    let mut page = Page::oldest(100);
+    loop {
+        let entries = store.audit(page).await.unwrap();
+        let Some(last) = entries.last() else {
+            return ids;
+        };
+        page = page.behind(Some(last.id));
+        let steps = entries
+            .iter()
+            .filter(|one| one.action == "redrive_dead_letters");
+        let noted = steps.flat_map(|one| one.detail.as_array().unwrap());
+        ids.extend(noted.map(|one| one["id"].as_i64().unwrap()));
+    }
+}
+
+async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger) {
+    let told = std::env::var(TOLD).ok();
+    let letters = told.map_or(LETTERS, |told| told.parse().unwrap());
+    ledger.make().await;
+    fill(&store, letters).await;
+    let host = mended(store.clone(), &ledger).await;
+    let left = || async { store.counts().await.unwrap().dead_letters };
+
+    let began = Instant::now();
+    let retry = ["dead-letters", "retry", "--all", "--rate", RATE, "--yes"];
+    let mut driver = program(&[&["--store", ledger.at()], &retry[..]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    reaches("a half", left, |left| left <= letters / 2).await;
+    driver.kill().unwrap();
+    driver.wait().unwrap();
+    let half = left().await;
+    assert!(half > 0, "it was killed in the middle");
+    let refused = ledger.run(&["operations", "resume", "1"]);
+    assert_eq!(refused.code, 1, "nobody knows yet: {refused:?}");
+    eventually("the lease ends", || async {
+        let now = store.about().await.unwrap().now;
+        let found = store.operations(Some(1), Page::latest(1)).await.unwrap();
+        (!found[0].is_driven(now)).then_some(())
+    })
+    .await;
+    assert_eq!(left().await, half, "nobody goes on meanwhile");
+
+    let resumed = ledger.run(&["operations", "resume", "1"]);
+    let done = format!("retried {letters} dead letters (operation 1)");
+    assert!(resumed.out.contains(&done), "{resumed:?}");
+    let outbox = || async { store.counts().await.unwrap().outbox };
+    reaches("an empty outbox", outbox, |rows| rows == 0).await;
+    let took = began.elapsed();
+    assert!(host.stop(Duration::from_secs(10)).await);
+
+    let (entries, distinct) = ledger.entries().await;
+    let ids = audited(&store).await;
+    let noted: HashSet<_> = ids.iter().collect();
+    println!(
+        "{letters} dead letters on {}: killed with {half} left, done after {took:.1?}; ledger {entries} \
+         entries of {distinct} charges, audit {} of {}, dead letters {}",
+        match ledger {
+            Ledger::File(_) => "SQLite",
+            Ledger::Server(_) => "PostgreSQL",
+        },
+        ids.len(),
+        noted.len(),
+        left().await,
+    );
+    assert_eq!((entries, distinct), (letters, letters), "each once");
+    assert_eq!((ids.len() as u64, noted.len() as u64), (letters, letters));
+    assert_eq!(left().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redrive_neither_loses_nor_repeats_one_on_sqlite() {
+    let (scene, store): (Scene, SqliteStore) = Scene::new().await;
+    let ledger = Ledger::File(scene.file().to_str().unwrap().to_owned());
+    is_taken_over(store, ledger).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redrive_neither_loses_nor_repeats_one_on_postgres() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    is_taken_over(store.clone(), Ledger::Server(database.url.clone())).await;
+    store.close();
+    database.drop().await;
+}
