@@ -10,14 +10,16 @@ use crate::inbox::InboxVerb;
 use crate::locks::LocksVerb;
 use crate::machines::Drawing;
 use crate::output::Form;
+use crate::plan::PlanArguments;
 use crate::republish::RepublishArguments;
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
+use crate::schema::SchemaVerb;
 use crate::sight::SightArguments;
 use crate::timers::TimersVerb;
 
 const AFTER_HELP: &str = "\
-Exit codes: `sagabus explain exit-codes`; also: `demo`, `completions SHELL`, `man FOLDER`
+Exit codes: `sagabus explain exit-codes`; also: `plan`, `demo`, `completions SHELL`, `man FOLDER`
 Example: SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments --canary 5";
 
 /// Looks into a sagabus database and puts right what went wrong.
@@ -95,12 +97,6 @@ pub(crate) const OWN_ABOUT: &str = "Runs this service, and looks into its databa
 pub(crate) enum OwnNoun {
     /// Run the service until Ctrl-C or SIGTERM.
     Run,
-    /// Compare this release with what a database holds, before it is rolled out.
-    Plan {
-        /// The database; that of `--store` where it is left out.
-        #[arg(long, value_name = "URL")]
-        against: Option<String>,
-    },
     #[command(flatten)]
     Noun(Box<Noun>),
 }
@@ -151,8 +147,8 @@ pub(crate) enum Noun {
     /// Messages that brokers and APIs brought, and what was done.
     #[command(subcommand)]
     Inbox(InboxVerb),
-    /// Sagas, machines and flows.
-    #[command(subcommand)]
+    /// Sagas, machines and flows: their instances.
+    #[command(subcommand, visible_alias = "instances")]
     Sagas(SagasVerb),
     /// Business keys that sagas have reserved.
     #[command(subcommand)]
@@ -179,8 +175,15 @@ pub(crate) enum Noun {
         /// Only the latest host of this name.
         host: Option<String>,
     },
-    /// Creates or updates the schema.
-    Migrate(MigrateArguments),
+    /// The tables and functions of the database.
+    #[command(subcommand)]
+    Schema(SchemaVerb),
+    /// Compares a release with what a database holds, before it is rolled out.
+    #[command(
+        hide = true,
+        after_help = "Example:\n  sagabus plan --release new.json   # of `shop describe --json`"
+    )]
+    Plan(PlanArguments),
     /// Fills a new database with the afternoon of a shop, so that every command has something to
     /// show.
     #[command(hide = true, after_help = "Example:\n  sagabus demo --store demo.db")]
@@ -452,6 +455,7 @@ pub(crate) struct RowChangeArguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum MessagesVerb {
     /// Tell all that the tables know about a message: where it came, what it did, what it caused.
+    #[command(visible_alias = "why")]
     Show {
         /// Its identity.
         id: sagabus_core::MessageId,
@@ -509,15 +513,4 @@ pub(crate) enum MachinesVerb {
         #[arg(long, value_enum, default_value_t = Drawing::Mermaid)]
         format: Drawing,
     },
-}
-
-/// How the schema is made.
-#[derive(Debug, Args)]
-pub(crate) struct MigrateArguments {
-    /// Only print the statements, for those who run their own.
-    #[arg(long)]
-    pub(crate) print: bool,
-    /// Only print what makes a PostgreSQL role for each role of this program.
-    #[arg(long, conflicts_with = "print")]
-    pub(crate) grants: bool,
 }

@@ -14,7 +14,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("status", "sagabus status --watch 2"),
     ("hosts", "sagabus hosts"),
     ("describe", "sagabus describe orders --json"),
-    ("migrate", "sagabus migrate --print | psql \"$URL\""),
+    ("schema migrate", "sagabus schema migrate --store orders.db"),
+    ("schema status", "sagabus schema status"),
+    ("schema print", "sagabus schema print | psql \"$URL\""),
+    ("schema grants", "sagabus schema grants | psql \"$URL\""),
     ("audit", "sagabus audit --limit 20"),
     (
         "dead-letters list",

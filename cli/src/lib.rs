@@ -32,7 +32,8 @@ mod endpoints;
 mod machines;
 mod schedules;
 mod timers;
-mod migrate;
+mod schema;
+mod plan;
 mod demo;
 mod shop;
 mod explain;
@@ -41,7 +42,6 @@ mod accounts;
 mod audit;
 mod operator;
 // What a service's own program can beside it.
-mod plan;
 mod own;
 // For tests alone.
 #[cfg(feature = "fuzzing")]

@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::place::Place;
 use crate::{
     accounts, audit, config, dead_letters, demo, doctor, endpoints, explain, help, hosts, inbox,
-    locks, machines, messages, migrate, operations, outbox, sagas, schedules, sight, status,
+    locks, machines, messages, operations, outbox, plan, sagas, schedules, schema, sight, status,
     timers,
 };
 
@@ -119,8 +119,12 @@ pub(crate) async fn ask(
     operator: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
-    if let Noun::Migrate(what) = noun {
-        return migrate::run(store, operator.role, what, out).await;
+    if let Noun::Schema(verb) = noun {
+        return schema::run(store, operator.role, verb, out).await;
+    }
+    if let Noun::Plan(what) = noun {
+        let release = what.release()?;
+        return plan::run(what.against(store), operator.role, &release, out).await;
     }
     if let Noun::Demo = noun {
         return demo::run(store, operator.role, out).await;
@@ -150,7 +154,8 @@ pub(crate) async fn ask(
         Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, out).await,
         Noun::Accounts => accounts::run(admin, about.now, out).await,
         Noun::Audit { page, .. } => audit::run(admin, about.now, page, out).await,
-        Noun::Migrate(_)
+        Noun::Schema(_)
+        | Noun::Plan(_)
         | Noun::Demo
         | Noun::Explain { .. }
         | Noun::Completions { .. }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 use sagabus_core::HostBuilder;
-use sagabus_ops::{Guarded, machines};
+use sagabus_ops::machines;
 
 use crate::arguments::{Arguments, Noun, OWN_ABOUT, OwnNoun};
 use crate::failure::Failure;
@@ -76,6 +76,12 @@ fn arguments() -> Result<Arguments<OwnNoun>, Failure> {
         .mut_subcommand("machines", |sub| {
             sub.about("State machines of this program, drawn")
         })
+        .mut_subcommand("plan", |sub| {
+            sub.about("Compare this release with what a database holds, before it is rolled out")
+                .after_help("Example:\n  shop plan --against \"$URL\"")
+                .hide(false)
+                .mut_arg("release", |argument| argument.hide(true))
+        })
         .mut_subcommand("describe", |sub| {
             sub.about("What this program is made of: endpoints, handlers, machines")
         })
@@ -95,15 +101,13 @@ async fn run(
     let store = arguments.store.as_deref().filter(|store| !store.is_empty());
     let noun = match &arguments.noun {
         OwnNoun::Run => return run_host(host.await?, store).await,
-        OwnNoun::Plan { against } => {
-            let release = host.await?.describe()?;
-            let place = Place::open(against.as_deref().or(store)).await?;
-            let guarded = Guarded::new(place.admin(), arguments.operator.role);
-            return plan::run(&guarded, &release, &out).await;
-        }
         OwnNoun::Noun(noun) => &**noun,
     };
     match noun {
+        Noun::Plan(what) => {
+            let release = host.await?.describe()?;
+            plan::run(what.against(store), arguments.operator.role, &release, &out).await
+        }
         Noun::Machines(verb) => {
             let release = host.await?.describe()?;
             show_release(&machines::in_release(&release), verb, &out)

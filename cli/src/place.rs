@@ -43,7 +43,7 @@ impl Place {
             #[cfg(feature = "sqlite")]
             Named::Sqlite(path) => Err(sagabus_core::StoreError::Setup(format!(
                 "there is no file `{path}`; give the path of the service's database, or make a \
-                 new one with `sagabus migrate` [SB0303]"
+                 new one with `sagabus schema migrate` [SB0303]"
             ))
             .into()),
         }

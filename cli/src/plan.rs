@@ -1,19 +1,65 @@
-//! `plan`, in a service's own program.
+//! `sagabus plan`.
 
-use sagabus_core::admin::StoreAdmin;
-use sagabus_ops::{plan, shape};
+use clap::Args;
+use sagabus_ops::{Guarded, Role, plan, shape};
 use serde_json::Value;
 
+use crate::confirm::read_file;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::place::Place;
+
+/// Which release, and with what it is compared.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    /// The database; that of `--store` where it is left out.
+    #[arg(long, value_name = "URL")]
+    against: Option<String>,
+    /// What the release says of itself: `describe --json` of the service's own program, or - for
+    /// standard input. That program needs none.
+    #[arg(long, value_name = "FILE")]
+    release: Option<String>,
+}
+
+impl PlanArguments {
+    /// Returns the database that is meant.
+    pub(crate) fn against<'a>(&'a self, store: Option<&'a str>) -> Option<&'a str> {
+        self.against.as_deref().or(store)
+    }
+
+    /// Reads what the release says of itself.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] where no file is named, or it is not that of one host.
+    pub(crate) fn release(&self) -> Result<Value, Failure> {
+        let file = self.release.as_deref().ok_or_else(|| {
+            Failure::Usage(
+                "which release? a service's own program knows its own (`sagabus::cli::main`); this \
+                 one reads what `describe --json` of it printed: `--release FILE`"
+                    .to_owned(),
+            )
+        })?;
+        let document: Value = serde_json::from_slice(&read_file(file)?)
+            .map_err(|error| Failure::Usage(format!("`{file}` is no JSON: {error}")))?;
+        match document["hosts"].as_array().map(Vec::as_slice) {
+            Some([release]) if release["host"].is_string() => Ok(release.clone()),
+            _ => Err(Failure::Usage(format!(
+                "`{file}` does not describe one release; take what `describe --json` of the \
+                 service's own program prints"
+            ))),
+        }
+    }
+}
 
 /// Compares a release with what a database holds.
 pub(crate) async fn run(
-    admin: &dyn StoreAdmin,
+    against: Option<&str>,
+    role: Role,
     release: &Value,
     out: &Output,
 ) -> Result<(), Failure> {
-    let plan = plan::plan(admin, release).await?;
+    let place = Place::open(against).await?;
+    let plan = plan::plan(&Guarded::new(place.admin(), role), release).await?;
     if !out.json(|| shape::plan(&plan))? {
         for finding in &plan.findings {
             out.line(&format!("! {}", finding.fact))?;

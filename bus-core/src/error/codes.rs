@@ -143,16 +143,16 @@ explanations! {
     "SB0204" "the schema is missing":
         "Tables are made when you say so, never by a host that starts: the role that runs services \
          need not be allowed to."
-        -> "Run `sagabus migrate`, or `store.migrate()` once, or hand the statements of `sagabus \
-            migrate --print` to whoever may run them.";
+        -> "Run `sagabus schema migrate`, or `store.migrate()` once, or hand the statements of \
+            `sagabus schema print` to whoever may run them.";
     "SB0205" "a part of the schema is missing":
         "Something dropped tables or functions, or a restore was partial."
         -> "Restore the database from a backup. If nothing in it is wanted, drop the schema and \
             migrate.";
     "SB0206" "the schema is older than this release":
         "The host would call what is not there."
-        -> "Run `sagabus migrate` before the new release starts. Hosts of the release before go on \
-            beside it.";
+        -> "Run `sagabus schema migrate` before the new release starts. Hosts of the release before \
+            go on beside it.";
     "SB0207" "the schema is newer than this release":
         "A newer release has migrated it, and what this one writes might break a rule that it does \
          not know."
@@ -165,7 +165,7 @@ explanations! {
         -> "Use PostgreSQL 15 or newer.";
     "SB0210" "a migration is refused":
         "The role may not create the schema or its tables."
-        -> "Grant it, or run the statements of `sagabus migrate --print` as a role that may.";
+        -> "Grant it, or run the statements of `sagabus schema print` as a role that may.";
     "SB0211" "PostgreSQL refuses the connection":
         "Role, password or database is wrong; waiting does not help, so nobody waits."
         -> "Check the URL against `psql` with the same one.";
@@ -244,7 +244,7 @@ explanations! {
     "SB0303" "there is no such file":
         "Reading commands make no file: a slip in a path would show an empty database, and all \
          would seem well."
-        -> "Give the path of the service's file. `sagabus migrate` makes a new one.";
+        -> "Give the path of the service's file. `sagabus schema migrate` makes a new one.";
     "SB0304" "it is not said which are meant":
         "A change of many rows needs a selection that was meant."
         -> "Name ids, or give a filter, or say `--all`; one of these.";

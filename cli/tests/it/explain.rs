@@ -122,7 +122,7 @@ async fn errors_end_with_their_code_and_say_where_more_is() {
         (&["--store", "mysql://h/x", "status"], "SB0302"),
         (&["--store", "/nowhere.db", "status"], "SB0303"),
         (&["--store", "postgres://u@[", "status"], "SB0212"),
-        (&["--store", "/", "migrate"], "SB0216"),
+        (&["--store", "/", "schema", "migrate"], "SB0216"),
     ] {
         let ran = run(arguments);
         assert!(ran.err.contains(code), "{arguments:?}: {ran:?}");

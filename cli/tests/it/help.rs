@@ -100,13 +100,13 @@ fn shells_complete_and_pages_are_written() {
 
 #[test]
 fn migrations_are_printed_for_either_engine() {
-    let sqlite = run(&["--store", "new.db", "migrate", "--print"]);
+    let sqlite = run(&["--store", "new.db", "schema", "print"]);
     assert!(
         sqlite.out.contains("create table sagabus_outbox"),
         "{}",
         sqlite.err
     );
-    let postgres = run(&["--store", "postgres://nowhere/x", "migrate", "--print"]);
+    let postgres = run(&["--store", "postgres://nowhere/x", "schema", "print"]);
     assert!(
         postgres.out.contains("create table sagabus.audit"),
         "{}",

@@ -18,6 +18,7 @@ mod shown;
 mod changing;
 mod operations;
 mod killed;
+mod schema;
 mod editing;
 mod sealed;
 mod canary;

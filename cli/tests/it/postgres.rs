@@ -86,7 +86,7 @@ async fn what_works_on_a_file_works_on_a_server() {
 
     let missing = scene::run(&["--store", &url, "status"]);
     assert_eq!(missing.code, 4, "{missing:?}");
-    assert!(run(&["migrate"]).contains("the schema is of version"));
+    assert!(run(&["schema", "migrate"]).contains("the schema is of version"));
     let store = PgStore::connect(&url).await.unwrap();
     fill(&store, 5).await;
     assert!(run(&["status"]).contains("! 5 messages are dead letters"));

@@ -36,7 +36,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ),
     ("operator", &["endpoints", "pause", "payments", "--yes"]),
     ("operator", &["endpoints", "resume", "payments", "--yes"]),
-    ("admin", &["migrate"]),
+    ("admin", &["schema", "migrate"]),
 ];
 
 const ROLES: [&str; 4] = ["reader", "body-reader", "operator", "admin"];
@@ -73,7 +73,7 @@ async fn a_role_is_kept_to_by_every_command() {
 
 #[test]
 fn a_file_has_no_roles_to_grant() {
-    let ran = scene::run(&["--store", "shop.db", "migrate", "--grants"]);
+    let ran = scene::run(&["--store", "shop.db", "schema", "grants"]);
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(ran.err.contains("a SQLite file has no roles"), "{ran:?}");
 }
@@ -96,7 +96,7 @@ async fn the_server_refuses_what_a_login_was_not_granted() {
     let store = PgStore::connect(&database.url).await.unwrap();
     store.migrate().await.unwrap();
     postgres::fill(&store, 2).await;
-    let grants = scene::run(&["--store", &database.url, "migrate", "--grants"]);
+    let grants = scene::run(&["--store", &database.url, "schema", "grants"]);
     assert_eq!(grants.code, 0, "{grants:?}");
     on_server(&database.url, grants.out.clone()).await;
     on_server(&database.url, grants.out).await;
@@ -105,7 +105,7 @@ async fn the_server_refuses_what_a_login_was_not_granted() {
         let url = login(&database.url, &database.url, role).await;
         // The program was told nothing: what refuses is the server.
         let run = |command: &[&str]| -> Ran { scene::run(&[&["--store", &url], command].concat()) };
-        for (needs, command) in COMMANDS.iter().filter(|(_, one)| one[0] != "migrate") {
+        for (needs, command) in COMMANDS.iter().filter(|(_, one)| one[0] != "schema") {
             let ran = run(command);
             let may = rank(role) >= rank(needs);
             assert_eq!(ran.code == 0, may, "{role} {command:?}: {ran:?}");
@@ -319,7 +319,7 @@ async fn an_operators_login_does_all_that_an_operator_may() {
     let store = PgStore::connect(&database.url).await.unwrap();
     store.migrate().await.unwrap();
     leave_some_of_everything(&store).await;
-    let grants = scene::run(&["--store", &database.url, "migrate", "--grants"]);
+    let grants = scene::run(&["--store", &database.url, "schema", "grants"]);
     on_server(&database.url, grants.out).await;
     // One of the parked commands gets an owner, so that it can be released.
     let owner = "insert into sagabus.subscription (message_type, endpoint_id, kind) \
