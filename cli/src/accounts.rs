@@ -6,6 +6,7 @@ use sagabus_ops::accounts::{self, Balance};
 use sagabus_ops::shape;
 
 use crate::failure::Failure;
+use crate::gauge::Waiting;
 use crate::output::Output;
 use crate::text::ago;
 
@@ -28,7 +29,9 @@ pub(crate) async fn run(
     now: Timestamp,
     out: &Output,
 ) -> Result<(), Failure> {
+    let waiting = Waiting::new("reading inbox, history and outbox", out);
     let balance = accounts::balance(admin).await?;
+    drop(waiting);
     if !out.json(|| shape::balance(&balance))? {
         show(&balance, now, out)?;
     }

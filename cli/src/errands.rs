@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator};
 use crate::failure::Failure;
+use crate::gauge::Gauge;
 use crate::output::Output;
 
 /// How long an answer is waited for: as long as the database keeps others from asking.
@@ -111,9 +112,11 @@ pub(crate) async fn migrate(
                 false => out.line(&format!("would {what}")),
             };
         }
+        let mut gauge = Gauge::new("migrated", count, out);
         let told = |done: &Migrated| {
             let so_far = done.migrated + done.current + done.failed.len() as u64;
-            out.note(&format!("{so_far} of {count}"));
+            let failed = done.failed.len();
+            gauge.at(so_far, &format!(", {failed} failed"));
         };
         done = migration::run(admin, &operator(who), &plan, PATIENCE, told).await?;
     }

@@ -10,6 +10,7 @@ mod config;
 // Where the answer comes from and how it is shown.
 mod place;
 mod output;
+mod gauge;
 mod text;
 mod confirm;
 mod sight;

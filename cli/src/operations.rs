@@ -1,18 +1,16 @@
 //! `sagabus operations`, and driving one.
 
-use std::time::Duration;
-
 use sagabus_core::Timestamp;
 use sagabus_core::admin::{Command, OperationState, StoreAdmin, StoredOperation, Verb};
 use sagabus_ops::operations::{self, Drive, Progress};
 use sagabus_ops::{Operator, shape};
 use serde_json::json;
-use tokio::time::Instant;
 
 use crate::arguments::{OperationsVerb, OperatorArguments, PageArguments};
 use crate::confirm::operator;
 use crate::dead_letters::page;
 use crate::failure::Failure;
+use crate::gauge::Gauge;
 use crate::output::Output;
 use crate::text::ago;
 
@@ -163,7 +161,7 @@ pub(crate) async fn drive(
 ) -> Result<(), Failure> {
     let mut drive = Drive::take(admin, operator, id).await?;
     let (_, done) = words(&drive.operation().verb);
-    let mut said = Instant::now();
+    let mut gauge = Gauge::new(done, drive.operation().total, out);
     loop {
         let goes_on = tokio::select! {
             biased;
@@ -183,16 +181,11 @@ pub(crate) async fn drive(
         if !goes_on {
             break;
         }
-        if said.elapsed() > Duration::from_secs(1) {
-            let (one, seen) = (drive.operation(), drive.redriven());
-            let failed = seen.retrying + seen.died_again;
-            out.note(&format!(
-                "{done} {} of {}, {failed} failed again",
-                one.changed, one.total
-            ));
-            said = Instant::now();
-        }
+        let (one, seen) = (drive.operation(), drive.redriven());
+        let failed = seen.retrying + seen.died_again;
+        gauge.at(one.changed, &format!(", {failed} failed again"));
     }
+    drop(gauge);
     finish(admin, drive.operation(), out).await
 }
 

@@ -14,6 +14,7 @@ use crate::arguments::{
 use crate::confirm::{Answer, confirm, operator};
 use crate::dead_letters::page;
 use crate::failure::Failure;
+use crate::gauge::Gauge;
 use crate::messages;
 use crate::output::Output;
 use crate::republish;
@@ -315,7 +316,9 @@ async fn purge(
                 false => out.line(&what),
             };
         }
-        removed = outbox::purge(admin, &operator(who), &plan).await?;
+        let mut gauge = Gauge::new("removed", count as u64, out);
+        let told = |removed| gauge.at(removed, "");
+        removed = outbox::purge(admin, &operator(who), &plan, told).await?;
     }
     let left = count as u64 - removed;
     if out.json(|| json!({ "changed": removed, "passed_over": left }))? {

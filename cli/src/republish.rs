@@ -11,6 +11,7 @@ use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator};
 use crate::failure::Failure;
 use crate::filter::When;
+use crate::gauge::Gauge;
 use crate::output::Output;
 use crate::text::ago;
 
@@ -67,7 +68,9 @@ pub(crate) async fn run(
             let preview = json!({ "preview": { "count": count }, "sample": sample });
             return out.json(|| preview).map(|_| ());
         }
-        again = sent::republish(admin, &operator(who), &planned).await?;
+        let mut gauge = Gauge::new("sent again", count as u64, out);
+        let told = |again| gauge.at(again, "");
+        again = sent::republish(admin, &operator(who), &planned, told).await?;
     }
     let left = count as u64 - again;
     if out.json(|| json!({ "changed": again, "passed_over": left }))? {

@@ -5,6 +5,7 @@ use sagabus_ops::Role;
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::gauge::Waiting;
 use crate::output::Output;
 use crate::place::Place;
 
@@ -44,7 +45,9 @@ pub(crate) async fn run(
 async fn migrate(store: Option<&str>, role: Role, out: &Output) -> Result<(), Failure> {
     role.demand(Role::Admin, "change the schema")?;
     let place = Place::open_or_make(store).await?;
+    let waiting = Waiting::new("migrating", out);
     place.migrate().await?;
+    drop(waiting);
     let version = place.admin().about().await?.schema_version;
     if out.json(|| json!({ "schema_version": version }))? {
         return Ok(());

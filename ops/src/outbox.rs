@@ -115,8 +115,9 @@ pub async fn plan_purge(
     Ok(Purge { ids })
 }
 
-/// Removes rows: each page is set aside first, so that no host has them in hand, then discarded.
-/// Returns how many were removed. Who is killed between the two leaves rows that are parked.
+/// Removes rows: each page is set aside first, so that no host has them in hand, then discarded, and
+/// `told` hears how many are. Returns how many were removed. Who is killed between the two leaves rows
+/// that are parked.
 ///
 /// # Errors
 /// [`OpsError::Store`]: what was removed so far is.
@@ -124,6 +125,7 @@ pub async fn purge(
     admin: &dyn StoreAdmin,
     operator: &Operator,
     purge: &Purge,
+    mut told: impl FnMut(u64),
 ) -> Result<u64, OpsError> {
     let mut removed = 0;
     for ids in purge.ids.chunks(PAGE_MAX as usize) {
@@ -131,6 +133,7 @@ pub async fn purge(
         admin.change(&operator.does(aside)).await?;
         let gone = Action::DiscardRows(ids.to_vec());
         removed += admin.change(&operator.does(gone)).await?.len() as u64;
+        told(removed);
     }
     Ok(removed)
 }

@@ -77,8 +77,8 @@ async fn demand_kept(admin: &dyn StoreAdmin) -> Result<(), OpsError> {
 }
 
 /// Puts messages into the outbox again, with their identities and bytes, in the order in which they
-/// were written. Returns how many: those that somebody else sent again meanwhile are left out. Who is
-/// killed in between leaves the rest, which the same call takes.
+/// were written, and tells `told` how many are. Returns how many: those that somebody else sent again
+/// meanwhile are left out. Who is killed in between leaves the rest, which the same call takes.
 ///
 /// # Errors
 /// [`OpsError::Store`]: what was put into the outbox so far is there.
@@ -86,11 +86,13 @@ pub async fn republish(
     admin: &dyn StoreAdmin,
     operator: &Operator,
     planned: &Republication,
+    mut told: impl FnMut(u64),
 ) -> Result<u64, OpsError> {
     let mut count = 0;
     for ids in planned.ids.chunks(PAGE_MAX as usize) {
         let again = operator.does(Action::RepublishSent(ids.to_vec()));
         count += admin.change(&again).await?.len() as u64;
+        told(count);
     }
     Ok(count)
 }

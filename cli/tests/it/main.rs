@@ -19,6 +19,8 @@ mod changing;
 mod operations;
 mod killed;
 mod schema;
+#[cfg(unix)]
+mod progress;
 mod editing;
 mod sealed;
 mod canary;
