@@ -4,112 +4,18 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin, StoredHost};
-use sagabus_core::message::{self, Kind, Message};
-use sagabus_core::{HandlerError, Host, InstanceId, Result, RunningHost, Store};
+use sagabus_core::{Host, InstanceId, RunningHost, Store};
 use sagabus_outbox::{PgStore, SqliteStore};
-use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+use sagabus_saga::{MachineEndpoint, Saga, StateMachine};
+use sagabus_testkit::bus::releases::{self, Begin, STUCK};
 use sagabus_testkit::wait::eventually;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::postgres::{Database, on_server};
 use crate::rehearsing::{hosts_are_gone, on_file};
 use crate::scene::{Ran, Scene, program, run};
 
-#[derive(Clone, Serialize, Deserialize)]
-struct Begin {
-    order: u32,
-}
-
-impl Message for Begin {
-    const TYPE: &'static str = "orders.begin";
-    const KIND: Kind = Kind::Command;
-}
-
-impl message::Command for Begin {}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stage {
-    Open,
-}
-
-impl SagaState for Stage {
-    const ALL: &'static [Self] = &[Self::Open];
-
-    fn name(self) -> &'static str {
-        "open"
-    }
-}
-
-/// What the release of before kept.
-#[derive(Serialize, Deserialize)]
-struct Old {
-    euros: u32,
-}
-
-impl Saga for Old {
-    type Key = u32;
-    type State = Stage;
-}
-
-impl Correlate<Old> for Begin {
-    fn key(&self) -> u32 {
-        self.order
-    }
-}
-
-/// Names the database of a host in a process of its own, which stands still at one order.
-const STUCK: &str = "SAGABUS_TEST_MIGRATING_HOST";
-/// At which one: somewhere in the middle, as keys are sorted.
-const STUCK_AT: u64 = 300;
-
-/// What this release keeps. It cannot read orders of 13 euros.
-#[derive(Serialize, Deserialize)]
-struct New {
-    cents: u32,
-}
-
-impl Saga for New {
-    type Key = u32;
-    type State = Stage;
-    const SCHEMA_VERSION: i32 = 2;
-
-    fn upcast(_: i32, data: Value) -> Result<Value, HandlerError> {
-        match data["euros"].as_u64() {
-            Some(STUCK_AT) if std::env::var_os(STUCK).is_some() => loop {
-                std::thread::park(); // Until it is killed.
-            },
-            Some(13) | None => Err(HandlerError::new("nobody counts to 13")),
-            Some(euros) => Ok(serde_json::json!({ "cents": euros * 100 })),
-        }
-    }
-}
-
-impl Correlate<New> for Begin {
-    fn key(&self) -> u32 {
-        self.order
-    }
-}
-
-async fn old(store: impl Store) -> RunningHost {
-    let begin = Old::when::<Begin>().init(|m| Old { euros: m.order });
-    let machine = StateMachine::named("order")
-        .initially(begin.transition_to(Stage::Open))
-        .during(Stage::Open, Old::ignore::<Begin>())
-        .endless();
-    let host = Host::builder("shop").store(store);
-    let host = host.endpoint("orders", |e| e.machine(machine));
-    host.build().unwrap().start().await.unwrap()
-}
-
-async fn new(store: impl Store) -> RunningHost {
-    let begin = New::when::<Begin>().init(|m| New {
-        cents: m.order * 100,
-    });
-    let machine = StateMachine::named("order")
-        .initially(begin.transition_to(Stage::Open))
-        .during(Stage::Open, New::ignore::<Begin>())
-        .endless();
+async fn start<T: Saga>(store: impl Store, machine: StateMachine<T>) -> RunningHost {
     let host = Host::builder("shop").store(store);
     let host = host.endpoint("orders", |e| e.machine(machine));
     host.build().unwrap().start().await.unwrap()
@@ -135,7 +41,7 @@ async fn left<S: StoreAdmin>(store: &S) -> usize {
 
 /// Begins orders of the release before: more than one batch.
 async fn fill<S: Store + StoreAdmin + Clone>(store: &S, count: u32) {
-    let host = old(store.clone()).await;
+    let host = start(store.clone(), releases::old()).await;
     for order in 0..count {
         host.bus().send(Begin { order }).await.unwrap();
     }
@@ -156,7 +62,7 @@ async fn is_migrated<S: Store + StoreAdmin + Clone>(
     fill(&store, COUNT).await;
     hosts_are_gone.await;
     let migrate = ["sagas", "migrate", "order", "--yes", "--why", "release 2"];
-    let host = new(store.clone()).await;
+    let host = start(store.clone(), releases::new()).await;
     let ran = run(&["sagas", "migrate", "order"]);
     assert_eq!(ran.code, 2, "not without a word: {ran:?}");
     let ran = run(&[&migrate[..], &["--at-most", "519"]].concat());
@@ -241,8 +147,8 @@ async fn a_host_that_stands_still() {
         return;
     };
     let _host = match place.starts_with("postgres:") {
-        true => new(PgStore::connect(&place).await.unwrap()).await,
-        false => new(SqliteStore::open(&place).await.unwrap()).await,
+        true => start(PgStore::connect(&place).await.unwrap(), releases::new()).await,
+        false => start(SqliteStore::open(&place).await.unwrap(), releases::new()).await,
     };
     std::future::pending::<()>().await;
 }
@@ -288,7 +194,7 @@ async fn a_host_is_killed<S: Store + StoreAdmin + Clone>(
     let half = left(&store).await;
     assert!((1..COUNT as usize - 1).contains(&half), "{half} are left");
 
-    let host = new(store.clone()).await;
+    let host = start(store.clone(), releases::new()).await;
     let ran = run(&migrate);
     assert_eq!(ran.code, 1, "nobody knows yet that it was killed: {ran:?}");
     assert!(ran.err.contains("is about another rehearsal"), "{ran:?}");
@@ -342,7 +248,7 @@ async fn nothing_is_migrated_while_live_hosts_differ() {
     let (scene, store) = Scene::new().await;
     fill(&store, 1).await;
     // The one that began it is still alive by its heartbeat.
-    let after = new(store.clone()).await;
+    let after = start(store.clone(), releases::new()).await;
     let ran = scene.run(&["sagas", "migrate", "order", "--yes"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(

@@ -1,88 +1,18 @@
 //! Instances of an older release that an operator has a host of the new one write anew.
 
 use sagabus_core::admin::{Batch, HistoryOf, Migrated, Page, Task, Verdict};
-use sagabus_core::{Command, HandlerError, InstanceId, Kind, Message, Result, RunningHost};
-use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+use sagabus_core::{InstanceId, RunningHost};
+use sagabus_saga::MachineEndpoint;
 use sagabus_testkit::bus::rehearsing::ask;
+use sagabus_testkit::bus::releases::{self, Begin, Touch};
 use sagabus_testkit::bus::{Scene, start, stop};
 use sagabus_testkit::wait::eventually;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 on_every_store! {
     instances_of_an_older_release_are_written_anew_once,
     another_host_goes_on_where_one_was_lost,
     an_instance_that_a_message_moved_is_not_written_again,
-}
-
-macro_rules! message {
-    ($name:ident $type:literal) => {
-        #[derive(Clone, Serialize, Deserialize)]
-        struct $name {
-            order: u32,
-        }
-
-        impl Message for $name {
-            const TYPE: &'static str = $type;
-            const KIND: Kind = Kind::Command;
-        }
-        impl Command for $name {}
-
-        impl Correlate<Old> for $name {
-            fn key(&self) -> u32 {
-                self.order
-            }
-        }
-
-        impl Correlate<New> for $name {
-            fn key(&self) -> u32 {
-                self.order
-            }
-        }
-    };
-}
-
-message!(Begin "orders.begin");
-message!(Touch "orders.touch");
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stage {
-    Open,
-}
-
-impl SagaState for Stage {
-    const ALL: &'static [Self] = &[Self::Open];
-
-    fn name(self) -> &'static str {
-        "open"
-    }
-}
-
-#[derive(Serialize, Deserialize)]
-struct Old {
-    euros: u32,
-}
-
-impl Saga for Old {
-    type Key = u32;
-    type State = Stage;
-}
-
-#[derive(Serialize, Deserialize)]
-struct New {
-    cents: u32,
-}
-
-impl Saga for New {
-    type Key = u32;
-    type State = Stage;
-    const SCHEMA_VERSION: i32 = 2;
-
-    fn upcast(_: i32, data: Value) -> Result<Value> {
-        let euros = data["euros"].as_u64();
-        let euros = euros.ok_or_else(|| HandlerError::new("no euros"))?;
-        Ok(json!({ "cents": euros * 100 }))
-    }
 }
 
 const COUNT: u32 = 12;
@@ -96,14 +26,8 @@ fn order(key: u32) -> InstanceId {
 
 /// Begins orders with the release of before, and ends it.
 async fn fill(scene: &Scene) {
-    let begin = Old::when::<Begin>().init(|m| Old { euros: m.order });
-    let machine = StateMachine::named("order")
-        .initially(begin.transition_to(Stage::Open))
-        .during(Stage::Open, Old::when::<Touch>().stay())
-        .during(Stage::Open, Old::ignore::<Begin>())
-        .endless();
     let host = scene.builder("old");
-    let host = start(host.endpoint("orders", |e| e.machine(machine))).await;
+    let host = start(host.endpoint("orders", |e| e.machine(releases::old()))).await;
     for order in 0..COUNT {
         host.bus().send(Begin { order }).await.unwrap();
     }
@@ -113,16 +37,8 @@ async fn fill(scene: &Scene) {
 }
 
 async fn new(scene: &Scene, name: &str) -> RunningHost {
-    let begin = New::when::<Begin>().init(|m| New {
-        cents: m.order * 100,
-    });
-    let machine = StateMachine::named("order")
-        .initially(begin.transition_to(Stage::Open))
-        .during(Stage::Open, New::when::<Touch>().stay())
-        .during(Stage::Open, New::ignore::<Begin>())
-        .endless();
     let host = scene.builder(name);
-    start(host.endpoint("orders", |e| e.machine(machine))).await
+    start(host.endpoint("orders", |e| e.machine(releases::new()))).await
 }
 
 async fn migrate(scene: &Scene, keys: impl Iterator<Item = u32>) -> (String, Migrated) {

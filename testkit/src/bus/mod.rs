@@ -21,6 +21,8 @@ pub mod versions;
 
 // What tests of one broker send.
 pub mod parcels;
+// What tests of migrations run.
+pub mod releases;
 
 pub use scene::{Answered, Do, Done, Log, Scene, quick_retry, run, start, stop};
 pub use suite::{BEHAVIOURS, Behaviour};
