@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::Future;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Command, CommandFactory, FromArgMatches};
 use sagabus_core::HostBuilder;
 use sagabus_ops::machines;
 
@@ -68,9 +68,9 @@ where
     }
 }
 
-/// Reads the arguments. Help names the program as it was called.
-fn arguments() -> Result<Arguments<OwnNoun>, Failure> {
-    let matches = Arguments::<OwnNoun>::command()
+/// Returns the command as clap knows it. Help names the program as it was called.
+fn command() -> Command {
+    Arguments::<OwnNoun>::command()
         .about(OWN_ABOUT)
         .after_help("Exit codes: `explain exit-codes`")
         .mut_subcommand("machines", |sub| {
@@ -86,7 +86,11 @@ fn arguments() -> Result<Arguments<OwnNoun>, Failure> {
             sub.about("What this program is made of: endpoints, handlers, machines")
         })
         .disable_version_flag(true)
-        .get_matches();
+}
+
+/// Reads the arguments.
+fn arguments() -> Result<Arguments<OwnNoun>, Failure> {
+    let matches = command().get_matches();
     let read = Arguments::from_arg_matches(&matches);
     let mut arguments = read.unwrap_or_else(|error| error.exit());
     config::fill_in(&matches, &mut arguments)?;
@@ -129,4 +133,26 @@ async fn run_host(host: HostBuilder, store: Option<&str>) -> Result<(), Failure>
     };
     host.build()?.run().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_of_ones_own_plans_without_a_file() {
+        command().debug_assert();
+        let line = ["shop", "plan", "--against", "shop.db"];
+        let matches = command().try_get_matches_from(line).unwrap();
+        let read = Arguments::<OwnNoun>::from_arg_matches(&matches).unwrap();
+        let OwnNoun::Noun(noun) = read.noun else {
+            panic!("`plan` is a noun");
+        };
+        let Noun::Plan(what) = *noun else {
+            panic!("`plan` is what was said");
+        };
+        assert_eq!(what.against(None), Some("shop.db"));
+        let help = command().render_help().to_string();
+        assert!(help.contains("plan "), "it is shown: {help}");
+    }
 }
