@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask <services|test|check|bench|chaos|fuzz|prove>`.
+//! Developer commands: `cargo xtask <services|test|check|bench|chaos|fuzz|mutants|prove>`.
 //!
 //! Everything here is plain blocking code: it starts other programs, reads text and prints.
 //! Progress goes to standard error; results (`services env`, totals, tables) to standard output.
@@ -19,6 +19,7 @@ mod bench;
 mod chaos;
 mod check;
 mod fuzz;
+mod mutants;
 mod peers;
 mod prove;
 mod services;
@@ -57,6 +58,8 @@ enum Commands {
     Chaos(chaos::Arguments),
     /// Look for input with which what reads strangers' input panics, takes long or much memory.
     Fuzz(fuzz::Arguments),
+    /// Make small mistakes in the engine, and look whether a test notices each.
+    Mutants(mutants::Arguments),
     /// Run every proof in its short form, and print one table of what was found.
     Prove(prove::Arguments),
 }
@@ -84,6 +87,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Commands::Bench(arguments) => bench::run(&arguments),
         Commands::Chaos(arguments) => chaos::run(&arguments),
         Commands::Fuzz(arguments) => fuzz::run(&arguments),
+        Commands::Mutants(arguments) => mutants::run(&arguments),
         Commands::Prove(arguments) => prove::run(&arguments),
         Commands::Test(arguments) => test::run(&arguments),
     }
@@ -107,6 +111,8 @@ mod tests {
         assert!(parse("xtask chaos --minutes 10 --seed 7").is_ok());
         assert!(parse("xtask prove --only simulation").is_ok());
         assert!(parse("xtask fuzz cron --runs 1000 --keep").is_ok());
+        assert!(parse("xtask mutants --part engine --shard 2/8").is_ok());
+        assert!(parse("xtask mutants --shard 9/8").is_err());
         assert!(parse("xtask test --only unit -- store --nocapture").is_ok());
         assert!(parse("xtask services up --source nowhere").is_err());
     }

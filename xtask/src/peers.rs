@@ -35,7 +35,7 @@ const PEERS: [Peer; 2] = [
 /// Builds those that are needed and returns their folder; what cannot be built is said and is not
 /// run.
 pub(crate) fn build(workspace: &Workspace, needed: &str) -> Result<PathBuf> {
-    let folder = target(workspace).join("peers");
+    let folder = workspace.target().join("peers");
     for peer in PEERS {
         if !needed.lines().any(|name| name == peer.name) {
             continue;
@@ -48,12 +48,6 @@ pub(crate) fn build(workspace: &Workspace, needed: &str) -> Result<PathBuf> {
         }
     }
     Ok(folder.join("release"))
-}
-
-/// The folder of what cargo builds.
-fn target(workspace: &Workspace) -> PathBuf {
-    let set = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
-    workspace.root.join(set.unwrap_or_else(|| "target".into()))
 }
 
 fn rust(workspace: &Workspace, folder: &Path) -> Command {

@@ -71,6 +71,12 @@ impl Workspace {
         command
     }
 
+    /// The folder of what cargo builds.
+    pub(crate) fn target(&self) -> PathBuf {
+        let set = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
+        self.root.join(set.unwrap_or_else(|| "target".into()))
+    }
+
     /// The packages of this workspace, without what they depend on.
     pub(crate) fn packages(&self) -> Result<Vec<Package>> {
         let mut command = self.cargo();

@@ -1,0 +1,477 @@
+//! `cargo xtask mutants`: small mistakes made in the engine by cargo-mutants, and whether a test
+//! notices each of them.
+//!
+//! It works on a checkout of its own, so that nobody's files change, and writes down how each
+//! mutant ended: what was tried before is not tried again, however the run before this one ended.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+
+use crate::fail::{Doing, Result, fail};
+use crate::workspace::Workspace;
+use crate::{process, say};
+
+/// Files that have the same tests as their judge.
+struct Part {
+    name: &'static str,
+    package: &'static str,
+    files: &'static [&'static str],
+    /// For `cargo test`; what follows `--` is for the tests.
+    tests: &'static [&'static str],
+    features: &'static [&'static str],
+    /// Within this the tests end, on a busy machine: a mutant that takes longer hangs.
+    seconds_max: u32,
+}
+
+const PARTS: &[Part] = &[
+    Part {
+        name: "engine",
+        package: "sagabus-core",
+        files: &[
+            "bus-core/src/receiver.rs",
+            "bus-core/src/lanes.rs",
+            "bus-core/src/loader.rs",
+            "bus-core/src/question.rs",
+            "bus-core/src/merging.rs",
+            "bus-core/src/handling.rs",
+            "bus-core/src/committer.rs",
+            "bus-core/src/settling.rs",
+            "bus-core/src/relay.rs",
+            "bus-core/src/claimer.rs",
+        ],
+        // The second run of the suite, under seal, judges nothing of these.
+        tests: &["--lib", "--test", "it", "--", "--skip", "under_seal"],
+        features: &["faults"],
+        seconds_max: 120,
+    },
+    Part {
+        name: "memory",
+        package: "sagabus-core",
+        files: &["bus-core/src/memory/**/*.rs"],
+        tests: &["--lib", "--test", "it", "--", "--skip", "under_seal"],
+        features: &["faults"],
+        seconds_max: 120,
+    },
+    Part {
+        name: "sqlite",
+        package: "sagabus-outbox",
+        files: &["outbox/src/sqlite/*.rs", "outbox/src/found.rs"],
+        tests: &["--lib", "--test", "it"],
+        features: &["sqlite"],
+        seconds_max: 240,
+    },
+    Part {
+        name: "saga",
+        package: "sagabus-saga",
+        files: &[
+            // What a unit arms and cancels: timers.
+            "saga/src/effects.rs",
+            "saga/src/machine/run.rs",
+            "saga/src/machine/turn.rs",
+            "saga/src/machine/steps.rs",
+            "saga/src/handlers/run.rs",
+        ],
+        tests: &["--lib", "--test", "it", "--", "--skip", "sealed::"],
+        features: &[],
+        seconds_max: 240,
+    },
+    Part {
+        name: "watermark",
+        package: "sagabus-kafka",
+        files: &["bus-kafka/src/offsets.rs"],
+        tests: &["--lib"],
+        features: &[],
+        seconds_max: 60,
+    },
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// These parts only: engine, memory, sqlite, saga, watermark
+    #[arg(long, value_name = "PART")]
+    part: Vec<String>,
+    /// Files whose path has this in it only
+    #[arg(long, value_name = "TEXT")]
+    file: Vec<String>,
+    /// The k-th of n shares of them, counted from 1
+    #[arg(long, value_name = "K/N", value_parser = share)]
+    shard: Option<(usize, usize)>,
+    /// Try again what no test noticed before
+    #[arg(long)]
+    again: bool,
+    /// Show what is known and try nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// How a mutant ended, by the name of the list that cargo-mutants has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Caught,
+    Missed,
+    Timeout,
+    /// It does not compile.
+    Unviable,
+}
+
+const ENDS: [(End, &str); 4] = [
+    (End::Caught, "caught"),
+    (End::Missed, "missed"),
+    (End::Timeout, "timeout"),
+    (End::Unviable, "unviable"),
+];
+
+/// How each mutant ended, by its name: `file:line:column: what was changed`.
+type Record = BTreeMap<String, End>;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let parts = chosen(&arguments.part)?;
+    let workspace = Workspace::find()?;
+    if !process::succeeds(workspace.cargo().args(["mutants", "--version"])) {
+        return fail(
+            "cargo-mutants is not installed; `cargo install cargo-mutants --locked` does that",
+        );
+    }
+    let place = Place::make(&workspace)?;
+    let mut all = Vec::new();
+    for part in parts {
+        let mut names = place.names(part)?;
+        let is_wanted = |name: &String| {
+            let file = file_of(name);
+            arguments.file.is_empty() || arguments.file.iter().any(|text| file.contains(text))
+        };
+        names.retain(is_wanted);
+        if !arguments.list {
+            place.test(part, &names, arguments)?;
+        }
+        all.extend(names);
+    }
+    show(&all, &place.record()?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn chosen(only: &[String]) -> Result<Vec<&'static Part>> {
+    let is_known = |name: &&String| PARTS.iter().any(|part| part.name == **name);
+    if let Some(unknown) = only.iter().find(|name| !is_known(name)) {
+        return fail(format!(
+            "there is no part `{unknown}`; see `cargo xtask mutants --help`"
+        ));
+    }
+    let wanted = |part: &&Part| only.is_empty() || only.iter().any(|name| name == part.name);
+    Ok(PARTS.iter().filter(wanted).collect())
+}
+
+fn share(text: &str) -> std::result::Result<(usize, usize), String> {
+    let parsed = text.split_once('/').and_then(|(k, n)| {
+        let (k, n) = (k.parse().ok()?, n.parse().ok()?);
+        (1 <= k && k <= n).then_some((k, n))
+    });
+    parsed.ok_or_else(|| "a share is like 2/8: the second of eight".to_owned())
+}
+
+/// Which of them are in a share: every n-th, so that each share has some of each file.
+fn in_share(names: &[String], shard: Option<(usize, usize)>) -> Vec<String> {
+    let (k, n) = shard.unwrap_or((1, 1));
+    names.iter().skip(k - 1).step_by(n).cloned().collect()
+}
+
+fn file_of(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
+}
+
+/// Where mutants are made and judged.
+struct Place {
+    /// A checkout of what is committed.
+    tree: PathBuf,
+    /// Everything else: what is built, what cargo-mutants says, and the record.
+    scratch: PathBuf,
+    workspace: Workspace,
+}
+
+impl Place {
+    fn make(workspace: &Workspace) -> Result<Self> {
+        let scratch = workspace.target().join("mutants");
+        fs::create_dir_all(&scratch).doing(format!("make {}", scratch.display()))?;
+        let place = Self {
+            tree: scratch.join("tree"),
+            scratch,
+            workspace: workspace.clone(),
+        };
+        place.check_out()?;
+        Ok(place)
+    }
+
+    /// Brings the checkout to what is committed here. What did not change keeps its times, so that
+    /// it is not built again.
+    fn check_out(&self) -> Result<()> {
+        let root = &self.workspace.root;
+        let commit = process::capture(git(root).args(["rev-parse", "HEAD"]))?;
+        if !self.tree.join(".git").exists() {
+            let mut clone = git(root);
+            clone.args(["clone", "--quiet", "--shared", "--no-checkout", "."]);
+            process::capture(clone.arg(&self.tree))?;
+        }
+        let mut checkout = git(&self.tree);
+        checkout.args(["checkout", "--quiet", "--force", "--detach", commit.trim()]);
+        process::capture(&mut checkout)?;
+        let changed = process::capture(git(root).args(["status", "--porcelain"]))?;
+        if !changed.is_empty() {
+            say::detail("what is not committed is left out");
+        }
+        Ok(())
+    }
+
+    fn command(&self, part: &Part) -> Command {
+        let mut command = self.workspace.cargo();
+        command.current_dir(&self.tree);
+        command.args(["mutants", "--package", part.package, "--colors", "never"]);
+        for file in part.files {
+            command.args(["--file", file]);
+        }
+        command
+    }
+
+    /// Names every mutant of a part.
+    fn names(&self, part: &Part) -> Result<Vec<String>> {
+        let said = process::capture(self.command(part).arg("--list"))?;
+        Ok(said.lines().map(str::to_owned).collect())
+    }
+
+    /// Tries those of a share that were not tried before.
+    fn test(&self, part: &Part, names: &[String], arguments: &Arguments) -> Result<()> {
+        self.keep()?;
+        let record = self.record()?;
+        let is_open = |name: &String| match record.get(name) {
+            None => true,
+            Some(End::Missed | End::Timeout) => arguments.again,
+            Some(End::Caught | End::Unviable) => false,
+        };
+        let mut open = in_share(names, arguments.shard);
+        open.retain(is_open);
+        say::step(format!("{}: {} mutants to try", part.name, open.len()));
+        if open.is_empty() {
+            return Ok(());
+        }
+        let mut command = self.command(part);
+        command.args(["--in-place", "--output"]).arg(&self.scratch);
+        command.args(["--timeout", &part.seconds_max.to_string()]);
+        for name in &open {
+            command.arg(format!("--re=^{}$", literally(name)));
+        }
+        for feature in part.features {
+            command.args(["--features", feature]);
+        }
+        command.arg("--").args(part.tests);
+        command.env("CARGO_TARGET_DIR", self.scratch.join("build"));
+        // One function changes at a time.
+        command.env("CARGO_INCREMENTAL", "1");
+        command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+        // Judged by what needs nothing but this machine.
+        command.env_remove("SAGABUS_POSTGRES_URL");
+        let ended = process::inherit(&mut command);
+        self.keep()?;
+        match ended?.code() {
+            // Some were missed, or took too long: that is what is asked for.
+            Some(0 | 2 | 3) => Ok(()),
+            _ => fail("cargo-mutants could not do its work; see above"),
+        }
+    }
+
+    /// Adds what cargo-mutants has written down, also before it was interrupted, to the record.
+    fn keep(&self) -> Result<()> {
+        let folder = self.scratch.join("mutants.out");
+        let mut record = self.record()?;
+        for (end, list) in ENDS {
+            let list = folder.join(format!("{list}.txt"));
+            // There is none where nothing was tried yet.
+            let said = fs::read_to_string(list).unwrap_or_default();
+            record.extend(said.lines().map(|name| (name.to_owned(), end)));
+        }
+        let lines: String = record
+            .iter()
+            .map(|(name, end)| format!("{} {name}\n", word(*end)))
+            .collect();
+        let path = self.path();
+        fs::write(&path, lines).doing(format!("write {}", path.display()))?;
+        // Else it would be told again, after a later run has found something else.
+        if folder.exists() {
+            fs::remove_dir_all(&folder).doing(format!("delete {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.scratch.join("record.txt")
+    }
+
+    fn record(&self) -> Result<Record> {
+        match fs::read_to_string(self.path()) {
+            Ok(text) => read(&text),
+            Err(_) => Ok(Record::new()), // Nothing was tried yet.
+        }
+    }
+}
+
+fn git(folder: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.current_dir(folder);
+    command
+}
+
+fn word(end: End) -> &'static str {
+    let found = ENDS.iter().find(|(one, _)| *one == end);
+    found.map_or("", |(_, word)| word)
+}
+
+fn read(text: &str) -> Result<Record> {
+    let read_line = |line: &str| {
+        let (said, name) = line.split_once(' ')?;
+        let (end, _) = ENDS.iter().find(|(_, word)| *word == said)?;
+        Some((name.to_owned(), *end))
+    };
+    let each = text.lines().map(|line| match read_line(line) {
+        Some(read) => Ok(read),
+        None => fail(format!("the record of mutants has a line `{line}`")),
+    });
+    each.collect()
+}
+
+/// A regular expression for a text as it stands.
+fn literally(text: &str) -> String {
+    let mut all = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        // `\<` and `\>` would be the ends of words.
+        if r"\.+*?()|[]{}^$".contains(c) {
+            all.push('\\');
+        }
+        all.push(c);
+    }
+    all
+}
+
+/// What is known of one file.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    all: usize,
+    ends: BTreeMap<End, usize>,
+}
+
+impl Tally {
+    fn of(&self, end: End) -> usize {
+        self.ends.get(&end).copied().unwrap_or(0)
+    }
+
+    /// Per cent noticed of those that compile; one that hangs is noticed.
+    fn share(&self) -> Option<usize> {
+        let noticed = self.of(End::Caught) + self.of(End::Timeout);
+        (noticed * 100).checked_div(noticed + self.of(End::Missed))
+    }
+
+    fn add(&mut self, end: Option<End>) {
+        self.all += 1;
+        if let Some(end) = end {
+            *self.ends.entry(end).or_default() += 1;
+        }
+    }
+}
+
+fn tally(names: &[String], record: &Record) -> BTreeMap<String, Tally> {
+    let mut files: BTreeMap<String, Tally> = BTreeMap::new();
+    for name in names {
+        let file = files.entry(file_of(name).to_owned()).or_default();
+        file.add(record.get(name).copied());
+    }
+    files
+}
+
+fn show(names: &[String], record: &Record) {
+    say::result("| file | mutants | tried | caught | timeouts | missed | unviable | noticed |");
+    say::result("|---|---:|---:|---:|---:|---:|---:|---:|");
+    let mut sum = Tally::default();
+    for name in names {
+        sum.add(record.get(name).copied());
+    }
+    for (file, tally) in tally(names, record) {
+        show_line(&file, &tally);
+    }
+    show_line("all", &sum);
+    let missed = names
+        .iter()
+        .filter(|name| record.get(*name) == Some(&End::Missed));
+    for name in missed {
+        say::result(format_args!("missed: {name}"));
+    }
+}
+
+fn show_line(what: &str, tally: &Tally) {
+    let tried: usize = tally.ends.values().sum();
+    let share = tally
+        .share()
+        .map_or("-".to_owned(), |share| format!("{share} %"));
+    let [caught, timeouts, missed, unviable] =
+        [End::Caught, End::Timeout, End::Missed, End::Unviable].map(|end| tally.of(end));
+    say::result(format_args!(
+        "| {what} | {} | {tried} | {caught} | {timeouts} | {missed} | {unviable} | {share} |",
+        tally.all
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn shares_have_every_mutant_once() {
+        let all = names(&["a", "b", "c", "d", "e"]);
+        assert_eq!(in_share(&all, None), all);
+        assert_eq!(in_share(&all, share("1/2").ok()), ["a", "c", "e"]);
+        assert_eq!(in_share(&all, share("2/2").ok()), ["b", "d"]);
+        for wrong in ["0/2", "3/2", "2", "a/b", ""] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn each_file_is_counted_and_one_that_hangs_is_noticed() {
+        let text = "caught a.rs:1:1: x\nmissed a.rs:2:1: y\ntimeout a.rs:3:1: z\nunviable b.rs:1:1: x\n\
+                    missed gone.rs:1:1: x\n";
+        let record = read(text).unwrap();
+        let all = names(&[
+            "a.rs:1:1: x",
+            "a.rs:2:1: y",
+            "a.rs:3:1: z",
+            "a.rs:4:1: w",
+            "b.rs:1:1: x",
+        ]);
+        let files = tally(&all, &record);
+        assert_eq!(files.len(), 2, "what is no mutant any more is not counted");
+        let (a, b) = (&files["a.rs"], &files["b.rs"]);
+        assert_eq!((a.all, a.ends.len(), a.share()), (4, 3, Some(66)));
+        assert_eq!((b.of(End::Unviable), b.share()), (1, None));
+        assert!(read("nonsense a.rs:1:1: x").is_err());
+    }
+
+    #[test]
+    fn a_name_is_matched_as_it_stands() {
+        let name = "bus-core/src/a.rs:1:2: replace A::b() -> Option<C> with None";
+        let expected = r"bus-core/src/a\.rs:1:2: replace A::b\(\) -> Option<C> with None";
+        assert_eq!(literally(name), expected);
+    }
+
+    #[test]
+    fn files_of_parts_are_there() {
+        let workspace = Workspace::find().unwrap();
+        for file in PARTS.iter().flat_map(|part| part.files) {
+            let folder = file.split('*').next().unwrap_or(file);
+            assert!(workspace.root.join(folder).exists(), "{file}");
+        }
+    }
+}
