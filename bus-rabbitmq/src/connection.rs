@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_rs::Runtime;
 use futures_util::StreamExt;
 use lapin::auth::AuthProvider;
 use lapin::tcp::{AMQPUriTcpExt, OwnedTLSConfig};
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::config::RabbitMqConfig;
 use crate::error::Failure;
+use crate::nesting;
 
 /// How often the state of a connection is looked at beside its events, which are only sent for
 /// some ways to end.
@@ -358,21 +360,21 @@ impl Supervisor {
             identity: None,
             cert_chain: self.config.ca_certificates.clone(),
         };
-        let runtime = lapin::runtime::default_runtime()
-            .map_err(|error| Failure::connecting(&self.uri, &error))?;
+        // What carries the bytes, with TLS where there is TLS.
+        let carrier = Runtime::tokio_current();
         let opened = Arc::new(Notify::new());
         let is_open = Arc::clone(&opened);
         let open = Connection::connector(
             uri,
-            runtime,
-            async move |uri, runtime| {
+            nesting::runtime(),
+            async move |uri, _| {
                 // A thread of the driver waits here, and must not for ever.
-                let opening = uri.connect_with_config_async(tls.as_ref(), &runtime);
+                let opening = uri.connect_with_config_async(tls.as_ref(), &carrier);
                 let opened = timeout(most, opening).await;
                 let timed_out = || std::io::Error::from(std::io::ErrorKind::TimedOut);
                 let stream = opened.map_err(|_| timed_out())??;
                 is_open.notify_one();
-                Ok(stream)
+                Ok(nesting::sieved(stream))
             },
             properties,
         );

@@ -13,6 +13,7 @@ mod error;
 // What is on the broker.
 mod topology;
 // How it is reached.
+mod nesting;
 mod connection;
 // The way out and the way in.
 mod headers;

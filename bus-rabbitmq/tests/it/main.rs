@@ -9,6 +9,7 @@ mod foreign;
 mod python;
 // What goes wrong.
 mod refused;
+mod nested;
 mod tls;
 mod outages;
 mod sent_again;
