@@ -11,7 +11,7 @@ use crate::backoff::Backoff;
 use crate::counters::Counters;
 use crate::endpoint::EndpointName;
 use crate::faults::{self, Point};
-use crate::intake::{InHand, Intake, Slot};
+use crate::intake::{InHand, Intake, Room};
 use crate::lifecycle::Lifecycle;
 use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan, Store};
 use crate::sync::time;
@@ -108,9 +108,7 @@ impl Claimer {
         if slots.is_empty() {
             return Ok(Claimed::NoRoom);
         }
-        let wanted = slots
-            .iter()
-            .map(|(name, slots)| (name.clone(), slots.len()));
+        let wanted = slots.iter().map(|(name, room)| (name.clone(), room.len()));
         let wanted: Vec<_> = wanted
             .map(|(name, n)| (name, u32::try_from(n).unwrap_or(u32::MAX)))
             .collect();
@@ -128,7 +126,7 @@ impl Claimer {
         for row in rows {
             self.let_in(row, &mut slots);
         }
-        let is_full = slots.values().any(Vec::is_empty);
+        let is_full = slots.values().any(Room::is_empty);
         Ok(if is_full {
             Claimed::Full
         } else {
@@ -142,21 +140,21 @@ impl Claimer {
 
     /// Takes places wherever at least a quarter of an endpoint is free, so that a busy endpoint is
     /// filled by few large claims instead of many small ones.
-    fn reserve(&self) -> BTreeMap<EndpointName, Vec<Slot>> {
+    fn reserve(&self) -> BTreeMap<EndpointName, Room> {
         let open = self.intakes.iter().filter(|(_, intake)| has_room(intake));
         open.map(|(name, intake)| (name.clone(), intake.reserve_up_to(ROWS_MAX)))
-            .filter(|(_, slots)| !slots.is_empty())
+            .filter(|(_, room)| !room.is_empty())
             .collect()
     }
 
-    fn let_in(&self, row: ClaimedRow, slots: &mut BTreeMap<EndpointName, Vec<Slot>>) {
+    fn let_in(&self, row: ClaimedRow, slots: &mut BTreeMap<EndpointName, Room>) {
         let name = row
             .destination
             .strip_prefix('@')
             .and_then(|name| EndpointName::new(name).ok());
         let slot = name
             .and_then(|name| slots.get_mut(&name))
-            .and_then(Vec::pop);
+            .and_then(Room::take);
         match slot {
             Some(slot) => slot.fill(row, &self.in_hand),
             None => {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use crate::endpoint::EndpointName;
 use crate::store::{ClaimedRow, Place};
@@ -68,9 +68,23 @@ impl Intake {
         })
     }
 
-    /// Takes `n` places, or as many as are free.
-    pub(crate) fn reserve_up_to(&self, n: usize) -> Vec<Slot> {
-        std::iter::from_fn(|| self.reserve()).take(n).collect()
+    /// Takes `n` places at once, or as many as are free.
+    pub(crate) fn reserve_up_to(&self, n: usize) -> Room {
+        let mut n = n;
+        let places = loop {
+            n = n.min(self.free());
+            let wanted = u32::try_from(n).unwrap_or(u32::MAX);
+            match Arc::clone(&self.places).try_acquire_many_owned(wanted) {
+                Ok(places) => break Some(places),
+                // Somebody was faster: there are fewer now.
+                Err(TryAcquireError::NoPermits) => {}
+                Err(TryAcquireError::Closed) => break None,
+            }
+        };
+        Room {
+            places,
+            queue: self.queue.clone(),
+        }
     }
 
     /// Waits for a place; `None` once the entrance is closed.
@@ -112,6 +126,36 @@ impl Intake {
                 Err(_) => time::sleep(LAST_PACE).await,
             }
         }
+    }
+}
+
+/// Places that wait for their messages; those that are left are given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Room {
+    places: Option<OwnedSemaphorePermit>,
+    queue: mpsc::UnboundedSender<Work>,
+}
+
+impl Room {
+    /// Returns how many places are left.
+    pub(crate) fn len(&self) -> usize {
+        self.places
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits)
+    }
+
+    /// Says whether no place is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes one of the places; `None` when none is left.
+    pub(crate) fn take(&mut self) -> Option<Slot> {
+        let place = self.places.as_mut()?.split(1)?;
+        Some(Slot {
+            place,
+            queue: self.queue.clone(),
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::committer::{CommitterHandle, Shared};
 use crate::error::{StoreError, TransportError, chain};
 use crate::faults::{self, Point};
-use crate::intake::{Arrival, Intake, Publisher, Slot, Work};
+use crate::intake::{Arrival, Intake, Publisher, Work};
 use crate::keeping::Keeping;
 use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan};
 use crate::sync::time;
@@ -200,8 +200,8 @@ impl Relay {
             .iter()
             .filter(|(_, breaker)| breaker.open_until > now);
         let except = open.map(|(address, _)| address.clone()).collect();
-        let mut slots = self.publisher.intake.reserve_up_to(WINDOW);
-        let limit = u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        let mut room = self.publisher.intake.reserve_up_to(WINDOW);
+        let limit = u32::try_from(room.len()).unwrap_or(u32::MAX);
         let scan = if now >= self.cold_at {
             Scan::Cold
         } else {
@@ -224,13 +224,13 @@ impl Relay {
         }
         self.shared.counters.claims.increment();
         self.shared.counters.claimed.add(rows.len() as u64);
-        let is_full = rows.len() >= slots.len();
+        let is_full = rows.len() >= room.len();
         if scan == Scan::Cold && !is_full {
             self.cold_at = now + (now.elapsed() * 20).max(COLD_MIN);
         }
         for row in rows {
-            if let Some(slot) = slots.pop() {
-                Slot::fill(slot, row, &self.shared.in_hand);
+            if let Some(slot) = room.take() {
+                slot.fill(row, &self.shared.in_hand);
             }
         }
         Ok(is_full)
