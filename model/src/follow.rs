@@ -4,10 +4,10 @@
 //! What was not seen (a load, a handler that ran) may have happened or not, so every state in which
 //! the model may be is kept. Where none is left, the program did what the design does not know.
 
-use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
+use ahash::AHashSet;
 use stateright::{Expectation, Model};
 
 /// States in which a run may be at once. Where many copies of one message are in hand at once there
@@ -19,7 +19,7 @@ const STATES_MAX: usize = 5_000;
 pub(crate) struct Follower<M: Model> {
     model: M,
     /// Empty where it is lost sight of.
-    now: HashSet<M::State>,
+    now: AHashSet<M::State>,
 }
 
 impl<M: Model> Follower<M>
@@ -28,16 +28,23 @@ where
     M::Action: Copy + Debug,
 {
     pub(crate) fn new(model: M, state: M::State) -> Self {
-        let now = HashSet::from([state]);
+        let now = AHashSet::from([state]);
         Self { model, now }
     }
 
     /// Takes steps that nobody sees, any number of them.
     pub(crate) fn unseen(&mut self, is_unseen: impl Fn(&M::State, M::Action) -> bool) {
         let mut open: Vec<_> = self.now.iter().cloned().collect();
+        let mut actions = Vec::new();
         while let Some(state) = open.pop() {
-            for (_, next) in self.steps(&state, |action, _| is_unseen(&state, action)) {
-                if self.now.insert(next.clone()) {
+            self.model.actions(&state, &mut actions);
+            for action in actions
+                .drain(..)
+                .filter(|action| is_unseen(&state, *action))
+            {
+                let next = self.model.next_state(&state, action);
+                if let Some(next) = next.filter(|next| !self.now.contains(next)) {
+                    self.now.insert(next.clone());
                     open.push(next);
                 }
             }
@@ -53,31 +60,55 @@ where
         self.now.is_empty()
     }
 
-    /// Takes one of the steps that were seen, each told by the action and the states around it.
+    /// Takes one of the steps that were seen, each told by its action and the state before it.
     pub(crate) fn seen(
         &mut self,
-        is_seen: impl Fn(&M::State, M::Action, &M::State) -> bool,
+        is_seen: impl Fn(&M::State, M::Action) -> bool,
     ) -> Result<(), String> {
-        self.seen_or(|_| false, is_seen)
+        self.step(|_| false, is_seen, |_, _, _| true)
+    }
+
+    /// Takes one of the steps that were seen and ended as was seen.
+    pub(crate) fn seen_to_end(
+        &mut self,
+        is_seen: impl Fn(&M::State, M::Action) -> bool,
+        is_end: impl Fn(&M::State, M::Action, &M::State) -> bool,
+    ) -> Result<(), String> {
+        self.step(|_| false, is_seen, is_end)
     }
 
     /// Takes one of the steps that were seen, but none from a state in which it is done already.
     pub(crate) fn seen_or(
         &mut self,
         is_done: impl Fn(&M::State) -> bool,
-        is_seen: impl Fn(&M::State, M::Action, &M::State) -> bool,
+        is_seen: impl Fn(&M::State, M::Action) -> bool,
+    ) -> Result<(), String> {
+        self.step(is_done, is_seen, |_, _, _| true)
+    }
+
+    /// Few of the steps that a state has are asked for, so the others are not made.
+    fn step(
+        &mut self,
+        is_done: impl Fn(&M::State) -> bool,
+        is_seen: impl Fn(&M::State, M::Action) -> bool,
+        is_end: impl Fn(&M::State, M::Action, &M::State) -> bool,
     ) -> Result<(), String> {
         if self.is_lost() {
             return Ok(());
         }
-        let mut next = HashSet::new();
+        let mut next = AHashSet::with_capacity(self.now.len());
+        let mut actions = Vec::new();
         for state in &self.now {
             if is_done(state) {
                 next.insert(state.clone());
                 continue;
             }
-            let steps = self.steps(state, |action, after| is_seen(state, action, after));
-            next.extend(steps.into_iter().map(|(_, after)| after));
+            self.model.actions(state, &mut actions);
+            let wanted = actions.drain(..).filter(|action| is_seen(state, *action));
+            next.extend(wanted.filter_map(|action| {
+                let after = self.model.next_state(state, action)?;
+                is_end(state, action, &after).then_some(after)
+            }));
         }
         if next.is_empty() {
             let state = self.now.iter().next();
@@ -93,20 +124,6 @@ where
     /// Says whether the run may be in such a state.
     pub(crate) fn may_be(&self, is_it: impl Fn(&M::State) -> bool) -> bool {
         self.is_lost() || self.now.iter().any(is_it)
-    }
-
-    fn steps(
-        &self,
-        state: &M::State,
-        is_wanted: impl Fn(M::Action, &M::State) -> bool,
-    ) -> Vec<(M::Action, M::State)> {
-        let mut actions = Vec::new();
-        self.model.actions(state, &mut actions);
-        let steps = actions.into_iter().filter_map(|action| {
-            let after = self.model.next_state(state, action)?;
-            is_wanted(action, &after).then_some((action, after))
-        });
-        steps.collect()
     }
 
     /// What the model promises in every state, it promises in these.

@@ -11,10 +11,14 @@ fn main() -> ExitCode {
         failed += u32::from(!is_good);
     };
     let (mut states, mut mutants, mut uncaught) = (0, 0, 0);
+    let (mut models, mut reached, mut unreached) = (0, 0, 0);
     for suite in all() {
         let holds = (suite.explore)();
         show(&holds);
+        models += 1;
         states += holds.states;
+        reached += holds.reached.len();
+        unreached += holds.unreached.len();
         count(holds.violated.is_empty() && holds.unreached.is_empty());
         for caught in (suite.catch)() {
             show_mutant(&caught);
@@ -23,7 +27,12 @@ fn main() -> ExitCode {
             count(caught.steps.is_some());
         }
     }
+    println!("figure: models: {models}");
     println!("figure: states: {states}");
+    println!(
+        "figure: interesting states that are reached: {reached} of {}",
+        reached + unreached
+    );
     println!("figure: mutants that are not caught: {uncaught} of {mutants}");
     println!("{passed} passed, {failed} failed, 0 skipped");
     if failed == 0 {

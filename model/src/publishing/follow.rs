@@ -92,7 +92,7 @@ impl Outgoing {
                 // Where the broker did not take it, the model has given it back.
                 Some(slot) => self.follower.seen_or(
                     |state| state.hands[slot][M] == Hand::Empty,
-                    |_, action, _| action == Action::Refuse(slot, M),
+                    |_, action| action == Action::Refuse(slot, M),
                 ),
                 None => Ok(()),
             },
@@ -101,9 +101,10 @@ impl Outgoing {
                 Some(slot) => self.step(Action::Kill(slot)),
                 None => Ok(()),
             },
-            OfRow::Delivered => self.follower.seen(|before, action, after| {
-                matches!(action, Action::Deliver(M, _)) && after.effects[M] > before.effects[M]
-            }),
+            OfRow::Delivered => self.follower.seen_to_end(
+                |_, action| matches!(action, Action::Deliver(M, _)),
+                |before, _, after| after.effects[M] > before.effects[M],
+            ),
         }
     }
 
@@ -119,7 +120,7 @@ impl Outgoing {
     }
 
     fn step(&mut self, wanted: Action) -> Result<(), String> {
-        self.follower.seen(|_, action, _| action == wanted)
+        self.follower.seen(|_, action| action == wanted)
     }
 
     fn written(&mut self, written: Written) -> Result<(), String> {
@@ -139,24 +140,25 @@ impl Outgoing {
         {
             return Err("written while somebody has it in hand".to_owned());
         }
-        self.follower.seen(|before, action, after| {
-            let is_new = after.is_committed[M] && !before.is_committed[M];
-            match (written, action) {
-                (Written::Heard(Some(_)), Action::Commit(M) | Action::Resubmit(M, true))
-                | (
-                    Written::Heard(None),
-                    Action::CommitAvailable(M) | Action::Resubmit(M, false),
-                ) => is_new,
-                (Written::Unheard(is_leased), Action::CommitUnheard(M, it)) => {
-                    is_new && it == is_leased
-                }
-                (Written::Again, Action::Resubmit(M, _) | Action::CommitUnheard(M, _)) => {
-                    before.is_committed[M]
-                }
-                (Written::Unmade, Action::CommitUnmade(M)) => true,
-                _ => false,
+        let is_seen = |before: &State, action| match (written, action) {
+            (Written::Heard(Some(_)), Action::Commit(M) | Action::Resubmit(M, true))
+            | (Written::Heard(None), Action::CommitAvailable(M) | Action::Resubmit(M, false)) => {
+                true
             }
-        })
+            (Written::Unheard(is_leased), Action::CommitUnheard(M, it)) => it == is_leased,
+            (Written::Again, Action::Resubmit(M, _) | Action::CommitUnheard(M, _)) => {
+                before.is_committed[M]
+            }
+            (Written::Unmade, Action::CommitUnmade(M)) => true,
+            _ => false,
+        };
+        let is_end = |before: &State, _, after: &State| match written {
+            Written::Heard(_) | Written::Unheard(_) => {
+                after.is_committed[M] && !before.is_committed[M]
+            }
+            Written::Again | Written::Unmade => true,
+        };
+        self.follower.seen_to_end(is_seen, is_end)
     }
 
     fn claimed(&mut self, held: Held, epoch: i32) -> Result<(), String> {
@@ -164,16 +166,16 @@ impl Outgoing {
         let slot = self.hands.take(held, BORN + 1)?;
         self.follower
             .unseen(|_, action| action == Action::EndLease(M));
-        self.follower.seen(|_, action, after| {
-            let is_it = |now: u8| i32::from(now) == epoch;
-            action == Action::Claim(slot, M)
-                && matches!(after.rows[M], Row::There { epoch, .. } if is_it(epoch))
-        })
+        let is_it = |now: u8| i32::from(now) == epoch;
+        self.follower.seen_to_end(
+            |_, action| action == Action::Claim(slot, M),
+            |_, _, after| matches!(after.rows[M], Row::There { epoch, .. } if is_it(epoch)),
+        )
     }
 
     fn published(&mut self, held: &[Held], how: Published) -> Result<(), String> {
         let slots = self.hands.of(held);
-        self.follower.seen(|_, action, _| match (how, action) {
+        self.follower.seen(|_, action| match (how, action) {
             (Published::Confirmed, Action::Publish(host, M))
             | (Published::Unheard, Action::PublishUnheard(host, M))
             | (Published::Refused, Action::Refuse(host, M)) => slots.contains(&host),

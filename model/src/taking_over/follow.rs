@@ -123,7 +123,7 @@ impl Message {
                 self.unseen_runs();
                 (0..*times).try_for_each(|_| {
                     self.follower
-                        .seen(|_, action, _| action == Action::MoveInstance(M))
+                        .seen(|_, action| action == Action::MoveInstance(M))
                 })
             }
         }
@@ -146,7 +146,7 @@ impl Message {
         self.follower
             .unseen(|state, action| state.ready[M] == 0 && action == Action::Redeliver(M));
         self.follower
-            .seen(|_, action, _| action == Action::Receive(slot, M))
+            .seen(|_, action| action == Action::Receive(slot, M))
     }
 
     fn claimed(&mut self, held: Held, epoch: i32, failures: i32) -> Result<(), String> {
@@ -154,10 +154,11 @@ impl Message {
         self.follower
             .unseen(|_, action| action == Action::EndLease(M));
         let (epoch, failures) = (small(epoch), small(failures));
-        self.follower.seen(|_, action, after| {
-            let is_it = |row: Row| row.epoch == epoch && row.failures == failures;
-            action == Action::Claim(slot, M) && after.rows[M].is_some_and(is_it)
-        })
+        let is_it = |row: Row| row.epoch == epoch && row.failures == failures;
+        self.follower.seen_to_end(
+            |_, action| action == Action::Claim(slot, M),
+            |_, _, after| after.rows[M].is_some_and(is_it),
+        )
     }
 
     fn called(
@@ -173,35 +174,32 @@ impl Message {
         }
         self.unseen_runs();
         self.unseen_ends(&slots);
-        self.follower.seen(|before, action, after| {
-            // Who was merged and lost tries for itself.
-            match (action, call) {
-                (Action::TryAgain(host, M), Call::Heard(Decided::Conflict))
-                | (Action::CommitUnmade(host, MASK), Call::Unheard(Decided::Conflict))
-                    if !is_alone =>
-                {
-                    return slots.contains(&host);
-                }
-                _ => {}
+        // Who was merged and lost tries for itself.
+        let tries_alone = |action| match (action, call) {
+            (Action::TryAgain(host, M), Call::Heard(Decided::Conflict))
+            | (Action::CommitUnmade(host, MASK), Call::Unheard(Decided::Conflict))
+                if !is_alone =>
+            {
+                slots.contains(&host)
             }
-            let (host, decided) = match (action, call) {
-                (Action::Commit(host, MASK), Call::Heard(decided))
-                | (Action::CommitUnheard(host, MASK), Call::Unheard(decided)) => {
-                    (host, Some(decided))
-                }
-                (Action::CommitUnmade(host, MASK), Call::Unmade)
-                | (Action::CommitLater(host, MASK), Call::Later) => (host, None),
-                _ => return false,
-            };
-            let is_it = match before.hands[host][M] {
+            _ => false,
+        };
+        let is_seen = |before: &State, action| {
+            let is_it = |host: usize| match before.hands[host][M] {
                 Hand::Waiting(_, work) | Hand::Doubt(_, work) => is_work(work, wrote),
                 _ => false,
             };
-            let is_so = |decided| {
+            let host = committing(action, call);
+            tries_alone(action) || host.is_some_and(|host| slots.contains(&host) && is_it(host))
+        };
+        let is_end = |before: &State, action, after: &State| match (call, committing(action, call))
+        {
+            (Call::Heard(decided) | Call::Unheard(decided), Some(host)) if !tries_alone(action) => {
                 has_become(wrote, decided, before, after) && is_told(call, after.hands[host][M])
-            };
-            slots.contains(&host) && is_it && decided.is_none_or(is_so)
-        })?;
+            }
+            _ => true,
+        };
+        self.follower.seen_to_end(is_seen, is_end)?;
         if let (Call::Heard(Decided::Committed | Decided::Duplicate), [one]) = (call, held) {
             self.free_emptied(*one);
         }
@@ -222,13 +220,15 @@ impl Message {
 
     fn landed(&mut self, wrote: Wrote, decided: Decided) -> Result<(), String> {
         self.unseen_runs();
-        self.follower.seen(|before, action, after| {
+        let is_seen = |before: &State, action| {
             let Action::CommitLate(which) = action else {
                 return false;
             };
             let unit = before.late[which].and_then(|group| group[M]);
             unit.is_some_and(|(_, work)| is_work(work, wrote))
-                && has_become(wrote, decided, before, after)
+        };
+        self.follower.seen_to_end(is_seen, |before, _, after| {
+            has_become(wrote, decided, before, after)
         })
     }
 
@@ -254,7 +254,7 @@ impl Message {
             true => Action::Ack(slot, M),
             false => Action::LoseAck(slot, M),
         };
-        self.follower.seen(|_, action, _| action == wanted)
+        self.follower.seen(|_, action| action == wanted)
     }
 
     fn let_go(&mut self, held: Held, goes_on: bool) -> Result<(), String> {
@@ -272,8 +272,7 @@ impl Message {
             self.follower
                 .unseen(|_, action| action == Action::CommitLater(slot, MASK));
         }
-        self.follower
-            .seen(|_, action, _| action == Action::Kill(slot))
+        self.follower.seen(|_, action| action == Action::Kill(slot))
     }
 
     /// What follows a load: handled, failed or put back, and all of it with the committer.
@@ -311,6 +310,17 @@ fn is_work(work: Work, wrote: Wrote) -> bool {
         }
         (Work::GiveUp, Wrote::Dead) => true,
         _ => false,
+    }
+}
+
+/// Names the host whose call it is, where a call may end so.
+fn committing(action: Action, call: Call) -> Option<usize> {
+    match (action, call) {
+        (Action::Commit(host, MASK), Call::Heard(_))
+        | (Action::CommitUnheard(host, MASK), Call::Unheard(_))
+        | (Action::CommitUnmade(host, MASK), Call::Unmade)
+        | (Action::CommitLater(host, MASK), Call::Later) => Some(host),
+        _ => None,
     }
 }
 

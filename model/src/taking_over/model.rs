@@ -123,8 +123,10 @@ impl Model for TakingOver {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         let hosts = if self.is_followed { HANDS } else { HOSTS };
+        // Of those in a run that is followed only the last one does anything.
+        let first = if self.is_followed { MESSAGES - 1 } else { 0 };
         for host in 0..hosts {
-            for m in 0..MESSAGES {
+            for m in first..MESSAGES {
                 self.push_hand(actions, state, host, m);
             }
             for mask in 1..1 << MESSAGES {
@@ -148,7 +150,7 @@ impl Model for TakingOver {
                 actions.push(Action::Kill(host));
             }
         }
-        for m in 0..MESSAGES {
+        for m in first..MESSAGES {
             if state.faults.any() && state.ready[m] < 2 {
                 actions.push(Action::Redeliver(m));
             }
