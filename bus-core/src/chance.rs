@@ -4,7 +4,7 @@
 use uuid::Uuid;
 
 #[cfg(feature = "faults")]
-pub use seeded::{seed, step_clock};
+pub use seeded::{seed, set_clock, step_clock};
 
 /// Makes a new identity (UUID version 7: new ones sort last).
 pub(crate) fn uuid() -> Uuid {
@@ -48,9 +48,16 @@ pub(crate) fn simulated_now() -> Option<crate::clock::Timestamp> {
     seeded::now()
 }
 
+/// Returns by how many microseconds a test has set this process's clock forward.
+#[cfg(feature = "faults")]
+pub(crate) fn clock_ahead() -> i64 {
+    seeded::clock_ahead()
+}
+
 #[cfg(feature = "faults")]
 mod seeded {
     use std::cell::RefCell;
+    use std::sync::atomic::{AtomicI64, Ordering};
 
     use tokio::time::Instant;
     use uuid::{Builder, Uuid};
@@ -63,6 +70,9 @@ mod seeded {
     thread_local! {
         static SEEDED: RefCell<Option<Seeded>> = const { RefCell::new(None) };
     }
+
+    /// For processes of tests, whose threads are many.
+    static AHEAD: AtomicI64 = AtomicI64::new(0);
 
     struct Seeded {
         state: u64,
@@ -106,6 +116,15 @@ mod seeded {
                 seeded.stepped += micros;
             }
         });
+    }
+
+    /// Sets what this whole process takes for the wall clock forward, or back, from the machine's.
+    pub fn set_clock(micros_ahead: i64) {
+        AHEAD.store(micros_ahead, Ordering::Relaxed);
+    }
+
+    pub(super) fn clock_ahead() -> i64 {
+        AHEAD.load(Ordering::Relaxed)
     }
 
     pub(super) fn now() -> Option<Timestamp> {

@@ -77,5 +77,8 @@ pub fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    Timestamp(micros(since))
+    let now = micros(since);
+    #[cfg(feature = "faults")]
+    let now = now.saturating_add(crate::chance::clock_ahead());
+    Timestamp(now)
 }

@@ -42,7 +42,8 @@ impl Fault {
             Self::Freeze => 6,
             Self::Terminate | Self::CutConnections | Self::StepClock | Self::StallPublication => 3,
             Self::EndConnections => 2,
-            Self::CrashDatabase | Self::FillDisk | Self::KillBroker => 1,
+            Self::CrashDatabase | Self::KillBroker => schedule.crashes,
+            Self::FillDisk => 1,
             Self::CutCommits | Self::CutPublications => 0,
         }
     }
@@ -54,7 +55,7 @@ impl Fault {
             Self::Freeze => &[FROZEN],
             Self::Terminate => &[TOLD],
             Self::EndConnections => &[ENDED],
-            Self::CutConnections => &[CUT],
+            Self::CutConnections => &[CUT, CUT_OPEN],
             Self::CutCommits => &[COMMITTED, NOT_COMMITTED],
             Self::CrashDatabase => &[CRASHED],
             Self::FillDisk => &[FILLED, MET_FULL],
@@ -72,8 +73,10 @@ pub(crate) const TOLD: &str = "hosts told to go (SIGTERM)";
 pub(crate) const TOO_LATE: &str = "hosts that were too late to go";
 pub(crate) const BADLY: &str = "hosts that did not start when told to go";
 pub(crate) const STUCK: &str = "hosts that did not start within 40 s";
+pub(crate) const REDRIVEN: &str = "dead letters because hosts were killed, redriven";
 pub(crate) const ENDED: &str = "connections ended by the server";
 pub(crate) const CUT: &str = "times every connection to the database was cut";
+pub(crate) const CUT_OPEN: &str = "connections that were cut with all others";
 pub(crate) const COMMITTED: &str = "commit in doubt, had committed";
 pub(crate) const NOT_COMMITTED: &str = "commit in doubt, had not";
 pub(crate) const CRASHED: &str = "database crashes (immediate)";
@@ -91,6 +94,8 @@ pub(crate) const BROKER_KILLED: &str = "broker kills (SIGKILL)";
 pub(crate) struct Schedule {
     /// How often hosts are killed, compared with what else is done.
     kills: u64,
+    /// How often the database's server and the broker are killed.
+    crashes: u64,
     /// The pause between two faults, in milliseconds: at least and at most.
     pub(crate) pause: (u64, u64),
 }
@@ -99,11 +104,13 @@ impl Schedule {
     /// A bit of everything.
     pub(crate) const MIXED: Self = Self {
         kills: 24,
+        crashes: 1,
         pause: (50, 500),
     };
     /// Hosts are killed about as fast as they start.
     pub(crate) const STORM: Self = Self {
         kills: 240,
+        crashes: 5,
         pause: (40, 300),
     };
 }

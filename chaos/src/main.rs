@@ -21,6 +21,7 @@ mod site;
 mod process;
 mod client;
 mod storm;
+mod operator;
 // What came of it.
 mod records;
 mod runs;
@@ -28,6 +29,7 @@ mod judge;
 mod run;
 mod report;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -119,28 +121,20 @@ async fn run_all(arguments: &Arguments) -> Result<bool> {
         (id & 0xffff_ffff) as u64
     });
     let time = Duration::from_secs_f64(arguments.minutes * 60.0 / set_ups.len() as f64);
-    let plan = Plan {
-        faults: match &arguments.fault[..] {
-            [] => Fault::value_variants().to_vec(),
-            faults => faults.to_vec(),
-        },
-        schedule: match arguments.storm {
-            true => Schedule::STORM,
-            false => Schedule::MIXED,
-        },
-        time,
-    };
     println!(
         "seed {seed}, {:.0} s of storm on each set-up",
         time.as_secs_f64()
     );
+    let plan = plan(arguments, time);
     let folder = folder(seed)?;
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    let mut in_all = BTreeMap::new();
     for &set_up in set_ups {
         let logs = folder.join(format!("{set_up:?}").to_lowercase());
         let is_good = match run::run(set_up, &plan, seed, &logs).await {
             Ok(Some(outcome)) => {
                 report::show(&outcome);
+                report::add(&mut in_all, &outcome);
                 outcome.is_good()
             }
             Ok(None) => {
@@ -164,11 +158,26 @@ async fn run_all(arguments: &Arguments) -> Result<bool> {
             );
         }
     }
+    report::show_all(&in_all);
     if failed == 0 {
         std::fs::remove_dir(&folder)?;
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed == 0)
+}
+
+fn plan(arguments: &Arguments, time: Duration) -> Plan {
+    Plan {
+        faults: match &arguments.fault[..] {
+            [] => Fault::value_variants().to_vec(),
+            faults => faults.to_vec(),
+        },
+        schedule: match arguments.storm {
+            true => Schedule::STORM,
+            false => Schedule::MIXED,
+        },
+        time,
+    }
 }
 
 fn folder(seed: u64) -> Result<PathBuf> {

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::carrier::Carrier;
+use crate::clock;
 use crate::runs::Life;
 use crate::service::{DEADLINE, Service};
 
@@ -118,7 +119,11 @@ impl Replica {
     /// Kills it where it stands.
     pub(crate) async fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
+            let id = child.id();
             let _ = child.kill().await; // One that ended by itself is as dead.
+            if let Some(id) = id {
+                clock::tidy(id);
+            }
         }
     }
 

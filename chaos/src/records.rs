@@ -69,7 +69,7 @@ macro_rules! read {
             dead: sqlx::query_as(concat!(
                 "select message_id, reason, message_type from ",
                 $prefix,
-                "dead_letter"
+                "dead_letter where status <> 'redriven'"
             ))
             .fetch_all(&mut *connection)
             .await?,

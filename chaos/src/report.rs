@@ -1,5 +1,7 @@
 //! The table at the end of a set-up.
 
+use std::collections::BTreeMap;
+
 use crate::run::Outcome;
 
 /// Examples of one thing that is wrong.
@@ -16,6 +18,31 @@ const COUNTED: [&str; 9] = [
     "claimed",
     "published",
 ];
+
+/// Adds what one set-up showed to what all have shown.
+pub(crate) fn add(in_all: &mut BTreeMap<&'static str, u64>, outcome: &Outcome) {
+    let verdict = &outcome.verdict;
+    let found = [
+        ("effects", verdict.effects),
+        ("lost", verdict.lost),
+        ("duplicated", verdict.duplicated),
+        ("unexpected", verdict.unexpected),
+    ];
+    for (what, value) in found {
+        *in_all.entry(what).or_default() += u64::try_from(value).unwrap_or_default();
+    }
+    for (what, times) in &outcome.faults {
+        *in_all.entry(what).or_default() += times;
+    }
+}
+
+/// Prints what all set-ups have shown.
+pub(crate) fn show_all(in_all: &BTreeMap<&'static str, u64>) {
+    println!();
+    for (what, times) in in_all {
+        println!("figure: in all, {what}: {times}");
+    }
+}
 
 /// Prints what was attempted, what came of it, what was done and what was counted.
 pub(crate) fn show(outcome: &Outcome) {

@@ -13,6 +13,7 @@ use crate::client::{Client, Placed};
 use crate::fault::{self, Fault};
 use crate::judge::Verdict;
 use crate::messages::expected;
+use crate::operator;
 use crate::process::Replica;
 use crate::records::Records;
 use crate::runs::Stops;
@@ -22,8 +23,13 @@ use crate::storm::{Plan, Storm};
 
 /// Time for the first transfers, so that queues and groups are there before anything dies.
 const WARM_UP: Duration = Duration::from_secs(4);
-/// Within this everything has to be done when the storm is over.
-const QUIET_WITHIN: Duration = Duration::from_secs(90);
+/// For so long nothing may stand still while something is left to do when the storm is over: how
+/// long all of it takes is the machine's business.
+const STANDS_STILL: Duration = Duration::from_secs(90);
+/// And it is over some day.
+const QUIET_WITHIN: Duration = Duration::from_secs(15 * 60);
+/// Between two looks, each of which reads everything.
+const LOOKS: Duration = Duration::from_millis(500);
 /// The databases' words for a full disk, as hosts log them.
 const FULL: &[&str] = &["No space left on device", "disk is full"];
 const REPLICAS: [(Service, &str); 4] = [
@@ -143,9 +149,15 @@ fn start_hosts(site: &Site, plan: &Plan, folder: &Path) -> Result<Vec<Replica>> 
 /// Waits until the ledger has all that it must have, and nothing waits.
 async fn until_quiet(storm: &mut Storm<'_>, placed: &Placed) -> Result<Option<Duration>> {
     let started = Instant::now();
-    while started.elapsed() < QUIET_WITHIN {
+    let (mut latest, mut done) = (started, 0);
+    while started.elapsed() < QUIET_WITHIN && latest.elapsed() < STANDS_STILL {
         storm.calm().await?;
         let records = Records::read(storm.site).await?;
+        let redriven = operator::redrive(storm.site, &records).await?;
+        storm.count(fault::REDRIVEN, redriven);
+        if records.ledger.len() > done {
+            (latest, done) = (Instant::now(), records.ledger.len());
+        }
         let there: BTreeSet<_> = records
             .ledger
             .iter()
@@ -161,7 +173,7 @@ async fn until_quiet(storm: &mut Storm<'_>, placed: &Placed) -> Result<Option<Du
         if is_quiet && placed.acknowledged.iter().all(is_done) {
             return Ok(Some(started.elapsed()));
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(LOOKS).await;
     }
     Ok(None)
 }

@@ -45,9 +45,6 @@ const TABLES: [&str; 2] = [
     "create table ledger (transfer bigint not null, leg text not null, cents bigint not null)",
 ];
 
-/// Why no clock is set there.
-const NO_CLOCK_AT_KAFKA: &str = "a host with librdkafka and libfaketime once hung while it started";
-
 /// Puts tables there that are made from now on.
 const TABLES_APART: &str = "alter role postgres set default_tablespace = 'apart'";
 
@@ -118,12 +115,8 @@ impl Site {
         // The clock of a SQLite database is the machine's, which all its processes share.
         let has_clock = set_up != SetUp::Sqlite;
         let clock = (has_clock && is_wanted(Fault::StepClock)).then(|| {
-            if set_up == SetUp::Kafka {
-                missing.insert(Fault::StepClock, NO_CLOCK_AT_KAFKA.to_owned());
-                return None;
-            }
             let host = usize::try_from(seed % 4).unwrap_or_default();
-            let clock = Clock::of(host, folder);
+            let clock = Clock::of(host, folder, set_up == SetUp::Kafka);
             let note = |why| missing.insert(Fault::StepClock, why);
             clock.map_err(note).ok()
         });
@@ -222,12 +215,15 @@ impl Site {
             .hold(dice.millis(lease * 6 / 5, lease * 5 / 2));
     }
 
-    /// Cuts every connection to the database, once.
-    pub(crate) async fn cut_connections(&self) {
-        if let Engine::Postgres { proxy, .. } = &self.engine {
-            proxy.set(Mode::Refuse).await;
-            proxy.set(Mode::Pass).await;
-        }
+    /// Cuts every connection to the database, once; returns how many there were.
+    pub(crate) async fn cut_connections(&self) -> u64 {
+        let Engine::Postgres { proxy, .. } = &self.engine else {
+            return 0;
+        };
+        let before = proxy.cut();
+        proxy.set(Mode::Refuse).await;
+        proxy.set(Mode::Pass).await;
+        proxy.cut() - before
     }
 }
 

@@ -83,8 +83,10 @@ impl<'a> Storm<'a> {
         matches!(self.site.can(fault), Can::Do)
     }
 
-    fn count(&mut self, what: &'static str, n: u64) {
-        *self.seen.entry(what).or_default() += n;
+    pub(crate) fn count(&mut self, what: &'static str, n: u64) {
+        if n > 0 {
+            *self.seen.entry(what).or_default() += n;
+        }
     }
 
     async fn strike(&mut self, fault: Fault) -> Result<()> {
@@ -101,8 +103,9 @@ impl<'a> Storm<'a> {
             Fault::Terminate => self.terminate(victim).await?,
             Fault::EndConnections => self.end_connections().await?,
             Fault::CutConnections => {
-                self.site.cut_connections().await;
+                let open = self.site.cut_connections().await;
                 self.count(fault::CUT, 1);
+                self.count(fault::CUT_OPEN, open);
             }
             Fault::CrashDatabase => self.crash_database().await,
             Fault::FillDisk => self.fill_disk().await?,

@@ -65,6 +65,7 @@ pub struct Proxy {
     /// The mode that is in force.
     current: watch::Receiver<Mode>,
     accepted: Arc<AtomicU64>,
+    cut: Arc<AtomicU64>,
     _running: JoinSet<()>,
 }
 
@@ -84,12 +85,14 @@ impl Proxy {
         let (mode, modes) = watch::channel(Mode::Pass);
         let (in_force, current) = watch::channel(Mode::Pass);
         let accepted = Arc::new(AtomicU64::new(0));
+        let cut = Arc::new(AtomicU64::new(0));
         let gate = Gate {
             server,
             places,
             director,
             modes,
             accepted: Arc::clone(&accepted),
+            cut: Arc::clone(&cut),
         };
         let mut running = JoinSet::new();
         running.spawn(gate.run(address, listener, in_force));
@@ -98,6 +101,7 @@ impl Proxy {
             mode,
             current,
             accepted,
+            cut,
             _running: running,
         }
     }
@@ -122,6 +126,11 @@ impl Proxy {
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::SeqCst)
     }
+
+    /// Counts the connections that were cut because it refuses all.
+    pub fn cut(&self) -> u64 {
+        self.cut.load(Ordering::SeqCst)
+    }
 }
 
 /// What every connection needs.
@@ -132,6 +141,7 @@ struct Gate {
     director: Option<Arc<dyn Director>>,
     modes: watch::Receiver<Mode>,
     accepted: Arc<AtomicU64>,
+    cut: Arc<AtomicU64>,
 }
 
 impl Gate {
@@ -142,6 +152,10 @@ impl Gate {
             let mode = *self.modes.borrow_and_update();
             if mode == Mode::Refuse {
                 drop(listener.take());
+                // Those that have ended by themselves are not among what is cut.
+                while connections.try_join_next().is_some() {}
+                self.cut
+                    .fetch_add(connections.len() as u64, Ordering::SeqCst);
                 connections.shutdown().await;
                 in_force.send_replace(mode);
                 let changed = self.modes.changed().await;
