@@ -104,6 +104,16 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_next_follows_the_latest_record() {
+        assert_eq!(Watermark::default().next(), None);
+        let mut mark = received([3, 7]);
+        assert_eq!(mark.next(), Some(8));
+        mark.finish(7);
+        assert!(!mark.receive(3));
+        assert_eq!(mark.next(), Some(8));
+    }
+
+    #[test]
     fn in_any_order_no_undone_record_is_ever_passed_and_nothing_is_left_behind() {
         for seed in 0..200_u64 {
             let mut state = seed;
