@@ -9,17 +9,25 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use crate::machine;
 use crate::services::Services;
 
 /// How far a measure may move while a row runs: beyond what these three vary on a quiet machine,
 /// and less than one other busy process on one of two cores costs.
 pub(crate) const MOVED_MAX: f64 = 0.20;
+/// How much of the processor others may have: a quiet machine gives a piece of work more than nine
+/// tenths of the time that passes, one other busy process on two cores takes a quarter.
+pub(crate) const OTHERS_MAX: f64 = 0.15;
 
-/// Three measures of the machine; more is slower.
+/// Measures of the machine; more is slower.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Calibration {
     /// A fixed piece of work on every core at once, in milliseconds.
     pub(crate) cpu_millis: f64,
+    /// The part of that time in which others had the processor; it shows a neighbour that was there
+    /// before a row and after it.
+    #[serde(default)]
+    pub(crate) others: Option<f64>,
     /// One `fdatasync` of a page.
     pub(crate) fsync_micros: f64,
     /// One round trip to PostgreSQL that asks for nothing.
@@ -31,8 +39,10 @@ impl Calibration {
     pub(crate) async fn take(services: &Services) -> Result<Self> {
         let folder = services.folder().to_owned();
         let local = tokio::task::spawn_blocking(move || {
+            let (cpu_millis, others) = processor()?;
             anyhow::Ok(Self {
-                cpu_millis: cpu_millis()?,
+                cpu_millis,
+                others: Some(others),
                 fsync_micros: fsync_micros(&folder)?,
                 ping_micros: None,
             })
@@ -41,6 +51,15 @@ impl Calibration {
             ping_micros: services.ping_micros().await?,
             ..local.await??
         })
+    }
+
+    /// Says so if others had too much of the processor.
+    pub(crate) fn crowded(&self) -> Option<String> {
+        let others = self.others.filter(|others| *others > OTHERS_MAX)?;
+        Some(format!(
+            "others had {:.0} % of the processor",
+            others * 100.0
+        ))
     }
 
     /// Says which measures moved too far from here to `after`.
@@ -71,41 +90,48 @@ impl Calibration {
         let ping = self
             .ping_micros
             .map_or_else(|| "none".into(), |ping| format!("{ping:.0} us"));
+        let others = self.others.map_or_else(String::new, |others| {
+            format!(" ({:.0} % others')", others * 100.0)
+        });
         format!(
-            "processor {:.1} ms, fdatasync {:.0} us, ping {ping}",
+            "processor {:.1} ms{others}, fdatasync {:.0} us, ping {ping}",
             self.cpu_millis, self.fsync_micros
         )
     }
 }
 
-/// Returns how long a fixed piece of work takes on all cores, as the median of a few times.
-fn cpu_millis() -> Result<f64> {
+/// Returns how long a fixed piece of work takes on all cores, and the part of that time in which it
+/// waited for the processor, as medians of a few times.
+fn processor() -> Result<(f64, f64)> {
     const TIMES: usize = 7;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut millis = Vec::with_capacity(TIMES);
+    let (mut millis, mut others) = (Vec::with_capacity(TIMES), Vec::new());
     for _ in 0..TIMES {
         let started = Instant::now();
         let threads: Vec<_> = (0..cores).map(|_| std::thread::spawn(work)).collect();
         for thread in threads {
-            thread
-                .join()
-                .map_err(|_| anyhow!("the processor's work panicked"))?;
+            let waited = thread.join();
+            others.push(waited.map_err(|_| anyhow!("the processor's work panicked"))?);
         }
         millis.push(started.elapsed().as_secs_f64() * 1e3);
     }
-    Ok(median(millis))
+    Ok((median(millis), median(others)))
 }
 
-/// Steps of a generator that nothing can skip.
-fn work() -> u64 {
+/// Steps of a generator that nothing can skip; returns the part of the time in which the thread did
+/// not run.
+fn work() -> f64 {
     const STEPS: u64 = 10_000_000;
+    let (started, used) = (Instant::now(), machine::cpu_of_thread());
     let mut x: u64 = 0x9e37_79b9_7f4a_7c15;
     for _ in 0..STEPS {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
     }
-    std::hint::black_box(x)
+    std::hint::black_box(x);
+    let used = machine::cpu_of_thread().saturating_sub(used);
+    1.0 - used.as_secs_f64() / started.elapsed().as_secs_f64()
 }
 
 /// Returns what one `fdatasync` of a page costs, as the median of a few hundred.
@@ -145,6 +171,7 @@ mod tests {
 
     const QUIET: Calibration = Calibration {
         cpu_millis: 20.0,
+        others: Some(0.02),
         fsync_micros: 100.0,
         ping_micros: Some(50.0),
     };
@@ -172,5 +199,23 @@ mod tests {
             ..QUIET
         };
         assert_eq!(QUIET.moved(&near), [""; 0]);
+    }
+
+    #[test]
+    fn a_neighbour_that_stays_is_seen_though_nothing_moves() {
+        let crowded = Calibration {
+            others: Some(0.25),
+            ..QUIET
+        };
+        assert_eq!(crowded.moved(&crowded), [""; 0]);
+        let said = crowded.crowded().unwrap();
+        assert_eq!(said, "others had 25 % of the processor");
+        assert_eq!(QUIET.crowded(), None);
+    }
+
+    #[test]
+    fn a_thread_that_works_alone_runs_for_part_of_the_time_at_least() {
+        let others = work();
+        assert!((-0.1..1.0).contains(&others), "{others}");
     }
 }

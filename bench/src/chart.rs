@@ -27,19 +27,22 @@ pub(crate) struct Curve {
 
 /// Draws bars below each other; the line is where ours and the other one are equal.
 pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
-    const LEFT: f64 = 300.0;
     const WIDE: f64 = 420.0;
     const HIGH: f64 = 22.0;
+    /// A letter of the font, on average and rounded up.
+    const LETTER: f64 = 6.4;
+    let longest = bars.iter().map(|bar| bar.label.chars().count()).max();
+    let left = (longest.unwrap_or_default() as f64 * LETTER + 16.0).max(300.0);
     let most = bars.iter().map(|bar| bar.max).fold(1.0_f64, f64::max);
-    let at = |value: f64| LEFT + value / most * WIDE;
+    let at = |value: f64| left + value / most * WIDE;
     let height = 60.0 + HIGH * bars.len() as f64;
-    let mut svg = open(LEFT + WIDE + 120.0, height, title);
+    let mut svg = open(left + WIDE + 120.0, height, title);
     for (n, bar) in bars.iter().enumerate() {
         let y = 40.0 + HIGH * n as f64;
         let (x, end) = (at(0.0), at(bar.value));
         let (low, high) = (at(bar.min), at(bar.max));
         let (top, middle, base) = (y + 2.0, y + HIGH / 2.0, y + 15.0);
-        text(&mut svg, (LEFT - 8.0, base), "end", &bar.label);
+        text(&mut svg, (left - 8.0, base), "end", &bar.label);
         let (width, tall, colour) = (end - x, HIGH - 6.0, COLOURS[0]);
         put(
             &mut svg,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::bare;
 use crate::services::{Filling, Place};
 use crate::source::{Raw, envelope};
-use crate::workload::{ACCOUNTS, NOTE};
+use crate::workload::{ACCOUNTS, LABEL, NOTE};
 
 /// Rows in one statement.
 const PART: u64 = 1_000;
@@ -95,7 +95,7 @@ pub(crate) fn so_many_accounts(name: &'static str, count: u64, more: More) -> Fi
             .replace("MORE", &more.sqlite())
     );
     Filling {
-        name,
+        name: name.into(),
         postgres,
         sqlite,
     }
@@ -120,7 +120,7 @@ pub(crate) fn for_later(count: u64) -> Filling {
          {now} + {due}, 1 from n"
     );
     Filling {
-        name: "for_later",
+        name: "for_later".into(),
         postgres,
         sqlite,
     }
@@ -129,7 +129,7 @@ pub(crate) fn for_later(count: u64) -> Filling {
 /// The user's own table, empty, and what the programs without groups need.
 pub(crate) fn payments() -> Filling {
     Filling {
-        name: "payments",
+        name: "payments".into(),
         postgres: bare::postgres_single::SETUP.to_owned(),
         sqlite: bare::sqlite_single::SETUP.to_owned(),
     }
@@ -152,9 +152,48 @@ pub(crate) fn inbox(count: u64) -> Filling {
          unixepoch() * 1000000 from n"
     );
     Filling {
-        name: "inbox",
+        name: "inbox".into(),
         postgres,
         sqlite,
+    }
+}
+
+/// What units did with messages, an entry each.
+pub(crate) fn history(count: u64) -> Filling {
+    let columns = "at, endpoint_id, message_id, message_type, correlation_id, detail";
+    let detail = r#"{"sent":[],"attempt":1,"micros":100}"#;
+    let postgres = format!(
+        "insert into sagabus.history ({columns}) \
+         select (extract(epoch from clock_timestamp()) * 1000000)::bigint, 1, gen_random_uuid(), \
+         'bench.charge', gen_random_uuid(), convert_to('{detail}', 'UTF8') \
+         from generate_series(1, {count}) i"
+    );
+    let sqlite = format!(
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < {count}) \
+         insert into sagabus_history ({columns}) \
+         select unixepoch() * 1000000, 1, randomblob(16), 'bench.charge', randomblob(16), \
+         cast('{detail}' as blob) from n"
+    );
+    Filling {
+        name: "history".into(),
+        postgres,
+        sqlite,
+    }
+}
+
+/// Instances with a label each.
+pub(crate) fn labels(count: u64) -> Filling {
+    let accounts = so_many_accounts("labels", count, More::Nothing);
+    let insert = |table: &str, instance: &str| {
+        format!(
+            "; insert into {table} (kind, name, value, key) \
+             select 'labelled', '{LABEL}', 'old-' || key, key from {instance}"
+        )
+    };
+    Filling {
+        postgres: accounts.postgres + &insert("sagabus.label", "sagabus.instance"),
+        sqlite: accounts.sqlite + &insert("sagabus_label", "sagabus_instance"),
+        ..accounts
     }
 }
 
@@ -178,7 +217,7 @@ pub(crate) fn long_line(followers: u64, others: u64) -> Filling {
          iif(i = 0, 9000000000000000, 1 + i), 1 from n"
     );
     Filling {
-        name: "line",
+        name: "line".into(),
         postgres,
         sqlite,
     }
@@ -205,7 +244,7 @@ pub(crate) fn dead_letters(count: u64) -> Filling {
          'attempts_exhausted: gateway ' || (i % 40) || ' answered #' from n"
     );
     Filling {
-        name: "letters",
+        name: "letters".into(),
         postgres,
         sqlite,
     }

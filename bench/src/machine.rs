@@ -36,7 +36,7 @@ impl Facts {
 }
 
 /// Returns what a program says; `None` where it is not there.
-fn said_by(program: &str, arguments: &[&str]) -> Option<String> {
+pub(crate) fn said_by(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     (output.status.success() && !text.trim().is_empty()).then(|| text.trim().to_owned())
@@ -57,7 +57,16 @@ pub(crate) fn forget_most_memory() {
 
 /// Returns the processor time of this process so far, all threads and the kernel's work for them.
 pub(crate) fn cpu() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
+    cpu_by(ClockId::ProcessCPUTime)
+}
+
+/// Returns the processor time of this thread so far.
+pub(crate) fn cpu_of_thread() -> Duration {
+    cpu_by(ClockId::ThreadCPUTime)
+}
+
+fn cpu_by(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
     let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
     let nanos = u32::try_from(time.tv_nsec).unwrap_or_default();
     Duration::new(seconds, nanos)

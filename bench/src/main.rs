@@ -1,10 +1,14 @@
 //! Measured claims: reference programs beside ours in one binary, interleaved, as ratios.
 //!
-//! `cargo xtask bench quick` prints the table; `list` says what is in it.
+//! `cargo xtask bench run` prints the table; `list` says what is in it.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "the bench measures real time and its reference programs are no part of the engine"
+)]
+#![cfg_attr(
+    not(feature = "brokers"),
+    allow(dead_code, reason = "what rows over brokers use is there without them")
 )]
 #![allow(clippy::cast_precision_loss, reason = "figures are rounded for people")]
 
@@ -18,13 +22,16 @@ mod row;
 mod measure;
 // What becomes of it.
 mod chart;
+mod numbers;
 mod report;
 mod publish;
 mod session;
 mod beside;
 mod guard;
+mod instructions;
 // What is measured.
 mod source;
+mod paths;
 mod workload;
 mod filling;
 mod stopwatch;
@@ -35,11 +42,12 @@ mod rows;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::brokers::Brokers;
 use crate::calibration::Calibration;
+use crate::guard::Tally;
 use crate::publish::Figures;
 use crate::report::Report;
 use crate::row::{Alone, Bench, FULL, GROWTH, PEERS, Profile, QUICK, Row};
@@ -61,10 +69,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every row for a short time.
-    Quick(Options),
-    /// Run every row for figures that are published.
-    Full(Options),
+    /// Measure a few rows for two minutes at most; fails where a ratio is far below what was reached.
+    Quick,
     /// Say what rows there are.
     List,
     /// Run the named rows, or all.
@@ -77,7 +83,8 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
-    /// Measure curves: inbox, instances, outbox, body, destinations, hosts.
+    /// Measure curves: inbox, instances, outbox, history, letters, labels, body, state, destinations,
+    /// hosts.
     Growth {
         /// Some of them; all, where none is named.
         curves: Vec<String>,
@@ -91,12 +98,18 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
-    /// Measure a few rows shortly; fails where a ratio is far below what was reached.
-    Guard,
+    /// Count the instructions of the hot path in memory; fails where they are more than recorded.
+    Instructions {
+        /// Write what was counted down as what is compared with.
+        #[arg(long)]
+        record: bool,
+    },
     /// Measure the machine twice: processor, disk and the way to PostgreSQL.
     Calibrate,
     /// Show two files of results beside each other; fails where something became worse.
     Compare { old: PathBuf, new: PathBuf },
+    /// Draw the chart of the README from its table.
+    Chart,
     /// Say what the rows of another command need: names of services, one per line.
     #[command(hide = true)]
     Needs {
@@ -109,9 +122,13 @@ enum Command {
     /// Run one of several hosts until it is told to report.
     #[command(hide = true)]
     ServingHost { database: String },
+    /// Do a part of the hot path in memory.
+    #[command(hide = true)]
+    DoPath { path: paths::Path, messages: u64 },
     /// Run a host that has nothing to do, and print its memory.
     #[command(hide = true)]
     IdleHost { backend: String, at: String },
+    #[cfg(feature = "brokers")]
     /// Run a host that sends until it is told to stop, and print how much.
     #[command(hide = true)]
     SendingHost { database: String, broker: String },
@@ -128,6 +145,9 @@ struct Options {
     /// Rows that growth rows grow to.
     #[arg(long)]
     grown: Option<u64>,
+    /// How long the row STEADY runs.
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Run one subject of each comparison, without ratios, to look into it with other tools.
     #[arg(long)]
     alone: Option<Alone>,
@@ -164,9 +184,12 @@ impl Named {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let mut runtime = match &cli.command {
+        // What is counted must not depend on which thread does it.
+        Command::DoPath { .. } => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(run(cli.command)),
         Err(error) => Err(error.into()),
@@ -194,8 +217,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Quick(options) => measure(QUICK, rows::all(), options).await,
-        Command::Full(options) => measure(FULL, with_others(), options).await,
+        Command::Quick => guard().await,
         Command::Growth { curves, options } => {
             let rows = chosen_of(rows::curves(), &curves, "G-")?;
             measure(GROWTH, rows, options).await
@@ -212,10 +234,15 @@ async fn run(command: Command) -> Result<ExitCode> {
             rows::serving::run_serving_host(&database).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::DoPath { path, messages } => {
+            paths::run(path, messages).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::IdleHost { backend, at } => {
             rows::m1::run_idle_host(&backend, &at).await?;
             Ok(ExitCode::SUCCESS)
         }
+        #[cfg(feature = "brokers")]
         Command::SendingHost { database, broker } => {
             rows::outage::run_sending_host(&database, &broker).await?;
             Ok(ExitCode::SUCCESS)
@@ -225,7 +252,8 @@ async fn run(command: Command) -> Result<ExitCode> {
             profile,
             options,
         } => measure(profile.settings(), chosen(&rows)?, options).await,
-        Command::Guard => guard().await,
+        Command::Instructions { record } => Ok(said(instructions::run(record)?)),
+        Command::Chart => chart(),
         Command::Calibrate => calibrate().await,
         Command::Compare { old, new } => {
             let beside = beside::files(&old, &new)?;
@@ -240,8 +268,7 @@ fn needs(of: &[String]) -> Vec<&'static str> {
     let line = ["bench"].into_iter().chain(of.iter().map(String::as_str));
     // What is wrong with the line is said when it is run.
     let rows = match Cli::try_parse_from(line).map(|cli| cli.command) {
-        Ok(Command::Quick(_)) => rows::all(),
-        Ok(Command::Full(_)) => with_others(),
+        Ok(Command::Quick) => guard::rows(),
         Ok(Command::Growth { curves, .. }) => {
             chosen_of(rows::curves(), &curves, "G-").unwrap_or_default()
         }
@@ -249,7 +276,6 @@ fn needs(of: &[String]) -> Vec<&'static str> {
             chosen_of(rows::others(), &peers, "PEER-").unwrap_or_default()
         }
         Ok(Command::Run { rows, .. }) => chosen(&rows).unwrap_or_default(),
-        Ok(Command::Guard) => guard::rows().unwrap_or_default(),
         Ok(Command::Calibrate) => return vec!["postgres"],
         _ => Vec::new(),
     };
@@ -312,6 +338,7 @@ async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Resu
     profile.reps = options.reps.unwrap_or(profile.reps).max(1);
     profile.seconds = options.seconds.unwrap_or(profile.seconds);
     profile.grown = options.grown.unwrap_or(profile.grown);
+    profile.minutes = options.minutes.unwrap_or(profile.minutes);
     profile.alone = options.alone;
     let results = Path::new(RESULTS);
     let bench = Bench {
@@ -352,6 +379,16 @@ fn publish(report: &Report, figures: &Figures, name: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// Draws the README's table.
+fn chart() -> Result<ExitCode> {
+    let readme = std::fs::read_to_string(numbers::README).context("call this at the root")?;
+    let chart = Path::new(numbers::CHART);
+    std::fs::create_dir_all(chart.parent().context("the chart is in a folder")?)?;
+    std::fs::write(chart, numbers::drawn(&readme)?)?;
+    eprintln!("drawn: {}", chart.display());
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Measures what is guarded.
 async fn guard() -> Result<ExitCode> {
     let bench = Bench {
@@ -361,7 +398,23 @@ async fn guard() -> Result<ExitCode> {
     };
     let judged = guard::run(&bench).await;
     bench.services.close().await?;
-    Ok(ExitCode::from(u8::from(!judged?)))
+    let (rows, counts) = (judged?, instructions::run(false)?);
+    Ok(said(Tally {
+        kept: rows.kept + counts.kept,
+        missed: rows.missed + counts.missed,
+        skipped: rows.skipped + counts.skipped,
+    }))
+}
+
+/// Says how many were judged, in the words of test harnesses.
+fn said(tally: Tally) -> ExitCode {
+    let Tally {
+        kept,
+        missed,
+        skipped,
+    } = tally;
+    println!("{kept} passed, {missed} failed, {skipped} skipped");
+    ExitCode::from(u8::from(missed > 0))
 }
 
 /// Measures the machine twice, and says whether it is quiet.
@@ -377,7 +430,8 @@ async fn calibrate() -> Result<ExitCode> {
     services.close().await?;
     let (before, after) = taken?;
     println!("{}\n{}", before.shown(), after.shown());
-    let moved = before.moved(&after);
+    let mut moved = before.moved(&after);
+    moved.extend(before.crowded().or(after.crowded()));
     for moved in &moved {
         println!("NOISY: {moved}");
     }

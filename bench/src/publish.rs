@@ -85,6 +85,7 @@ mod tests {
 
     const QUIET: Calibration = Calibration {
         cpu_millis: 20.0,
+        others: None,
         fsync_micros: 100.0,
         ping_micros: None,
     };

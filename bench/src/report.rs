@@ -41,6 +41,7 @@ impl Line {
     pub(crate) fn noise(&self) -> Vec<String> {
         let (before, after) = &self.calibration;
         let mut found = before.moved(after);
+        found.extend(before.crowded().or(after.crowded()));
         found.extend(self.found.ratios.iter().filter_map(Ratio::noise));
         found
     }

@@ -25,6 +25,8 @@ pub(crate) struct Profile {
     pub(crate) is_short: bool,
     /// Rows that a growth row grows to.
     pub(crate) grown: u64,
+    /// How long the row runs that is about time.
+    pub(crate) minutes: f64,
     /// Rows that wait for a broker.
     pub(crate) backlog: u64,
     /// Run this subject of comparisons alone: to look into it with other tools.
@@ -58,6 +60,7 @@ pub(crate) const QUICK: Profile = Profile {
     seconds: 0.5,
     is_short: true,
     grown: 1_000_000,
+    minutes: 0.5,
     backlog: 20_000,
     alone: None,
 };
@@ -69,6 +72,7 @@ pub(crate) const FULL: Profile = Profile {
     seconds: 5.0,
     is_short: false,
     grown: 1_000_000,
+    minutes: 10.0,
     backlog: 200_000,
     alone: None,
 };
@@ -80,6 +84,7 @@ pub(crate) const GROWTH: Profile = Profile {
     seconds: 2.0,
     is_short: false,
     grown: 1_000_000,
+    minutes: 10.0,
     backlog: 50_000,
     alone: None,
 };
@@ -137,7 +142,11 @@ impl Row {
             "H5-4k" | "H5-4k-dense" => (profile.grown_large(), 6_000),
             "H5-256" => (profile.grown, 1_000),
             "H4" | "D1" => (profile.grown, 400),
-            "G-instances" | "G-inbox" | "G-outbox" => (profile.grown, 1_000),
+            "G-instances" | "G-labels" | "G-inbox" | "G-outbox" | "G-history" | "G-letters" => {
+                (profile.grown, 1_200)
+            }
+            // What is written in a minute at 30,000 messages a second, of 500 bytes.
+            "STEADY" => ((profile.minutes * 1_800_000.0) as u64, 250),
             _ => (0, 0),
         };
         4 * GIB + count * each * 2

@@ -1,6 +1,7 @@
 //! Databases: a new one for each run, made from a template that is filled once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +27,7 @@ pub(crate) const URL: &str = "SAGABUS_POSTGRES_URL";
 const TRANSACTIONS: usize = 8;
 
 /// The database of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub(crate) enum Backend {
     Postgres,
     Sqlite,
@@ -44,7 +45,7 @@ impl Backend {
 /// What a template is filled with: for each engine, a name and statements.
 #[derive(Clone, Debug)]
 pub(crate) struct Filling {
-    pub(crate) name: &'static str,
+    pub(crate) name: Cow<'static, str>,
     pub(crate) postgres: String,
     pub(crate) sqlite: String,
 }
@@ -52,7 +53,7 @@ pub(crate) struct Filling {
 impl Filling {
     pub(crate) fn none() -> Self {
         Self {
-            name: "empty",
+            name: "empty".into(),
             postgres: String::new(),
             sqlite: String::new(),
         }
@@ -64,7 +65,7 @@ impl Filling {
 pub(crate) struct Services {
     server: Option<String>,
     folder: PathBuf,
-    templates: Mutex<HashMap<(&'static str, &'static str), ()>>,
+    templates: Mutex<HashSet<(Backend, Cow<'static, str>)>>,
     made: AtomicU64,
 }
 
@@ -163,8 +164,8 @@ impl Services {
 
     /// Removes the templates and the folder.
     pub(crate) async fn close(&self) -> Result<()> {
-        for (backend, name) in self.templates.lock().await.keys() {
-            if *backend == Backend::Postgres.name() {
+        for (backend, name) in self.templates.lock().await.iter() {
+            if *backend == Backend::Postgres {
                 let drop = format!("drop database if exists {} with (force)", template(name));
                 self.on_server(&drop).await?;
             }
@@ -175,21 +176,20 @@ impl Services {
 
     /// Returns the template's name or path, filled at first use.
     async fn template(&self, backend: Backend, filling: &Filling) -> Result<String> {
-        let key = (backend.name(), filling.name);
         let mut templates = self.templates.lock().await;
         let place = match backend {
             Backend::Postgres => {
-                let name = template(filling.name);
+                let name = template(&filling.name);
                 Place::Postgres {
                     url: self.url(&name)?,
                     name,
                 }
             }
             Backend::Sqlite => Place::Sqlite {
-                path: self.folder.join(format!("{}.db", template(filling.name))),
+                path: self.folder.join(format!("{}.db", template(&filling.name))),
             },
         };
-        if templates.insert(key, ()).is_none() {
+        if templates.insert((backend, filling.name.clone())) {
             if let Place::Postgres { name, .. } = &place {
                 self.on_server(&format!("create database {name}")).await?;
             }

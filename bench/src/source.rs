@@ -34,6 +34,7 @@ pub(crate) struct Source {
     make: Make,
     window: Arc<Semaphore>,
     fed: Mutex<Fed>,
+    is_timed: bool,
     has_more: Notify,
     counts: Counts,
 }
@@ -63,13 +64,26 @@ impl Source {
         window: usize,
         make: impl Fn(u64) -> Raw + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            make: Arc::new(make),
+        Arc::new(Self::made(window, Arc::new(make), true))
+    }
+
+    /// Makes one that does not keep how long each message took: it never grows.
+    pub(crate) fn forgetting(
+        window: usize,
+        make: impl Fn(u64) -> Raw + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self::made(window, Arc::new(make), false))
+    }
+
+    fn made(window: usize, make: Make, is_timed: bool) -> Self {
+        Self {
+            make,
             window: Arc::new(Semaphore::new(window)),
             fed: Mutex::default(),
+            is_timed,
             has_more: Notify::new(),
             counts: Counts::default(),
-        })
+        }
     }
 
     /// Delivers `n` more messages and waits until all are acked. Returns how long that took;
@@ -188,8 +202,9 @@ impl Ticket {
     pub(crate) fn ack(mut self) {
         self.is_acked = true;
         let counts = &self.source.counts;
-        let took = self.started.elapsed();
-        lock(&counts.took).push(took);
+        if self.source.is_timed {
+            lock(&counts.took).push(self.started.elapsed());
+        }
         let acked = counts.acked.fetch_add(1, Ordering::SeqCst) + 1;
         if acked >= counts.awaited.load(Ordering::SeqCst) {
             counts.is_reached.notify_one();

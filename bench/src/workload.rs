@@ -14,6 +14,8 @@ use crate::source::Raw;
 
 /// The endpoint that takes the messages.
 pub(crate) const ENDPOINT: &str = "accounts";
+/// The name of a label.
+pub(crate) const LABEL: &str = "number";
 /// The name of the machine, which is the kind of its instances.
 pub(crate) const MACHINE: &str = "account";
 /// The endpoint, of another process, that is told about it where there is no broker.
@@ -160,6 +162,37 @@ pub(crate) fn accounts() -> StateMachine<Account> {
                 .stay(),
         )
         .during(Stage::Open, Account::when::<Close>().finalize())
+}
+
+/// An account that is found by its number as well.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Labelled(Account);
+
+impl Saga for Labelled {
+    type Key = String;
+    type State = Stage;
+
+    fn labels(&self) -> Vec<(&'static str, String)> {
+        vec![(LABEL, self.0.account.clone())]
+    }
+}
+
+impl Correlate<Labelled> for Charge {
+    fn key(&self) -> String {
+        self.account.clone()
+    }
+}
+
+/// The machine of accounts with a label.
+pub(crate) fn labelled() -> StateMachine<Labelled> {
+    StateMachine::named("labelled")
+        .endless()
+        .initially(
+            Labelled::when::<Charge>()
+                .init(|m| Labelled(Account::new(&m.account)))
+                .transition_to(Stage::Open),
+        )
+        .during(Stage::Open, Labelled::when::<Charge>().stay())
 }
 
 /// Names the account of a number, as the prefilled rows do.

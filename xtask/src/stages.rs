@@ -87,6 +87,20 @@ pub(crate) const STAGES: &[Stage] = &[
         what: "services killed, frozen and cut off for a short while lose, double and invent nothing",
     },
     Stage {
+        name: "bench",
+        command: Call::Program(&[
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "sagabus-bench",
+            "--no-default-features",
+            "--",
+            "quick",
+        ]),
+        what: "on a quiet machine nothing is far slower than it was, beside programs by hand",
+    },
+    Stage {
         name: "examples",
         command: Call::Tests(&["--examples"]),
         what: "examples compile and their tests pass",

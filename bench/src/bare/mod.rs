@@ -2,14 +2,19 @@
 //! tables and nothing of our types; the same rows, the same bytes, the same durability.
 
 pub(crate) mod fast_path;
+#[cfg(feature = "brokers")]
 pub(crate) mod fast_publish;
+#[cfg(feature = "brokers")]
 pub(crate) mod grouped;
+#[cfg(feature = "brokers")]
 pub(crate) mod inlet;
 pub(crate) mod postgres;
+#[cfg(feature = "brokers")]
 pub(crate) mod relay;
 pub(crate) mod postgres_single;
 pub(crate) mod sqlite;
 pub(crate) mod sqlite_single;
+#[cfg(feature = "brokers")]
 pub(crate) mod wire;
 
 use std::collections::HashMap;

@@ -1,10 +1,15 @@
 //! Brokers as the rows need them: names that one run uses, and what arrived there. Plain clients:
 //! nothing of ours is measured here.
 
+#[cfg(feature = "brokers")]
 pub(crate) mod feed;
+#[cfg(feature = "brokers")]
 pub(crate) mod kafka;
+#[cfg(feature = "brokers")]
 pub(crate) mod proxy;
+#[cfg(feature = "brokers")]
 pub(crate) mod rabbitmq;
+#[cfg(feature = "brokers")]
 pub(crate) mod target;
 
 use std::collections::HashSet;

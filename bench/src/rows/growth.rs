@@ -7,42 +7,53 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-use sagabus_core::{EndpointBuilder, History, Host};
+use sagabus_core::{EndpointBuilder, HandlerError, History, Host};
+use sagabus_saga::MachineEndpoint;
 
-use super::run::{Program, Setup, WARM_UP, drained, over_source};
-use super::{h2, h4, h5, relay, serving};
+#[cfg(feature = "brokers")]
+use super::relay;
+use super::run::{End, Program, Setup, WARM_UP, drained, over_source};
+use super::{h2, h4, h5, serving};
+#[cfg(feature = "brokers")]
 use crate::brokers::Broker;
 use crate::filling;
 use crate::measure::{Subject, Window, grow};
 use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::source::Raw;
-use crate::workload::{Charge, ENDPOINT, SendStatement, nth_new_charge, of_size};
+use crate::workload::{Charge, ENDPOINT, SendStatement, labelled, nth_new_charge, of_size};
 
 /// Rows on the way: the engine's own default for an endpoint.
 const WINDOW: usize = 256;
 /// Steps of what rows grow by, up to what the profile allows.
-const ROWS: [(&str, u64); 3] = [("1k", 1_000), ("100k", 100_000), ("1M", 1_000_000)];
-/// Bytes of a body.
+const ROWS: [(&str, u64); 4] = [
+    ("1k", 1_000),
+    ("100k", 100_000),
+    ("1M", 1_000_000),
+    ("10M", 10_000_000),
+];
+/// Instances where it is their size that grows.
+const ACCOUNTS: u64 = 1_000;
+/// Bytes of a body, or of an instance's data.
 const BODIES: [(&str, usize); 3] = [("256 B", 256), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)];
 
 /// A run over a filling of so many rows, of so many messages.
 type OverRows = for<'a> fn(&'a Bench, Backend, &'a Filling, u64, u64) -> BoxFuture<'a, Result<Run>>;
 
-/// Measures over more and more rows: one filling for each step that the profile allows, by the names
-/// of their templates.
+/// Measures over more and more rows: one filling for each step that the profile allows.
 async fn over_rows(
     bench: &Bench,
     backend: Backend,
-    names: [&'static str; 3],
+    name: &str,
     fill: fn(u64) -> Filling,
     run: OverRows,
 ) -> Result<Found> {
-    let steps = ROWS.into_iter().zip(names);
-    let allowed = steps.filter(|((_, count), _)| *count <= bench.profile.grown);
-    let filled = allowed.map(|((label, count), name)| {
+    let allowed = ROWS
+        .into_iter()
+        .filter(|(_, count)| *count <= bench.profile.grown);
+    let filled = allowed.map(|(label, count)| {
         let filling = Filling {
-            name,
+            name: format!("{name}_{count}").into(),
             ..fill(count)
         };
         (label, count, filling)
@@ -56,30 +67,111 @@ async fn over_rows(
 
 /// Over an inbox that knows more and more.
 pub(crate) fn inbox(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    let names = ["inbox_1k", "inbox_100k", "inbox_1m"];
-    let run: OverRows =
-        |bench, backend, filling, known, n| h4::run(bench, backend, filling, known, n).boxed();
-    over_rows(bench, backend, names, filling::inbox, run).boxed()
+    let run: OverRows = |bench, backend, filling, _, n| h4::run(bench, backend, filling, n).boxed();
+    over_rows(bench, backend, "inbox", filling::inbox, run).boxed()
 }
 
 /// On more and more instances of 256 bytes.
 pub(crate) fn instances(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    let names = ["instances_1k", "instances_100k", "instances_1m"];
     let fill = |count| filling::so_many_accounts("", count, filling::More::Nothing);
     let run: OverRows =
         |bench, backend, filling, count, n| h5::run(bench, backend, filling, count, n).boxed();
-    over_rows(bench, backend, names, fill, run).boxed()
+    over_rows(bench, backend, "instances", fill, run).boxed()
+}
+
+/// On instances with larger and larger data.
+pub(crate) fn state(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let of =
+            |(label, _), (name, more)| (label, filling::so_many_accounts(name, ACCOUNTS, more));
+        let sizes = [
+            ("state_256", filling::More::Nothing),
+            ("state_4k", filling::More::Lines(37)),
+            ("state_64k", filling::More::Lines(620)),
+        ];
+        let filled: Vec<_> = BODIES
+            .into_iter()
+            .zip(sizes)
+            .map(|(a, b)| of(a, b))
+            .collect();
+        let subjects = filled.iter().map(|(label, filling)| {
+            Subject::new(label, move |n| {
+                h5::run(bench, backend, filling, ACCOUNTS, n).boxed()
+            })
+        });
+        grow(bench.profile, 1_000, subjects.collect()).await
+    }
+    .boxed()
+}
+
+/// Beside more and more history.
+pub(crate) fn history(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    let run: OverRows = |bench, backend, filling, _, n| {
+        let endpoint = |e: EndpointBuilder| e.handle(|_: Charge| async {});
+        plain(bench, backend, filling, n, End::Handled, endpoint).boxed()
+    };
+    over_rows(bench, backend, "history", filling::history, run).boxed()
+}
+
+/// Messages that become dead letters, beside more and more of them.
+pub(crate) fn dead_letters(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    let run: OverRows = |bench, backend, filling, _, n| {
+        let endpoint = |e: EndpointBuilder| e.handle(refuse);
+        plain(bench, backend, filling, n, End::DeadLetter, endpoint).boxed()
+    };
+    over_rows(bench, backend, "letters", filling::dead_letters, run).boxed()
+}
+
+async fn refuse(_: Charge) -> Result<(), HandlerError> {
+    Err(HandlerError::new("the account is closed").terminal())
+}
+
+/// Messages for new instances that get a label each, beside more and more that have one.
+pub(crate) fn labels(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    let run: OverRows = |bench, backend, filling, _, n| {
+        let endpoint = |e: EndpointBuilder| e.machine(labelled());
+        plain(bench, backend, filling, n, End::Handled, endpoint).boxed()
+    };
+    over_rows(bench, backend, "labels", filling::labels, run).boxed()
+}
+
+/// A run whose messages come from a broker and send nothing.
+async fn plain(
+    bench: &Bench,
+    backend: Backend,
+    filling: &Filling,
+    messages: u64,
+    end: End,
+    endpoint: fn(EndpointBuilder) -> EndpointBuilder,
+) -> Result<Run> {
+    let setup = Setup {
+        bench,
+        backend,
+        filling,
+        window: WINDOW,
+        make: Arc::new(nth_new_charge),
+        warm_up: WARM_UP,
+        messages,
+        left_per_message: 0.0,
+        history: History::Kept,
+        end,
+    };
+    let start =
+        |place: Place, source| async move { Program::ours(&place, &source, endpoint).await };
+    let (place, _, run) = over_source(setup, start).await?;
+    bench.services.remove(place).await?;
+    Ok(run)
 }
 
 /// Rows of this database, beside more and more that are for later.
 pub(crate) fn outbox(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
-    let names = ["later_1k", "later_100k", "later_1m"];
     let run: OverRows =
         |bench, backend, filling, later, n| own_rows(bench, backend, filling, later, n).boxed();
-    over_rows(bench, backend, names, filling::for_later, run).boxed()
+    over_rows(bench, backend, "later", filling::for_later, run).boxed()
 }
 
 /// To more and more exchanges that share eight queues.
+#[cfg(feature = "brokers")]
 pub(crate) fn destinations(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
     async move {
         let broker = Broker::RabbitMq;
@@ -104,7 +196,7 @@ pub(crate) fn hosts(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
     async move {
         let with =
             |label, count| Subject::new(label, move |n| serving::hosts(bench, count, n).boxed());
-        let subjects = vec![with("1", 1), with("2", 2), with("4", 4)];
+        let subjects = vec![with("1", 1), with("2", 2), with("4", 4), with("8", 8)];
         grow(bench.profile, 4_000, subjects).await
     }
     .boxed()
@@ -138,10 +230,10 @@ async fn handled(bench: &Bench, backend: Backend, body: Bytes, messages: u64) ->
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,
-        known: 0,
         history: History::Kept,
+        end: End::Handled,
     };
-    let endpoint = |e: EndpointBuilder| e.handle(state);
+    let endpoint = |e: EndpointBuilder| e.handle(tell);
     let start =
         |place: Place, source| async move { Program::ours(&place, &source, endpoint).await };
     let (place, source, mut run) = over_source(setup, start).await?;
@@ -154,7 +246,7 @@ async fn handled(bench: &Bench, backend: Backend, body: Bytes, messages: u64) ->
     Ok(run)
 }
 
-async fn state(charge: Charge) -> SendStatement {
+async fn tell(charge: Charge) -> SendStatement {
     SendStatement {
         account: charge.account,
         cents: charge.cents,

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use sagabus_core::{Ctx, EndpointBuilder, HandlerError, History};
 use sagabus_outbox::{Postgres, Sqlite, Tx};
 
-use super::run::{Program, Setup, over_source};
+use super::run::{End, Program, Setup, over_source};
 use crate::bare::{postgres_single, sqlite_single};
 use crate::filling;
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
@@ -45,6 +45,16 @@ pub(crate) fn eight_in_hand(bench: &Bench, backend: Backend) -> BoxFuture<'_, Re
     row(bench, backend, Work::NoSql, MANY, None).boxed()
 }
 
+/// The same handler without history, beside with it: what history costs.
+pub(crate) fn without_history(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    let run = move |history| move |n| ours(bench, backend, Work::UserSql, MANY, n, history).boxed();
+    let subjects = [
+        Subject::new("without", run(History::NotKept)),
+        Subject::new("with history", run(History::Kept)),
+    ];
+    beside(bench, subjects, None, Sameness::None).boxed()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     UserSql,
@@ -58,15 +68,25 @@ async fn row(
     in_hand: usize,
     must: Option<Must>,
 ) -> Result<Found> {
-    let ours = move |n| ours(bench, backend, work, in_hand, n).boxed();
+    let ours = move |n| ours(bench, backend, work, in_hand, n, History::Kept).boxed();
     let bare = move |n| bare(bench, backend, work, in_hand, n).boxed();
     let sameness = match backend {
         Backend::Postgres => Sameness::RowsAndBytes,
         Backend::Sqlite => Sameness::Rows,
     };
+    let subjects = [Subject::new("ours", ours), Subject::new("bare", bare)];
+    beside(bench, subjects, must, sameness).await
+}
+
+async fn beside(
+    bench: &Bench,
+    subjects: [Subject<'_>; 2],
+    must: Option<Must>,
+    sameness: Sameness,
+) -> Result<Found> {
     compare(Plan {
         profile: bench.profile,
-        subjects: [Subject::new("ours", ours), Subject::new("bare", bare)],
+        subjects,
         must,
         sameness,
         count: Count::Pilot {
@@ -84,15 +104,17 @@ async fn ours(
     work: Work,
     in_hand: usize,
     messages: u64,
+    history: History,
 ) -> Result<Run> {
     let endpoint = move |e: EndpointBuilder| match (work, backend) {
-        (Work::NoSql, _) => e.capacity(in_hand).handle(note),
-        (Work::UserSql, Backend::Postgres) => e.handle(pay_postgres),
-        (Work::UserSql, Backend::Sqlite) => e.handle(pay_sqlite),
+        (Work::NoSql, _) => e.history(history).capacity(in_hand).handle(note),
+        (Work::UserSql, Backend::Postgres) => e.history(history).handle(pay_postgres),
+        (Work::UserSql, Backend::Sqlite) => e.history(history).handle(pay_sqlite),
     };
     let start =
         |place: Place, source| async move { Program::ours(&place, &source, endpoint).await };
-    one(bench, backend, work, in_hand, messages, start).await
+    let hand = (in_hand, history);
+    one(bench, backend, work, hand, messages, start).await
 }
 
 async fn bare(
@@ -118,14 +140,15 @@ async fn bare(
             }
         })
     };
-    one(bench, backend, work, in_hand, messages, start).await
+    let hand = (in_hand, History::Kept);
+    one(bench, backend, work, hand, messages, start).await
 }
 
 async fn one<S>(
     bench: &Bench,
     backend: Backend,
     work: Work,
-    in_hand: usize,
+    (in_hand, history): (usize, History),
     messages: u64,
     start: impl FnOnce(Place, Arc<Source>) -> S,
 ) -> Result<Run>
@@ -145,8 +168,8 @@ where
         warm_up: WARM_UP,
         messages,
         left_per_message: 1.0,
-        known: 0,
-        history: History::Kept,
+        history,
+        end: End::Handled,
     };
     let (place, _, mut run) = over_source(setup, start).await?;
     let written = place.number("select count(*) from payment").await?;

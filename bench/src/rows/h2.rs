@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures_util::future::{BoxFuture, FutureExt};
-use sagabus_core::{History, Host, RunningHost};
+use sagabus_core::{EndpointBuilder, History, Host, RunningHost};
 use sagabus_saga::MachineEndpoint;
 
-use super::run::{Program, Setup, WARM_UP, drained, over_source};
+use super::run::{End, Program, Setup, WARM_UP, drained, over_source};
 use crate::bare;
 use crate::filling;
 use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
@@ -36,13 +36,41 @@ pub(crate) fn from_broker(bench: &Bench, backend: Backend) -> BoxFuture<'_, Resu
     async move {
         let filling = filling::accounts();
         let filling = &filling;
-        let ours = move |n| broker_run(bench, backend, filling, n, Who::Ours).boxed();
-        let bare = move |n| broker_run(bench, backend, filling, n, Who::Bare).boxed();
+        let kept = History::Kept;
+        let ours = move |n| broker_run(bench, backend, filling, n, Who::Ours, kept).boxed();
+        let bare = move |n| broker_run(bench, backend, filling, n, Who::Bare, kept).boxed();
         compare(Plan {
             profile: bench.profile,
             subjects: [Subject::new("ours", ours), Subject::new("bare", bare)],
             must: Some(Must::AtLeast(MUST)),
             sameness: sameness(backend),
+            count: Count::Pilot {
+                pilot: PILOT,
+                multiple: PATTERN,
+            },
+            figures: RATE,
+        })
+        .await
+    }
+    .boxed()
+}
+
+/// Without history, beside the same with it: what history costs.
+pub(crate) fn without_history(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
+    async move {
+        let filling = filling::accounts();
+        let filling = &filling;
+        let run = move |history| {
+            move |n| broker_run(bench, backend, filling, n, Who::Ours, history).boxed()
+        };
+        compare(Plan {
+            profile: bench.profile,
+            subjects: [
+                Subject::new("without", run(History::NotKept)),
+                Subject::new("with history", run(History::Kept)),
+            ],
+            must: None,
+            sameness: Sameness::None,
             count: Count::Pilot {
                 pilot: PILOT,
                 multiple: PATTERN,
@@ -74,6 +102,7 @@ async fn broker_run(
     filling: &Filling,
     messages: u64,
     who: Who,
+    history: History,
 ) -> Result<Run> {
     let setup = Setup {
         bench,
@@ -84,12 +113,15 @@ async fn broker_run(
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,
-        known: 0,
-        history: History::Kept,
+        history,
+        end: End::Handled,
     };
     let start = |place: Place, source| async move {
         match (who, backend) {
-            (Who::Ours, _) => Program::ours(&place, &source, |e| e.machine(accounts())).await,
+            (Who::Ours, _) => {
+                let endpoint = |e: EndpointBuilder| e.history(history).machine(accounts());
+                Program::ours(&place, &source, endpoint).await
+            }
             (Who::Bare, Backend::Postgres) => {
                 Ok(Program::bare(bare::postgres::grouped(place, source, LANES)))
             }
@@ -98,7 +130,10 @@ async fn broker_run(
     };
     let (place, source, mut run) = over_source(setup, start).await?;
     let total = WARM_UP + messages;
-    check_accounts(&place, total, &mut run).await?;
+    match history {
+        History::Kept => check_accounts(&place, total, &mut run).await?,
+        History::NotKept => check_moves(&place, total, &mut run).await?,
+    }
     let published = i64::try_from(source.published())?;
     run.expect(
         "published messages",
@@ -109,23 +144,27 @@ async fn broker_run(
     Ok(run)
 }
 
-/// Checks that every message moved its account once.
+/// Checks that every message moved its account once, as history says, too.
 pub(crate) async fn check_accounts(place: &Place, total: u64, run: &mut Run) -> Result<()> {
-    let (versions, distinct) = match place {
-        Place::Postgres { .. } => (
-            "select sum(version)::bigint from sagabus.instance",
-            "select count(distinct message_id) from sagabus.history",
-        ),
-        Place::Sqlite { .. } => (
-            "select sum(version) from sagabus_instance",
-            "select count(distinct message_id) from sagabus_history",
-        ),
+    let distinct = match place {
+        Place::Postgres { .. } => "select count(distinct message_id) from sagabus.history",
+        Place::Sqlite { .. } => "select count(distinct message_id) from sagabus_history",
+    };
+    let told = place.number(distinct).await?;
+    run.expect("messages in history", told, i64::try_from(total)?);
+    check_moves(place, total, run).await
+}
+
+/// Checks that every message moved its account once.
+async fn check_moves(place: &Place, total: u64, run: &mut Run) -> Result<()> {
+    let versions = match place {
+        Place::Postgres { .. } => "select sum(version)::bigint from sagabus.instance",
+        Place::Sqlite { .. } => "select sum(version) from sagabus_instance",
     };
     let total = i64::try_from(total)?;
     let existed = i64::try_from(ACCOUNTS)?;
     let moved = place.number(versions).await? - existed;
     run.expect("moves of accounts", moved, total);
-    run.expect("messages in history", place.number(distinct).await?, total);
     let opened = run.rows["running"] - existed;
     run.expect("opened accounts", opened, total / 10);
     Ok(())

@@ -10,7 +10,7 @@ use sagabus_core::History;
 use sagabus_saga::MachineEndpoint;
 
 use super::h2::LANES;
-use super::run::{Program, Setup, WARM_UP, over_source};
+use super::run::{End, Program, Setup, WARM_UP, over_source};
 use crate::bare;
 use crate::filling;
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
@@ -82,8 +82,8 @@ async fn run(
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,
-        known: 0,
         history: History::Kept,
+        end: End::Handled,
     };
     let start = |place: Place, source| async move {
         match (is_ours, backend) {

@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures_util::future::{BoxFuture, FutureExt};
 use sagabus_core::{EndpointBuilder, History};
 
-use super::run::{Program, Setup, WARM_UP, over_source};
+use super::run::{End, Program, Setup, WARM_UP, over_source};
 use crate::filling;
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
 use crate::row::{Bench, Found, Run};
@@ -21,15 +21,12 @@ const WINDOW: usize = 256;
 pub(crate) fn growth(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
     async move {
         let (grown, empty) = (filling::inbox(bench.profile.grown), Filling::none());
-        let known = bench.profile.grown;
         let (grown, empty) = (&grown, &empty);
         compare(Plan {
             profile: bench.profile,
             subjects: [
-                Subject::new("1M known", move |n| {
-                    run(bench, backend, grown, known, n).boxed()
-                }),
-                Subject::new("empty", move |n| run(bench, backend, empty, 0, n).boxed()),
+                Subject::new("1M known", move |n| run(bench, backend, grown, n).boxed()),
+                Subject::new("empty", move |n| run(bench, backend, empty, n).boxed()),
             ],
             count: Count::Pilot {
                 pilot: 2_000,
@@ -48,7 +45,6 @@ pub(super) async fn run(
     bench: &Bench,
     backend: Backend,
     filling: &Filling,
-    known: u64,
     messages: u64,
 ) -> Result<Run> {
     let setup = Setup {
@@ -60,8 +56,8 @@ pub(super) async fn run(
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,
-        known,
         history: History::NotKept,
+        end: End::Handled,
     };
     let endpoint = |e: EndpointBuilder| e.history(History::NotKept).handle(|_: Charge| async {});
     let start =

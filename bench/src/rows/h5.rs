@@ -9,7 +9,7 @@ use sagabus_core::History;
 use sagabus_saga::MachineEndpoint;
 
 use super::h3::versions;
-use super::run::{Program, Setup, WARM_UP, over_source};
+use super::run::{End, Program, Setup, WARM_UP, over_source};
 use crate::filling::{self, More};
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
 use crate::ratio::Must;
@@ -103,8 +103,8 @@ pub(super) async fn run(
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,
-        known: 0,
         history: History::Kept,
+        end: End::Handled,
     };
     let start = |place: Place, source| async move {
         Program::ours(&place, &source, |e| e.machine(accounts())).await

@@ -5,23 +5,28 @@ pub(crate) mod failing;
 pub(crate) mod growth;
 pub(crate) mod h1;
 pub(crate) mod h2;
+#[cfg(feature = "brokers")]
 pub(crate) mod h2_broker;
 pub(crate) mod h3;
 pub(crate) mod h4;
 pub(crate) mod h5;
 pub(crate) mod l1;
+#[cfg(feature = "brokers")]
 pub(crate) mod l1_broker;
 pub(crate) mod latency;
 pub(crate) mod m1;
 pub(crate) mod o1;
+#[cfg(feature = "brokers")]
 pub(crate) mod outage;
 pub(crate) mod peers;
+#[cfg(feature = "brokers")]
 pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod s1;
 pub(crate) mod serving;
 pub(crate) mod share;
 pub(crate) mod sleeper;
+pub(crate) mod steady;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -60,6 +65,16 @@ const ROWS: &[(&str, &str, Measure)] = &[
         "H2-own",
         "a state machine in groups, over rows of this database",
         h2::over_own_rows,
+    ),
+    (
+        "H1-history",
+        "H1 without history, beside H1 with it",
+        h1::without_history,
+    ),
+    (
+        "H2-history",
+        "H2 without history, beside H2 with it",
+        h2::without_history,
     ),
     (
         "S1",
@@ -142,6 +157,10 @@ const ROWS: &[(&str, &str, Measure)] = &[
 ];
 
 /// The same over a broker beside PostgreSQL.
+#[cfg(not(feature = "brokers"))]
+const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[];
+/// The same over a broker beside PostgreSQL.
+#[cfg(feature = "brokers")]
 const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
     (
         "R1",
@@ -205,18 +224,21 @@ const PEERS: &[(&str, &str, peers::Program, Measure)] = &[
         "PEER-graphile",
         "graphile_worker with the settings of its fastest benchmark",
         peers::Program::Rust,
+        None,
         peers::graphile,
     ),
     (
         "PEER-apalis",
         "apalis with large batches",
         peers::Program::Rust,
+        None,
         peers::apalis,
     ),
     (
         "PEER-apalis-default",
         "apalis as it comes",
         peers::Program::Rust,
+        None,
         peers::apalis_default,
     ),
     (
@@ -253,7 +275,32 @@ const CURVES: &[(&str, &str, Curve, Measure)] = &[
         Curve::Both,
         growth::outbox,
     ),
+    (
+        "G-history",
+        "entries of history",
+        Curve::Both,
+        growth::history,
+    ),
+    (
+        "G-letters",
+        "dead letters, where every message becomes one",
+        Curve::Both,
+        growth::dead_letters,
+    ),
+    (
+        "G-labels",
+        "labels, where every message makes one",
+        Curve::Both,
+        growth::labels,
+    ),
     ("G-body", "bytes of a body", Curve::Both, growth::bodies),
+    (
+        "G-state",
+        "bytes of an instance",
+        Curve::Both,
+        growth::state,
+    ),
+    #[cfg(feature = "brokers")]
     (
         "G-destinations",
         "exchanges that share eight queues",
@@ -283,7 +330,7 @@ pub(crate) fn others() -> Vec<Row> {
         name,
         about,
         backend: Backend::Postgres,
-        broker: None,
+        broker,
         peer: Some(program),
         run,
     };
@@ -339,15 +386,36 @@ pub(crate) fn all() -> Vec<Row> {
         peer: None,
         run: sleeper::others,
     });
-    // Several processes share a file of SQLite less well than a server.
+    // SQLite has no autovacuum, and its file no rows that it does not use again.
     rows.push(Row {
-        name: "SCALE",
-        about: "four processes on the rows of one database, beside two",
+        name: "STEADY",
+        about: "H2 at four fifths of its peak, for minutes",
         backend: Backend::Postgres,
         broker: None,
         peer: None,
-        run: serving::four_beside_two,
+        run: steady::at_four_fifths,
     });
+    // Several processes share a file of SQLite less well than a server.
+    let scale: [(_, _, Measure); 2] = [
+        (
+            "SCALE-4",
+            "four processes on the rows of one database, beside two",
+            serving::four_beside_two,
+        ),
+        (
+            "SCALE-8",
+            "eight processes on the rows of one database, beside two",
+            serving::eight_beside_two,
+        ),
+    ];
+    rows.extend(scale.map(|(name, about, run)| Row {
+        name,
+        about,
+        backend: Backend::Postgres,
+        broker: None,
+        peer: None,
+        run,
+    }));
     let over_brokers = OVER_BROKERS.iter();
     rows.extend(over_brokers.map(|&(name, about, broker, run)| Row {
         name,

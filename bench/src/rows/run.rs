@@ -28,11 +28,17 @@ pub(crate) struct Setup<'a> {
     pub(crate) make: Make,
     pub(crate) warm_up: u64,
     pub(crate) messages: u64,
-    /// Rows in the outbox when all is done, per message.
+    /// Rows more in the outbox when all is done, per message.
     pub(crate) left_per_message: f64,
-    /// Messages that the inbox knows before the run.
-    pub(crate) known: u64,
     pub(crate) history: History,
+    pub(crate) end: End,
+}
+
+/// What becomes of every message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Handled,
+    DeadLetter,
 }
 
 /// A subject at work.
@@ -78,13 +84,14 @@ where
 {
     let services = &setup.bench.services;
     let place = services.place(setup.backend, setup.filling).await?;
+    let filled = place.counts().await?;
     let Setup { make, window, .. } = &setup;
     let (make, window) = (Arc::clone(make), *window);
     let source = Source::new(window, move |n| make(n));
     let program = start(place.clone(), Arc::clone(&source)).await?;
     let fed = feed(&setup, &place, &source, &program).await;
     let total = setup.warm_up + setup.messages;
-    let left = (total as f64 * setup.left_per_message).round() as i64;
+    let left = (total as f64 * setup.left_per_message).round() as i64 + filled["outbox"];
     let mut run = match (fed, program) {
         (Ok(run), Program::Ours(host)) => {
             drained(&place, left).await?;
@@ -106,15 +113,23 @@ where
     };
     run.rows = place.counts().await?;
     run.expect("rows left in the outbox", run.rows["outbox"], left);
-    run.expect("dead letters", run.rows["dead_letters"], 0);
     run.expect("parked rows", run.rows["parked"], 0);
-    let known = i64::try_from(setup.known + total)?;
-    run.expect("messages in the inbox", run.rows["inbox"], known);
+    let total = i64::try_from(total)?;
+    let mut more = |what: &str, table: &str, count: i64| {
+        let is = run.rows[table] - filled[table];
+        run.expect(what, is, count);
+    };
+    more("messages in the inbox", "inbox", total);
     let entries = match setup.history {
-        History::Kept => i64::try_from(total)?,
+        History::Kept => total,
         History::NotKept => 0,
     };
-    run.expect("history entries", run.rows["history"], entries);
+    more("history entries", "history", entries);
+    let given_up = match setup.end {
+        End::Handled => 0,
+        End::DeadLetter => total,
+    };
+    more("dead letters", "dead_letters", given_up);
     run.expect("returned messages", i64::try_from(source.returned())?, 0);
     Ok((place, source, run))
 }

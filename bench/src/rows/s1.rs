@@ -13,7 +13,7 @@ use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::run::{Program, Setup, WARM_UP, over_source};
+use super::run::{End, Program, Setup, WARM_UP, over_source};
 use crate::measure::{Count, Plan, RATE, Sameness, Subject, compare};
 use crate::ratio::{Must, Promise};
 use crate::report::median;
@@ -51,12 +51,12 @@ impl Correlate<Counter> for Tick {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Counter {
+pub(crate) struct Counter {
     count: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Stage {
+pub(crate) enum Stage {
     Counting,
 }
 
@@ -73,7 +73,7 @@ impl Saga for Counter {
     type State = Stage;
 }
 
-fn counters() -> StateMachine<Counter> {
+pub(crate) fn counters() -> StateMachine<Counter> {
     StateMachine::named("counter")
         .endless()
         .initially(
@@ -170,8 +170,8 @@ async fn ours(bench: &Bench, backend: Backend, messages: u64) -> Result<Run> {
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,
-        known: 0,
         history: History::NotKept,
+        end: End::Handled,
     };
     let taken = Arc::new(Taken::default());
     let endpoint = |e: EndpointBuilder| {
@@ -250,7 +250,7 @@ fn tick(n: u64) -> Tick {
     }
 }
 
-fn nth_tick(n: u64) -> Raw {
+pub(crate) fn nth_tick(n: u64) -> Raw {
     let id = Uuid::now_v7();
     let body = serde_json::to_vec(&tick(n)).expect("numbers are always JSON");
     Raw {

@@ -9,7 +9,7 @@ use sagabus_core::{EndpointBuilder, History};
 use sagabus_saga::MachineEndpoint;
 
 use super::h2::check_accounts;
-use super::run::{Program, Setup, WARM_UP, over_source};
+use super::run::{End, Program, Setup, WARM_UP, over_source};
 use super::s1::{Probe, Taken};
 use crate::filling;
 use crate::ratio::{Must, Promise};
@@ -58,8 +58,8 @@ async fn run(bench: &Bench, backend: Backend, messages: u64) -> Result<Run> {
         warm_up: WARM_UP,
         messages,
         left_per_message: 0.0,
-        known: 0,
         history: History::Kept,
+        end: End::Handled,
     };
     let taken = Arc::new(Taken::default());
     let endpoint = |e: EndpointBuilder| e.middleware(Probe(Arc::clone(&taken))).machine(accounts());
