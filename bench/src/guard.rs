@@ -133,6 +133,7 @@ mod tests {
                 calibration: Default::default(),
                 seconds: 1.0,
             }],
+            not_run: Vec::new(),
             promises: Vec::new(),
             seconds: 1.0,
         }

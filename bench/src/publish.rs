@@ -105,6 +105,7 @@ mod tests {
                 calibration: (QUIET, QUIET),
                 seconds: 1.0,
             }],
+            not_run: Vec::new(),
             promises: Vec::new(),
             seconds: 1.0,
         }

@@ -9,7 +9,7 @@ use crate::chart::{self, Bar, Curve};
 use crate::machine::Facts;
 use crate::publish::Figures;
 use crate::ratio::{Must, Promise, Ratio};
-use crate::row::{Found, Latency, Profile, Run};
+use crate::row::{Found, Latency, Profile, Row, Run};
 
 /// Everything that one call measured.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,9 +18,33 @@ pub(crate) struct Report {
     pub(crate) profile: Profile,
     pub(crate) machine: Facts,
     pub(crate) rows: Vec<Line>,
+    /// Rows that were asked for and could not run here.
+    #[serde(default)]
+    pub(crate) not_run: Vec<NotRun>,
     /// What rows promise together.
     pub(crate) promises: Vec<Promise>,
     pub(crate) seconds: f64,
+}
+
+/// One row that did not run, and why.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NotRun {
+    row: &'static str,
+    on: &'static str,
+    why: String,
+}
+
+impl NotRun {
+    /// Says so, and remembers it for the table.
+    pub(crate) fn of(row: &Row, why: String) -> Self {
+        let (row, on) = (row.name, row.on());
+        eprintln!("not run: {row} on {on}: {why}");
+        Self { row, on, why }
+    }
+
+    pub(crate) fn is(&self, row: &Row) -> bool {
+        self.row == row.name && self.on == row.on()
+    }
 }
 
 /// One row with what it found.
@@ -146,6 +170,9 @@ impl Report {
         for line in &self.rows {
             write_line(out, line)?;
         }
+        for NotRun { row, on, .. } in &self.not_run {
+            writeln!(out, "| {row} | {on} | not run | | | | | | |")?;
+        }
         for promise in &self.promises {
             let what = &promise.what;
             writeln!(
@@ -163,6 +190,9 @@ impl Report {
             for noise in line.noise() {
                 writeln!(out, "- NOISY: {} on {}: {noise}", line.row, line.on)?;
             }
+        }
+        for NotRun { row, on, why } in &self.not_run {
+            writeln!(out, "- not run: {row} on {on}: {why}")?;
         }
         Ok(())
     }
@@ -303,5 +333,45 @@ fn number(value: Option<f64>) -> String {
         Some(value) if value >= 1000.0 => format!("{:.1}k", value / 1000.0),
         Some(value) if value >= 10.0 => format!("{value:.0}"),
         Some(value) => format!("{value:.1}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::QUICK;
+    use crate::rows;
+
+    #[test]
+    fn what_did_not_run_and_what_went_wrong_is_in_the_table() {
+        let all = rows::all();
+        let wrong = Line {
+            row: all[0].name,
+            on: all[0].on(),
+            about: "",
+            found: Found {
+                faults: vec!["3 messages were lost".to_owned()],
+                ..Found::default()
+            },
+            calibration: Default::default(),
+            seconds: 1.0,
+        };
+        let report = Report {
+            profile: QUICK,
+            machine: Facts::default(),
+            rows: vec![wrong],
+            not_run: vec![NotRun::of(&all[1], "no disk".to_owned())],
+            promises: Vec::new(),
+            seconds: 1.0,
+        };
+        let shown = report.markdown();
+        for expected in [
+            "| H1 | PostgreSQL | no figure |",
+            "- no figure for H1 on PostgreSQL: 3 messages were lost",
+            "| H1' | PostgreSQL | not run |",
+            "- not run: H1' on PostgreSQL: no disk",
+        ] {
+            assert!(shown.contains(expected), "no `{expected}` in {shown}");
+        }
     }
 }

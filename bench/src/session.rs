@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
 use crate::machine::{self, Facts};
-use crate::report::{Line, Report};
+use crate::report::{Line, NotRun, Report};
 use crate::row::{Bench, Profile, Row};
 use crate::rows;
 use crate::services;
@@ -108,6 +108,13 @@ pub(crate) async fn run(bench: &Bench, rows: Vec<Row>, kept: Option<PathBuf>) ->
     let mut facts = Facts::read();
     facts.postgres = bench.services.postgres_version().await?;
     let kept = Kept::open(kept, bench.profile, &facts)?;
+    // What cannot run is said before the first hour, not behind it.
+    let mut not_run = Vec::new();
+    for row in &rows {
+        if let (None, Some(why)) = (kept.find(row)?, why_not(bench, row)?) {
+            not_run.push(NotRun::of(row, why));
+        }
+    }
     let mut lines = Vec::new();
     let mut before = Calibration::take(&bench.services).await?;
     for row in rows {
@@ -116,8 +123,12 @@ pub(crate) async fn run(bench: &Bench, rows: Vec<Row>, kept: Option<PathBuf>) ->
             lines.push(line);
             continue;
         }
+        if not_run.iter().any(|one| one.is(&row)) {
+            continue;
+        }
+        // The rows before may have left less disk.
         if let Some(why) = why_not(bench, &row)? {
-            eprintln!("not run: {} on {}: {why}", row.name, row.on());
+            not_run.push(NotRun::of(&row, why));
             continue;
         }
         let line = run_one(bench, &row, before).await?;
@@ -131,6 +142,7 @@ pub(crate) async fn run(bench: &Bench, rows: Vec<Row>, kept: Option<PathBuf>) ->
         machine: facts,
         promises: rows::promises(&lines),
         rows: lines,
+        not_run,
         seconds: started.elapsed().as_secs_f64(),
     })
 }

@@ -120,15 +120,13 @@ where
         run.expect(what, is, count);
     };
     more("messages in the inbox", "inbox", total);
-    let entries = match setup.history {
-        History::Kept => total,
-        History::NotKept => 0,
+    // A message that is given up is told by its dead letter alone.
+    let (entries, given_up) = match (setup.end, setup.history) {
+        (End::DeadLetter, _) => (0, total),
+        (End::Handled, History::Kept) => (total, 0),
+        (End::Handled, History::NotKept) => (0, 0),
     };
     more("history entries", "history", entries);
-    let given_up = match setup.end {
-        End::Handled => 0,
-        End::DeadLetter => total,
-    };
     more("dead letters", "dead_letters", given_up);
     run.expect("returned messages", i64::try_from(source.returned())?, 0);
     Ok((place, source, run))
