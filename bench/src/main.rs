@@ -91,7 +91,8 @@ enum Command {
         #[command(flatten)]
         options: Options,
     },
-    /// Measure others' programs beside ours: graphile, apalis, apalis-default, river, river-default.
+    /// Measure others' programs beside ours: graphile, apalis, apalis-default, river, river-default,
+    /// watermill, watermill-64, watermill-default.
     Peers {
         /// Some of them; all, where none is named.
         peers: Vec<String>,

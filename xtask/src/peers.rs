@@ -19,7 +19,7 @@ struct Peer {
     build: fn(&Workspace, &Path) -> Command,
 }
 
-const PEERS: [Peer; 2] = [
+const PEERS: [Peer; 3] = [
     Peer {
         name: "peers-rust",
         who: "graphile_worker and apalis",
@@ -28,7 +28,12 @@ const PEERS: [Peer; 2] = [
     Peer {
         name: "peers-go",
         who: "River",
-        build: go,
+        build: river,
+    },
+    Peer {
+        name: "peers-watermill",
+        who: "Watermill's forwarder",
+        build: watermill,
     },
 ];
 
@@ -58,10 +63,18 @@ fn rust(workspace: &Workspace, folder: &Path) -> Command {
     command
 }
 
-fn go(workspace: &Workspace, folder: &Path) -> Command {
+fn river(workspace: &Workspace, folder: &Path) -> Command {
+    go(workspace, folder, "bench/peers/river", "go")
+}
+
+fn watermill(workspace: &Workspace, folder: &Path) -> Command {
+    go(workspace, folder, "bench/peers/watermill", "watermill")
+}
+
+fn go(workspace: &Workspace, folder: &Path, module: &str, name: &str) -> Command {
     let mut command = Command::new("go");
-    command.current_dir(workspace.root.join("bench/peers/river"));
-    let program = folder.join("release/sagabus-bench-peers-go");
+    command.current_dir(workspace.root.join(module));
+    let program = folder.join(format!("release/sagabus-bench-peers-{name}"));
     command.args(["build", "-o"]).arg(program).arg(".");
     command
 }
@@ -88,5 +101,6 @@ mod tests {
         let shown = |peer: &Peer| process::show(&(peer.build)(&workspace, folder));
         assert!(shown(&PEERS[0]).contains("--target-dir /target/peers"));
         assert!(shown(&PEERS[1]).contains("/target/peers/release/sagabus-bench-peers-go"));
+        assert!(shown(&PEERS[2]).contains("/release/sagabus-bench-peers-watermill"));
     }
 }

@@ -18,6 +18,8 @@ pub(crate) mod m1;
 pub(crate) mod o1;
 #[cfg(feature = "brokers")]
 pub(crate) mod outage;
+#[cfg(feature = "brokers")]
+pub(crate) mod peer_relays;
 pub(crate) mod peers;
 #[cfg(feature = "brokers")]
 pub(crate) mod relay;
@@ -218,8 +220,9 @@ const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
     ),
 ];
 
-/// Others' programs: a handler that counts, over what waits in PostgreSQL.
-const PEERS: &[(&str, &str, peers::Program, Measure)] = &[
+/// Others' programs: a handler that counts, over what waits in PostgreSQL; or relays of what waits
+/// there to RabbitMQ.
+const PEERS: &[(&str, &str, peers::Program, Option<Broker>, Measure)] = &[
     (
         "PEER-graphile",
         "graphile_worker with the settings of its fastest benchmark",
@@ -244,14 +247,40 @@ const PEERS: &[(&str, &str, peers::Program, Measure)] = &[
     (
         "PEER-river",
         "River with large fetches",
-        peers::Program::Go,
+        peers::Program::River,
+        None,
         peers::river,
     ),
     (
         "PEER-river-default",
         "River as it comes",
-        peers::Program::Go,
+        peers::Program::River,
+        None,
         peers::river_default,
+    ),
+    #[cfg(feature = "brokers")]
+    (
+        "PEER-watermill",
+        "Watermill's forwarder (Go) to a quorum queue, one table in order, its fastest settings",
+        peers::Program::Watermill,
+        Some(Broker::RabbitMq),
+        peer_relays::watermill,
+    ),
+    #[cfg(feature = "brokers")]
+    (
+        "PEER-watermill-64",
+        "the same with 64 tables, without an order across them",
+        peers::Program::Watermill,
+        Some(Broker::RabbitMq),
+        peer_relays::watermill_64,
+    ),
+    #[cfg(feature = "brokers")]
+    (
+        "PEER-watermill-default",
+        "the same as it comes, with confirms",
+        peers::Program::Watermill,
+        Some(Broker::RabbitMq),
+        peer_relays::watermill_default,
     ),
 ];
 
@@ -326,7 +355,7 @@ enum Curve {
 /// Returns the rows about others.
 pub(crate) fn others() -> Vec<Row> {
     let peers = PEERS.iter();
-    let row = |&(name, about, program, run): &(_, _, _, Measure)| Row {
+    let row = |&(name, about, program, broker, run): &(_, _, _, _, Measure)| Row {
         name,
         about,
         backend: Backend::Postgres,

@@ -3,7 +3,7 @@
 //!
 //! What is promised differs, and so does what is written: docs/performance.md says how.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ const MOST: u64 = 300_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     Rust,
-    Go,
+    River,
+    Watermill,
 }
 
 impl Program {
@@ -34,7 +35,8 @@ impl Program {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Rust => "peers-rust",
-            Self::Go => "peers-go",
+            Self::River => "peers-go",
+            Self::Watermill => "peers-watermill",
         }
     }
 
@@ -42,7 +44,8 @@ impl Program {
     pub(crate) fn path(self) -> Option<PathBuf> {
         let name = match self {
             Self::Rust => "sagabus-bench-peers",
-            Self::Go => "sagabus-bench-peers-go",
+            Self::River => "sagabus-bench-peers-go",
+            Self::Watermill => "sagabus-bench-peers-watermill",
         };
         let path = PathBuf::from(std::env::var_os(FOLDER)?).join(name);
         path.is_file().then_some(path)
@@ -62,11 +65,11 @@ pub(crate) fn apalis_default(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<
 }
 
 pub(crate) fn river(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
-    beside(bench, Program::Go, "river", 20_000).boxed()
+    beside(bench, Program::River, "river", 20_000).boxed()
 }
 
 pub(crate) fn river_default(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
-    beside(bench, Program::Go, "river-default", 1_000).boxed()
+    beside(bench, Program::River, "river-default", 1_000).boxed()
 }
 
 async fn beside(bench: &Bench, program: Program, peer: &'static str, pilot: u64) -> Result<Found> {
@@ -108,25 +111,36 @@ async fn handle(bench: &Bench, program: OsString, who: &str, messages: u64) -> R
         bail!("this row is for PostgreSQL");
     };
     let arguments = [who, url.as_str(), &messages.to_string()];
-    let mut child = Child::start(&program, &arguments).await?;
-    place.settle().await?;
-    let window = Window::open(&place).await?;
-    let before = child.cpu();
-    child.tell("go").await?;
-    let done: Handled = child.answer().await?;
-    let took = Duration::from_secs_f64(done.seconds);
-    let mut run = window.close(&place, messages, Some(took)).await?;
-    let used = child.cpu().zip(before);
-    run.cpu_seconds = used.map_or(f64::NAN, |(now, before)| (now - before).as_secs_f64());
-    run.most_kib = child.most_kib();
-    child.end().await?;
+    let (mut run, done) = take_part(&place, &program, &arguments, messages).await?;
     let total = i64::try_from(messages)?;
     run.expect("handled messages", done.handled, total);
     run.expect("different messages", done.distinct, total);
     run.expect("messages that are not done", done.left, 0);
+    services.remove(place).await?;
+    Ok(run)
+}
+
+/// Starts a process, lets it do its part of a run when it is ready, and asks what it did.
+pub(super) async fn take_part(
+    place: &Place,
+    program: &OsStr,
+    arguments: &[&str],
+    messages: u64,
+) -> Result<(Run, Handled)> {
+    let mut child = Child::start(program, arguments).await?;
+    place.settle().await?;
+    let window = Window::open(place).await?;
+    let before = child.cpu();
+    child.tell("go").await?;
+    let done: Handled = child.answer().await?;
+    let took = Duration::from_secs_f64(done.seconds);
+    let mut run = window.close(place, messages, Some(took)).await?;
+    let used = child.cpu().zip(before);
+    run.cpu_seconds = used.map_or(f64::NAN, |(now, before)| (now - before).as_secs_f64());
+    run.most_kib = child.most_kib();
+    child.end().await?;
     let bytes = run.bytes.unwrap_or_default() as f64;
     run.notes
         .insert("log bytes per message", bytes / messages as f64);
-    services.remove(place).await?;
-    Ok(run)
+    Ok((run, done))
 }
