@@ -7,7 +7,7 @@ use clap::Args;
 use crate::fail::Result;
 use crate::services::{self, Choice, Kind, Service};
 use crate::workspace::Workspace;
-use crate::{peers, process};
+use crate::{peers, plans, process};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// Leave PostgreSQL out.
     #[arg(long)]
     no_postgres: bool,
-    /// For the bench program: `quick`, `--help`, ..
+    /// For the bench program: `quick`, `--help`, ..; and `plans --rows 1000000`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     handed_on: Vec<String>,
 }
@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
 /// Runs the bench program.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
+    if let Some(done) = plans::run(&workspace, arguments.choice, &arguments.handed_on) {
+        return done;
+    }
     let mut build = workspace.cargo();
     build.args(["build", "--release", "--package", "sagabus-bench"]);
     if !process::inherit(&mut build)?.success() {

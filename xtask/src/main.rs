@@ -21,6 +21,7 @@ mod check;
 mod fuzz;
 mod mutants;
 mod peers;
+mod plans;
 mod prove;
 mod services;
 mod stages;

@@ -1,8 +1,7 @@
 //! The plans of hot statements: no table is read from end to end, and the index is the one that was
 //! made for the statement; without statistics, with those of empty tables, and of full ones.
 //!
-//! Full are 100,000 rows of each table: statistics are counts of rows per key, so a million changes
-//! no choice between an index and a table.
+//! Full are 100,000 rows of each table, or as many as [`ROWS`] says: `cargo xtask bench plans`.
 
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
@@ -131,10 +130,13 @@ const MEANT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What fills the tables.
+/// Says how many rows each table has.
+const ROWS: &str = "SAGABUS_PLAN_ROWS";
+
+/// What fills the tables; `ROWS` is how full.
 const FILL: &str = "
     create temp table n (n integer primary key);
-    with recursive c(n) as (select 1 union all select n + 1 from c where n < 100000)
+    with recursive c(n) as (select 1 union all select n + 1 from c where n < ROWS)
         insert into n select n from c;
     insert into sagabus_outbox (message_id, message_type, destination, key, per_key, headers, body,
         available_at, timer_kind, timer_key, timer_name, timer_generation, created_at)
@@ -206,10 +208,12 @@ async fn hot_statements_search_by_the_index_that_is_meant_and_read_no_whole_tabl
         let migration = sqlx::raw_sql(*migration);
         migration.execute(&mut connection).await.unwrap();
     }
+    let rows = std::env::var(ROWS).unwrap_or_else(|_| "100000".to_owned());
+    let fill = FILL.replace("ROWS", &rows);
     let mut wrong = Vec::new();
     // Statistics of an empty outbox, its usual state, must mislead nobody.
-    for statistics in ["", "analyze", FILL] {
-        let script = sqlx::raw_sql(statistics);
+    for statistics in ["", "analyze", &fill] {
+        let script = sqlx::raw_sql(AssertSqlSafe(statistics.to_owned()));
         script.execute(&mut connection).await.unwrap();
         let parts = COMMIT.concat().into_iter().map(|text| (text, &[][..]));
         for (text, meant) in parts.chain(MEANT.iter().copied()) {

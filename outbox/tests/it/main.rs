@@ -31,6 +31,8 @@ mod postgres_lines;
 #[cfg(feature = "postgres")]
 mod postgres_plans;
 #[cfg(feature = "postgres")]
+mod postgres_explain;
+#[cfg(feature = "postgres")]
 mod postgres_reads;
 #[cfg(feature = "postgres")]
 mod postgres_cancel;

@@ -50,6 +50,10 @@ impl Database {
         &self.url
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Another store on the same database, as another process has one.
     pub(crate) async fn store(&self) -> PgStore {
         PgStore::connect(&self.url).await.unwrap()
@@ -71,7 +75,13 @@ impl Database {
 
     /// Runs a statement.
     pub(crate) async fn run(&self, sql: &'static str) {
+        self.run_text(sql).await;
+    }
+
+    /// Runs statements that a test put together.
+    pub(crate) async fn run_text(&self, sql: &str) {
         let mut connection = self.connection().await;
+        let sql = AssertSqlSafe(sql.to_owned());
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
     }
 }
