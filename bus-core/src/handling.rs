@@ -106,6 +106,8 @@ pub(crate) struct Case<'a> {
     pub(crate) was_held: bool,
     /// Why the message is given up, once its handler may still answer that.
     pub(crate) given_up: Option<String>,
+    /// The instance for which it failed last.
+    pub(crate) instance: Option<InstanceId>,
 }
 
 /// How one try ended.
@@ -190,6 +192,7 @@ impl<'a> Case<'a> {
             conflicts: 0,
             was_held: false,
             given_up: None,
+            instance: None,
         };
         (case, decoded, Held { row, place })
     }
@@ -362,6 +365,9 @@ impl<'a> Case<'a> {
         if answer.is_blocked {
             return Step::End(Fate::Postpone(Duration::ZERO));
         }
+        let by_label = answer.instance.as_ref();
+        let by_label = by_label.filter(|_| question.instance.is_none());
+        let by_label = by_label.map(|one| one.id.clone());
         let end = if self.is_stale_timer(answer.instance.as_ref()) {
             Box::pin(self.commit_nothing("stale_timer")).await
         } else {
@@ -377,7 +383,10 @@ impl<'a> Case<'a> {
             End::Abandoned => Step::End(Fate::Abandon),
             End::Reload(cause) => Step::Follow(self.excused(cause)),
             End::Excused(cause) => Step::Follow(self.ended_by_database(cause)),
-            End::Failed(error) => Step::Follow(self.failed(&error, subscriber)),
+            End::Failed(error) => {
+                self.instance = question.instance.clone().or(by_label);
+                Step::Follow(self.failed(&error, subscriber))
+            }
         }
     }
 

@@ -265,7 +265,7 @@ impl Case<'_> {
             reason,
             attempts,
             key,
-            instance: None,
+            instance: self.instance.take().filter(|id| !id.key.contains('\0')),
             key_after: self.endpoint.key_after,
         };
         let outgoing = self.told(&mut dead, news);

@@ -109,6 +109,8 @@ async fn an_event_that_its_state_does_not_take_is_a_stored_decision(scene: Scene
     host.bus().publish(OrderShipped { id: 3 }).await.unwrap();
     let dead = scene.dead_letters(1).await;
     assert_eq!(dead[0].reason, "event_not_accepted_in_state");
+    let of = dead[0].instance.as_ref().map(|id| (&*id.kind, &*id.key));
+    assert_eq!(of, Some(("order", "3")), "it says for which instance");
     assert!(
         dead[0].attempts[0].error.contains("in state `paying`"),
         "{:?}",
