@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -19,7 +20,9 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \
     -Ccodegen-units=1";
 /// No input may take longer.
-const SECONDS_MAX: u32 = 1;
+const SECONDS_MAX: u64 = 1;
+/// How often one that took longer is tried alone.
+const TRIES: usize = 3;
 /// No input may take more, the program itself included.
 const MEBIBYTES_MAX: u32 = 256;
 /// The longest input. What reads longer ones reads them in the same loops.
@@ -39,8 +42,8 @@ pub(crate) struct Arguments {
 
 /// What one target was found to do.
 struct Figures {
-    executions: String,
-    peak_mebibytes: String,
+    executions: u64,
+    peak_mebibytes: u64,
     kept: usize,
 }
 
@@ -97,9 +100,7 @@ struct Place {
 
 impl Place {
     fn make(workspace: &Workspace) -> Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-        let target = target.unwrap_or_else(|| workspace.root.join("target"));
-        let scratch = target.join("fuzz");
+        let scratch = workspace.target().join("fuzz");
         for folder in ["found", "corpus"] {
             let folder = scratch.join(folder);
             fs::create_dir_all(&folder).doing(format!("make {}", folder.display()))?;
@@ -113,25 +114,53 @@ impl Place {
     /// Calls a target so often; fails with the end of what was said where an input is bad.
     fn fuzz(&self, engine: &Path, target: &str, arguments: &Arguments) -> Result<Figures> {
         let log = self.scratch.join(format!("{target}.log"));
-        // A log of an earlier run would be read for this one's.
-        let _ = fs::remove_file(&log);
         let found = self.scratch.join("corpus").join(target);
         fs::create_dir_all(&found).doing(format!("make {}", found.display()))?;
         let kept = self.root.join("fuzz/corpus").join(target);
-        say::detail(format!("{target}: {} calls", arguments.runs));
-        let mut fuzzing = self.engine(engine, target);
-        fuzzing.arg(format!("-runs={}", arguments.runs));
-        fuzzing.arg("-print_final_stats=1").arg(&found).arg(&kept);
-        process::logged(&mut fuzzing, &log)?;
+        let (mut executions, mut peak) = (0, 0);
+        while executions < arguments.runs {
+            let runs = arguments.runs - executions;
+            say::detail(format!("{target}: {runs} calls"));
+            // A log of an earlier run would be read for this one's.
+            let _ = fs::remove_file(&log);
+            let mut fuzzing = self.engine(engine, target);
+            fuzzing.arg(format!("-runs={runs}"));
+            fuzzing.arg("-print_final_stats=1").arg(&found).arg(&kept);
+            let ended = process::logged(&mut fuzzing, &log);
+            let said = fs::read_to_string(&log).doing(format!("read {}", log.display()))?;
+            if let Err(error) = ended {
+                match accused(&said) {
+                    Some(input) if !self.is_slow(engine, target, input)? => {
+                        say::detail("it is fast alone: the machine stood still");
+                        fs::remove_file(input).doing(format!("delete {}", input.display()))?;
+                    }
+                    _ => return Err(error),
+                }
+            }
+            executions += figure(&said, "stat::number_of_executed_units:")?;
+            peak = peak.max(figure(&said, "stat::peak_rss_mb:")?);
+        }
         if arguments.keep {
             self.keep(engine, target, &found, &kept, &log)?;
         }
-        let said = fs::read_to_string(&log).doing(format!("read {}", log.display()))?;
         Ok(Figures {
-            executions: figure(&said, "stat::number_of_executed_units:")?,
-            peak_mebibytes: figure(&said, "stat::peak_rss_mb:")?,
+            executions,
+            peak_mebibytes: peak,
             kept: names(&kept)?.len(),
         })
+    }
+
+    /// Says whether an input takes too long each time that it is tried: the fuzzer goes by the
+    /// clock, and others use this machine.
+    fn is_slow(&self, engine: &Path, target: &str, input: &Path) -> Result<bool> {
+        for _ in 0..TRIES {
+            let started = Instant::now();
+            process::capture(self.engine(engine, target).arg(input))?;
+            if started.elapsed() < Duration::from_secs(SECONDS_MAX) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Puts the smallest set that reaches as much in the place of what was kept before.
@@ -201,11 +230,21 @@ fn build(workspace: &Workspace, place: &Place) -> Result<PathBuf> {
     Ok(folder.join(host).join("release/sagabus-fuzz-engine"))
 }
 
-/// The number behind a word at the beginning of a line, the last time it stands there.
-fn figure(said: &str, word: &str) -> Result<String> {
+/// The input of which the fuzzer said that it takes too long, if that is why it ended.
+fn accused(said: &str) -> Option<&Path> {
     let mut lines = said.lines().rev();
-    match lines.find_map(|line| line.strip_prefix(word)) {
-        Some(number) => Ok(number.trim().to_owned()),
+    let path = lines
+        .find_map(|line| line.split_once("Test unit written to "))?
+        .1;
+    path.contains("-timeout-").then(|| Path::new(path.trim()))
+}
+
+/// The number behind a word at the beginning of a line, the last time it stands there.
+fn figure(said: &str, word: &str) -> Result<u64> {
+    let mut lines = said.lines().rev();
+    let number = lines.find_map(|line| line.strip_prefix(word)?.trim().parse().ok());
+    match number {
+        Some(number) => Ok(number),
         None => fail(format!("the fuzzer has not said `{word}`")),
     }
 }
@@ -217,8 +256,21 @@ mod tests {
     #[test]
     fn figures_are_read_and_a_missing_one_is_an_error() {
         let said = "INFO\nstat::number_of_executed_units: 1000001\nstat::peak_rss_mb:     61\n";
-        assert_eq!(figure(said, "stat::peak_rss_mb:").unwrap(), "61");
+        assert_eq!(figure(said, "stat::peak_rss_mb:").unwrap(), 61);
         assert!(figure(said, "stat::nothing:").is_err());
+    }
+
+    #[test]
+    fn only_an_input_that_took_too_long_is_tried_again() {
+        let said = |kind: &str| {
+            format!(
+                "ALARM\nartifact_prefix='x-'; Test unit written to /found/cron-{kind}-14cf\nBase64: MA==\n"
+            )
+        };
+        let slow = said("timeout");
+        assert_eq!(accused(&slow), Some(Path::new("/found/cron-timeout-14cf")));
+        assert_eq!(accused(&said("crash")), None);
+        assert_eq!(accused("stat::peak_rss_mb: 61\n"), None);
     }
 
     #[test]
