@@ -46,7 +46,7 @@ fn spec(kind: Kind) -> EndpointSpec {
     }
 }
 
-fn messages(transport: &RabbitMq, kind: Kind, count: usize) -> Vec<Publication> {
+fn messages(kind: Kind, count: usize) -> Vec<Publication> {
     let message = |_| Publication {
         address: address(kind, "shop.placed"),
         envelope: Envelope {
@@ -132,7 +132,7 @@ fn a_broker_killed_under_load_loses_nothing_that_it_confirmed() {
         let mut deliveries = receive(&transport, Kind::Command).await;
         let (mut sent, mut again) = (0, 0);
         for round in 1..=kills {
-            let window = messages(&transport, Kind::Command, 2_000);
+            let window = messages(Kind::Command, 2_000);
             sent += window.len();
             let (transport, window) = (&transport, &window[..]);
             let publishing = async {
@@ -178,10 +178,10 @@ fn an_alarm_of_the_broker_stops_publishing_and_not_receiving() {
         config.confirm_timeout = Duration::from_secs(2);
         let transport = RabbitMq::with(config);
         declare(&transport, StoreId::new(), Kind::Event).await;
-        let waiting = messages(&transport, Kind::Event, 300);
+        let waiting = messages(Kind::Event, 300);
         publish_all(&transport, &waiting).await;
         broker.control(&["set_vm_memory_high_watermark", "absolute", "1MB"]);
-        let blocked = messages(&transport, Kind::Event, 1);
+        let blocked = messages(Kind::Event, 1);
         let look = || async {
             let answer = transport.publish(&blocked).await.remove(0);
             let is_blocked = matches!(transport.health(), Health::Blocked { .. });
@@ -238,7 +238,7 @@ fn a_receiver_killed_twenty_five_times_with_a_hundred_in_hand_loses_nothing() {
         let config = config(&url);
         let transport = rabbitmq(&config);
         declare(&transport, StoreId::new(), Kind::Event).await;
-        let window = messages(&transport, Kind::Event, HELD);
+        let window = messages(Kind::Event, HELD);
         publish_all(&transport, &window).await;
         for _ in 0..25 {
             let program = std::env::current_exe().expect("this test is a program");
@@ -314,7 +314,7 @@ fn a_broker_that_falls_silent_is_left_and_found_again() {
         let transport = rabbitmq(&config);
         declare(&transport, StoreId::new(), Kind::Event).await;
         let mut deliveries = receive(&transport, Kind::Event).await;
-        let window = messages(&transport, Kind::Event, 10);
+        let window = messages(Kind::Event, 10);
         publish_all(&transport, &window).await;
         take_all(&mut deliveries, ids(&window)).await;
         proxy.set(Mode::Swallow);
@@ -348,7 +348,7 @@ fn a_queue_that_somebody_deletes_is_there_again() {
         let queue = format!("{}orders", config.namespace);
         let deleted = channel.queue_delete(queue.into(), QueueDeleteOptions::default());
         deleted.await.expect("it is there");
-        let window = messages(&transport, Kind::Event, 5);
+        let window = messages(Kind::Event, 5);
         // What is published before it is there again is an event that nobody hears.
         let arrived = async {
             loop {
@@ -372,9 +372,9 @@ fn an_exchange_that_somebody_deletes_hurts_its_own_messages_only() {
         let config = config(&url);
         let transport = rabbitmq(&config);
         declare(&transport, StoreId::new(), Kind::Command).await;
-        let mut window = messages(&transport, Kind::Command, 1);
+        let mut window = messages(Kind::Command, 1);
         publish_all(&transport, &window).await;
-        window.extend(messages(&transport, Kind::Event, 3));
+        window.extend(messages(Kind::Event, 3));
         let connection = Connection::connect(&url, ConnectionProperties::default()).await;
         let connection = connection.expect("the broker answers");
         let channel = connection.create_channel().await.expect("it opens");

@@ -38,7 +38,7 @@ fn spec(order: Order) -> EndpointSpec {
     }
 }
 
-fn message(transport: &dyn Transport, spec: &EndpointSpec) -> Publication {
+fn message(spec: &EndpointSpec) -> Publication {
     let message_type = spec.subscriptions[0].message_type.clone();
     Publication {
         address: address(Kind::Command, &message_type),
@@ -90,7 +90,7 @@ fn a_handler_may_take_longer_than_the_broker_waits_by_default() {
         let mut held = Vec::new();
         for spec in &specs {
             let mut deliveries = transport.subscribe(spec, 10).await.expect("it is there");
-            let sent = transport.publish(&[message(&transport, spec)]).await;
+            let sent = transport.publish(&[message(spec)]).await;
             assert!(sent.iter().all(Result::is_ok), "{sent:?}");
             let delivery = tokio::time::timeout(PATIENCE, deliveries.next()).await;
             let delivery = delivery.expect("it comes").expect("the stream goes on");

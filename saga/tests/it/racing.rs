@@ -176,9 +176,9 @@ async fn one_host_does_not_try_messages_of_one_instance_against_each_other(scene
     assert!(tries <= 70, "{tries} tries for 64 messages");
 }
 
-fn publication(transport: &MemoryTransport, key: u64, amount: i64) -> Publication {
+fn publication(key: u64, amount: i64) -> Publication {
     Publication {
-        address: transport.address(Kind::Command, Add::TYPE),
+        address: address(Kind::Command, Add::TYPE),
         envelope: Envelope::new(&Add { key, amount }).unwrap(),
         key: None,
     }
@@ -195,7 +195,7 @@ async fn a_hot_instance_takes_many_messages_in_one_unit_and_each_once(scene: Sce
     const MESSAGES: i64 = 1000;
     let transport = MemoryTransport::new();
     let window: Vec<_> = (1..=MESSAGES)
-        .map(|amount| publication(&transport, 1, amount))
+        .map(|amount| publication(1, amount))
         .collect();
     let tenth: Vec<_> = window.iter().step_by(10).cloned().collect();
     let builder = scene.builder_on("other", scene.peer());
@@ -233,7 +233,7 @@ async fn a_hot_instance_takes_many_messages_in_one_unit_and_each_once(scene: Sce
 async fn copies_that_come_together_with_their_messages_change_nothing(scene: Scene) {
     const MESSAGES: i64 = 100;
     let transport = MemoryTransport::new();
-    let window = (1..=MESSAGES).map(|amount| publication(&transport, 1, amount));
+    let window = (1..=MESSAGES).map(|amount| publication(1, amount));
     let window: Vec<_> = window.flat_map(|one| [one.clone(), one]).collect();
     let builder = scene.builder("here").transport(transport.clone());
     let host = start(builder.endpoint("sums", |e| e.machine(sums()))).await;
@@ -299,7 +299,7 @@ async fn moody_host(scene: &Scene, amounts: &[i64]) -> RunningHost {
     let host = start(builder.endpoint("sums", moody)).await;
     let window: Vec<_> = amounts
         .iter()
-        .map(|amount| publication(&transport, 1, *amount))
+        .map(|amount| publication(1, *amount))
         .collect();
     publish(&transport, &window).await;
     host
