@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::Instance;
-use sagabus_core::transport::Publication;
+use sagabus_core::transport::{Publication, address};
 use sagabus_core::{
     Command, EndpointBuilder, Envelope, InstanceId, Kind, Message, MessageId, Retry, RunningHost,
     Transport,
