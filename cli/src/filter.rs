@@ -28,6 +28,9 @@ pub(crate) struct DeadLetters {
     /// Only this business key.
     #[arg(long)]
     pub(crate) key: Option<String>,
+    /// Only what was for an instance with this label.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = label)]
+    pub(crate) label: Option<Label>,
     /// Only this message.
     #[arg(long, value_name = "ID")]
     pub(crate) message: Option<MessageId>,
@@ -61,6 +64,7 @@ impl DeadLetters {
             && self.fingerprint.is_none()
             && self.text.is_none()
             && self.key.is_none()
+            && self.label.is_none()
             && self.message.is_none()
             && self.older_than.is_none()
             && self.younger_than.is_none()
@@ -82,6 +86,7 @@ impl DeadLetters {
             fingerprint: self.fingerprint.clone(),
             text: self.text.clone(),
             key: self.key.clone(),
+            label: self.label.clone(),
             message: self.message,
             since: self.younger_than.map(|age| before(now, age)),
             until: self.older_than.map(|age| before(now, age)),

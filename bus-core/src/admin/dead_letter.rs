@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::clock::Timestamp;
 use crate::envelope::Envelope;
 use crate::id::{InstanceId, MessageId};
-use crate::unit_of_work::Attempt;
+use crate::unit_of_work::{Attempt, Label};
 
 /// What became of a dead letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub struct DeadLetterFilter {
     pub text: Option<String>,
     /// Only this key.
     pub key: Option<String>,
+    /// Only what was for an instance with this label.
+    pub label: Option<Label>,
     /// Only this message.
     pub message: Option<MessageId>,
     /// Only what was given up at this time or later.
@@ -91,6 +93,7 @@ impl DeadLetterFilter {
             fingerprint: None,
             text: None,
             key: None,
+            label: None,
             message: None,
             since: None,
             until: None,
@@ -101,6 +104,7 @@ impl DeadLetterFilter {
     /// Says for people which parts of it are set.
     pub(super) fn describe(&self) -> Value {
         let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let label = self.label.as_ref().map(|one| (&one.name, &one.value));
         let parts = [
             ("id", json!(self.id)),
             ("endpoint", json!(self.endpoint)),
@@ -109,6 +113,10 @@ impl DeadLetterFilter {
             ("fingerprint", json!(self.fingerprint)),
             ("text", json!(self.text)),
             ("key", json!(self.key)),
+            (
+                "label",
+                json!(label.map(|(name, value)| format!("{name}={value}"))),
+            ),
             ("message", json!(self.message)),
             ("since", json!(at(self.since))),
             ("until", json!(at(self.until))),

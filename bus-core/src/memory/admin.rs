@@ -264,6 +264,10 @@ impl Database {
                 let text = text.to_ascii_lowercase();
                 one.fingerprint.to_ascii_lowercase().contains(&text)
             };
+            let has_label = |label: &Label| {
+                let instance = one.instance.as_ref();
+                instance.is_some_and(|id| self.labels.has(id, label))
+            };
             is(filter.id.as_ref(), &one.id)
                 && is(filter.status.as_ref(), &one.status)
                 && is(filter.endpoint.as_deref(), &one.endpoint)
@@ -272,6 +276,7 @@ impl Database {
                 && is(filter.fingerprint.as_deref(), &one.fingerprint)
                 && filter.text.as_ref().is_none_or(contains)
                 && (filter.key.is_none() || filter.key == one.key)
+                && filter.label.as_ref().is_none_or(has_label)
                 && is(filter.message.as_ref(), &one.envelope.id)
                 && filter.since.is_none_or(|since| one.at >= since)
                 && filter.until.is_none_or(|until| one.at < until)

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sagabus_core::InstanceId;
 use sagabus_core::admin::StoreAdmin;
+use sagabus_outbox::SqliteStore;
 
 use crate::parcels::{self, Hand, Lose, Release};
 use crate::scene::Scene;
@@ -84,4 +85,36 @@ async fn what_happened_to_an_instance_is_told_in_order() {
     assert_eq!(json["labels"][0], label);
     assert_eq!(json["history"][0]["detail"]["host"], "carrier");
     assert_eq!(json["history"][1]["detail"]["cancelled"][0], "patience");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_found_by_a_label_of_their_instance() {
+    let scene = lost_one().await;
+    let store = SqliteStore::open(scene.file()).await.unwrap();
+    let host = parcels::host(store.clone(), Release::Current).await;
+    host.bus().send(Lose { parcel: 2 }).await.unwrap();
+    sagabus_testkit::wait::eventually("a parcel that is lost already", || async {
+        (store.counts().await.unwrap().dead_letters == 1).then_some(())
+    })
+    .await;
+    assert!(host.stop(Duration::from_secs(10)).await);
+    for (label, count) in [
+        ("tracking=t-2", 1),
+        ("tracking=t-1", 0),
+        ("t-2=tracking", 0),
+    ] {
+        let found = scene.json(&["dead-letters", "list", "--label", label]);
+        assert_eq!(
+            found["dead_letters"].as_array().unwrap().len(),
+            count,
+            "{label}"
+        );
+    }
+    let retried = scene.run(&["dead-letters", "retry", "--label", "tracking=t-2", "--yes"]);
+    assert!(
+        retried.out.contains("retried 1 dead letters"),
+        "{retried:?}"
+    );
+    let shown = scene.json(&["operations", "show", "1"]);
+    assert_eq!(shown["selection"]["label"], "tracking=t-2", "{shown}");
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagabus_core::admin::InstanceFilter;
+use sagabus_core::admin::{DeadLetterFilter, InstanceFilter, Page};
 use sagabus_core::id::{InstanceId, MessageId};
 use sagabus_core::store::{Question, Retention};
-use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Label, LabelId, Outcome};
+use sagabus_core::unit_of_work::{
+    DeadLetter, InstanceChange, InstanceStatus, Label, LabelId, Outcome,
+};
 use sagabus_core::{StoreError, Timestamp};
 
-use super::build::{Plan, broker, change};
+use super::build::{Plan, broker, change, dead_letter, message};
 use super::harness::{Harness, instance};
 use crate::wait::grow_older;
 
@@ -325,4 +327,50 @@ pub async fn instances_are_found_by_when_they_began(at: Arc<Harness>) {
     assert_eq!(listed(&at, older).await, ["invoice 2"]);
     let ancient = before(Timestamp::from_micros(1), InstanceFilter::default());
     assert_eq!(listed(&at, ancient).await, [""; 0]);
+}
+
+/// List, sum and groups agree; who stands at another label, or at no instance, is not meant.
+pub async fn dead_letters_are_found_by_a_label_of_their_instance(at: Arc<Harness>) {
+    let orders = at.orders();
+    for (key, payment) in [("1", "p-1"), ("2", "p-2")] {
+        let labels = [("payment", payment), ("parcel", "p-9")];
+        let labels = &labels[..if key == "1" { 1 } else { 2 }];
+        at.write(new(&at, labelled(&instance(key), 0, labels)))
+            .await;
+    }
+    for of in [Some(instance("1")), Some(instance("2")), None] {
+        let envelope = message(&orders).envelope().clone();
+        let dead = DeadLetter {
+            instance: of,
+            ..dead_letter(&orders.name, &envelope)
+        };
+        at.write(broker(&orders, envelope.id).gives_up(dead)).await;
+    }
+    let cases: [(&str, &str, &[&str]); 5] = [
+        ("payment", "p-1", &["1"]),
+        ("payment", "p-2", &["2"]),
+        ("parcel", "p-9", &["2"]),
+        ("payment", "p-9", &[]),
+        ("payment", "%", &[]),
+    ];
+    for (name, value, expected) in cases {
+        let filter = DeadLetterFilter {
+            label: Some(Label {
+                name: name.to_owned().into(),
+                value: value.to_owned(),
+            }),
+            ..DeadLetterFilter::default()
+        };
+        let found = at.admin.find_dead_letters(&filter, Page::latest(10)).await;
+        let found = found.expect("they are listed");
+        let keys = found.iter().filter_map(|one| one.instance.as_ref());
+        let keys: Vec<_> = keys.map(|id| &*id.key).collect();
+        assert_eq!(keys, expected, "{name}={value}");
+        let tally = at.admin.count_dead_letters(&filter).await;
+        let groups = at.admin.dead_letter_groups(&filter, 10).await;
+        let groups = groups.expect("they are grouped");
+        let grouped: u64 = groups.iter().map(|group| group.count).sum();
+        let count = tally.expect("they are counted").count;
+        assert_eq!((count, grouped), (keys.len() as u64, count));
+    }
 }

@@ -141,6 +141,7 @@ macro_rules! __store_behaviours {
                 a_tombstone_that_is_swept_takes_its_labels_along,
                 instances_are_found_by_key_and_label,
                 instances_are_found_by_when_they_began,
+                dead_letters_are_found_by_a_label_of_their_instance,
             ]
             dead_letters: [
                 a_dead_letter_keeps_raw_bytes_headers_and_every_attempt,

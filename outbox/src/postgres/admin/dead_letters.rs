@@ -13,7 +13,8 @@ use crate::found;
 
 /// `$1` status, `$2` endpoint, `$3` fingerprint, `$4` text in it, `$5` and `$6` the earliest and the
 /// latest time, `$7` and `$8` the id and the largest id, `$9` type, `$10` reason, `$11` key, `$12`
-/// message. What is null falls away when the statement is planned for its values.
+/// message, `$13` and `$14` name and value of a label of the instance. What is null falls away when
+/// the statement is planned for its values.
 macro_rules! filter {
     () => {
         concat!(
@@ -24,26 +25,28 @@ macro_rules! filter {
             "and ($7::bigint is null or id = $7) and ($8::bigint is null or id <= $8) ",
             "and ($9::text is null or message_type = $9) ",
             "and ($10::text is null or reason = $10) and ($11::text is null or key = $11) ",
-            "and ($12::uuid is null or message_id = $12)"
+            "and ($12::uuid is null or message_id = $12) ",
+            "and ($13::text is null or (kind, instance_key) in (select l.kind, l.key ",
+            "from sagabus.label l where l.name = $13 and l.value = $14))"
         )
     };
 }
 
 pub(super) use filter;
 
-/// `$13` how much of a body, `$14` behind which id, `$15` how many.
+/// `$15` how much of a body, `$16` behind which id, `$17` how many.
 macro_rules! list {
     ($behind:literal, $order:literal) => {
         concat!(
             "select id, status, endpoint, message_id, message_type, headers, ",
-            "substr(body, 1, $13::int), length(body)::bigint, reason, key, kind, instance_key, ",
+            "substr(body, 1, $15::int), length(body)::bigint, reason, key, kind, instance_key, ",
             "fingerprint, attempts, at from sagabus.dead_letter where ",
             filter!(),
-            " and ($14::bigint is null or id ",
+            " and ($16::bigint is null or id ",
             $behind,
-            " $14) order by id ",
+            " $16) order by id ",
             $order,
-            " limit $15::bigint"
+            " limit $17::bigint"
         )
     };
 }
@@ -55,7 +58,7 @@ const GROUPS: &str = concat!(
     "select endpoint, fingerprint, count(*) as n, min(at), max(at), max(id) ",
     "from sagabus.dead_letter where ",
     filter!(),
-    " group by endpoint, fingerprint order by n desc, endpoint, fingerprint limit $13::bigint"
+    " group by endpoint, fingerprint order by n desc, endpoint, fingerprint limit $15::bigint"
 );
 
 const COUNT: &str = concat!(
@@ -127,6 +130,8 @@ pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<PgArguments, StoreE
     add(to, filter.reason.clone())?;
     add(to, filter.key.clone())?;
     add(to, filter.message.map(|id| id.as_uuid()))?;
+    add(to, filter.label.as_ref().map(|one| one.name.to_string()))?;
+    add(to, filter.label.as_ref().map(|one| one.value.clone()))?;
     Ok(arguments)
 }
 

@@ -26,19 +26,19 @@ macro_rules! columns {
     };
 }
 
-/// After the filter: `$13` ids, `$14` one more than may be meant, `$15` verb, `$16` to whom, `$17`
-/// rate, `$18` canary, `$19` failures, `$20` who, `$21` why, `$22` what was asked for.
+/// After the filter: `$15` ids, `$16` one more than may be meant, `$17` verb, `$18` to whom, `$19`
+/// rate, `$20` canary, `$21` failures, `$22` who, `$23` why, `$24` what was asked for.
 const BEGIN: &str = concat!(
     "with picked as materialized (select id, endpoint from sagabus.dead_letter where ",
     filter!(),
-    " and ($13::bigint[] is null or id = any($13)) limit $14), ",
+    " and ($15::bigint[] is null or id = any($15)) limit $16), ",
     "found as materialized (select count(*) as total, max(id) as last_id, ",
     "array_agg(distinct endpoint) as endpoints from picked), ",
     "begun as (insert into sagabus.operation (state, verb, send_to, rate, canary, ",
     "failures_percent_max, who, why, selection, endpoints, last_id, total, created_at, updated_at) ",
-    "select 'running', $15, $16, $17, $18, $19, $20, $21, $22, f.endpoints, f.last_id, f.total, ",
+    "select 'running', $17, $18, $19, $20, $21, $22, $23, $24, f.endpoints, f.last_id, f.total, ",
     "sagabus.now_micros(), sagabus.now_micros() from found f ",
-    "where f.total > 0 and f.total < $14 returning *), ",
+    "where f.total > 0 and f.total < $16 returning *), ",
     "items as (insert into sagabus.operation_item (operation_id, dead_letter_id) ",
     "select b.id, p.id from begun b cross join picked p), ",
     "noted as (insert into sagabus.audit (at, who, action, why, operation_id, detail) ",

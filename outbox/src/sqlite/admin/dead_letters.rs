@@ -25,13 +25,16 @@ macro_rules! narrow {
     };
 }
 
-/// What only the rows know, too: `$9` type, `$10` reason, `$11` key, `$12` message.
+/// What only the rows know, too: `$9` type, `$10` reason, `$11` key, `$12` message, `$13` and `$14`
+/// name and value of a label of the instance.
 macro_rules! wide {
     () => {
         concat!(
             narrow!(),
             " and ($9 is null or message_type = $9) and ($10 is null or reason = $10) ",
-            "and ($11 is null or key = $11) and ($12 is null or message_id = $12)"
+            "and ($11 is null or key = $11) and ($12 is null or message_id = $12) ",
+            "and ($13 is null or (kind, instance_key) in (select l.kind, l.key ",
+            "from sagabus_label l where l.name = $13 and l.value = $14))"
         )
     };
 }
@@ -51,19 +54,19 @@ macro_rules! by {
 
 macro_rules! columns {
     () => {
-        "select id, status, endpoint, message_id, message_type, headers, substr(body, 1, $13), \
+        "select id, status, endpoint, message_id, message_type, headers, substr(body, 1, $15), \
          length(body), reason, key, kind, instance_key, fingerprint, attempts, at \
          from sagabus_dead_letter where "
     };
 }
 
-/// `$14` and `$15`: behind which id, and how many.
+/// `$16` and `$17`: behind which id, and how many.
 macro_rules! latest {
     ($filter:expr) => {
         concat!(
             columns!(),
             $filter,
-            " and ($14 is null or id < $14) order by id desc limit $15"
+            " and ($16 is null or id < $16) order by id desc limit $17"
         )
     };
 }
@@ -73,7 +76,7 @@ macro_rules! oldest {
         concat!(
             columns!(),
             $filter,
-            " and ($14 is null or id > $14) order by id limit $15"
+            " and ($16 is null or id > $16) order by id limit $17"
         )
     };
 }
@@ -89,7 +92,7 @@ macro_rules! groups {
             $by,
             " where ",
             $filter,
-            " group by endpoint, fingerprint order by n desc, endpoint, fingerprint limit $13"
+            " group by endpoint, fingerprint order by n desc, endpoint, fingerprint limit $15"
         )
     };
 }
@@ -156,7 +159,7 @@ fn texts(filter: &DeadLetterFilter) -> &'static Texts {
         &BY_MESSAGE
     } else if filter.key.is_some() {
         &BY_KEY
-    } else if filter.message_type.is_some() || filter.reason.is_some() {
+    } else if filter.message_type.is_some() || filter.reason.is_some() || filter.label.is_some() {
         &WIDE
     } else {
         &NARROW
@@ -231,6 +234,8 @@ pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<SqliteArguments, St
     add(to, filter.reason.clone())?;
     add(to, filter.key.clone())?;
     add(to, filter.message.map(|id| id.as_uuid()))?;
+    add(to, filter.label.as_ref().map(|one| one.name.to_string()))?;
+    add(to, filter.label.as_ref().map(|one| one.value.clone()))?;
     Ok(arguments)
 }
 

@@ -30,23 +30,23 @@ macro_rules! columns {
     };
 }
 
-/// What is meant by the filter and `$13`, ids as JSON.
+/// What is meant by the filter and `$15`, ids as JSON.
 macro_rules! meant {
     () => {
         concat!(
             " from sagabus_dead_letter where ",
             wide!(),
-            " and ($13 is null or id in (select value from json_each($13)))"
+            " and ($15 is null or id in (select value from json_each($15)))"
         )
     };
 }
 
-/// `$14` verb, `$15` to whom, `$16` rate, `$17` canary, `$18` failures, `$19` who, `$20` why, `$21`
+/// `$16` verb, `$17` to whom, `$18` rate, `$19` canary, `$20` failures, `$21` who, `$22` why, `$23`
 /// what was asked for.
 const BEGIN: &str = concat!(
     "insert into sagabus_operation (state, verb, send_to, rate, canary, failures_percent_max, ",
     "who, why, selection, endpoints, last_id, total, created_at, updated_at) ",
-    "select 'running', $14, $15, $16, $17, $18, $19, $20, $21, ",
+    "select 'running', $16, $17, $18, $19, $20, $21, $22, $23, ",
     "coalesce(json_group_array(distinct endpoint), '[]'), coalesce(max(id), 0), count(*), ",
     now!(),
     ", ",
@@ -56,9 +56,9 @@ const BEGIN: &str = concat!(
     columns!()
 );
 
-/// `$14` the operation.
+/// `$16` the operation.
 const PUT_ITEMS: &str = concat!(
-    "insert into sagabus_operation_item (operation_id, dead_letter_id) select $14, id",
+    "insert into sagabus_operation_item (operation_id, dead_letter_id) select $16, id",
     meant!()
 );
 
