@@ -82,6 +82,7 @@ impl Intake {
             }
         };
         Room {
+            left: if places.is_some() { n } else { 0 },
             places,
             queue: self.queue.clone(),
         }
@@ -133,25 +134,25 @@ impl Intake {
 #[derive(Debug)]
 pub(crate) struct Room {
     places: Option<OwnedSemaphorePermit>,
+    left: usize,
     queue: mpsc::UnboundedSender<Work>,
 }
 
 impl Room {
     /// Returns how many places are left.
     pub(crate) fn len(&self) -> usize {
-        self.places
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits)
+        self.left
     }
 
     /// Says whether no place is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.left == 0
     }
 
     /// Takes one of the places; `None` when none is left.
     pub(crate) fn take(&mut self) -> Option<Slot> {
         let place = self.places.as_mut()?.split(1)?;
+        self.left -= 1;
         Some(Slot {
             place,
             queue: self.queue.clone(),
