@@ -83,7 +83,7 @@ impl Wanted {
                 per_address,
                 except,
             } => Self::Transport {
-                prefix: name.prefix().to_owned(),
+                prefix: name.prefix(),
                 limit: *limit,
                 each: *per_address,
                 except: except.clone(),
