@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use sagabus::prelude::Host;
 use sagabus::{Bus, BusError, HostBuilder, MessageId, PgStore, RunningHost, SqliteStore};
+use sagabus_testkit::transfers::{StartTransfer, cents};
 use tokio::sync::watch;
 
 use crate::carrier::Carrier;
 use crate::dice::Dice;
-use crate::messages::{StartTransfer, cents};
 
 /// Between two transfers.
 const PACE: Duration = Duration::from_millis(20);

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sagabus::Message;
+use sagabus_testkit::transfers::{Overdue, cannot_be_noted};
 use uuid::Uuid;
 
 use crate::client::Placed;
 use crate::fault;
-use crate::messages::{KIND, Overdue, cannot_be_noted, expected};
+use crate::machine::{KIND, expected};
 use crate::records::Records;
 use crate::runs::Stops;
 

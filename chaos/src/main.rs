@@ -7,7 +7,7 @@
 )]
 
 // The workload.
-mod messages;
+mod machine;
 mod service;
 mod carrier;
 // What is done to it.

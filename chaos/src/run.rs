@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::client::{Client, Placed};
 use crate::fault::{self, Fault};
 use crate::judge::Verdict;
-use crate::messages::expected;
+use crate::machine::expected;
 use crate::operator;
 use crate::process::Replica;
 use crate::records::Records;

@@ -10,6 +10,10 @@ use sagabus::store::Retention;
 use sagabus::{
     Breaker, EndpointBuilder, HostBuilder, PgStore, Postgres, RunningHost, Sqlite, SqliteStore, Tx,
 };
+use sagabus_testkit::transfers::{
+    Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, bounces, cannot_be_noted,
+    cents, stumbles, vanishes,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::layer;
@@ -17,10 +21,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::carrier::Carrier;
 use crate::clock;
-use crate::messages::{
-    Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, bounces, cannot_be_noted,
-    cents, stumbles, transfer_machine, vanishes,
-};
+use crate::machine::transfer_machine;
 use crate::runs::Tells;
 
 /// How long a row belongs to a host: short, so that zombies are many.

@@ -28,5 +28,6 @@ pub mod postgres_server;
 pub mod postgres_proxy;
 // Hosts on a store.
 pub mod bus;
+pub mod transfers;
 // Sagas and machines of a user's own.
 pub mod saga;

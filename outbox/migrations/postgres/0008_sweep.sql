@@ -163,10 +163,11 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off se
 set plan_cache_mode = force_generic_plan
 as $$
 declare
+    v_now bigint := sagabus.now_micros();
     v_count bigint;
 begin
     delete from sagabus.sent s using (
-        select o.id from sagabus.sent o where o.kept_until < sagabus.now_micros()
+        select o.id from sagabus.sent o where o.kept_until < v_now
         order by o.kept_until limit p_page for update skip locked
     ) page where s.id = page.id;
     get diagnostics v_count = row_count;

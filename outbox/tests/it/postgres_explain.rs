@@ -61,11 +61,6 @@ const MEANT: &[(&str, &[&str])] = &[
 /// Statements that read more, by a part of their text, and why.
 const EXCEPTIONS: &[(&str, &str)] = &[
     (
-        "delete from sagabus.sent",
-        "the function that says the time is volatile, so the index is walked where it could be \
-         searched; once in a sweep, and only where sent rows are kept",
-    ),
-    (
         "(select from sagabus.inbox b where b.message_id = $1",
         "looks through what waits at one endpoint: few rows where a broker carries messages",
     ),

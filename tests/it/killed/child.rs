@@ -7,13 +7,14 @@ use sagabus::prelude::*;
 use sagabus::store::{Counts, Retention, StoreAdmin};
 use sagabus::{PgStore, Postgres, Sqlite, SqliteStore, Tx};
 use sagabus_testkit::fault_broker::FaultTransport;
+use sagabus_testkit::transfers::{
+    Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, StartTransfer, bounces,
+    cannot_be_noted, cents, stumbles,
+};
 
 use super::guards::{EarlyAck, Guard};
 use super::ledger::{ledger_rows, place_alone};
-use super::messages::{
-    Bounced, Credit, Credited, Debit, Debited, Refund, Refunded, Settled, StartTransfer, bounces,
-    cannot_be_noted, cents, is_hopeless, stumbles, transfer_machine,
-};
+use super::machine::{is_hopeless, transfer_machine};
 use super::plan::{Assignment, Broker, Database, Plan};
 
 /// Runs the workload when this binary was started as a child; else there is nothing to do.

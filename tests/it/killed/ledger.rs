@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::messages::{bounces, cannot_be_noted, cents};
 use super::plan::Database;
+use sagabus_testkit::transfers::{bounces, cannot_be_noted, cents};
 
 /// The tables that the workload writes. No constraint that could hide a duplicate.
 const TABLES: [&str; 2] = [

@@ -11,7 +11,7 @@ pub(crate) mod ledger;
 mod locks;
 mod matrix;
 mod merged;
-pub(crate) mod messages;
+pub(crate) mod machine;
 pub(crate) mod plan;
 pub(crate) mod process;
 mod recurring;

@@ -15,7 +15,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::databases::{block_on, say};
 use crate::killed::child::postgres;
-use crate::killed::messages::StartTransfer;
+use sagabus_testkit::transfers::StartTransfer;
 
 use super::site::{Site, assert_dead, run, send};
 use sagabus_testkit::postgres_proxy::Mode;

@@ -14,8 +14,9 @@ use tokio::sync::Mutex;
 use crate::databases::{block_on, create_database, drop_database, server};
 use crate::killed::child::{postgres, wait_until_quiet};
 use crate::killed::ledger::{judge, ledger_rows, prepare};
-use crate::killed::messages::{StartTransfer, cannot_be_noted, is_hopeless};
+use crate::killed::machine::is_hopeless;
 use crate::killed::plan::{Assignment, Database};
+use sagabus_testkit::transfers::{StartTransfer, cannot_be_noted};
 
 use sagabus_testkit::postgres_proxy::{Director, Places, Proxy};
 

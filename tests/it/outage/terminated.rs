@@ -6,7 +6,8 @@ use sagabus::PgStore;
 use sagabus_testkit::wait::grow_older;
 
 use crate::databases::say;
-use crate::killed::messages::{bounces, cannot_be_noted, is_hopeless, stumbles};
+use crate::killed::machine::is_hopeless;
+use sagabus_testkit::transfers::{bounces, cannot_be_noted, stumbles};
 
 use super::site::{Site, assert_dead, run, send};
 
