@@ -164,7 +164,7 @@ async fn a_release_is_compared_with_a_file() {
     let url = file.to_str().expect("the path is text");
     let (code, _, err) = run(Release::Current, &["plan", "--against", url]);
     assert_eq!(code, 4, "there is no file: {err}");
-    let (code, ..) = run(Release::Current, &["--store", url, "migrate"]);
+    let (code, ..) = run(Release::Current, &["--store", url, "schema", "migrate"]);
     assert_eq!(code, 0);
     let store = SqliteStore::open(&file).await.expect("it can be opened");
     plans(url, Arc::new(store.clone()), &store).await;
@@ -182,7 +182,7 @@ async fn a_release_is_compared_with_a_server() {
     let url = create_database(&server, &format!("own_program_{id}")).await;
     let (code, _, err) = run(Release::Current, &["plan", "--against", &url]);
     assert_eq!(code, 4, "there is no schema: {err}");
-    let (code, ..) = run(Release::Current, &["--store", &url, "migrate"]);
+    let (code, ..) = run(Release::Current, &["--store", &url, "schema", "migrate"]);
     assert_eq!(code, 0);
     let store = PgStore::connect(&url).await.expect("it answers");
     plans(&url, Arc::new(store.clone()), &store).await;

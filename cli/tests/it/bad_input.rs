@@ -51,7 +51,7 @@ async fn a_schema_of_another_release_is_refused() {
     let (scene, store) = Scene::new().await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(scene.file());
     let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
-    for (version, text) in [(1, "run `store.migrate()`"), (999, "the newer release")] {
+    for (version, text) in [(0, "run `store.migrate()`"), (999, "the newer release")] {
         sqlx::query("update sagabus_store set schema_version = $1")
             .bind(version)
             .execute(&mut connection)
