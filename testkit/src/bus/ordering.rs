@@ -24,19 +24,22 @@ pub async fn messages_of_one_key_are_handled_in_order(scene: Scene) {
             .await
             .expect("it is stored");
     }
-    let lines = scene.log.wait_for(60).await;
+    scene.log.wait_for(60).await;
+    scene.quiet().await;
+    let lines = scene.log.lines();
     for key in 0..3 {
-        let of_key: Vec<u32> = lines
+        let mut of_key: Vec<u32> = lines
             .iter()
             .filter_map(|line| line.strip_prefix("do ")?.parse().ok())
             .filter(|n| n % 3 == key)
             .collect();
+        // Where a commit was not to be had, the handler runs again before the next message.
+        of_key.dedup();
         assert!(
             of_key.is_sorted() && of_key.len() == 20,
             "key {key}: {of_key:?}"
         );
     }
-    scene.quiet().await;
     stop(host).await;
 }
 

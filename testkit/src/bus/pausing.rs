@@ -375,5 +375,9 @@ pub async fn a_process_that_starts_into_a_pause_does_not_break_it(scene: Scene) 
     scene.log.wait_for(4).await;
     scene.quiet().await;
     stop(first).await;
-    assert_eq!(scene.log.lines().len(), 4);
+    let mut lines = scene.log.lines();
+    lines.sort();
+    // Where a commit was not to be had, the handler runs again.
+    lines.dedup();
+    assert_eq!(lines, ["0", "1", "2", "3"]);
 }
