@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::output::Output;
@@ -31,7 +31,6 @@ impl<'a> Gauge<'a> {
     pub(crate) fn new(doing: &'static str, total: u64, out: &'a Output) -> Self {
         let bar = style(BAR, out).map(|style| {
             let bar = ProgressBar::new(total).with_style(style);
-            bar.set_draw_target(ProgressDrawTarget::stderr());
             bar.with_prefix(doing)
         });
         Self {
@@ -72,7 +71,6 @@ impl Waiting {
     pub(crate) fn new(doing: &'static str, out: &Output) -> Self {
         Self(style(SPINNER, out).map(|style| {
             let bar = ProgressBar::new_spinner().with_style(style);
-            bar.set_draw_target(ProgressDrawTarget::stderr());
             bar.set_message(doing);
             bar.enable_steady_tick(TURN);
             bar

@@ -242,13 +242,18 @@ async fn from(
 fn sort(answer: Vec<PgRow>) -> Result<Found, sqlx::Error> {
     let mut found = Found::default();
     for row in answer {
-        let destination: String = row.try_get(2)?;
+        let destination: &str = row.try_get(2)?;
         if let Some(mark) = row.try_get(17)? {
-            found.marks.insert(destination, mark);
-        } else {
-            *found.counts.entry(destination).or_default() += 1;
-            found.rows.push(row);
+            found.marks.insert(destination.to_owned(), mark);
+            continue;
         }
+        match found.counts.get_mut(destination) {
+            Some(count) => *count += 1,
+            None => {
+                found.counts.insert(destination.to_owned(), 1);
+            }
+        }
+        found.rows.push(row);
     }
     Ok(found)
 }

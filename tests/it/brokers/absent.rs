@@ -18,21 +18,21 @@ use crate::{kafka, rabbitmq};
 
 #[derive(Command, Serialize, Deserialize)]
 #[message("absent.pack")]
-struct Pack {
-    n: i64,
+pub(super) struct Pack {
+    pub(super) n: i64,
 }
 
 #[derive(Event, Serialize, Deserialize)]
 #[message("absent.packed")]
-struct Packed {
-    n: i64,
+pub(super) struct Packed {
+    pub(super) n: i64,
 }
 
-async fn pack(command: Pack, mut tx: Tx<Postgres>) -> Result {
+pub(super) async fn pack(command: Pack, mut tx: Tx<Postgres>) -> Result {
     note("pack", command.n, &mut tx).await
 }
 
-async fn packed(event: Packed, mut tx: Tx<Postgres>) -> Result {
+pub(super) async fn packed(event: Packed, mut tx: Tx<Postgres>) -> Result {
     note("packed", event.n, &mut tx).await
 }
 
@@ -46,7 +46,7 @@ async fn note(what: &str, n: i64, tx: &mut Tx<Postgres>) -> Result {
 }
 
 /// Messages of each kind in each round.
-const EACH: i64 = 50;
+pub(super) const EACH: i64 = 50;
 
 /// Says since when each transport is away.
 fn away(host: &RunningHost) -> Vec<String> {
@@ -55,9 +55,10 @@ fn away(host: &RunningHost) -> Vec<String> {
     away.map(|(name, _)| name.to_string()).collect()
 }
 
-async fn wait_for(site: &Site, n: i64) {
+/// Waits until handlers have had so many effects, and says how long that took.
+pub(super) async fn wait_for(site: &Site, n: i64) -> Duration {
     let there = || async { (site.number(ALL).await >= n).then_some(()) };
-    eventually("effects", there).await;
+    eventually("effects", there).await.1
 }
 
 /// A host with one broker, which is not there: it runs, is not ready, keeps what is sent, and uses

@@ -2,45 +2,11 @@
 
 use std::time::Duration;
 
-use sagabus::prelude::*;
 use sagabus::{HostBuilder, RunningHost};
-use sagabus_testkit::wait::eventually;
-use serde::{Deserialize, Serialize};
 
+use super::absent::{EACH, Pack, Packed, pack, packed, wait_for};
 use super::{ALL, Broker, DISTINCT, Way, builder, site};
 use crate::databases::{block_on, say};
-
-#[derive(Command, Serialize, Deserialize)]
-#[message("changed.pack")]
-struct Pack {
-    n: i64,
-}
-
-#[derive(Event, Serialize, Deserialize)]
-#[message("changed.packed")]
-struct Packed {
-    n: i64,
-}
-
-async fn pack(command: Pack, mut tx: Tx<Postgres>) -> Result {
-    note("pack", command.n, &mut tx).await
-}
-
-async fn packed(event: Packed, mut tx: Tx<Postgres>) -> Result {
-    note("packed", event.n, &mut tx).await
-}
-
-async fn note(what: &str, n: i64, tx: &mut Tx<Postgres>) -> Result {
-    sqlx::query("insert into applied (what, n) values ($1, $2)")
-        .bind(what)
-        .bind(n)
-        .execute(tx.conn().await?)
-        .await?;
-    Ok(())
-}
-
-/// Messages of each kind.
-const EACH: i64 = 50;
 
 async fn start(builder: HostBuilder) -> RunningHost {
     let host = builder
@@ -67,8 +33,7 @@ async fn check(one: Broker, other: Broker) {
     assert_eq!(site.number(ALL).await, 0);
 
     let host = start((other.reach)(builder("shop", &site.url).await, Way::Direct)).await;
-    let there = || async { (site.number(ALL).await >= 2 * EACH).then_some(()) };
-    let ((), took) = eventually("effects", there).await;
+    let took = wait_for(&site, 2 * EACH).await;
     assert!(host.stop(Duration::from_secs(20)).await);
     assert_eq!(site.number(ALL).await, 2 * EACH);
     assert_eq!(site.number(DISTINCT).await, 2 * EACH);
