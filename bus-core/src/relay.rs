@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Fuse, FusedFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::backoff::{Backoff, jittered};
@@ -15,7 +15,7 @@ use crate::clock;
 use crate::committer::{CommitterHandle, Shared};
 use crate::error::{StoreError, TransportError, chain};
 use crate::faults::{self, Point};
-use crate::intake::{Arrival, Intake, Publisher, Work};
+use crate::intake::{Arrival, Intake, Publisher, Room, Work};
 use crate::keeping::Keeping;
 use crate::store::{Claim, ClaimFrom, ClaimedRow, Scan};
 use crate::sync::time;
@@ -74,6 +74,7 @@ pub(crate) fn start(
             wakeups: wakeups.clone(),
             breakers: HashMap::new(),
             cold_at: Instant::now(),
+            has_more: true,
             held,
             keeping,
             is_down: false,
@@ -92,6 +93,8 @@ struct Relay {
     wakeups: watch::Receiver<u64>,
     breakers: HashMap<String, Breaker>,
     cold_at: Instant,
+    /// Whether there may be rows that only wait for room here.
+    has_more: bool,
     /// Whether an operator wants nothing to be sent.
     held: watch::Receiver<bool>,
     keeping: Keeping,
@@ -113,12 +116,24 @@ struct InFlight {
 
 type Published = (Vec<InFlight>, Vec<Result<(), TransportError>>);
 
+/// A claim that is under way in a task of its own.
+type Claiming = Fuse<oneshot::Receiver<Claimed>>;
+
+/// How a claim went. What it found is in the publisher's entrance.
+struct Claimed {
+    scan: Scan,
+    began: Instant,
+    /// Whether all that was asked for was there, and so there may be more.
+    is_full: Result<bool, StoreError>,
+}
+
 impl Relay {
     async fn run(mut self, mut works: mpsc::UnboundedReceiver<Work>) {
         let mut windows: FuturesUnordered<BoxFuture<'static, Published>> = FuturesUnordered::new();
         let mut waiting: Vec<InFlight> = Vec::new();
         let mut arrived: Vec<Work> = Vec::with_capacity(WINDOW);
         let mut claim_at = Instant::now();
+        let mut claiming: Claiming = Fuse::terminated();
         let mut outage = Backoff::new("publish");
         let lifecycle = self.shared.lifecycle.clone();
         while !lifecycle.is_draining() {
@@ -127,13 +142,19 @@ impl Relay {
                 Some((rows, results)) = windows.next(), if !windows.is_empty() => {
                     let is_down = self.settle(rows, results).await;
                     self.note_health(is_down, &mut outage).await;
-                    claim_at = Instant::now();
+                    if self.has_more { claim_at = Instant::now(); }
                 }
                 n = works.recv_many(&mut arrived, WINDOW), if waiting.len() < WINDOW => {
                     if n == 0 { break; }
                 }
-                () = time::sleep_until(claim_at) => {
-                    claim_at = Instant::now() + self.claim_or_pause().await;
+                claimed = &mut claiming, if !claiming.is_terminated() => {
+                    // Not later than somebody asked for meanwhile.
+                    claim_at = claim_at.min(Instant::now() + self.pause_after(claimed));
+                }
+                () = time::sleep_until(claim_at), if claiming.is_terminated() => {
+                    claiming = self.claim_or_pause();
+                    let pause = if claiming.is_terminated() { POLL } else { COLD_MIN };
+                    claim_at = Instant::now() + pause;
                 }
                 changed = self.wakeups.changed() => {
                     if changed.is_err() { time::sleep(POLL).await; }
@@ -175,41 +196,36 @@ impl Relay {
         }
     }
 
-    /// Claims rows where there is room; returns when to look again.
-    async fn claim_or_pause(&mut self) -> Duration {
-        let intake = &self.publisher.intake;
-        if self.is_held() || intake.free() * 2 < intake.capacity() {
-            return POLL;
+    /// Starts a claim where there is room for a window; else there is none under way.
+    fn claim_or_pause(&mut self) -> Claiming {
+        if self.is_held() {
+            return Fuse::terminated();
         }
-        match self.claim().await {
-            Ok(true) => Duration::ZERO,
-            Ok(false) => POLL,
-            Err(error) => {
-                tracing::warn!(error = chain(&error), "relay cannot claim; trying again");
-                jittered(Duration::from_secs(1))
-            }
+        if self.publisher.intake.free() < WINDOW {
+            self.has_more = true;
+            return Fuse::terminated();
         }
+        self.claim().fuse()
     }
 
-    /// Returns whether there may be more.
-    async fn claim(&mut self) -> Result<bool, StoreError> {
-        let now = Instant::now();
+    /// Starts a claim in a task of its own: what is on its way to the broker does not wait for it.
+    fn claim(&mut self) -> oneshot::Receiver<Claimed> {
+        let began = Instant::now();
         self.breakers.retain(|_, breaker| breaker.failures > 0);
         let open = self
             .breakers
             .iter()
-            .filter(|(_, breaker)| breaker.open_until > now);
+            .filter(|(_, breaker)| breaker.open_until > began);
         let except = open.map(|(address, _)| address.clone()).collect();
-        let mut room = self.publisher.intake.reserve_up_to(WINDOW);
-        let limit = u32::try_from(room.len()).unwrap_or(u32::MAX);
-        let scan = if now >= self.cold_at {
+        let room = self.publisher.intake.reserve_up_to(WINDOW);
+        let scan = if began >= self.cold_at {
             Scan::Cold
         } else {
             Scan::Hot
         };
         let from = ClaimFrom::Transport {
             name: self.publisher.name.clone(),
-            limit,
+            limit: u32::try_from(room.len()).unwrap_or(u32::MAX),
             per_address: PER_ADDRESS,
             except,
         };
@@ -218,22 +234,39 @@ impl Relay {
             lease: self.shared.lease,
             scan,
         };
-        let rows = self.shared.store.claim(&claim).await?;
-        if !rows.is_empty() {
-            faults::at(Point::AfterClaim);
-        }
-        self.shared.counters.claims.increment();
-        self.shared.counters.claimed.add(rows.len() as u64);
-        let is_full = rows.len() >= room.len();
-        if scan == Scan::Cold && !is_full {
-            self.cold_at = now + (now.elapsed() * 20).max(COLD_MIN);
-        }
-        for row in rows {
-            if let Some(slot) = room.take() {
-                slot.fill(row, &self.shared.in_hand);
+        let (done, is_done) = oneshot::channel();
+        let shared = Arc::clone(&self.shared);
+        self.shared.lifecycle.spawn(async move {
+            let is_full = shared.let_in(&claim, room).await;
+            // Nobody asks at the end of the host: what was let in is given back.
+            let _ = done.send(Claimed {
+                scan,
+                began,
+                is_full,
+            });
+        });
+        is_done
+    }
+
+    /// Returns when to look again after a claim. One that was cut off is made again as if it had
+    /// found nothing.
+    fn pause_after(&mut self, claimed: Result<Claimed, oneshot::error::RecvError>) -> Duration {
+        let Ok(claimed) = claimed else {
+            return POLL;
+        };
+        let is_full = match claimed.is_full {
+            Ok(is_full) => is_full,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "relay cannot claim; trying again");
+                return jittered(Duration::from_secs(1));
             }
+        };
+        if claimed.scan == Scan::Cold && !is_full {
+            let now = Instant::now();
+            self.cold_at = now + ((now - claimed.began) * 20).max(COLD_MIN);
         }
-        Ok(is_full)
+        self.has_more = is_full;
+        if is_full { Duration::ZERO } else { POLL }
     }
 
     /// Starts publishing a window. Rows that must not go out now are settled at once.
@@ -418,6 +451,25 @@ impl Relay {
         } else {
             outage.ended();
         }
+    }
+}
+
+impl Shared {
+    /// Claims rows and lets them in. Returns whether there was no room for more.
+    async fn let_in(&self, claim: &Claim, mut room: Room) -> Result<bool, StoreError> {
+        let rows = self.store.claim(claim).await?;
+        if !rows.is_empty() {
+            faults::at(Point::AfterClaim);
+        }
+        self.counters.claims.increment();
+        self.counters.claimed.add(rows.len() as u64);
+        let is_full = rows.len() >= room.len();
+        for row in rows {
+            if let Some(slot) = room.take() {
+                slot.fill(row, &self.in_hand);
+            }
+        }
+        Ok(is_full)
     }
 }
 

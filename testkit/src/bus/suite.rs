@@ -130,6 +130,7 @@ macro_rules! __bus_behaviours {
             transports: [
                 each_type_goes_by_its_transport,
                 a_broker_that_is_down_delays_no_other,
+                what_was_sent_from_memory_is_not_looked_for,
                 a_broker_that_is_away_at_the_start_is_joined_when_it_comes,
                 a_broker_that_refuses_at_the_start_is_an_error,
                 an_answer_comes_back_by_the_transport_of_its_question,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -157,6 +157,29 @@ pub async fn a_broker_that_is_down_delays_no_other(scene: Scene) {
     scene.quiet().await;
     stop(host).await;
     assert_eq!(scene.log.lines().len(), 1551, "nothing came twice");
+}
+
+/// What is sent from memory leaves nothing to be looked for: only now and then is it looked all the
+/// same.
+pub async fn what_was_sent_from_memory_is_not_looked_for(scene: Scene) {
+    const SENT: u32 = 300;
+    let (default, archive) = (Shaky::new(), Shaky::new());
+    let host = start(two(scene.builder("host"), &default, &archive)).await;
+    let claims = || host.counters().claims.get();
+    let (before, began) = (claims(), Instant::now());
+    for n in 1..=SENT {
+        let bus = host.bus();
+        bus.publish(Done { n }).await.expect("it is stored");
+        scene.log.wait_for(n as usize).await;
+    }
+    // Two relays and one claimer, every 200 ms; twice as many for what comes in between.
+    let polls = 2 * 3 * (began.elapsed().as_millis() / 200 + 1);
+    let claimed = claims() - before;
+    assert!(
+        u128::from(claimed) <= polls,
+        "{claimed} claims, {polls} polls"
+    );
+    stop(host).await;
 }
 
 /// A start is no reason to wait for a broker: what it carries waits, and the other's goes on.
