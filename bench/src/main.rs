@@ -92,7 +92,8 @@ enum Command {
         options: Options,
     },
     /// Measure others' programs beside ours: graphile, apalis, apalis-default, river, river-default,
-    /// watermill, watermill-64, watermill-default.
+    /// watermill, watermill-64, watermill-default, watermill-latency,
+    /// watermill-kafka, watermill-kafka-64.
     Peers {
         /// Some of them; all, where none is named.
         peers: Vec<String>,
@@ -224,7 +225,7 @@ async fn run(command: Command) -> Result<ExitCode> {
             measure(GROWTH, rows, options).await
         }
         Command::Peers { peers, options } => {
-            let rows = chosen_of(rows::others(), &peers, "PEER-")?;
+            let rows = chosen_of(rows::peers::rows(), &peers, "PEER-")?;
             measure(PEERS, rows, options).await
         }
         Command::OwnRows { database, messages } => {
@@ -274,7 +275,7 @@ fn needs(of: &[String]) -> Vec<&'static str> {
             chosen_of(rows::curves(), &curves, "G-").unwrap_or_default()
         }
         Ok(Command::Peers { peers, .. }) => {
-            chosen_of(rows::others(), &peers, "PEER-").unwrap_or_default()
+            chosen_of(rows::peers::rows(), &peers, "PEER-").unwrap_or_default()
         }
         Ok(Command::Run { rows, .. }) => chosen(&rows).unwrap_or_default(),
         Ok(Command::Calibrate) => return vec!["postgres"],
@@ -312,7 +313,7 @@ fn chosen(names: &[String]) -> Result<Vec<Row>> {
 /// Ours, the program by hand and others.
 fn with_others() -> Vec<Row> {
     let mut rows = rows::all();
-    rows.extend(rows::others());
+    rows.extend(rows::peers::rows());
     rows
 }
 

@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Takes times against one beginning, which messages carry as a number.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
@@ -29,6 +31,18 @@ impl Stopwatch {
     /// Returns the time, as a message carries it.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.beginning.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns when it began, by the clock that all processes of a machine share.
+    pub(crate) fn beginning(&self) -> u64 {
+        let now = clock_gettime(ClockId::Monotonic);
+        let now = Duration::new(
+            now.tv_sec.unsigned_abs(),
+            u32::try_from(now.tv_nsec).unwrap_or_default(),
+        );
+        u64::try_from(now.as_nanos())
+            .unwrap_or(u64::MAX)
+            .saturating_sub(self.now())
     }
 
     /// Notes how long ago that was.

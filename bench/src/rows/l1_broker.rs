@@ -22,15 +22,15 @@ use crate::stopwatch::Stopwatch;
 use crate::workload::Ping;
 
 /// What is compared: lower is better.
-const LATENCIES: &[Figure] = &[("p50", Run::p50), ("p99", Run::p99)];
+pub(super) const LATENCIES: &[Figure] = &[("p50", Run::p50), ("p99", Run::p99)];
 /// Messages a second.
 const PACE: u32 = 1_000;
 /// The least time that a run takes, in seconds: a percentile needs samples.
 const SECONDS_MIN: f64 = 1.0;
-/// Messages before the measured ones: a broker's first ones take long. Kafka's take longest: an
+/// Seconds before the measured ones: a broker's first messages take long. Kafka's take longest: an
 /// idempotent producer sends nothing for its first half second, by hand as well, and what it owes
 /// by then is sent within the next.
-const WARM_UP: usize = 1_000;
+const WARM_UP: u32 = 1;
 /// The most milliseconds that one message in a hundred may take longer than.
 const P99_MAX: f64 = 5.0;
 
@@ -45,14 +45,13 @@ pub(crate) fn over_kafka(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Foun
 }
 
 async fn row(bench: &Bench, broker: Broker) -> Result<Found> {
-    let messages = f64::from(PACE) * bench.profile.seconds.max(SECONDS_MIN) + WARM_UP as f64;
     let mut found = compare(Plan {
         profile: bench.profile,
         subjects: [
-            Subject::new("ours", move |n| ours(bench, broker, n).boxed()),
+            Subject::new("ours", move |n| ours(bench, broker, PACE, n).boxed()),
             Subject::new("bare", move |n| bare(bench, broker, n).boxed()),
         ],
-        count: Count::Fixed(messages as u64),
+        count: Count::Fixed(messages(bench, PACE)),
         figures: LATENCIES,
         must: Some(Must::AtMost(1.5)),
         sameness: Sameness::Rows,
@@ -65,19 +64,30 @@ async fn row(bench: &Bench, broker: Broker) -> Result<Found> {
     Ok(found)
 }
 
-/// What both subjects have.
-struct Way {
-    place: Place,
+/// Returns how many messages a run has at this pace, those that warm up included.
+pub(super) fn messages(bench: &Bench, pace: u32) -> u64 {
+    let seconds = bench.profile.seconds.max(SECONDS_MIN) + f64::from(WARM_UP);
+    (f64::from(pace) * seconds) as u64
+}
+
+/// Returns how many of them warm up.
+pub(super) fn warm_up(pace: u32) -> usize {
+    (pace * WARM_UP) as usize
+}
+
+/// What every subject has.
+pub(super) struct Way {
+    pub(super) place: Place,
     target: Target,
-    address: String,
-    stopwatch: Arc<Stopwatch>,
+    pub(super) address: String,
+    pub(super) stopwatch: Arc<Stopwatch>,
     /// From send to the end of the commit.
     committed: Arc<Stopwatch>,
     watching: JoinHandle<Result<Arrived>>,
 }
 
 impl Way {
-    async fn open(bench: &Bench, broker: Broker) -> Result<Self> {
+    pub(super) async fn open(bench: &Bench, broker: Broker) -> Result<Self> {
         let place = bench
             .services
             .place(Backend::Postgres, &Filling::none())
@@ -97,7 +107,7 @@ impl Way {
     }
 
     /// Checks that everything arrived once, and leaves nothing.
-    async fn close(self, bench: &Bench, messages: u64, mut run: Run) -> Result<Run> {
+    pub(super) async fn close(self, bench: &Bench, messages: u64, mut run: Run) -> Result<Run> {
         run.rows = self.place.counts().await?;
         run.expect("rows left in the outbox", run.rows["outbox"], 0);
         if let Some(latency) = Latency::of(self.committed.taken()) {
@@ -113,7 +123,7 @@ impl Way {
     }
 }
 
-async fn ours(bench: &Bench, broker: Broker, messages: u64) -> Result<Run> {
+pub(super) async fn ours(bench: &Bench, broker: Broker, pace: u32, messages: u64) -> Result<Run> {
     let way = Way::open(bench, broker).await?;
     let host = way.target.host("bench");
     let host = host.shared_store(way.place.open().await?.store).build()?;
@@ -133,8 +143,8 @@ async fn ours(bench: &Bench, broker: Broker, messages: u64) -> Result<Run> {
         window,
         &way.place,
         &way.stopwatch,
-        PACE,
-        (WARM_UP, messages),
+        pace,
+        (warm_up(pace), messages),
         send,
     )
     .await?;
@@ -164,7 +174,7 @@ async fn bare(bench: &Bench, broker: Broker, messages: u64) -> Result<Run> {
         &way.place,
         &way.stopwatch,
         PACE,
-        (WARM_UP, messages),
+        (warm_up(PACE), messages),
         send,
     )
     .await?;

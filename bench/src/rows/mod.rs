@@ -19,6 +19,8 @@ pub(crate) mod o1;
 #[cfg(feature = "brokers")]
 pub(crate) mod outage;
 #[cfg(feature = "brokers")]
+pub(crate) mod peer_latency;
+#[cfg(feature = "brokers")]
 pub(crate) mod peer_relays;
 pub(crate) mod peers;
 #[cfg(feature = "brokers")]
@@ -220,70 +222,6 @@ const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
     ),
 ];
 
-/// Others' programs: a handler that counts, over what waits in PostgreSQL; or relays of what waits
-/// there to RabbitMQ.
-const PEERS: &[(&str, &str, peers::Program, Option<Broker>, Measure)] = &[
-    (
-        "PEER-graphile",
-        "graphile_worker with the settings of its fastest benchmark",
-        peers::Program::Rust,
-        None,
-        peers::graphile,
-    ),
-    (
-        "PEER-apalis",
-        "apalis with large batches",
-        peers::Program::Rust,
-        None,
-        peers::apalis,
-    ),
-    (
-        "PEER-apalis-default",
-        "apalis as it comes",
-        peers::Program::Rust,
-        None,
-        peers::apalis_default,
-    ),
-    (
-        "PEER-river",
-        "River with large fetches",
-        peers::Program::River,
-        None,
-        peers::river,
-    ),
-    (
-        "PEER-river-default",
-        "River as it comes",
-        peers::Program::River,
-        None,
-        peers::river_default,
-    ),
-    #[cfg(feature = "brokers")]
-    (
-        "PEER-watermill",
-        "Watermill's forwarder (Go) to a quorum queue, one table in order, its fastest settings",
-        peers::Program::Watermill,
-        Some(Broker::RabbitMq),
-        peer_relays::watermill,
-    ),
-    #[cfg(feature = "brokers")]
-    (
-        "PEER-watermill-64",
-        "the same with 64 tables, without an order across them",
-        peers::Program::Watermill,
-        Some(Broker::RabbitMq),
-        peer_relays::watermill_64,
-    ),
-    #[cfg(feature = "brokers")]
-    (
-        "PEER-watermill-default",
-        "the same as it comes, with confirms",
-        peers::Program::Watermill,
-        Some(Broker::RabbitMq),
-        peer_relays::watermill_default,
-    ),
-];
-
 /// Curves: on which databases, over which broker.
 const CURVES: &[(&str, &str, Curve, Measure)] = &[
     (
@@ -352,20 +290,6 @@ enum Curve {
     RabbitMq,
 }
 
-/// Returns the rows about others.
-pub(crate) fn others() -> Vec<Row> {
-    let peers = PEERS.iter();
-    let row = |&(name, about, program, broker, run): &(_, _, _, _, Measure)| Row {
-        name,
-        about,
-        backend: Backend::Postgres,
-        broker,
-        peer: Some(program),
-        run,
-    };
-    peers.map(row).collect()
-}
-
 /// Returns the curves.
 pub(crate) fn curves() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -388,7 +312,7 @@ pub(crate) fn curves() -> Vec<Row> {
 /// Returns every row there is.
 pub(crate) fn every() -> Vec<Row> {
     let mut rows = all();
-    rows.extend(others());
+    rows.extend(peers::rows());
     rows.extend(curves());
     rows
 }

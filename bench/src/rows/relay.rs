@@ -20,7 +20,7 @@ use crate::services::{Backend, Filling, Place};
 use crate::workload::NOTE;
 
 /// Messages before the measured ones: connections open, statements are prepared.
-const WARM_UP: u64 = 1_000;
+pub(super) const WARM_UP: u64 = 1_000;
 /// Lanes of the relay by hand.
 const LANES: usize = 2;
 /// Kafka takes a short backlog before it can be measured.
