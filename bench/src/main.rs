@@ -93,7 +93,7 @@ enum Command {
     },
     /// Measure others' programs beside ours: graphile, apalis, apalis-default, river, river-default,
     /// watermill, watermill-64, watermill-default, watermill-latency,
-    /// watermill-kafka, watermill-kafka-64.
+    /// watermill-kafka, watermill-kafka-64, hexeract, hexeract-default.
     Peers {
         /// Some of them; all, where none is named.
         peers: Vec<String>,

@@ -22,7 +22,7 @@ struct Peer {
 const PEERS: [Peer; 3] = [
     Peer {
         name: "peers-rust",
-        who: "graphile_worker and apalis",
+        who: "graphile_worker, apalis and hexeract",
         build: rust,
     },
     Peer {

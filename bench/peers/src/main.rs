@@ -1,12 +1,14 @@
 //! What others do with the same work: messages that wait in PostgreSQL go through a handler that
-//! does nothing but count.
+//! does nothing but count, or to an exchange of RabbitMQ.
 //!
 //! Called as `PEER DATABASE-URL MESSAGES` it makes its tables, puts the messages there, says
 //! `ready`, waits for a line, handles all, says what it did as one line of JSON, and waits for
-//! another line: what its connections cost is read until then.
+//! another line: what its connections cost is read until then. With `EXCHANGE WARM-UP` behind them
+//! it is a relay, which sends that many before.
 
 mod apalis;
 mod graphile;
+mod hexeract;
 mod tally;
 
 use std::io::BufRead as _;
@@ -43,15 +45,36 @@ impl Charge {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [peer, url, messages] = arguments.as_slice() else {
-        bail!("PEER DATABASE-URL MESSAGES");
-    };
-    let messages: u64 = messages.parse()?;
-    match peer.as_str() {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [peer, url, messages] => handle(peer, url, messages.parse()?).await,
+        [peer, url, messages, exchange, warm_up] => {
+            let task = hexeract::Task {
+                url,
+                messages: messages.parse()?,
+                exchange,
+                warm_up: warm_up.parse()?,
+            };
+            relay(peer, task).await
+        }
+        _ => bail!("PEER DATABASE-URL MESSAGES [EXCHANGE WARM-UP]"),
+    }
+}
+
+async fn handle(peer: &str, url: &str, messages: u64) -> Result<()> {
+    match peer {
         "graphile" => graphile::run(url, messages).await,
         "apalis-default" => apalis::run(url, messages, apalis::Settings::Default).await,
         "apalis" => apalis::run(url, messages, apalis::Settings::Best).await,
         _ => bail!("there is no peer `{peer}`"),
+    }
+}
+
+async fn relay(peer: &str, task: hexeract::Task<'_>) -> Result<()> {
+    match peer {
+        "hexeract-default" => hexeract::run(task, hexeract::Settings::Default).await,
+        "hexeract" => hexeract::run(task, hexeract::Settings::Best).await,
+        _ => bail!("there is no relay `{peer}`"),
     }
 }
 
@@ -70,15 +93,7 @@ async fn done(
     pool: sqlx::PgPool,
     count: &'static str,
 ) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut waiting = i64::MAX;
-    while waiting > 0 && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        // Counting rows costs the server: nobody does it before all are handled.
-        if tally.is_full() {
-            waiting = sqlx::query_scalar(count).fetch_one(&pool).await?;
-        }
-    }
+    let waiting = until_done(tally, &pool, count).await?;
     let seconds = started.elapsed().as_secs_f64();
     let (handled, distinct) = tally.counts();
     println!(
@@ -91,6 +106,21 @@ async fn done(
         })
     );
     order().await
+}
+
+/// Waits until all messages are handled and the peer has written down that they are; returns how many
+/// are left.
+async fn until_done(tally: &Tally, pool: &sqlx::PgPool, count: &'static str) -> Result<i64> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut waiting = i64::MAX;
+    while waiting > 0 && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        // Counting rows costs the server: nobody does it before all are handled.
+        if tally.is_full() {
+            waiting = sqlx::query_scalar(count).fetch_one(pool).await?;
+        }
+    }
+    Ok(waiting)
 }
 
 /// Waits for a line.

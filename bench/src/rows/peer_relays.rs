@@ -38,6 +38,14 @@ const WATERMILL: Peer = Peer {
     must: Some(Must::AtLeast(12.0)),
 };
 
+const HEXERACT: Peer = Peer {
+    name: "hexeract",
+    program: Program::Rust,
+    broker: Broker::RabbitMq,
+    pilot: 2_000,
+    must: Some(Must::AtLeast(6.0)),
+};
+
 pub(crate) fn watermill(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
     beside(bench, WATERMILL).boxed()
 }
@@ -79,6 +87,20 @@ pub(crate) fn watermill_kafka_64(bench: &Bench, _: Backend) -> BoxFuture<'_, Res
         pilot: 20_000,
         must: Some(Must::AtLeast(4.0)),
         ..WATERMILL
+    };
+    beside(bench, peer).boxed()
+}
+
+pub(crate) fn hexeract(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
+    beside(bench, HEXERACT).boxed()
+}
+
+pub(crate) fn hexeract_default(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
+    let peer = Peer {
+        name: "hexeract-default",
+        pilot: 200,
+        must: None,
+        ..HEXERACT
     };
     beside(bench, peer).boxed()
 }

@@ -148,6 +148,22 @@ const PEERS: &[(&str, &str, Program, Option<Broker>, Measure)] = &[
         Some(Broker::Kafka),
         peer_relays::watermill_kafka_64,
     ),
+    #[cfg(feature = "brokers")]
+    (
+        "PEER-hexeract",
+        "hexeract's outbox to a quorum queue, many workers, without an order across them",
+        Program::Rust,
+        Some(Broker::RabbitMq),
+        peer_relays::hexeract,
+    ),
+    #[cfg(feature = "brokers")]
+    (
+        "PEER-hexeract-default",
+        "the same as it comes, with one worker",
+        Program::Rust,
+        Some(Broker::RabbitMq),
+        peer_relays::hexeract_default,
+    ),
 ];
 
 /// Returns the rows about others.
