@@ -221,7 +221,7 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Quick => guard().await,
         Command::Growth { curves, options } => {
-            let rows = chosen_of(rows::curves(), &curves, "G-")?;
+            let rows = chosen_of(rows::growth::curves(), &curves, "G-")?;
             measure(GROWTH, rows, options).await
         }
         Command::Peers { peers, options } => {
@@ -272,7 +272,7 @@ fn needs(of: &[String]) -> Vec<&'static str> {
     let rows = match Cli::try_parse_from(line).map(|cli| cli.command) {
         Ok(Command::Quick) => guard::rows(),
         Ok(Command::Growth { curves, .. }) => {
-            chosen_of(rows::curves(), &curves, "G-").unwrap_or_default()
+            chosen_of(rows::growth::curves(), &curves, "G-").unwrap_or_default()
         }
         Ok(Command::Peers { peers, .. }) => {
             chosen_of(rows::peers::rows(), &peers, "PEER-").unwrap_or_default()

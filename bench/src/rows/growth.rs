@@ -13,12 +13,11 @@ use sagabus_saga::MachineEndpoint;
 #[cfg(feature = "brokers")]
 use super::relay;
 use super::run::{End, Program, Setup, WARM_UP, drained, over_source};
-use super::{h2, h4, h5, serving};
-#[cfg(feature = "brokers")]
+use super::{Measure, h2, h4, h5, serving};
 use crate::brokers::Broker;
 use crate::filling;
 use crate::measure::{Subject, Window, grow};
-use crate::row::{Bench, Found, Run};
+use crate::row::{Bench, Found, Row, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::source::Raw;
 use crate::workload::{Charge, ENDPOINT, SendStatement, labelled, nth_new_charge, of_size};
@@ -37,8 +36,85 @@ const ACCOUNTS: u64 = 1_000;
 /// Bytes of a body, or of an instance's data.
 const BODIES: [(&str, usize); 3] = [("256 B", 256), ("4 KiB", 4 << 10), ("64 KiB", 64 << 10)];
 
+/// Curves: on which databases, over which broker.
+const CURVES: &[(&str, &str, Curve, Measure)] = &[
+    (
+        "G-inbox",
+        "messages that the inbox knows",
+        Curve::Both,
+        inbox,
+    ),
+    (
+        "G-instances",
+        "instances of 256 bytes",
+        Curve::Both,
+        instances,
+    ),
+    (
+        "G-outbox",
+        "rows of the outbox that are for later",
+        Curve::Both,
+        outbox,
+    ),
+    ("G-history", "entries of history", Curve::Both, history),
+    (
+        "G-letters",
+        "dead letters, where every message becomes one",
+        Curve::Both,
+        dead_letters,
+    ),
+    (
+        "G-labels",
+        "labels, where every message makes one",
+        Curve::Both,
+        labels,
+    ),
+    ("G-body", "bytes of a body", Curve::Both, bodies),
+    ("G-state", "bytes of an instance", Curve::Both, state),
+    #[cfg(feature = "brokers")]
+    (
+        "G-destinations",
+        "exchanges that share eight queues",
+        Curve::RabbitMq,
+        destinations,
+    ),
+    (
+        "G-hosts",
+        "processes on the rows of one database",
+        Curve::Postgres,
+        hosts,
+    ),
+];
+
+/// Where a curve is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Curve {
+    Both,
+    Postgres,
+    RabbitMq,
+}
+
 /// A run over a filling of so many rows, of so many messages.
 type OverRows = for<'a> fn(&'a Bench, Backend, &'a Filling, u64, u64) -> BoxFuture<'a, Result<Run>>;
+
+/// Returns the curves.
+pub(crate) fn curves() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for backend in [Backend::Postgres, Backend::Sqlite] {
+        let meant = CURVES
+            .iter()
+            .filter(|(_, _, curve, _)| *curve == Curve::Both || backend == Backend::Postgres);
+        rows.extend(meant.map(|&(name, about, curve, run)| Row {
+            name,
+            about,
+            backend,
+            broker: (curve == Curve::RabbitMq).then_some(Broker::RabbitMq),
+            peer: None,
+            run,
+        }));
+    }
+    rows
+}
 
 /// Measures over more and more rows: one filling for each step that the profile allows.
 async fn over_rows(

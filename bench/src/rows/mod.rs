@@ -222,98 +222,11 @@ const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
     ),
 ];
 
-/// Curves: on which databases, over which broker.
-const CURVES: &[(&str, &str, Curve, Measure)] = &[
-    (
-        "G-inbox",
-        "messages that the inbox knows",
-        Curve::Both,
-        growth::inbox,
-    ),
-    (
-        "G-instances",
-        "instances of 256 bytes",
-        Curve::Both,
-        growth::instances,
-    ),
-    (
-        "G-outbox",
-        "rows of the outbox that are for later",
-        Curve::Both,
-        growth::outbox,
-    ),
-    (
-        "G-history",
-        "entries of history",
-        Curve::Both,
-        growth::history,
-    ),
-    (
-        "G-letters",
-        "dead letters, where every message becomes one",
-        Curve::Both,
-        growth::dead_letters,
-    ),
-    (
-        "G-labels",
-        "labels, where every message makes one",
-        Curve::Both,
-        growth::labels,
-    ),
-    ("G-body", "bytes of a body", Curve::Both, growth::bodies),
-    (
-        "G-state",
-        "bytes of an instance",
-        Curve::Both,
-        growth::state,
-    ),
-    #[cfg(feature = "brokers")]
-    (
-        "G-destinations",
-        "exchanges that share eight queues",
-        Curve::RabbitMq,
-        growth::destinations,
-    ),
-    (
-        "G-hosts",
-        "processes on the rows of one database",
-        Curve::Postgres,
-        growth::hosts,
-    ),
-];
-
-/// Where a curve is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Curve {
-    Both,
-    Postgres,
-    RabbitMq,
-}
-
-/// Returns the curves.
-pub(crate) fn curves() -> Vec<Row> {
-    let mut rows = Vec::new();
-    for backend in [Backend::Postgres, Backend::Sqlite] {
-        let meant = CURVES
-            .iter()
-            .filter(|(_, _, curve, _)| *curve == Curve::Both || backend == Backend::Postgres);
-        rows.extend(meant.map(|&(name, about, curve, run)| Row {
-            name,
-            about,
-            backend,
-            broker: (curve == Curve::RabbitMq).then_some(Broker::RabbitMq),
-            peer: None,
-            run,
-        }));
-    }
-    rows
-}
-
 /// Returns every row there is.
 pub(crate) fn every() -> Vec<Row> {
     let mut rows = all();
     rows.extend(peers::rows());
-    rows.extend(curves());
+    rows.extend(growth::curves());
     rows
 }
 
