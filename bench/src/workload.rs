@@ -20,6 +20,8 @@ pub(crate) const LABEL: &str = "number";
 pub(crate) const MACHINE: &str = "account";
 /// The endpoint, of another process, that is told about it where there is no broker.
 pub(crate) const SINK: &str = "statements";
+/// Charges of an account that goes step by step.
+pub(crate) const STEPS: i64 = 10;
 /// Accounts that exist before a run.
 pub(crate) const ACCOUNTS: u64 = 100_000;
 /// Makes a body of about 256 bytes, an instance of about the same size.
@@ -162,6 +164,32 @@ pub(crate) fn accounts() -> StateMachine<Account> {
                 .stay(),
         )
         .during(Stage::Open, Account::when::<Close>().finalize())
+}
+
+/// The machine of an account that has a number of charges ahead of it: each that is handled sends the
+/// next one to the account itself, until there were so many.
+pub(crate) fn step_by_step() -> StateMachine<Account> {
+    let charged = |account: &mut Account, m: &Charge| account.apply(-m.cents);
+    let next = |account: &Account, m: &Charge| -> Vec<Charge> {
+        let has_more = account.changes < STEPS;
+        has_more.then(|| m.clone()).into_iter().collect()
+    };
+    StateMachine::named(MACHINE)
+        .endless()
+        .initially(
+            Account::when::<Charge>()
+                .init(|m| Account::new(&m.account))
+                .then(charged)
+                .send_each(next)
+                .transition_to(Stage::Open),
+        )
+        .during(
+            Stage::Open,
+            Account::when::<Charge>()
+                .then(charged)
+                .send_each(next)
+                .stay(),
+        )
 }
 
 /// An account that is found by its number as well.

@@ -45,6 +45,8 @@ pub(crate) enum Towards {
     Broker,
     /// To an endpoint of another process; the rows stay.
     Endpoint,
+    /// To the account itself, a charge after the other.
+    Itself,
 }
 
 #[derive(Deserialize)]
@@ -239,17 +241,10 @@ pub(crate) fn apply(
         cents: account.balance,
         note,
     };
-    let mut sent = vec![send(
-        message,
-        "event",
-        "bench.balance-changed",
-        &told,
-        towards,
-    )?];
-    if is_credit {
-        let command = send(message, "command", "bench.send-statement", &told, towards)?;
-        sent.push(command);
-    }
+    let sent = match towards {
+        Towards::Itself => next_step(message, &account)?,
+        _ => tell(message, &told, is_credit, towards)?,
+    };
     let origin = Origin {
         reply_to: None,
         correlation_id: message.correlation,
@@ -263,6 +258,41 @@ pub(crate) fn apply(
         detail: detail(&sent, Some("open"), (version > 0).then_some("open"))?,
         sent,
     })
+}
+
+/// Makes what others are told.
+fn tell(
+    message: &Incoming,
+    told: &Told<'_>,
+    is_credit: bool,
+    towards: Towards,
+) -> Result<Vec<Sent>> {
+    let mut sent = vec![send(
+        message,
+        "event",
+        "bench.balance-changed",
+        told,
+        towards,
+    )?];
+    if is_credit {
+        let command = send(message, "command", "bench.send-statement", told, towards)?;
+        sent.push(command);
+    }
+    Ok(sent)
+}
+
+/// Makes the charge that comes after this one, if there is one.
+fn next_step(message: &Incoming, account: &Account) -> Result<Vec<Sent>> {
+    if account.changes >= crate::workload::STEPS {
+        return Ok(Vec::new());
+    }
+    let charge = Told {
+        account: &account.account,
+        cents: message.cents,
+        note: crate::workload::NOTE,
+    };
+    let next = send(message, "command", "bench.charge", &charge, Towards::Itself)?;
+    Ok(vec![next])
 }
 
 /// Makes one message to send.
@@ -281,12 +311,13 @@ pub(crate) fn send(
         causation: cause.id.to_string(),
         reply_to: (kind == "command").then_some(match towards {
             Towards::Broker => REPLY_TO,
-            Towards::Endpoint => "@accounts",
+            Towards::Endpoint | Towards::Itself => "@accounts",
         }),
     };
     let destination = match towards {
         Towards::Broker => format!("{kind}/{message_type}"),
         Towards::Endpoint => format!("@{}", crate::workload::SINK),
+        Towards::Itself => format!("@{}", crate::workload::ENDPOINT),
     };
     Ok(Sent {
         id: Uuid::now_v7(),
@@ -314,6 +345,16 @@ pub(crate) fn statement(cause: &Incoming) -> Result<Sent> {
         &told,
         Towards::Broker,
     )
+}
+
+/// Makes what comes in of what was sent to the same endpoint: whoever writes a row has its first lease.
+pub(crate) fn handed_on(rows: Vec<i64>, sent: Vec<Sent>) -> Result<Vec<Incoming>> {
+    let each = rows.into_iter().zip(sent);
+    each.map(|(row, sent)| {
+        let message_type = sent.message_type.to_owned();
+        Incoming::from_row((row, 1), sent.id, message_type, &sent.headers, &sent.body)
+    })
+    .collect()
 }
 
 /// Describes what was done, for people.
@@ -373,4 +414,39 @@ pub(crate) fn one_per_account(
         }
     }
     group
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::STEPS;
+
+    #[test]
+    fn an_account_sends_itself_one_charge_less_than_it_gets() {
+        let mut message = Incoming {
+            id: Uuid::from_u128(1),
+            message_type: "bench.charge".to_owned(),
+            correlation: Uuid::from_u128(1),
+            account: "account-000000007".to_owned(),
+            cents: 100,
+            ticket: None,
+            row: Some((1, 1)),
+            mark: None,
+        };
+        let mut loaded = None;
+        for step in 1..=STEPS {
+            let change = apply(&message, loaded.as_ref(), Towards::Itself).unwrap();
+            assert_eq!(change.version, step - 1);
+            loaded = Some((step, change.data));
+            let next = handed_on(vec![step], change.sent);
+            let next = next.unwrap().pop();
+            assert_eq!(next.is_some(), step < STEPS, "step {step}");
+            let Some(next) = next else { continue };
+            assert_eq!(next.row, Some((step, 1)));
+            assert_eq!((&*next.account, next.cents), ("account-000000007", 100));
+            assert_eq!(next.correlation, message.correlation);
+            assert_ne!(next.id, message.id);
+            message = next;
+        }
+    }
 }

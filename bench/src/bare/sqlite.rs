@@ -9,12 +9,20 @@ use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, QueryBuilder, Row, Sqlite};
 use tokio::sync::mpsc;
 
-use super::{Change, GROUP_MAX, Incoming, LEASE, Loaded, Towards, apply, deal, take_group};
+use super::{
+    Change, GROUP_MAX, Incoming, LEASE, Loaded, Sent, Towards, apply, deal, handed_on, take_group,
+};
 use crate::services::Place;
 use crate::source::Source;
 
 /// Rows in one statement: longer ones were slower.
 const ROWS_MAX: usize = 50;
+
+const CLAIM: &str = "update sagabus_outbox set epoch = epoch + 1, starts = starts + 1, \
+    available_at = $3 + $2 where id in (select id from sagabus_outbox \
+    where destination = $1 and parked is null and available_at <= $3 \
+    order by available_at limit $4) \
+    returning id, epoch, message_id, message_type, headers, body";
 
 /// Takes from the source and publishes what it writes.
 pub(crate) async fn grouped(place: Place, source: Arc<Source>) -> Result<()> {
@@ -30,7 +38,7 @@ pub(crate) async fn grouped(place: Place, source: Arc<Source>) -> Result<()> {
             break;
         }
         let done = std::mem::take(&mut published);
-        published = handle(&mut connection, &group, &done, Towards::Broker).await?;
+        (published, _) = handle(&mut connection, &group, &done, Towards::Broker).await?;
         for ticket in group.iter_mut().filter_map(|one| one.ticket.take()) {
             ticket.ack();
         }
@@ -45,29 +53,12 @@ pub(crate) async fn own_rows(
     connection: &mut SqliteConnection,
     destination: &'static str,
 ) -> Result<(u64, Duration)> {
-    const CLAIM: &str = "update sagabus_outbox set epoch = epoch + 1, starts = starts + 1, \
-        available_at = $3 + $2 where id in (select id from sagabus_outbox \
-        where destination = $1 and parked is null and available_at <= $3 \
-        order by available_at limit $4) \
-        returning id, epoch, message_id, message_type, headers, body";
     let started = Instant::now();
     let mut handled = 0;
     let mut held_back = Vec::new();
     loop {
         let mut arrived = std::mem::take(&mut held_back);
-        let rows = sqlx::query(CLAIM)
-            .bind(destination)
-            .bind(LEASE)
-            .bind(now())
-            .bind(i64::try_from(GROUP_MAX - arrived.len())?)
-            .fetch_all(&mut *connection)
-            .await?;
-        for row in &rows {
-            let key = (row.try_get(0)?, row.try_get(1)?);
-            let (id, message_type) = (row.try_get(2)?, row.try_get(3)?);
-            let (headers, body) = (row.try_get(4)?, row.try_get(5)?);
-            arrived.push(Incoming::from_row(key, id, message_type, headers, body)?);
-        }
+        claim(connection, destination, &mut arrived).await?;
         let group = super::one_per_account(arrived, &mut held_back);
         if group.is_empty() {
             return Ok((handled, started.elapsed()));
@@ -75,6 +66,47 @@ pub(crate) async fn own_rows(
         handle(connection, &group, &[], Towards::Endpoint).await?;
         handled += u64::try_from(group.len())?;
     }
+}
+
+/// Claims the rows of an endpoint, and handles what they send to it from memory, until nothing is left.
+pub(crate) async fn own_steps(
+    connection: &mut SqliteConnection,
+    destination: &'static str,
+) -> Result<(u64, Duration)> {
+    let started = Instant::now();
+    let mut handled = 0;
+    let mut group = Vec::new();
+    loop {
+        claim(connection, destination, &mut group).await?;
+        if group.is_empty() {
+            return Ok((handled, started.elapsed()));
+        }
+        let (rows, sent) = handle(connection, &group, &[], Towards::Itself).await?;
+        handled += u64::try_from(group.len())?;
+        group = handed_on(rows, sent)?;
+    }
+}
+
+/// Claims as many rows as a group has room for.
+async fn claim(
+    connection: &mut SqliteConnection,
+    destination: &'static str,
+    group: &mut Vec<Incoming>,
+) -> Result<()> {
+    let rows = sqlx::query(CLAIM)
+        .bind(destination)
+        .bind(LEASE)
+        .bind(now())
+        .bind(i64::try_from(GROUP_MAX - group.len())?)
+        .fetch_all(connection)
+        .await?;
+    for row in &rows {
+        let key = (row.try_get(0)?, row.try_get(1)?);
+        let (id, message_type) = (row.try_get(2)?, row.try_get(3)?);
+        let (headers, body) = (row.try_get(4)?, row.try_get(5)?);
+        group.push(Incoming::from_row(key, id, message_type, headers, body)?);
+    }
+    Ok(())
 }
 
 pub(super) fn now() -> i64 {
@@ -86,7 +118,7 @@ async fn handle(
     group: &[Incoming],
     published: &[i64],
     towards: Towards,
-) -> Result<Vec<i64>> {
+) -> Result<(Vec<i64>, Vec<Sent>)> {
     let mut load = QueryBuilder::<Sqlite>::new(
         "select key, version, data from sagabus_instance where kind = 'account' and key in (",
     );
@@ -109,7 +141,8 @@ async fn handle(
     delete(connection, published).await?;
     let ids = write(connection, &changes, towards).await?;
     run(connection, "commit").await?;
-    Ok(ids)
+    let sent = changes.into_iter().flat_map(|(_, change)| change.sent);
+    Ok((ids, sent.collect()))
 }
 
 async fn run(connection: &mut SqliteConnection, sql: &'static str) -> Result<()> {
@@ -240,7 +273,7 @@ async fn insert_outgoing(
     towards: Towards,
 ) -> Result<Vec<i64>> {
     let (lease, claimed) = match towards {
-        Towards::Broker => (LEASE, 1),
+        Towards::Broker | Towards::Itself => (LEASE, 1),
         Towards::Endpoint => (0, 0),
     };
     let sent: Vec<_> = changes

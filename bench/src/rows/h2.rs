@@ -83,7 +83,7 @@ pub(crate) fn without_history(bench: &Bench, backend: Backend) -> BoxFuture<'_, 
 }
 
 /// SQLite writes whole pages: how many depends on the size of groups, which is what is compared.
-fn sameness(backend: Backend) -> Sameness {
+pub(super) fn sameness(backend: Backend) -> Sameness {
     match backend {
         Backend::Postgres => Sameness::RowsAndBytes,
         Backend::Sqlite => Sameness::Rows,

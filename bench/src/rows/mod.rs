@@ -1,6 +1,7 @@
 //! The rows of the table, and what several of them use.
 
 pub(crate) mod due;
+pub(crate) mod f_ready;
 pub(crate) mod failing;
 pub(crate) mod growth;
 pub(crate) mod h1;
@@ -89,6 +90,11 @@ const ROWS: &[(&str, &str, Measure)] = &[
         "S1-H2",
         "the part of H2's processor time that is spent in the machine",
         share::of_h2,
+    ),
+    (
+        "F-ready",
+        "what stands for a flow's step: a row for an instance that sends itself the next",
+        f_ready::steps,
     ),
     ("H3-1", "H2 on one instance", h3::one),
     ("H3-10", "H2 on ten instances", h3::ten),
