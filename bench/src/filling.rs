@@ -126,6 +126,28 @@ pub(crate) fn for_later(count: u64) -> Filling {
     }
 }
 
+/// An insert of messages for a broker, on PostgreSQL, to each address in turn; `count` is an
+/// expression.
+pub(crate) fn outgoing(addresses: &[String], count: &str, note: &str) -> String {
+    let headers = "'{\"content-type\":\"application/json\",\"sagabus-kind\":\"command\",\
+        \"sagabus-sent-at\":\"1700000000000000\",\"sagabus-correlation-id\":\"' || m.id || '\",\
+        \"sagabus-causation-id\":\"' || m.id || '\"}'";
+    let body = format!(
+        "'{{\"account\":\"account-' || lpad(m.i::text, 9, '0') \
+         || '\",\"cents\":100,\"note\":\"{note}\"}}'"
+    );
+    let (each, addresses) = (addresses.len(), addresses.join(","));
+    format!(
+        "insert into sagabus.outbox (message_id, message_type, destination, headers, body, \
+         available_at, created_at) \
+         select m.id, 'bench.send-statement', ('{{{addresses}}}'::text[])[(1 + m.i % {each})::int], \
+         convert_to({headers}, 'UTF8'), convert_to({body}, 'UTF8'), \
+         (extract(epoch from clock_timestamp()) * 1000000)::bigint, 1 \
+         from (select i, gen_random_uuid() as id \
+         from generate_series(0, ({count})::bigint - 1) i) m"
+    )
+}
+
 /// The user's own table, empty, and what the programs without groups need.
 pub(crate) fn payments() -> Filling {
     Filling {

@@ -144,7 +144,7 @@ struct Options {
     /// About how long one subject runs in one repetition.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Rows that growth rows grow to.
+    /// Rows that growth rows grow to, and long backlogs have.
     #[arg(long)]
     grown: Option<u64>,
     /// How long the row STEADY runs.
@@ -178,6 +178,7 @@ impl Named {
             Self::Plain => Profile {
                 name: "run",
                 is_short: false,
+                long_backlog: QUICK.grown,
                 ..QUICK
             },
         }
@@ -340,6 +341,7 @@ async fn measure(mut profile: Profile, rows: Vec<Row>, options: Options) -> Resu
     profile.reps = options.reps.unwrap_or(profile.reps).max(1);
     profile.seconds = options.seconds.unwrap_or(profile.seconds);
     profile.grown = options.grown.unwrap_or(profile.grown);
+    profile.long_backlog = options.grown.unwrap_or(profile.long_backlog);
     profile.minutes = options.minutes.unwrap_or(profile.minutes);
     profile.alone = options.alone;
     let results = Path::new(RESULTS);

@@ -29,18 +29,26 @@ pub(crate) struct Profile {
     pub(crate) minutes: f64,
     /// Rows that wait for a broker.
     pub(crate) backlog: u64,
+    /// The same where there are very many.
+    pub(crate) long_backlog: u64,
     /// Run this subject of comparisons alone: to look into it with other tools.
     pub(crate) alone: Option<Alone>,
 }
 
 impl Profile {
-    /// Returns how many instances of 4 KiB a growth row grows to: a tenth where time is short, since
-    /// a database with 4 KiB for each of a million is copied for minutes.
+    /// Returns how many large rows a growth row grows to: a tenth where time is short, since a
+    /// database with 4 KiB for each of a million is copied for minutes.
     pub(crate) fn grown_large(&self) -> u64 {
         match self.is_short {
             true => self.grown / 10,
             false => self.grown,
         }
+    }
+
+    /// Returns how long a row runs that is about time and not about a number of messages: a minute
+    /// in the full profile.
+    pub(crate) fn stretch(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds * 12.0)
     }
 }
 
@@ -62,6 +70,7 @@ pub(crate) const QUICK: Profile = Profile {
     grown: 1_000_000,
     minutes: 0.5,
     backlog: 20_000,
+    long_backlog: 100_000,
     alone: None,
 };
 
@@ -74,6 +83,7 @@ pub(crate) const FULL: Profile = Profile {
     grown: 1_000_000,
     minutes: 10.0,
     backlog: 200_000,
+    long_backlog: 10_000_000,
     alone: None,
 };
 
@@ -86,6 +96,7 @@ pub(crate) const GROWTH: Profile = Profile {
     grown: 1_000_000,
     minutes: 10.0,
     backlog: 50_000,
+    long_backlog: 1_000_000,
     alone: None,
 };
 
@@ -142,6 +153,8 @@ impl Row {
             "H5-4k" | "H5-4k-dense" => (profile.grown_large(), 6_000),
             "H5-256" => (profile.grown, 1_000),
             "H4" | "D1" => (profile.grown, 400),
+            "R4" => (profile.long_backlog, 900),
+            "R5-dead" => (profile.grown_large(), 900),
             "G-instances" | "G-labels" | "G-inbox" | "G-outbox" | "G-history" | "G-letters" => {
                 (profile.grown, 1_200)
             }
@@ -277,5 +290,40 @@ impl Latency {
             p99: at(0.99),
             max: at(1.0),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows;
+
+    #[test]
+    fn a_long_backlog_needs_disk_by_its_length() {
+        let needs = |name: &str, profile: &Profile| {
+            let row = rows::every().into_iter().find(|row| row.name == name);
+            row.map(|row| row.disk(profile))
+        };
+        let least = needs("H1", &FULL);
+        let longer = Profile {
+            grown: 10 * FULL.grown,
+            long_backlog: 10 * FULL.long_backlog,
+            ..FULL
+        };
+        for name in ["R4", "R5-dead"] {
+            let is_built = cfg!(feature = "brokers");
+            assert_eq!(needs(name, &FULL).is_some(), is_built, "{name}");
+            assert!(
+                needs(name, &longer) > needs(name, &FULL) || !is_built,
+                "{name}"
+            );
+            assert!(needs(name, &FULL) > least || !is_built, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_row_about_time_takes_a_minute_in_full_and_seconds_in_quick() {
+        assert_eq!(FULL.stretch(), Duration::from_secs(60));
+        assert_eq!(QUICK.stretch(), Duration::from_secs(6));
     }
 }

@@ -43,7 +43,19 @@ impl RabbitMq {
 
     /// Declares a quorum queue.
     pub(crate) async fn queue(&mut self, queue: &str) -> Result<()> {
+        self.declare_queue(queue, FieldTable::default()).await
+    }
+
+    /// Declares one that is full with one message, and refuses further ones.
+    pub(crate) async fn full_queue(&mut self, queue: &str) -> Result<()> {
         let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+        let refuse = AMQPValue::LongString("reject-publish".into());
+        arguments.insert("x-overflow".into(), refuse);
+        self.declare_queue(queue, arguments).await
+    }
+
+    async fn declare_queue(&mut self, queue: &str, mut arguments: FieldTable) -> Result<()> {
         let quorum = AMQPValue::LongString("quorum".into());
         arguments.insert("x-queue-type".into(), quorum);
         let options = QueueDeclareOptions {

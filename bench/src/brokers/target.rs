@@ -119,6 +119,18 @@ impl Target {
         Ok(addresses)
     }
 
+    /// Makes a place for commands that takes one or two messages and refuses all others.
+    pub(crate) async fn refusing(&mut self) -> Result<String> {
+        let Client::RabbitMq(client) = &mut self.client else {
+            bail!("a topic refuses nothing");
+        };
+        let (exchange, queue) = ("command/bench.refused", format!("{SINK}-full"));
+        client.full_queue(&queue).await?;
+        client.exchange(exchange, &queue).await?;
+        self.sinks.push(queue);
+        Ok(exchange.to_owned())
+    }
+
     /// Remembers what our transport makes for an endpoint, so that it goes with the rest.
     pub(crate) fn adopt_endpoint(&mut self, endpoint: &str, addresses: &[String]) {
         match &mut self.client {

@@ -1,5 +1,7 @@
 //! The rows of the table, and what several of them use.
 
+#[cfg(feature = "brokers")]
+pub(crate) mod backlog;
 pub(crate) mod due;
 pub(crate) mod f_ready;
 pub(crate) mod failing;
@@ -213,6 +215,24 @@ const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
         "from send through a topic at 1,000 messages/s, commit included",
         Broker::Kafka,
         l1_broker::over_kafka,
+    ),
+    (
+        "R4",
+        "a backlog that is kept up: very many rows that wait, beside a thousand",
+        Broker::RabbitMq,
+        backlog::growth,
+    ),
+    (
+        "R5-held",
+        "the same while an old transaction holds back every vacuum, beside none",
+        Broker::RabbitMq,
+        backlog::held,
+    ),
+    (
+        "R5-dead",
+        "a backlog for fifty destinations, beside a dead one with a longer one",
+        Broker::RabbitMq,
+        backlog::dead,
     ),
     (
         "R6",

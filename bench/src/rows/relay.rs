@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use futures_util::future::{BoxFuture, FutureExt};
-use sagabus_core::RunningHost;
+use sagabus_core::message::Message as _;
+use sagabus_core::{HostBuilder, RunningHost};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::task::JoinHandle;
@@ -13,11 +14,12 @@ use tokio::task::JoinHandle;
 use crate::bare::relay::{Keep, Relay};
 use crate::brokers::Broker;
 use crate::brokers::target::Target;
+use crate::filling;
 use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
 use crate::ratio::Must;
 use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
-use crate::workload::NOTE;
+use crate::workload::{NOTE, SendStatement};
 
 /// Messages before the measured ones: connections open, statements are prepared.
 pub(super) const WARM_UP: u64 = 1_000;
@@ -28,7 +30,7 @@ const KAFKA_TIMES: u64 = 3;
 /// The longest backlog.
 const BACKLOG_MAX: u64 = 200_000;
 /// Between two looks at how far a relay is.
-const LOOK: Duration = Duration::from_millis(1);
+pub(super) const LOOK: Duration = Duration::from_millis(1);
 /// Destinations of the row about many.
 const MANY: usize = 1_000;
 
@@ -48,6 +50,17 @@ pub(super) enum To {
     Spread,
     /// So many exchanges that share eight queues.
     Many(usize),
+}
+
+impl To {
+    /// Makes what is meant, and returns the addresses.
+    pub(super) async fn open(self, target: &mut Target) -> Result<Vec<String>> {
+        Ok(match self {
+            Self::Plain => vec![target.command(SendStatement::TYPE).await?],
+            Self::Spread => vec![target.spread().await?],
+            Self::Many(count) => target.many(count).await?,
+        })
+    }
 }
 
 /// To a quorum queue.
@@ -109,29 +122,32 @@ pub(super) fn backlog(bench: &Bench, broker: Broker) -> u64 {
 }
 
 /// A relay at work.
-enum Program {
+pub(super) enum Program {
     Ours(RunningHost),
     Bare(Arc<Relay>, JoinHandle<Result<()>>),
 }
 
 impl Program {
     async fn start(place: &Place, target: &Target, address: &str, who: Who) -> Result<Self> {
-        Ok(match who {
-            Who::Ours => {
-                let host = target.host("bench");
-                let host = host.shared_store(place.open().await?.store).build()?;
-                Self::Ours(host.start().await?)
-            }
-            Who::Bare(keep) => {
-                let relay = Relay::new(address, keep);
-                let outlets = target.outlets(LANES).await?;
-                let running = Arc::clone(&relay).run(place.clone(), outlets);
-                Self::Bare(relay, tokio::spawn(running))
-            }
-        })
+        match who {
+            Who::Ours => Self::ours(place, target.host("bench")).await,
+            Who::Bare(keep) => Self::bare(place, target, Relay::new(address, keep)).await,
+        }
     }
 
-    fn published(&self) -> u64 {
+    /// Starts a host that has nothing but rows to relay.
+    pub(super) async fn ours(place: &Place, host: HostBuilder) -> Result<Self> {
+        let host = host.shared_store(place.open().await?.store).build()?;
+        Ok(Self::Ours(host.start().await?))
+    }
+
+    async fn bare(place: &Place, target: &Target, relay: Arc<Relay>) -> Result<Self> {
+        let outlets = target.outlets(LANES).await?;
+        let running = Arc::clone(&relay).run(place.clone(), outlets);
+        Ok(Self::Bare(relay, tokio::spawn(running)))
+    }
+
+    pub(super) fn published(&self) -> u64 {
         match self {
             Self::Ours(host) => host.counters().published.get(),
             Self::Bare(relay, _) => relay.published(),
@@ -139,7 +155,7 @@ impl Program {
     }
 
     /// Waits until so many messages are confirmed.
-    async fn until(&self, count: u64) -> Result<()> {
+    pub(super) async fn until(&self, count: u64) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while self.published() < count {
             let published = self.published();
@@ -154,26 +170,26 @@ impl Program {
         Ok(())
     }
 
-    /// Stops, and notes what is worth knowing.
-    async fn stop(self, run: &mut Run) -> Result<()> {
+    /// Stops, and notes what is worth knowing. Returns how often a message was not taken.
+    pub(super) async fn stop(self, run: &mut Run) -> Result<i64> {
         match self {
             Self::Ours(host) => {
                 let counters = host.counters();
                 let claimed = counters.claimed.get() as f64;
                 let per_claim = claimed / counters.claims.get().max(1) as f64;
                 run.notes.insert("rows per claim", per_claim);
-                let failures = i64::try_from(counters.publish_failures.get())?;
-                run.expect("messages that were not taken", failures, 0);
                 if !host.stop(Duration::from_secs(10)).await {
                     bail!("the host did not stop within 10 s");
                 }
+                Ok(i64::try_from(host.counters().publish_failures.get())?)
             }
+            // It ends with what is not taken.
             Self::Bare(relay, running) => {
                 relay.stop();
                 running.await??;
+                Ok(0)
             }
         }
-        Ok(())
     }
 }
 
@@ -189,18 +205,14 @@ pub(super) async fn drain(
         .place(Backend::Postgres, &Filling::none())
         .await?;
     let mut target = Target::open(bench, broker).await?;
-    let addresses = match to {
-        To::Plain => vec![target.command("bench.send-statement").await?],
-        To::Spread => vec![target.spread().await?],
-        To::Many(count) => target.many(count).await?,
-    };
+    let addresses = to.open(&mut target).await?;
     let warm_up = WARM_UP.max(2 * u64::try_from(addresses.len())?);
-    Backlog::write(&place, &addresses, warm_up)
+    Backlog::write(&place, &addresses, warm_up, NOTE)
         .await?
         .release()
         .await?;
     // Written, but not there before its commit: the program has warmed up by then.
-    let backlog = Backlog::write(&place, &addresses, messages).await?;
+    let backlog = Backlog::write(&place, &addresses, messages, NOTE).await?;
     let program = Program::start(&place, &target, &addresses[0], who).await?;
     program.until(warm_up).await?;
     place.settle().await?;
@@ -217,7 +229,8 @@ pub(super) async fn drain(
     let bytes = run.bytes.unwrap_or_default() as f64;
     run.notes
         .insert("log bytes per message", bytes / run.messages as f64);
-    program.stop(&mut run).await?;
+    let refused = program.stop(&mut run).await?;
+    run.expect("messages that were not taken", refused, 0);
     run.rows = place.counts().await?;
     run.expect("rows left in the outbox", run.rows["outbox"], 0);
     let arrived = target.take_all(total).await?;
@@ -245,34 +258,22 @@ pub(crate) async fn until_empty(place: &Place) -> Result<()> {
 }
 
 /// Rows for a broker, in a transaction that is still open.
-struct Backlog {
+pub(super) struct Backlog {
     connection: PgConnection,
 }
 
 impl Backlog {
     /// Writes so many messages, to each address in turn.
-    async fn write(place: &Place, addresses: &[String], count: u64) -> Result<Self> {
-        let headers = "'{\"content-type\":\"application/json\",\"sagabus-kind\":\"command\",\
-            \"sagabus-sent-at\":\"1700000000000000\",\"sagabus-correlation-id\":\"' || m.id || '\",\
-            \"sagabus-causation-id\":\"' || m.id || '\"}'";
-        let body = format!(
-            "'{{\"account\":\"account-' || lpad(m.i::text, 9, '0') \
-             || '\",\"cents\":100,\"note\":\"{NOTE}\"}}'"
-        );
-        let insert = format!(
-            "insert into sagabus.outbox (message_id, message_type, destination, headers, body, \
-             available_at, created_at) \
-             select m.id, 'bench.send-statement', ($1::text[])[1 + m.i % $2], \
-             convert_to({headers}, 'UTF8'), convert_to({body}, 'UTF8'), \
-             (extract(epoch from clock_timestamp()) * 1000000)::bigint, 1 \
-             from (select i, gen_random_uuid() as id from generate_series(0, $3 - 1) i) m"
-        );
+    pub(super) async fn write(
+        place: &Place,
+        addresses: &[String],
+        count: u64,
+        note: &str,
+    ) -> Result<Self> {
+        let insert = filling::outgoing(addresses, &count.to_string(), note);
         let mut connection = place.postgres().await?;
         sqlx::query("begin").execute(&mut connection).await?;
         sqlx::query(AssertSqlSafe(insert))
-            .bind(addresses)
-            .bind(i32::try_from(addresses.len())?)
-            .bind(i32::try_from(count)?)
             .execute(&mut connection)
             .await?;
         sqlx::query("analyze sagabus.outbox")
@@ -282,7 +283,7 @@ impl Backlog {
     }
 
     /// Lets everybody see them.
-    async fn release(mut self) -> Result<()> {
+    pub(super) async fn release(mut self) -> Result<()> {
         sqlx::query("commit").execute(&mut self.connection).await?;
         self.connection.close().await?;
         Ok(())
