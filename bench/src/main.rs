@@ -35,6 +35,7 @@ mod paths;
 mod workload;
 mod filling;
 mod stopwatch;
+mod lag;
 mod child;
 mod bare;
 mod rows;

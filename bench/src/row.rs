@@ -261,6 +261,10 @@ impl Run {
         self.latency.map_or(f64::NAN, |latency| latency.p99)
     }
 
+    pub(crate) fn p999(&self) -> f64 {
+        self.latency.map_or(f64::NAN, |latency| latency.p999)
+    }
+
     /// Notes a fault when something is not as it must be.
     pub(crate) fn expect(&mut self, what: &str, is: i64, must_be: i64) {
         if is != must_be {
@@ -276,6 +280,9 @@ pub(crate) struct Latency {
     pub(crate) count: usize,
     pub(crate) p50: f64,
     pub(crate) p99: f64,
+    /// Not in files of before 2026-11.
+    #[serde(default)]
+    pub(crate) p999: f64,
     pub(crate) max: f64,
 }
 
@@ -288,6 +295,7 @@ impl Latency {
             count: samples.len(),
             p50: at(0.5),
             p99: at(0.99),
+            p999: at(0.999),
             max: at(1.0),
         })
     }
@@ -325,5 +333,12 @@ mod tests {
     fn a_row_about_time_takes_a_minute_in_full_and_seconds_in_quick() {
         assert_eq!(FULL.stretch(), Duration::from_secs(60));
         assert_eq!(QUICK.stretch(), Duration::from_secs(6));
+    }
+
+    #[test]
+    fn one_in_a_thousand_is_slower_than_p999() {
+        let samples = (1..=10_000).map(Duration::from_millis);
+        let latency = Latency::of(samples.collect()).unwrap();
+        assert_eq!((latency.p99, latency.p999), (9_900.0, 9_990.0));
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use super::LEASE;
 use super::wire::{Message, Outlet};
+use crate::lag::Lag;
 use crate::services::Place;
 
 /// Rows of one window: what measured best for both brokers with two lanes.
@@ -53,16 +54,19 @@ pub(crate) struct Relay {
     claiming: Mutex<()>,
     published: AtomicU64,
     is_over: AtomicBool,
+    lag: Option<Arc<Lag>>,
 }
 
 impl Relay {
-    pub(crate) fn new(destination: &str, keep: Keep) -> Arc<Self> {
+    /// Makes a relay; `lag` is told of each confirm, where somebody wants to know.
+    pub(crate) fn new(destination: &str, keep: Keep, lag: Option<Arc<Lag>>) -> Arc<Self> {
         Arc::new(Self {
             destination: destination.to_owned(),
             keep,
             claiming: Mutex::default(),
             published: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
+            lag,
         })
     }
 
@@ -97,6 +101,9 @@ impl Relay {
                 continue;
             }
             outlet.publish(&messages).await?;
+            if let Some(lag) = &self.lag {
+                lag.confirmed(messages.iter().map(|message| message.id));
+            }
             let count = u64::try_from(messages.len())?;
             self.published.fetch_add(count, Ordering::SeqCst);
             let rows: Vec<i64> = messages.iter().map(|message| message.row).collect();

@@ -100,6 +100,11 @@ async fn ratio(bench: &Bench, cases: [(&'static str, Case); 2], must: f64) -> Re
     .await
 }
 
+/// Measures how fast rows go at most when few wait and nothing is wrong.
+pub(super) async fn peak(bench: &Bench) -> Result<Run> {
+    run(bench, Case::few()).await
+}
+
 impl Case {
     fn few() -> Self {
         Self {

@@ -27,6 +27,8 @@ pub(crate) mod peer_latency;
 pub(crate) mod peer_relays;
 pub(crate) mod peers;
 #[cfg(feature = "brokers")]
+pub(crate) mod r3;
+#[cfg(feature = "brokers")]
 pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod s1;
@@ -215,6 +217,18 @@ const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
         "from send through a topic at 1,000 messages/s, commit included",
         Broker::Kafka,
         l1_broker::over_kafka,
+    ),
+    (
+        "R3-50",
+        "a relay at half of its peak: from commit to confirm",
+        Broker::RabbitMq,
+        r3::at_half,
+    ),
+    (
+        "R3-80",
+        "a relay at four fifths of its peak: from commit to confirm",
+        Broker::RabbitMq,
+        r3::at_four_fifths,
     ),
     (
         "R4",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use futures_util::future::{BoxFuture, FutureExt};
 use sagabus_core::message::Message as _;
-use sagabus_core::{HostBuilder, RunningHost};
+use sagabus_core::{Bus, HostBuilder, RunningHost};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use tokio::task::JoinHandle;
@@ -131,7 +131,7 @@ impl Program {
     async fn start(place: &Place, target: &Target, address: &str, who: Who) -> Result<Self> {
         match who {
             Who::Ours => Self::ours(place, target.host("bench")).await,
-            Who::Bare(keep) => Self::bare(place, target, Relay::new(address, keep)).await,
+            Who::Bare(keep) => Self::bare(place, target, Relay::new(address, keep, None)).await,
         }
     }
 
@@ -141,10 +141,18 @@ impl Program {
         Ok(Self::Ours(host.start().await?))
     }
 
-    async fn bare(place: &Place, target: &Target, relay: Arc<Relay>) -> Result<Self> {
+    pub(super) async fn bare(place: &Place, target: &Target, relay: Arc<Relay>) -> Result<Self> {
         let outlets = target.outlets(LANES).await?;
         let running = Arc::clone(&relay).run(place.clone(), outlets);
         Ok(Self::Bare(relay, tokio::spawn(running)))
+    }
+
+    /// Returns the host's bus, where there is a host.
+    pub(super) fn bus(&self) -> Option<Bus> {
+        match self {
+            Self::Ours(host) => Some(host.bus()),
+            Self::Bare(..) => None,
+        }
     }
 
     pub(super) fn published(&self) -> u64 {
