@@ -132,6 +132,10 @@ enum Command {
     #[command(hide = true)]
     IdleHost { backend: String, at: String },
     #[cfg(feature = "brokers")]
+    /// Run a host that relays when told to, and print how much.
+    #[command(hide = true)]
+    RelayingHost { database: String, broker: String },
+    #[cfg(feature = "brokers")]
     /// Run a host that sends until it is told to stop, and print how much.
     #[command(hide = true)]
     SendingHost { database: String, broker: String },
@@ -244,6 +248,11 @@ async fn run(command: Command) -> Result<ExitCode> {
         }
         Command::IdleHost { backend, at } => {
             rows::m1::run_idle_host(&backend, &at).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        #[cfg(feature = "brokers")]
+        Command::RelayingHost { database, broker } => {
+            rows::m1_backlog::run_relaying_host(&database, &broker).await?;
             Ok(ExitCode::SUCCESS)
         }
         #[cfg(feature = "brokers")]

@@ -155,6 +155,7 @@ impl Row {
             "H4" | "D1" => (profile.grown, 400),
             "R4" => (profile.long_backlog, 900),
             "R5-dead" => (profile.grown_large(), 900),
+            "M1-backlog" => (profile.long_backlog, 1_700),
             "G-instances" | "G-labels" | "G-inbox" | "G-outbox" | "G-history" | "G-letters" => {
                 (profile.grown, 1_200)
             }
@@ -318,7 +319,7 @@ mod tests {
             long_backlog: 10 * FULL.long_backlog,
             ..FULL
         };
-        for name in ["R4", "R5-dead"] {
+        for name in ["R4", "R5-dead", "M1-backlog"] {
             let is_built = cfg!(feature = "brokers");
             assert_eq!(needs(name, &FULL).is_some(), is_built, "{name}");
             assert!(

@@ -18,6 +18,8 @@ pub(crate) mod l1;
 pub(crate) mod l1_broker;
 pub(crate) mod latency;
 pub(crate) mod m1;
+#[cfg(feature = "brokers")]
+pub(crate) mod m1_backlog;
 pub(crate) mod o1;
 #[cfg(feature = "brokers")]
 pub(crate) mod outage;
@@ -259,6 +261,12 @@ const OVER_BROKERS: &[(&str, &str, Broker, Measure)] = &[
         "memory of a host that sends while its broker is down",
         Broker::RabbitMq,
         outage::memory,
+    ),
+    (
+        "M1-backlog",
+        "memory of a relay beside very many rows of 1 KiB",
+        Broker::RabbitMq,
+        m1_backlog::memory,
     ),
 ];
 
