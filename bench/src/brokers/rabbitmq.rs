@@ -46,7 +46,8 @@ impl RabbitMq {
         self.declare_queue(queue, FieldTable::default()).await
     }
 
-    /// Declares one that is full with one message, and refuses further ones.
+    /// Declares one that is full with one message, and refuses further ones. The broker looks at the
+    /// limit now and then: some hundred of a first burst get in.
     pub(crate) async fn full_queue(&mut self, queue: &str) -> Result<()> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));

@@ -119,7 +119,7 @@ impl Target {
         Ok(addresses)
     }
 
-    /// Makes a place for commands that takes one or two messages and refuses all others.
+    /// Makes a place for commands that is soon full and refuses what comes then.
     pub(crate) async fn refusing(&mut self) -> Result<String> {
         let Client::RabbitMq(client) = &mut self.client else {
             bail!("a topic refuses nothing");
