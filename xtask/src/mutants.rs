@@ -11,87 +11,22 @@ use std::process::{Command, ExitCode};
 
 use clap::Args;
 
+use self::parts::{Judge, PARTS, Part, Round, Spared};
 use crate::fail::{Doing, Result, fail};
 use crate::workspace::Workspace;
 use crate::{process, say};
 
-/// Files that have the same tests as their judge.
-struct Part {
-    name: &'static str,
-    package: &'static str,
-    files: &'static [&'static str],
-    /// For `cargo test`; what follows `--` is for the tests.
-    tests: &'static [&'static str],
-    features: &'static [&'static str],
-    /// Within this the tests end, on a busy machine: a mutant that takes longer hangs.
-    seconds_max: u32,
-}
+mod parts;
 
-const PARTS: &[Part] = &[
-    Part {
-        name: "engine",
-        package: "sagabus-core",
-        files: &[
-            "bus-core/src/receiver.rs",
-            "bus-core/src/lanes.rs",
-            "bus-core/src/loader.rs",
-            "bus-core/src/question.rs",
-            "bus-core/src/merging.rs",
-            "bus-core/src/handling.rs",
-            "bus-core/src/committer.rs",
-            "bus-core/src/settling.rs",
-            "bus-core/src/relay.rs",
-            "bus-core/src/claimer.rs",
-        ],
-        // The second run of the suite, under seal, judges nothing of these.
-        tests: &["--lib", "--test", "it", "--", "--skip", "under_seal"],
-        features: &["faults"],
-        seconds_max: 120,
-    },
-    Part {
-        name: "memory",
-        package: "sagabus-core",
-        files: &["bus-core/src/memory/**/*.rs"],
-        tests: &["--lib", "--test", "it", "--", "--skip", "under_seal"],
-        features: &["faults"],
-        seconds_max: 120,
-    },
-    Part {
-        name: "sqlite",
-        package: "sagabus-outbox",
-        files: &["outbox/src/sqlite/*.rs", "outbox/src/found.rs"],
-        tests: &["--lib", "--test", "it"],
-        features: &["sqlite"],
-        seconds_max: 240,
-    },
-    Part {
-        name: "saga",
-        package: "sagabus-saga",
-        files: &[
-            // What a unit arms and cancels: timers.
-            "saga/src/effects.rs",
-            "saga/src/machine/run.rs",
-            "saga/src/machine/turn.rs",
-            "saga/src/machine/steps.rs",
-            "saga/src/handlers/run.rs",
-        ],
-        tests: &["--lib", "--test", "it", "--", "--skip", "sealed::"],
-        features: &[],
-        seconds_max: 240,
-    },
-    Part {
-        name: "watermark",
-        package: "sagabus-kafka",
-        files: &["bus-kafka/src/offsets.rs"],
-        tests: &["--lib"],
-        features: &[],
-        seconds_max: 60,
-    },
-];
+/// Ends a run of tests with the first that fails: a mutant that stops the engine would else have
+/// each of hundreds wait for as long as it has patience. The option is an unstable one of the
+/// harness, so it is opened for what runs, and not for what is built.
+const FAIL_FAST: &[&str] = &["-Zunstable-options", "--fail-fast"];
+const RUNNER: &str = "--config=target.'cfg(all())'.runner=['env', 'RUSTC_BOOTSTRAP=1']";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// These parts only: engine, memory, sqlite, saga, watermark
+    /// These parts only: retries, recurring, groups, engine, memory, sqlite, saga, watermark
     #[arg(long, value_name = "PART")]
     part: Vec<String>,
     /// Files whose path has this in it only
@@ -228,7 +163,13 @@ impl Place {
     fn command(&self, part: &Part) -> Command {
         let mut command = self.workspace.cargo();
         command.current_dir(&self.tree);
-        command.args(["mutants", "--package", part.package, "--colors", "never"]);
+        command.args([
+            "mutants",
+            "--package",
+            part.judge.package,
+            "--colors",
+            "never",
+        ]);
         for file in part.files {
             command.args(["--file", file]);
         }
@@ -243,7 +184,7 @@ impl Place {
 
     /// Tries those of a share that were not tried before.
     fn test(&self, part: &Part, names: &[String], arguments: &Arguments) -> Result<()> {
-        self.keep()?;
+        self.keep(part.judge)?;
         let record = self.record()?;
         let is_open = |name: &String| match record.get(name) {
             None => true,
@@ -252,44 +193,96 @@ impl Place {
         };
         let mut open = in_share(names, arguments.shard);
         open.retain(is_open);
-        say::step(format!("{}: {} mutants to try", part.name, open.len()));
-        if open.is_empty() {
-            return Ok(());
+        for round in part.judge.rounds {
+            let (part_name, count) = (part.name, open.len());
+            say::step(format!(
+                "{part_name}, {}: {count} mutants to try",
+                round.name
+            ));
+            if open.is_empty() {
+                return Ok(());
+            }
+            self.prepare(round)?;
+            let ended = process::inherit(&mut self.trial(part, round, &open));
+            let found = self.keep(part.judge)?;
+            match ended?.code() {
+                // Some were missed, or took too long: that is what is asked for.
+                Some(0 | 2 | 3) => {}
+                _ => return fail("cargo-mutants could not do its work; see above"),
+            }
+            open.retain(|name| found.get(name) == Some(&End::Missed));
         }
+        Ok(())
+    }
+
+    /// Leaves out in the checkout what a round need not build.
+    fn prepare(&self, round: &Round) -> Result<()> {
+        // As it is committed, whatever the round before it left out.
+        process::capture(git(&self.tree).args(["checkout", "--quiet", "--force"]))?;
+        let Some(spared) = &round.spared else {
+            return Ok(());
+        };
+        let path = self.tree.join(spared.manifest);
+        let text = fs::read_to_string(&path).doing(format!("read {}", path.display()))?;
+        let Some(text) = without(&text, spared) else {
+            let (manifest, line) = (spared.manifest, spared.line);
+            return fail(format!("{manifest} has no line `{line}` any more"));
+        };
+        fs::write(&path, text).doing(format!("write {}", path.display()))
+    }
+
+    /// Makes the command that tries mutants by the tests of a round.
+    fn trial(&self, part: &Part, round: &Round, open: &[String]) -> Command {
+        let judge = part.judge;
         let mut command = self.command(part);
-        command.args(["--in-place", "--output"]).arg(&self.scratch);
-        command.args(["--timeout", &part.seconds_max.to_string()]);
-        for name in &open {
+        command.arg("--in-place");
+        command.arg("--output").arg(self.said(round));
+        command.args(["--timeout", &judge.seconds_max.to_string()]);
+        for name in open {
             command.arg(format!("--re=^{}$", literally(name)));
         }
-        for feature in part.features {
+        for feature in judge.features {
             command.args(["--features", feature]);
         }
-        command.arg("--").args(part.tests);
+        command.arg(format!("--cargo-arg={RUNNER}"));
+        command.arg("--").args(round.targets);
+        command.arg("--").args(FAIL_FAST);
+        for skipped in judge.skipped {
+            command.args(["--skip", skipped]);
+        }
         command.env("CARGO_TARGET_DIR", self.scratch.join("build"));
         // One function changes at a time.
         command.env("CARGO_INCREMENTAL", "1");
         command.env("CARGO_PROFILE_DEV_DEBUG", "0");
         // Judged by what needs nothing but this machine.
         command.env_remove("SAGABUS_POSTGRES_URL");
-        let ended = process::inherit(&mut command);
-        self.keep()?;
-        match ended?.code() {
-            // Some were missed, or took too long: that is what is asked for.
-            Some(0 | 2 | 3) => Ok(()),
-            _ => fail("cargo-mutants could not do its work; see above"),
-        }
+        command
     }
 
-    /// Adds what cargo-mutants has written down, also before it was interrupted, to the record.
-    fn keep(&self) -> Result<()> {
-        let folder = self.scratch.join("mutants.out");
+    /// Where cargo-mutants says what a round found.
+    fn said(&self, round: &Round) -> PathBuf {
+        self.scratch.join(round.name)
+    }
+
+    /// Adds what cargo-mutants has written down, also before it was interrupted, to the record, and
+    /// returns it. What a round missed that is not the last one is still to be judged, and only
+    /// returned.
+    fn keep(&self, judge: &Judge) -> Result<Record> {
         let mut record = self.record()?;
-        for (end, list) in ENDS {
-            let list = folder.join(format!("{list}.txt"));
-            // There is none where nothing was tried yet.
-            let said = fs::read_to_string(list).unwrap_or_default();
-            record.extend(said.lines().map(|name| (name.to_owned(), end)));
+        let mut found = Record::new();
+        let last = judge.rounds.len().saturating_sub(1);
+        for (n, round) in judge.rounds.iter().enumerate() {
+            let folder = self.said(round);
+            for (end, list) in ENDS {
+                let list = folder.join("mutants.out").join(format!("{list}.txt"));
+                // There is none where nothing was tried yet.
+                let said = fs::read_to_string(list).unwrap_or_default();
+                let ends = said.lines().map(|name| (name.to_owned(), end));
+                found.extend(ends.clone());
+                if end != End::Missed || n == last {
+                    record.extend(ends);
+                }
+            }
         }
         let lines: String = record
             .iter()
@@ -298,10 +291,13 @@ impl Place {
         let path = self.path();
         fs::write(&path, lines).doing(format!("write {}", path.display()))?;
         // Else it would be told again, after a later run has found something else.
-        if folder.exists() {
-            fs::remove_dir_all(&folder).doing(format!("delete {}", folder.display()))?;
+        for round in judge.rounds {
+            let folder = self.said(round);
+            if folder.exists() {
+                fs::remove_dir_all(&folder).doing(format!("delete {}", folder.display()))?;
+            }
         }
-        Ok(())
+        Ok(found)
     }
 
     fn path(&self) -> PathBuf {
@@ -314,6 +310,18 @@ impl Place {
             Err(_) => Ok(Record::new()), // Nothing was tried yet.
         }
     }
+}
+
+/// Returns a manifest as it stands while a round lasts; `None` where it has no such line.
+fn without(manifest: &str, spared: &Spared) -> Option<String> {
+    let mut is_there = false;
+    let lines = manifest.lines().map(|line| {
+        let is_it = line == spared.line;
+        is_there |= is_it;
+        if is_it { spared.instead } else { line }
+    });
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    is_there.then_some(text)
 }
 
 fn git(folder: &Path) -> Command {
@@ -467,8 +475,15 @@ mod tests {
     }
 
     #[test]
-    fn files_of_parts_are_there() {
+    fn files_of_parts_are_there_and_what_they_spare_is() {
         let workspace = Workspace::find().unwrap();
+        let rounds = PARTS.iter().flat_map(|part| part.judge.rounds);
+        for spared in rounds.filter_map(|round| round.spared.as_ref()) {
+            let manifest = fs::read_to_string(workspace.root.join(spared.manifest)).unwrap();
+            let lean = without(&manifest, spared).expect("the line is there");
+            assert!(lean.contains(spared.instead) && !lean.contains(spared.line));
+            assert_eq!(without(&lean, spared), None);
+        }
         for file in PARTS.iter().flat_map(|part| part.files) {
             let folder = file.split('*').next().unwrap_or(file);
             assert!(workspace.root.join(folder).exists(), "{file}");
