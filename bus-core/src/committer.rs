@@ -528,3 +528,152 @@ fn born(row: RowKey, place: &Place, outgoing: &Outgoing) -> ClaimedRow {
         is_expired: false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::{Destination, EndpointName};
+    use crate::envelope::Envelope;
+    use crate::headers::Headers;
+    use crate::id::MessageId;
+    use crate::unit_of_work::{DeadLetter, InstanceChange, InstanceStatus, KeyAfterDeath, Reason};
+
+    fn row(id: i64) -> UnitOfWork {
+        UnitOfWork {
+            sources: vec![Source::Row(RowKey { id, epoch: 1 })],
+            ..UnitOfWork::default()
+        }
+    }
+
+    /// A unit of so many bytes that changes an instance.
+    fn moving(id: i64, key: &str, bytes: usize) -> UnitOfWork {
+        let mut unit = row(id);
+        let change = |data: Vec<u8>| InstanceChange {
+            id: InstanceId {
+                kind: "test".into(),
+                key: key.into(),
+            },
+            expected: 0,
+            status: InstanceStatus::Running,
+            state: None,
+            schema_version: 1,
+            data: data.into(),
+            timers: Default::default(),
+            disarmed: Vec::new(),
+            origin: None,
+            labels: None,
+        };
+        unit.instance = Some(change(Vec::new()));
+        unit.instance = Some(change(vec![0; bytes.saturating_sub(unit.size())]));
+        unit
+    }
+
+    fn envelope() -> Envelope {
+        Envelope {
+            id: MessageId::new(),
+            message_type: "test.do".into(),
+            headers: Headers::new(),
+            body: Default::default(),
+        }
+    }
+
+    fn sending(id: i64) -> UnitOfWork {
+        let mut unit = row(id);
+        unit.outgoing = vec![Outgoing::from_envelope(envelope(), Destination::Owner)];
+        unit
+    }
+
+    fn dead(id: i64, key_after: KeyAfterDeath) -> UnitOfWork {
+        let mut unit = row(id);
+        unit.failed = Some(Box::new(DeadLetter {
+            endpoint: EndpointName::new("work").expect("a usable name"),
+            envelope: envelope(),
+            reason: Reason::Terminal,
+            attempts: Vec::new(),
+            key: Some("k".to_owned()),
+            instance: None,
+            key_after,
+        }));
+        unit
+    }
+
+    /// Returns the rows that each call answers.
+    fn groups(units: Vec<UnitOfWork>) -> Vec<Vec<i64>> {
+        let entry = |unit| Entry::Unit(Box::new(unit), oneshot::channel().0);
+        let mut waiting: VecDeque<_> = units.into_iter().map(entry).collect();
+        let mut all = Vec::new();
+        while !waiting.is_empty() {
+            let batch = take_group(&mut waiting);
+            assert_eq!(batch.units.len(), batch.answers.len());
+            assert!(!batch.units.is_empty(), "a call that answers nobody");
+            let ids = batch.units.iter().flat_map(|unit| &unit.sources);
+            let ids = ids.filter_map(|source| match source {
+                Source::Row(row) => Some(row.id),
+                Source::Broker { .. } => None,
+            });
+            all.push(ids.collect());
+        }
+        all
+    }
+
+    #[test]
+    fn a_second_call_starts_for_enough_units_only_and_a_third_never() {
+        assert_eq!((may_start(0, 0), may_start(0, 1)), (false, true));
+        let few = SECOND_CALL_UNITS_MIN - 1;
+        assert_eq!((may_start(1, few), may_start(1, few + 1)), (false, true));
+        assert!(!may_start(CALLS_MAX, WAITING_MAX));
+    }
+
+    #[test]
+    fn a_call_has_so_many_units_and_settles_and_no_more() {
+        let units = (0..).map(row).take(UNITS_MAX + 1).collect();
+        let lengths: Vec<_> = groups(units).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [UNITS_MAX, 1]);
+
+        let settle = |id| Entry::Settle(Settle::Delete(RowKey { id, epoch: 1 }), None);
+        let mut waiting: VecDeque<_> = (0..).map(settle).take(SETTLES_MAX + 1).collect();
+        assert_eq!(take_group(&mut waiting).settles.len(), SETTLES_MAX);
+        assert_eq!(take_group(&mut waiting).settles.len(), 1);
+    }
+
+    #[test]
+    fn a_call_has_so_many_bytes_unless_one_unit_has_more() {
+        let half = BYTES_MAX / 2;
+        let fit = vec![
+            moving(1, "a", half),
+            moving(2, "b", half),
+            moving(3, "c", 0),
+        ];
+        assert_eq!(groups(fit), [vec![1, 2], vec![3]]);
+        // Nothing overtakes what is too large for this call.
+        let larger = vec![
+            moving(1, "a", half),
+            moving(2, "b", 2 * BYTES_MAX),
+            moving(3, "c", 1),
+        ];
+        assert_eq!(groups(larger), [vec![1], vec![2], vec![3]]);
+    }
+
+    #[test]
+    fn a_call_has_one_unit_for_each_source_and_instance_and_the_rest_keeps_its_order() {
+        let same = vec![
+            moving(1, "a", 0),
+            moving(2, "a", 0),
+            moving(3, "b", 0),
+            moving(4, "a", 0),
+        ];
+        assert_eq!(groups(same), [vec![1, 3], vec![2], vec![4]]);
+        assert_eq!(groups(vec![row(1), row(1), row(2)]), [vec![1, 2], vec![1]]);
+    }
+
+    #[test]
+    fn nothing_is_sent_in_one_call_with_a_dead_letter_that_holds_its_key() {
+        let (waits, goes_on) = (KeyAfterDeath::Waits, KeyAfterDeath::GoesOn);
+        let before = vec![sending(1), dead(2, waits), sending(3)];
+        assert_eq!(groups(before), [vec![1, 3], vec![2]]);
+        let behind = vec![dead(1, waits), sending(2), dead(3, waits), row(4)];
+        assert_eq!(groups(behind), [vec![1, 3, 4], vec![2]]);
+        let free = vec![sending(1), dead(2, goes_on), sending(3)];
+        assert_eq!(groups(free), [vec![1, 2, 3]]);
+    }
+}

@@ -88,4 +88,16 @@ mod tests {
         assert!(lanes.take_more("c", 9, |_| true).is_empty());
         assert_eq!(lanes.leave("b"), None);
     }
+
+    #[test]
+    fn what_waits_is_taken_out_by_its_keys_and_what_runs_keeps_its_lane() {
+        let mut lanes = Lanes::new();
+        for (key, item) in [("b", 1), ("a", 2), ("b", 3), ("a", 4), ("b", 5), ("c", 6)] {
+            lanes.enter(key, item);
+        }
+        assert_eq!(lanes.take_waiting(), [4, 3, 5]);
+        assert!(lanes.take_waiting().is_empty());
+        assert_eq!(lanes.enter("b", 7), None, "what was first still runs");
+        assert_eq!(lanes.leave("b"), Some(7));
+    }
 }

@@ -192,6 +192,36 @@ mod tests {
         );
     }
 
+    /// Returns how many questions go together, and after how long, where so many are taken and so
+    /// many more wait.
+    async fn gathered_of(taken: usize, more: usize, is_closed: bool) -> (usize, Duration) {
+        let (sender, mut queue) = mpsc::channel(WAITING_MAX);
+        for _ in 0..more {
+            sender.try_send(question()).expect("there is room");
+        }
+        let sender = (!is_closed).then_some(sender);
+        let mut batch: Vec<_> = (0..taken).map(|_| question()).collect();
+        let begun = Instant::now();
+        gather(&mut batch, &mut queue, &AtomicUsize::new(BUSY)).await;
+        drop(sender);
+        (batch.len(), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn enough_company_is_not_waited_for_and_no_call_is_too_large() {
+        assert_eq!(
+            gathered_of(COMPANY, 1, false).await,
+            (COMPANY, Duration::ZERO)
+        );
+        let all = gathered_of(COMPANY - 1, 2 * QUESTIONS_MAX, false).await;
+        assert_eq!(all, (QUESTIONS_MAX, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_when_nobody_can_come() {
+        assert_eq!(gathered_of(1, 2, true).await, (3, Duration::ZERO));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_message_counts_as_answered_until_it_is_tried() {
         let answered = Arc::new(AtomicUsize::new(0));
