@@ -37,3 +37,37 @@ pub fn excuse_count(attempts: &[Attempt]) -> u32 {
     let counts = attempts.iter().map(|one| one.excused);
     counts.fold(0, u32::saturating_add)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(excused: u32) -> Attempt {
+        Attempt {
+            at: Timestamp::from_micros(0),
+            host: "one".to_owned(),
+            error: "broken".to_owned(),
+            excused,
+        }
+    }
+
+    #[test]
+    fn what_cost_an_attempt_is_stored_as_it_was_before_any_was_excused() {
+        let stored = |one: &Attempt| serde_json::to_value(one).expect("it can be written");
+        let (failure, excuse) = (attempt(0), attempt(7));
+        assert_eq!(stored(&failure).get("excused"), None);
+        assert_eq!(stored(&excuse)["excused"], 7);
+        for one in [failure, excuse] {
+            let read: Attempt = serde_json::from_value(stored(&one)).expect("it can be read");
+            assert_eq!(read, one);
+        }
+    }
+
+    #[test]
+    fn an_entry_counts_as_a_failure_or_for_the_tries_that_it_stands_for() {
+        let all = [attempt(0), attempt(7), attempt(0), attempt(u32::MAX)];
+        assert_eq!(failure_count(&all), 2);
+        assert_eq!(excuse_count(&all[..3]), 7);
+        assert_eq!(excuse_count(&all), u32::MAX);
+    }
+}

@@ -62,3 +62,51 @@ impl Backoff {
 pub fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(1.0 - chance::share() / 2.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails so often, and returns how long each pause was.
+    async fn pauses(backoff: &mut Backoff, count: usize) -> Vec<Duration> {
+        let mut all = Vec::with_capacity(count);
+        for _ in 0..count {
+            let begun = Instant::now();
+            backoff.failed(&std::fmt::Error).await;
+            all.push(begun.elapsed());
+        }
+        all
+    }
+
+    /// Timers are as fine as a millisecond.
+    fn is_about(pause: Duration, whole: Duration) -> bool {
+        let fine = Duration::from_millis(1);
+        pause >= whole / 2 && pause <= whole + fine
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_pause_is_twice_as_long_up_to_the_longest_and_success_begins_anew() {
+        let mut backoff = Backoff::new("test");
+        for _ in 0..2 {
+            let mut whole = FIRST;
+            for pause in pauses(&mut backoff, 9).await {
+                assert!(is_about(pause, whole), "{pause:?} of {whole:?}");
+                whole = (whole * 2).min(LONGEST);
+            }
+            assert_eq!(whole, LONGEST);
+            assert!(backoff.since.is_some(), "it is one outage");
+            backoff.ended();
+            assert!(backoff.since.is_none());
+        }
+    }
+
+    #[test]
+    fn a_pause_is_shortened_by_up_to_a_half_and_by_another_share_each_time() {
+        let (whole, count) = (Duration::from_secs(1), 200);
+        let all: Vec<_> = (0..count).map(|_| jittered(whole)).collect();
+        assert!(all.iter().all(|one| *one >= whole / 2 && *one <= whole));
+        // That none of 200 is in one of these fifths of what is possible happens once in 10^19 runs.
+        assert!(all.iter().any(|one| *one < whole * 6 / 10), "{all:?}");
+        assert!(all.iter().any(|one| *one > whole * 9 / 10), "{all:?}");
+    }
+}

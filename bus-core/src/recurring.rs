@@ -453,3 +453,23 @@ fn change(name: &str, expected: i64, state: ScheduleState, schedule: &Schedule) 
         labels: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_the_same_share_of_the_jitter_in_every_release() {
+        let jitter = Duration::from_secs(3600);
+        // By FNV-1a's own test vectors: `a` is af63dc4c8601ec8c, `foobar` 85944171f73967e8.
+        for (name, hash) in [
+            ("", 0xcbf2_9ce4_8422_2325_u64),
+            ("a", 0xaf63_dc4c_8601_ec8c),
+            ("foobar", 0x8594_4171_f739_67e8),
+        ] {
+            let share = Duration::from_micros(hash % 3_600_000_000);
+            assert_eq!(offset(name, jitter), share, "{name}");
+        }
+        assert_eq!(offset("a", Duration::ZERO), Duration::ZERO);
+    }
+}

@@ -244,6 +244,14 @@ mod tests {
         let day = Class::Defer(Reason::NoInstance, Duration::from_secs(24 * 3600));
         let is_waiting = |n: &u32| matches!(Retry::none().decide(day, *n, 0), Decision::Aside(_));
         assert!((1..1000).take_while(is_waiting).count() < 40);
+        // A sixteenth of a long budget is the longest pause.
+        let longest = Duration::from_secs(24 * 3600 / 16);
+        let pauses = (1..40).map(|n| Retry::none().decide(day, n, 0));
+        let pauses = pauses.filter_map(|one| match one {
+            Decision::Aside(pause) => Some(pause),
+            _ => None,
+        });
+        assert_eq!(pauses.max(), Some(longest));
         let nothing = Class::Defer(Reason::NoInstance, Duration::ZERO);
         let decision = Retry::default().decide(nothing, 1, 0);
         assert_eq!(decision, Decision::Dead(Reason::NoInstance));
