@@ -245,8 +245,11 @@ impl Place {
             command.args(["--features", feature]);
         }
         command.arg(format!("--cargo-arg={RUNNER}"));
-        command.arg("--").args(round.targets);
-        command.arg("--").args(FAIL_FAST);
+        // For building, too, which leaves out what follows `--`.
+        for target in round.targets {
+            command.arg(format!("--cargo-arg={target}"));
+        }
+        command.args(["--", "--"]).args(FAIL_FAST);
         for skipped in judge.skipped {
             command.args(["--skip", skipped]);
         }
