@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -13,6 +13,7 @@ use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::EndpointSpec;
 use sagabus_core::transport::{Health, Publication, Transport};
 use sagabus_core::{Ctx, HostBuilder, Retry, State, StoreId};
+use tokio::time::Instant;
 
 use crate::transport::{Alteration, Altered};
 use crate::wait::{eventually, grow_older};
