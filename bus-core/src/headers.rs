@@ -153,15 +153,22 @@ impl Headers {
             ));
         }
         for (name, value) in self.0.iter() {
-            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            if name.is_empty() || !is_ascii_from(b'!', name) {
                 return Err(format!("header name {name:?} is not visible ASCII"));
             }
-            if value.chars().any(char::is_control) {
+            if !is_ascii_from(b' ', value) && value.chars().any(char::is_control) {
                 return Err(format!("header `{name}` contains a control character"));
             }
         }
         Ok(())
     }
+}
+
+/// Says whether every byte of a text is ASCII from `least` to `~`. It looks at all of them, several
+/// at once, which is quicker than to stop at the first that is not.
+fn is_ascii_from(least: u8, text: &str) -> bool {
+    let is_one = |byte: u8| (byte >= least) & (byte <= b'~');
+    text.bytes().fold(true, |all, byte| all & is_one(byte))
 }
 
 impl<N: Into<Cow<'static, str>>, V: Into<String>> FromIterator<(N, V)> for Headers {
@@ -308,5 +315,16 @@ mod tests {
         assert!(big.check().unwrap_err().contains("9004 bytes"));
         let name: Headers = [("no te", "x")].into_iter().collect();
         assert!(name.check().unwrap_err().contains("not visible ASCII"));
+    }
+
+    #[test]
+    fn each_character_is_allowed_in_names_or_values_or_in_neither() {
+        for character in ('\0'..='\u{ff}').chain(['\u{2028}', 'ж', '😀']) {
+            let text = format!("plain{character}plain");
+            let as_name: Headers = [(text.clone(), "x")].into_iter().collect();
+            assert_eq!(as_name.check().is_ok(), character.is_ascii_graphic());
+            let as_value: Headers = [("x", text)].into_iter().collect();
+            assert_eq!(as_value.check().is_ok(), !character.is_control());
+        }
     }
 }

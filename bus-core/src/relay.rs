@@ -325,7 +325,9 @@ impl Relay {
             {
                 Ok(()) => {
                     self.shared.counters.published.increment();
-                    self.breakers.remove(&one.row.destination);
+                    if !self.breakers.is_empty() {
+                        self.breakers.remove(&one.row.destination);
+                    }
                     self.shared.in_hand.let_go(one.row.row);
                     settles.push(self.keeping.settle(one.row.row));
                 }
