@@ -247,10 +247,13 @@ struct Batch {
 
 /// Takes the oldest entries that may share a call.
 fn take_group(waiting: &mut VecDeque<Entry>) -> Batch {
-    let mut batch = Batch::default();
-    let mut bytes = 0;
+    let (mut batch, mut bytes) = (Batch::default(), 0);
     let units_max = waiting.len().min(UNITS_MAX);
-    let mut inside = Inside::default();
+    let mut inside = Inside {
+        sources: HashSet::with_capacity(units_max),
+        instances: HashSet::with_capacity(units_max),
+        ..Inside::default()
+    };
     let mut held_back = VecDeque::new();
     while batch.units.len() < UNITS_MAX && batch.settles.len() < SETTLES_MAX {
         let Some(entry) = waiting.pop_front() else {
@@ -264,17 +267,12 @@ fn take_group(waiting: &mut VecDeque<Entry>) -> Batch {
             Entry::Unit(unit, answer) => {
                 let size = unit.size();
                 let is_full = !batch.units.is_empty() && bytes + size > BYTES_MAX;
-                inside.make_room(units_max);
                 if is_full || !inside.admits(&unit) {
                     held_back.push_back(Entry::Unit(unit, answer));
                     if is_full {
                         break;
                     }
                     continue;
-                }
-                if batch.units.is_empty() {
-                    batch.units.reserve(units_max);
-                    batch.answers.reserve(units_max);
                 }
                 bytes += size;
                 batch.units.push(*unit);
@@ -298,14 +296,6 @@ struct Inside {
 }
 
 impl Inside {
-    /// Takes the room for so many units at once, before the first of them.
-    fn make_room(&mut self, units_max: usize) {
-        if self.sources.is_empty() {
-            self.sources.reserve(units_max);
-            self.instances.reserve(units_max);
-        }
-    }
-
     /// Says whether a unit may join, and notes it: at most one per source and per instance; and
     /// none that sends beside a dead letter that holds its key, which is written last: the message
     /// would stand before it.
