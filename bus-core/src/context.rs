@@ -426,9 +426,9 @@ impl Ctx {
         let headers = &mut outgoing.envelope.headers;
         // An answer to the request that started an instance belongs to that conversation.
         if headers.get(headers::CORRELATION_ID).is_none() {
-            headers.set(headers::CORRELATION_ID, from.correlation_id().to_string());
+            headers.set(headers::CORRELATION_ID, from.correlation_id());
         }
-        headers.set(headers::CAUSATION_ID, from.id.to_string());
+        headers.set(headers::CAUSATION_ID, from.id);
         for name in [headers::TRACEPARENT, headers::TRACESTATE] {
             if let Some(value) = from.headers.get(name) {
                 headers.set(name, value);

@@ -149,7 +149,7 @@ impl Outgoing {
     pub(crate) fn begun_by(mut self, host: &str) -> Result<Self, CodecError> {
         let headers = &mut self.envelope.headers;
         headers.set(headers::SOURCE, host.to_owned());
-        headers.set(headers::CORRELATION_ID, self.envelope.id.to_string());
+        headers.set(headers::CORRELATION_ID, self.envelope.id);
         self.envelope.check()?;
         Ok(self)
     }

@@ -247,9 +247,8 @@ pub(crate) fn fault_of(dead: &DeadLetter) -> Option<Outgoing> {
         headers::SENT_AT,
         crate::clock::now().as_micros().to_string(),
     );
-    let conversation = envelope.correlation_id().to_string();
-    headers.set(headers::CORRELATION_ID, conversation);
-    headers.set(headers::CAUSATION_ID, envelope.id.to_string());
+    headers.set(headers::CORRELATION_ID, envelope.correlation_id());
+    headers.set(headers::CAUSATION_ID, envelope.id);
     if let Some(key) = &dead.key {
         headers.set(headers::KEY, key.clone());
     }

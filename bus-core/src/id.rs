@@ -47,6 +47,14 @@ macro_rules! uuid_newtype {
             }
         }
 
+        /// The text of [`Display`](fmt::Display), for what needs it by the thousand.
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                id.0.as_hyphenated().encode_lower(&mut text).to_owned()
+            }
+        }
+
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(&self.0, f)

@@ -99,9 +99,8 @@ fn told<'h>(
         headers::SENT_AT,
         crate::clock::now().as_micros().to_string(),
     );
-    let conversation = original.correlation_id().to_string();
-    all.set(headers::CORRELATION_ID, conversation);
-    all.set(headers::CAUSATION_ID, original.id.to_string());
+    all.set(headers::CORRELATION_ID, original.correlation_id());
+    all.set(headers::CAUSATION_ID, original.id);
     all.set(headers::DEAD_REASON, dead.reason.as_str());
     all.set(headers::DEAD_ENDPOINT, dead.endpoint.as_str());
     all.set(headers::DEAD_TYPE, plain(&original.message_type, 200));

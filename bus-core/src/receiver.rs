@@ -20,7 +20,7 @@ use crate::transports::TransportName;
 use crate::unit_of_work::{Settle, Start};
 
 /// Separates kind and key in a lane's name; no kind may contain it.
-const LANE_SEPARATOR: char = '\u{1f}';
+const LANE_SEPARATOR: &str = "\u{1f}";
 
 /// Runs an endpoint until it is told to drain and everything in hand is settled.
 pub(crate) async fn run(
@@ -112,16 +112,14 @@ impl Receiver {
     /// Returns the lane of a message: its instance's, else its key's where order is promised.
     fn lane_of(&self, job: &Job) -> Option<String> {
         if let Some(instance) = job.instance() {
-            return Some(format!("{}{LANE_SEPARATOR}{}", instance.kind, instance.key));
+            return Some([&instance.kind, LANE_SEPARATOR, &instance.key].concat());
         }
         // Not the lane of its instance's key, which only the store knows: where both kinds of
         // message meet, the version decides.
         if let Some(label) = job.label() {
-            let name = &label.label.name;
-            return Some(format!(
-                "{}{LANE_SEPARATOR}{name}{LANE_SEPARATOR}{}",
-                label.kind, label.label.value
-            ));
+            let (name, value) = (&label.label.name, &label.label.value);
+            let parts = [&label.kind, LANE_SEPARATOR, name, LANE_SEPARATOR, value];
+            return Some(parts.concat());
         }
         match self.endpoint.order {
             Order::PerKey => job.key().map(str::to_owned),

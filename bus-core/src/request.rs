@@ -103,11 +103,8 @@ pub(crate) fn failure_of(envelope: &Envelope, reason: Reason, error: &str) -> Op
     let mut outgoing = Outgoing::new(&failed).ok()?.to(destination);
     outgoing.envelope.message_type = RequestFailed::type_for(&request.instance.kind).into();
     let to = &mut outgoing.envelope.headers;
-    to.set(
-        headers::CORRELATION_ID,
-        envelope.correlation_id().to_string(),
-    );
-    to.set(headers::CAUSATION_ID, envelope.id.to_string());
+    to.set(headers::CORRELATION_ID, envelope.correlation_id());
+    to.set(headers::CAUSATION_ID, envelope.id);
     request.write(to);
     Some(outgoing)
 }

@@ -89,7 +89,7 @@ impl Router {
     ) {
         let message_type = outgoing.envelope.message_type.as_ref();
         if let Some((name, transport)) = self.transports.of(message_type) {
-            let address = name.stored(&address(kind, message_type));
+            let address = name.stored(address(kind, message_type));
             let order = transport.capabilities().order;
             return add(Place::Address { address, order }, Birth::Available);
         }

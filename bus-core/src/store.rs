@@ -262,7 +262,7 @@ impl Place {
     /// Returns the text that a row's `destination` holds.
     pub fn as_stored(&self, message_type: &str) -> String {
         match self {
-            Self::Endpoint(target) => format!("@{}", target.name),
+            Self::Endpoint(target) => ["@", target.name.as_str()].concat(),
             Self::Address { address, .. } => address.clone(),
             Self::Nowhere => format!("?{message_type}"),
         }

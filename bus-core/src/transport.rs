@@ -77,7 +77,7 @@ pub trait Transport: Send + Sync + fmt::Debug {
 /// type is sent, or an event of this type is published. Each has a name of its own for it, so that
 /// rows that were written for one broker are sent by another.
 pub fn address(kind: Kind, message_type: &str) -> String {
-    format!("{}/{message_type}", kind.as_str())
+    [kind.as_str(), "/", message_type].concat()
 }
 
 /// Returns the address of an endpoint, as every transport understands it: where an answer to it

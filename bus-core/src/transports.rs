@@ -69,8 +69,12 @@ impl TransportName {
     }
 
     /// Returns an address of this transport as it is stored.
-    pub fn stored(&self, address: &str) -> String {
-        format!("{}{address}", self.prefix())
+    pub fn stored(&self, address: impl Into<String>) -> String {
+        let address = address.into();
+        match &self.0 {
+            Some(_) => format!("{}{address}", self.prefix()),
+            None => address,
+        }
     }
 
     /// Notes in a message that came by this transport that its answer goes back by it.

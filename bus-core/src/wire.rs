@@ -77,7 +77,7 @@ pub fn write(binding: Binding, publication: &Publication) -> Vec<(&str, Cow<'_, 
     let mut all = Vec::with_capacity(envelope.headers.len() + 7);
     all.push((MARK, VERSION.into()));
     all.push((binding.spec_version, "1.0".into()));
-    all.push((binding.id, envelope.id.to_string().into()));
+    all.push((binding.id, String::from(envelope.id).into()));
     all.push((binding.message_type, envelope.message_type.as_ref().into()));
     let source = envelope.headers.get(headers::SOURCE);
     let source = source.filter(|source| !source.is_empty()).unwrap_or(SOURCE);

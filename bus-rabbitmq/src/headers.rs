@@ -43,7 +43,7 @@ pub(crate) fn write(publication: &Publication) -> Result<BasicProperties, String
     }
     let mut properties = BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
-        .with_message_id(envelope.id.to_string().into())
+        .with_message_id(String::from(envelope.id).into())
         .with_headers(table);
     if fits(&envelope.message_type) {
         properties = properties.with_type(envelope.message_type.as_ref().into());

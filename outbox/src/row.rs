@@ -15,7 +15,7 @@ use sagabus_core::unit_of_work::{Attempt, HistoryDetail, Origin, Reason, UnitOfW
 
 /// Says an endpoint of this database, as the outbox stores it: `@orders`.
 pub(crate) fn endpoint_text(name: &EndpointName) -> String {
-    format!("@{name}")
+    ["@", name.as_str()].concat()
 }
 
 /// Says whether a row stands in the line of its key, where only the oldest moves.

@@ -27,16 +27,22 @@ pub(crate) type Name = Cow<'static, str>;
 pub(crate) struct Effects {
     /// The saga's name.
     kind: Arc<str>,
-    pub(crate) outgoing: Vec<Outgoing>,
-    pub(crate) replies: Vec<Outgoing>,
+    /// Made with the first effect: many messages have none, and what is small is moved quickly.
+    wanted: Option<Box<Wanted>>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    outgoing: Vec<Outgoing>,
+    replies: Vec<Outgoing>,
     responses: Vec<Outgoing>,
     armed: Vec<Armed>,
     disarmed: Vec<Name>,
-    pub(crate) given_back: Vec<Envelope>,
-    /// Locks that are wanted, by the name of the question.
-    pub(crate) reserved: Vec<(Name, Reserve)>,
+    given_back: Vec<Envelope>,
+    /// Locks, by the name of the question.
+    reserved: Vec<(Name, Reserve)>,
     /// Locks that are given back.
-    pub(crate) released: Vec<Name>,
+    released: Vec<Name>,
 }
 
 struct Armed {
@@ -50,22 +56,52 @@ struct Armed {
 
 impl Effects {
     pub(crate) fn new(kind: Arc<str>) -> Self {
-        Self {
-            kind,
-            outgoing: Vec::new(),
-            replies: Vec::new(),
-            responses: Vec::new(),
-            armed: Vec::new(),
-            disarmed: Vec::new(),
-            given_back: Vec::new(),
-            reserved: Vec::new(),
-            released: Vec::new(),
-        }
+        Self { kind, wanted: None }
+    }
+
+    fn wanted(&mut self) -> &mut Wanted {
+        self.wanted.get_or_insert_default()
+    }
+
+    /// Sends or publishes a message.
+    pub(crate) fn send(&mut self, message: Outgoing) {
+        self.wanted().outgoing.push(message);
+    }
+
+    /// Answers whoever sent the message.
+    pub(crate) fn reply(&mut self, answer: Outgoing) {
+        self.wanted().replies.push(answer);
+    }
+
+    /// Puts messages back that were kept for later.
+    pub(crate) fn give_back(&mut self, envelopes: impl Iterator<Item = Envelope>) {
+        self.wanted().given_back.extend(envelopes);
+    }
+
+    /// Asks for a lock, by the name of the question.
+    pub(crate) fn reserve(&mut self, name: impl Into<Name>, reserve: Reserve) {
+        self.wanted().reserved.push((name.into(), reserve));
+    }
+
+    /// Gives a lock back.
+    pub(crate) fn release(&mut self, name: impl Into<Name>) {
+        self.wanted().released.push(name.into());
+    }
+
+    /// Takes out the locks that are asked for and those that are given back.
+    pub(crate) fn take_locks(&mut self) -> (Vec<(Name, Reserve)>, Vec<Name>) {
+        let take = |wanted: &mut Box<Wanted>| {
+            let Wanted {
+                reserved, released, ..
+            } = &mut **wanted;
+            (std::mem::take(reserved), std::mem::take(released))
+        };
+        self.wanted.as_mut().map(take).unwrap_or_default()
     }
 
     /// Answers the request that started the instance.
     pub(crate) fn respond<M: Message>(&mut self, answer: &M) -> Result<(), HandlerError> {
-        self.responses.push(outgoing(answer)?);
+        self.wanted().responses.push(outgoing(answer)?);
         Ok(())
     }
 
@@ -118,8 +154,9 @@ impl Effects {
         message: Option<Outgoing>,
         question: Option<Outgoing>,
     ) {
-        self.armed.retain(|armed| armed.name != name);
-        self.armed.push(Armed {
+        let armed = &mut self.wanted().armed;
+        armed.retain(|armed| armed.name != name);
+        armed.push(Armed {
             name,
             after,
             message,
@@ -129,9 +166,9 @@ impl Effects {
 
     /// Cancels a timer.
     pub(crate) fn disarm(&mut self, name: impl Into<Name>) {
-        let name = name.into();
-        self.armed.retain(|armed| armed.name != name);
-        self.disarmed.push(name);
+        let (name, wanted) = (name.into(), self.wanted());
+        wanted.armed.retain(|armed| armed.name != name);
+        wanted.disarmed.push(name);
     }
 }
 
@@ -216,32 +253,17 @@ pub(crate) fn stage(cx: &Ctx, to: Move, effects: Effects) -> Result<(), HandlerE
     if let Some(fired) = cx.timer() {
         timers.held.remove(&fired.name);
     }
-    for name in &effects.disarmed {
-        timers.disarm(name);
-    }
     let origin = match running {
         Some(instance) => instance.origin.clone(),
         None => Some(origin(cx)),
     };
-    for one in effects.outgoing {
-        cx.push(one)?;
-    }
-    for one in effects.replies {
-        cx.push_reply(one)?;
-    }
-    for one in effects.responses {
-        cx.push(response(one, origin.as_ref())?)?;
-    }
     let is_over = to.status == InstanceStatus::Completed;
-    for armed in effects.armed {
-        timers.arm(cx, armed, is_over)?;
+    if let Some(wanted) = effects.wanted {
+        wanted.put(cx, &mut timers, origin.as_ref(), is_over)?;
     }
     if is_over {
         let held = std::mem::take(&mut timers.held);
         timers.removed.extend(held.into_keys());
-    }
-    for envelope in effects.given_back {
-        cx.give_back(envelope)?;
     }
     cx.note(to.state_from.map(Into::into), to.note.map(Into::into))?;
     let Timers { held, removed, .. } = timers;
@@ -257,6 +279,36 @@ pub(crate) fn stage(cx: &Ctx, to: Move, effects: Effects) -> Result<(), HandlerE
         origin,
         labels: to.labels,
     })
+}
+
+impl Wanted {
+    fn put(
+        self,
+        cx: &Ctx,
+        timers: &mut Timers<'_>,
+        origin: Option<&Origin>,
+        is_over: bool,
+    ) -> Result<(), HandlerError> {
+        for name in &self.disarmed {
+            timers.disarm(name);
+        }
+        for one in self.outgoing {
+            cx.push(one)?;
+        }
+        for one in self.replies {
+            cx.push_reply(one)?;
+        }
+        for one in self.responses {
+            cx.push(response(one, origin)?)?;
+        }
+        for armed in self.armed {
+            timers.arm(cx, armed, is_over)?;
+        }
+        for envelope in self.given_back {
+            cx.give_back(envelope)?;
+        }
+        Ok(())
+    }
 }
 
 /// The timers of an instance while it moves.
@@ -338,7 +390,7 @@ pub(crate) fn response(
         .map_err(|error| HandlerError::dead(Reason::NoReplyAddress, error))?;
     let mut answer = answer.to(destination);
     let to = &mut answer.envelope.headers;
-    to.set(headers::CORRELATION_ID, origin.correlation_id.to_string());
+    to.set(headers::CORRELATION_ID, origin.correlation_id);
     if let Some((request, key)) = &origin.request {
         to.set(headers::REQUEST, request.clone());
         to.set(headers::REQUEST_KEY, key.clone());

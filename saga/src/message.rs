@@ -143,9 +143,9 @@ fn asked_by(envelope: &Envelope, kind: &str) -> Option<InstanceId> {
 /// Returns the question of this kind that a message answers. A command carries the question too,
 /// on its way to whoever answers.
 pub(crate) fn answered(envelope: &Envelope, kind: &str) -> Option<Request> {
+    let request = Request::read(&envelope.headers)?;
     let is_command = envelope.headers.get(headers::KIND) == Some(Kind::Command.as_str());
-    let request = Request::read(&envelope.headers).filter(|_| !is_command)?;
-    (*request.instance.kind == *kind).then_some(request)
+    (!is_command && *request.instance.kind == *kind).then_some(request)
 }
 
 /// Tells an instance that its question was not answered in time.

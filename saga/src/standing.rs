@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sagabus_core::error::HandlerError;
+use sagabus_core::request::Request;
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{Ctx, Reason};
@@ -40,7 +41,8 @@ pub(crate) enum Lives {
 
 /// How the instance stands.
 pub(crate) enum Standing<'a> {
-    Running(&'a Instance),
+    /// It runs. With the question that the message answers, which it still asks.
+    Running(&'a Instance, Option<Request>),
     /// None, or over: a starting message makes a new one.
     Free,
     /// Nothing is to be done; the history says why.
@@ -63,13 +65,14 @@ pub(crate) fn look<'a>(
 ) -> Result<Standing<'a>, HandlerError> {
     let instance = cx.instance();
     let running = instance.filter(|one| one.status == InstanceStatus::Running);
-    if let Some(request) = answered(cx.envelope(), name)
-        && is_stale(&request, running)
+    let request = answered(cx.envelope(), name);
+    if let Some(request) = &request
+        && is_stale(request, running)
     {
         return Ok(Standing::Nothing("stale_answer"));
     }
     if let Some(running) = running {
-        return Ok(Standing::Running(running));
+        return Ok(Standing::Running(running, request));
     }
     let message_type = &cx.envelope().message_type;
     let over = instance.filter(|_| !starts || lives == Lives::One);

@@ -2,6 +2,7 @@
 //! something beside it, as `{"$saga":{..},"data":{..}}`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 
 use bytes::Bytes;
 use sagabus_core::codec::{encode_json, step_by_step};
@@ -19,9 +20,39 @@ use crate::saga::Saga;
 /// How stored data begins that has a book beside it.
 const BOOK_FIRST: &[u8] = b"{\"$saga\":";
 
-/// What a machine remembers beside the data. Mostly empty, and then not stored at all.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Book {
+/// What a machine remembers beside the data. Mostly empty, and then neither stored nor more than a
+/// pointer: it is moved often.
+#[derive(Debug, Default)]
+pub(crate) struct Book(Option<Box<Entries>>);
+
+static NO_ENTRIES: Entries = Entries {
+    seen: BTreeMap::new(),
+    deferred: Vec::new(),
+    locks: BTreeMap::new(),
+};
+
+impl Deref for Book {
+    type Target = Entries;
+
+    fn deref(&self) -> &Entries {
+        self.0.as_deref().unwrap_or(&NO_ENTRIES)
+    }
+}
+
+impl DerefMut for Book {
+    fn deref_mut(&mut self) -> &mut Entries {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl PartialEq for Book {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Entries {
     /// The parts of composite events that have come: composite to message types.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) seen: BTreeMap<String, BTreeSet<String>>,
@@ -33,7 +64,7 @@ pub(crate) struct Book {
     pub(crate) locks: BTreeMap<String, Held>,
 }
 
-impl Book {
+impl Entries {
     fn is_empty(&self) -> bool {
         self.seen.is_empty() && self.deferred.is_empty() && self.locks.is_empty()
     }
@@ -96,14 +127,14 @@ impl Deferred {
 #[derive(Serialize)]
 struct WithBook<'a, S> {
     #[serde(rename = "$saga")]
-    book: &'a Book,
+    book: &'a Entries,
     data: &'a S,
 }
 
 #[derive(Deserialize)]
 struct BookAndData<T> {
     #[serde(rename = "$saga")]
-    book: Book,
+    book: Entries,
     data: T,
 }
 
@@ -158,7 +189,7 @@ fn upcast<S: Saga>(stored: i32, value: Value) -> Result<Value, HandlerError> {
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, Book), serde_json::Error> {
     if bytes.starts_with(BOOK_FIRST) {
         let BookAndData { book, data } = serde_json::from_slice(bytes)?;
-        return Ok((data, book));
+        return Ok((data, Book(Some(Box::new(book)))));
     }
     serde_json::from_slice(bytes).map(|data| (data, Book::default()))
 }

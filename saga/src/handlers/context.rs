@@ -75,13 +75,13 @@ impl SagaCtx {
     ///
     /// Reserving again under a name gives back what was had by it.
     pub fn reserve(&mut self, name: &'static str, reserve: Reserve) {
-        self.effects.reserved.push((name.into(), reserve));
+        self.effects.reserve(name, reserve);
     }
 
     /// Gives back what was reserved under a name, or stops waiting for it. The end of the saga does
     /// it for all.
     pub fn release(&mut self, name: &'static str) {
-        self.effects.released.push(name.into());
+        self.effects.release(name);
     }
 
     /// Answers the request that started this saga, however long ago.

@@ -15,7 +15,6 @@ use super::builder::{Entry, HandlerSaga};
 use super::context::SagaCtx;
 use crate::effects::{Before, Effects, Move, changed_labels, stage};
 use crate::lock;
-use crate::message::answered;
 use crate::saga::Saga;
 use crate::standing::{Standing, held, look};
 use crate::stored::{Book, read, write};
@@ -52,17 +51,16 @@ impl<S: Saga> HandlerSubscriber<S> {
         let (saga, entry) = (&*self.saga, self.entry());
         let starts = entry.start.is_some();
         let standing = look(cx, &saga.name, starts, saga.lives, saga.missing)?;
-        let ((mut data, mut book), is_new) = match (standing, entry.start) {
+        let ((mut data, mut book), is_new, request) = match (standing, entry.start) {
             (Standing::Nothing(note), _) => return cx.note(None, Some(note.into())),
-            (Standing::Running(instance), _) => (read::<S>(instance)?, false),
-            (Standing::Free, Some(start)) => ((start(&*message), Book::default()), true),
+            (Standing::Running(instance, request), _) => (read::<S>(instance)?, false, request),
+            (Standing::Free, Some(start)) => ((start(&*message), Book::default()), true, None),
             (Standing::Free, None) => {
                 return Err(HandlerError::new("message starts nothing").terminal());
             }
         };
         let labels = Before::of(cx, is_new, &data);
         let mut saga_cx = SagaCtx::new(cx.clone(), Arc::clone(&saga.name));
-        let request = answered(cx.envelope(), &saga.name);
         lock::too_early(&book, cx, request.as_ref())?;
         if let Some(request) = request {
             lock::answered(&mut book, &mut saga_cx.effects, cx, request);

@@ -76,7 +76,7 @@ impl Claimant {
 
     fn tell<M: Message>(&self, cx: &mut SagaCtx, news: &M) -> Result {
         let answer = response(outgoing(news)?, Some(&self.origin))?;
-        cx.effects.outgoing.push(answer);
+        cx.effects.send(answer);
         Ok(())
     }
 }

@@ -46,19 +46,22 @@ pub(crate) fn too_early(
 /// Takes note of an answer. A question stays open while its lock is held, so that the loss of it is
 /// an answer, too.
 pub(crate) fn answered(book: &mut Book, effects: &mut Effects, cx: &Ctx, request: Request) {
-    let Some(held) = book.locks.get_mut(&request.name) else {
+    if !book.locks.contains_key(&request.name) {
         effects.disarm(request.name);
         return;
-    };
+    }
     match cx.envelope().message_type.as_ref() {
-        Reserved::TYPE => held.is_had = true,
+        Reserved::TYPE => {
+            let held = book.locks.get_mut(&request.name);
+            held.into_iter().for_each(|held| held.is_had = true);
+        }
         NotReserved::TYPE | ReservationLost::TYPE => {
             book.locks.remove(&request.name);
             effects.disarm(request.name);
         }
         // The question is a dead letter. Redriven, it would take a lock of which nobody knows: what
         // gives it back stands behind it in line.
-        _ => effects.released.push(request.name.into()),
+        _ => effects.release(request.name),
     }
 }
 
@@ -70,8 +73,7 @@ pub(crate) fn settle(
     cx: &Ctx,
     is_over: bool,
 ) -> Result<(), HandlerError> {
-    let mut wanted = std::mem::take(&mut effects.reserved);
-    let mut given_back = std::mem::take(&mut effects.released);
+    let (mut wanted, mut given_back) = effects.take_locks();
     if is_over {
         wanted.clear();
         given_back.extend(book.locks.keys().map(|name| name.clone().into()));
@@ -91,7 +93,7 @@ pub(crate) fn settle(
             name: name.to_string(),
             generation: held.generation,
         };
-        effects.outgoing.push(outgoing(&release)?);
+        effects.send(outgoing(&release)?);
         effects.disarm(name);
     }
     let generation = Effects::generation(cx);

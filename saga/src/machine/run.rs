@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::{CodecError, HandlerError};
 use sagabus_core::handler::{Decoded, Need, Subscriber};
+use sagabus_core::request::Request;
 use sagabus_core::store::{Instance, Subscription};
 use sagabus_core::{Ctx, Reason, Result};
 
@@ -16,7 +17,6 @@ use super::definition::{
 use super::turn::Turn;
 use super::when::holds;
 use crate::lock::too_early;
-use crate::message::answered;
 use crate::saga::{Saga, SagaState};
 use crate::standing::{Standing, held, look};
 use crate::stored::{Book, read};
@@ -49,7 +49,9 @@ impl<S: Saga> MachineSubscriber<S> {
         match look(cx, &definition.name, starts, definition.lives, missing)? {
             Standing::Nothing(note) => cx.note(None, Some(note.into())),
             Standing::Free => self.begin(&*message, cx).await,
-            Standing::Running(instance) => self.go_on(instance, &*message, cx).await,
+            Standing::Running(instance, request) => {
+                self.go_on(instance, request, &*message, cx).await
+            }
         }
     }
 
@@ -97,11 +99,16 @@ impl<S: Saga> MachineSubscriber<S> {
     }
 
     /// Moves an instance on.
-    async fn go_on(&self, instance: &Instance, message: &Erased, cx: &Ctx) -> Result {
+    async fn go_on(
+        &self,
+        instance: &Instance,
+        request: Option<Request>,
+        message: &Erased,
+        cx: &Ctx,
+    ) -> Result {
         let (definition, entry) = (&*self.definition, self.entry());
         let (data, book) = read::<S>(instance)?;
         let state = current::<S>(instance)?;
-        let request = answered(cx.envelope(), &definition.name);
         too_early(&book, cx, request.as_ref())?;
         let request_name = request.as_ref().map(|request| request.name.as_str());
         let chosen = choose(entry, state, &data, message, request_name);
@@ -231,5 +238,37 @@ impl<S: Saga> Subscriber for MachineSubscriber<S> {
         cx: &'a Ctx,
     ) -> BoxFuture<'a, Result> {
         Box::pin(self.run(message, cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Counter {
+        count: u64,
+    }
+
+    impl Saga for Counter {
+        type Key = u64;
+        type State = ();
+    }
+
+    /// Up to 1032 bytes the C library of Linux has a list for each size; beyond, it searches.
+    #[test]
+    fn what_a_message_needs_while_it_is_handled_is_small() {
+        fn of<A, F>(_: impl FnOnce(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        type Parts = (
+            &'static MachineSubscriber<Counter>,
+            Box<Erased>,
+            &'static Ctx,
+        );
+        let bytes = of(|(subscriber, message, cx): Parts| subscriber.run(message, cx));
+        assert!(bytes <= 1032, "{bytes} bytes");
     }
 }

@@ -61,7 +61,7 @@ macro_rules! impl_steps {
                 make: impl Fn(&S, &M) -> C + Send + Sync + 'static,
             ) -> Self {
                 self.act(sending("send", C::TYPE), move |data, message, effects| {
-                    effects.outgoing.push(outgoing(&make(data, message))?);
+                    effects.send(outgoing(&make(data, message))?);
                     Ok(())
                 })
             }
@@ -74,7 +74,7 @@ macro_rules! impl_steps {
             ) -> Self {
                 self.act(sending("send", C::TYPE), move |data, message, effects| {
                     for one in make(data, message) {
-                        effects.outgoing.push(outgoing(&one)?);
+                        effects.send(outgoing(&one)?);
                     }
                     Ok(())
                 })
@@ -86,7 +86,7 @@ macro_rules! impl_steps {
                 make: impl Fn(&S, &M) -> E + Send + Sync + 'static,
             ) -> Self {
                 self.act(sending("publish", E::TYPE), move |data, message, effects| {
-                    effects.outgoing.push(outgoing(&make(data, message))?);
+                    effects.send(outgoing(&make(data, message))?);
                     Ok(())
                 })
             }
@@ -97,7 +97,7 @@ macro_rules! impl_steps {
                 make: impl Fn(&S, &M) -> R + Send + Sync + 'static,
             ) -> Self {
                 self.act(sending("reply", R::TYPE), move |data, message, effects| {
-                    effects.replies.push(outgoing(&make(data, message))?);
+                    effects.reply(outgoing(&make(data, message))?);
                     Ok(())
                 })
             }
@@ -179,7 +179,7 @@ macro_rules! impl_steps {
                 let mut step = step("reserve", name);
                 step.brings = Some(Reserve::TYPE);
                 self.act(step, move |data, message, effects| {
-                    effects.reserved.push((name.into(), make(data, message)));
+                    effects.reserve(name, make(data, message));
                     Ok(())
                 })
             }
@@ -188,7 +188,7 @@ macro_rules! impl_steps {
             /// instance does it for all.
             pub fn release(self, name: &'static str) -> Self {
                 self.act(step("release", name), move |_, _, effects| {
-                    effects.released.push(name.into());
+                    effects.release(name);
                     Ok(())
                 })
             }

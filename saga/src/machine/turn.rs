@@ -235,12 +235,13 @@ impl<'a, S: Saga> Turn<'a, S> {
     /// Stages what the turn came to.
     pub(super) fn stage(mut self) -> Result {
         let is_over = self.status == InstanceStatus::Completed;
-        if is_over || self.state != self.from {
+        let is_moved = is_over || self.state != self.from;
+        if is_moved && !self.book.deferred.is_empty() {
             let deferred = std::mem::take(&mut self.book.deferred);
             let envelopes = deferred.into_iter().map(Deferred::into_envelope);
-            self.effects.given_back.extend(envelopes);
+            self.effects.give_back(envelopes);
         }
-        if is_over {
+        if is_over && !self.book.seen.is_empty() {
             self.book.seen.clear();
         }
         lock::settle(&mut self.book, &mut self.effects, self.cx, is_over)?;
