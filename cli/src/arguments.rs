@@ -30,6 +30,7 @@ pub(crate) struct Arguments<N: Subcommand> {
     /// The database: a SQLite file, or postgres://user:password@host/database.
     #[arg(
         long,
+        alias = "url",
         env = "SAGABUS_STORE",
         hide_env_values = true,
         global = true,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::parcels::{self, Release, drawings};
-use crate::scene::Scene;
+use crate::scene::{Scene, run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_listed_and_drawn_as_its_host_runs_it() {
@@ -23,6 +23,15 @@ async fn a_machine_is_listed_and_drawn_as_its_host_runs_it() {
     assert_eq!((shown.out, shown.err), (mermaid, String::new()));
     let shown = scene.run(&["machines", "show", "parcel", "--format", "dot"]);
     assert_eq!(shown.out, dot);
+    let file = scene.file();
+    let url = [
+        "machines",
+        "show",
+        "parcel",
+        "--url",
+        file.to_str().unwrap(),
+    ];
+    assert_eq!(run(&url).out, scene.run(&url[..3]).out);
     let json = scene.json(&["machines", "show", "parcel"]);
     assert_eq!(json["machines"][0]["hosts"][0]["name"], "carrier");
     let states = &json["machines"][0]["description"]["states"];
