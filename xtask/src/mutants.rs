@@ -4,24 +4,28 @@
 //! It works on a checkout of its own, so that nobody's files change, and writes down how each
 //! mutant ended: what was tried before is not tried again, however the run before this one ended.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::Args;
 
+use self::found::{ENDS, End, Record, file_of};
 use self::parts::{Judge, PARTS, Part, Round, Spared};
 use crate::fail::{Doing, Result, fail};
 use crate::workspace::Workspace;
 use crate::{process, say};
 
+mod explained;
+mod found;
 mod parts;
 
 /// Ends a run of tests with the first that fails: a mutant that stops the engine would else have
 /// each of hundreds wait for as long as it has patience. The option is an unstable one of the
 /// harness, so it is opened for what runs, and not for what is built.
 const FAIL_FAST: &[&str] = &["-Zunstable-options", "--fail-fast"];
+/// Tests that run at once: most of them wait for time to pass.
+const TESTS_AT_ONCE: &[&str] = &["--test-threads", "8"];
 const RUNNER: &str = "--config=target.'cfg(all())'.runner=['env', 'RUSTC_BOOTSTRAP=1']";
 
 #[derive(Debug, Args)]
@@ -42,26 +46,6 @@ pub(crate) struct Arguments {
     #[arg(long)]
     list: bool,
 }
-
-/// How a mutant ended, by the name of the list that cargo-mutants has for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
-    Caught,
-    Missed,
-    Timeout,
-    /// It does not compile.
-    Unviable,
-}
-
-const ENDS: [(End, &str); 4] = [
-    (End::Caught, "caught"),
-    (End::Missed, "missed"),
-    (End::Timeout, "timeout"),
-    (End::Unviable, "unviable"),
-];
-
-/// How each mutant ended, by its name: `file:line:column: what was changed`.
-type Record = BTreeMap<String, End>;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let parts = chosen(&arguments.part)?;
@@ -85,7 +69,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         all.extend(names);
     }
-    show(&all, &place.record()?);
+    let reasons = explained::reasons(&all, &place.tree);
+    found::show(&all, &place.record()?, &reasons);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -112,10 +97,6 @@ fn share(text: &str) -> std::result::Result<(usize, usize), String> {
 fn in_share(names: &[String], shard: Option<(usize, usize)>) -> Vec<String> {
     let (k, n) = shard.unwrap_or((1, 1));
     names.iter().skip(k - 1).step_by(n).cloned().collect()
-}
-
-fn file_of(name: &str) -> &str {
-    name.split(':').next().unwrap_or(name)
 }
 
 /// Where mutants are made and judged.
@@ -186,9 +167,10 @@ impl Place {
     fn test(&self, part: &Part, names: &[String], arguments: &Arguments) -> Result<()> {
         self.keep(part.judge)?;
         let record = self.record()?;
+        let reasons = explained::reasons(names, &self.tree);
         let is_open = |name: &String| match record.get(name) {
             None => true,
-            Some(End::Missed | End::Timeout) => arguments.again,
+            Some(End::Missed | End::Timeout) => arguments.again && !reasons.contains_key(name),
             Some(End::Caught | End::Unviable) => false,
         };
         let mut open = in_share(names, arguments.shard);
@@ -237,7 +219,7 @@ impl Place {
         let mut command = self.command(part);
         command.arg("--in-place");
         command.arg("--output").arg(self.said(round));
-        command.args(["--timeout", &judge.seconds_max.to_string()]);
+        command.args(["--timeout", &round.seconds_max.to_string()]);
         for name in open {
             command.arg(format!("--re=^{}$", literally(name)));
         }
@@ -249,8 +231,11 @@ impl Place {
         for target in round.targets {
             command.arg(format!("--cargo-arg={target}"));
         }
-        command.args(["--", "--"]).args(FAIL_FAST);
-        for skipped in judge.skipped {
+        command
+            .args(["--", "--"])
+            .args(FAIL_FAST)
+            .args(TESTS_AT_ONCE);
+        for skipped in round.skipped {
             command.args(["--skip", skipped]);
         }
         command.env("CARGO_TARGET_DIR", self.scratch.join("build"));
@@ -287,12 +272,8 @@ impl Place {
                 }
             }
         }
-        let lines: String = record
-            .iter()
-            .map(|(name, end)| format!("{} {name}\n", word(*end)))
-            .collect();
         let path = self.path();
-        fs::write(&path, lines).doing(format!("write {}", path.display()))?;
+        fs::write(&path, found::write(&record)).doing(format!("write {}", path.display()))?;
         // Else it would be told again, after a later run has found something else.
         for round in judge.rounds {
             let folder = self.said(round);
@@ -309,7 +290,7 @@ impl Place {
 
     fn record(&self) -> Result<Record> {
         match fs::read_to_string(self.path()) {
-            Ok(text) => read(&text),
+            Ok(text) => found::read(&text),
             Err(_) => Ok(Record::new()), // Nothing was tried yet.
         }
     }
@@ -333,24 +314,6 @@ fn git(folder: &Path) -> Command {
     command
 }
 
-fn word(end: End) -> &'static str {
-    let found = ENDS.iter().find(|(one, _)| *one == end);
-    found.map_or("", |(_, word)| word)
-}
-
-fn read(text: &str) -> Result<Record> {
-    let read_line = |line: &str| {
-        let (said, name) = line.split_once(' ')?;
-        let (end, _) = ENDS.iter().find(|(_, word)| *word == said)?;
-        Some((name.to_owned(), *end))
-    };
-    let each = text.lines().map(|line| match read_line(line) {
-        Some(read) => Ok(read),
-        None => fail(format!("the record of mutants has a line `{line}`")),
-    });
-    each.collect()
-}
-
 /// A regular expression for a text as it stands.
 fn literally(text: &str) -> String {
     let mut all = String::with_capacity(text.len() * 2);
@@ -362,73 +325,6 @@ fn literally(text: &str) -> String {
         all.push(c);
     }
     all
-}
-
-/// What is known of one file.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    all: usize,
-    ends: BTreeMap<End, usize>,
-}
-
-impl Tally {
-    fn of(&self, end: End) -> usize {
-        self.ends.get(&end).copied().unwrap_or(0)
-    }
-
-    /// Per cent noticed of those that compile; one that hangs is noticed.
-    fn share(&self) -> Option<usize> {
-        let noticed = self.of(End::Caught) + self.of(End::Timeout);
-        (noticed * 100).checked_div(noticed + self.of(End::Missed))
-    }
-
-    fn add(&mut self, end: Option<End>) {
-        self.all += 1;
-        if let Some(end) = end {
-            *self.ends.entry(end).or_default() += 1;
-        }
-    }
-}
-
-fn tally(names: &[String], record: &Record) -> BTreeMap<String, Tally> {
-    let mut files: BTreeMap<String, Tally> = BTreeMap::new();
-    for name in names {
-        let file = files.entry(file_of(name).to_owned()).or_default();
-        file.add(record.get(name).copied());
-    }
-    files
-}
-
-fn show(names: &[String], record: &Record) {
-    say::result("| file | mutants | tried | caught | timeouts | missed | unviable | noticed |");
-    say::result("|---|---:|---:|---:|---:|---:|---:|---:|");
-    let mut sum = Tally::default();
-    for name in names {
-        sum.add(record.get(name).copied());
-    }
-    for (file, tally) in tally(names, record) {
-        show_line(&file, &tally);
-    }
-    show_line("all", &sum);
-    let missed = names
-        .iter()
-        .filter(|name| record.get(*name) == Some(&End::Missed));
-    for name in missed {
-        say::result(format_args!("missed: {name}"));
-    }
-}
-
-fn show_line(what: &str, tally: &Tally) {
-    let tried: usize = tally.ends.values().sum();
-    let share = tally
-        .share()
-        .map_or("-".to_owned(), |share| format!("{share} %"));
-    let [caught, timeouts, missed, unviable] =
-        [End::Caught, End::Timeout, End::Missed, End::Unviable].map(|end| tally.of(end));
-    say::result(format_args!(
-        "| {what} | {} | {tried} | {caught} | {timeouts} | {missed} | {unviable} | {share} |",
-        tally.all
-    ));
 }
 
 #[cfg(test)]
@@ -448,26 +344,6 @@ mod tests {
         for wrong in ["0/2", "3/2", "2", "a/b", ""] {
             assert!(share(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn each_file_is_counted_and_one_that_hangs_is_noticed() {
-        let text = "caught a.rs:1:1: x\nmissed a.rs:2:1: y\ntimeout a.rs:3:1: z\nunviable b.rs:1:1: x\n\
-                    missed gone.rs:1:1: x\n";
-        let record = read(text).unwrap();
-        let all = names(&[
-            "a.rs:1:1: x",
-            "a.rs:2:1: y",
-            "a.rs:3:1: z",
-            "a.rs:4:1: w",
-            "b.rs:1:1: x",
-        ]);
-        let files = tally(&all, &record);
-        assert_eq!(files.len(), 2, "what is no mutant any more is not counted");
-        let (a, b) = (&files["a.rs"], &files["b.rs"]);
-        assert_eq!((a.all, a.ends.len(), a.share()), (4, 3, Some(66)));
-        assert_eq!((b.of(End::Unviable), b.share()), (1, None));
-        assert!(read("nonsense a.rs:1:1: x").is_err());
     }
 
     #[test]

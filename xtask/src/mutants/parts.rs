@@ -5,11 +5,7 @@ pub(super) struct Judge {
     pub(super) package: &'static str,
     /// One after the other: the next one judges what none before it noticed.
     pub(super) rounds: &'static [Round],
-    /// Tests whose name has this judge nothing.
-    pub(super) skipped: &'static [&'static str],
     pub(super) features: &'static [&'static str],
-    /// Within this a round's tests end, on a busy machine: a mutant that takes longer hangs.
-    pub(super) seconds_max: u32,
 }
 
 /// Tests that are built and run together.
@@ -19,6 +15,10 @@ pub(super) struct Round {
     pub(super) targets: &'static [&'static str],
     /// What need not be built for these tests.
     pub(super) spared: Option<Spared>,
+    /// Tests whose name has this judge nothing.
+    pub(super) skipped: &'static [&'static str],
+    /// Within this they end, on a busy machine: a mutant that takes longer hangs.
+    pub(super) seconds_max: u32,
 }
 
 /// A line of a manifest that stands otherwise in the checkout while a round lasts.
@@ -38,56 +38,64 @@ const UNITS: Round = Round {
         // What tests of units have through it.
         instead: "tokio = { workspace = true, features = [\"full\", \"test-util\"] }",
     }),
+    skipped: &[],
+    // They take one, and 25 where three builds go on beside them.
+    seconds_max: 90,
 };
+/// What hosts do, with the store in memory.
 const BEHAVIOURS: Round = Round {
     name: "behaviours",
     targets: &["--test", "it"],
     spared: None,
+    // The suites of the store and the transport run without a host, and what is sealed is of no
+    // concern to these files.
+    skipped: &["under_seal", "memory_store", "memory_transport"],
+    seconds_max: 120,
+};
+/// What the store and the transport in memory do, also without a host.
+const IN_MEMORY: Round = Round {
+    name: "in_memory",
+    skipped: &["under_seal"],
+    ..BEHAVIOURS
 };
 const ALL: Round = Round {
     name: "all",
     targets: &["--lib", "--test", "it"],
     spared: None,
+    skipped: &["sealed::"],
+    seconds_max: 240,
 };
 const OWN: Round = Round {
     name: "own",
     targets: &["--lib"],
     spared: None,
+    skipped: &[],
+    seconds_max: 60,
 };
 
-/// The core's, of files that have tests of their own.
-const UNITS_FIRST: Judge = Judge {
-    rounds: &[UNITS, BEHAVIOURS],
-    ..CORE
-};
 const CORE: Judge = Judge {
     package: "sagabus-core",
-    rounds: &[BEHAVIOURS],
-    // The second run of the suite: what is sealed is of no concern to these files.
-    skipped: &["under_seal"],
+    rounds: &[UNITS, BEHAVIOURS],
     features: &["faults"],
-    seconds_max: 120,
+};
+const MEMORY: Judge = Judge {
+    rounds: &[IN_MEMORY],
+    ..CORE
 };
 const SQLITE: Judge = Judge {
     package: "sagabus-outbox",
     rounds: &[ALL],
-    skipped: &[],
     features: &["sqlite"],
-    seconds_max: 240,
 };
 const SAGA: Judge = Judge {
     package: "sagabus-saga",
     rounds: &[ALL],
-    skipped: &["sealed::"],
     features: &[],
-    seconds_max: 240,
 };
 const KAFKA: Judge = Judge {
     package: "sagabus-kafka",
     rounds: &[OWN],
-    skipped: &[],
     features: &[],
-    seconds_max: 60,
 };
 
 /// Files that are tried together.
@@ -100,7 +108,7 @@ pub(super) struct Part {
 pub(super) const PARTS: &[Part] = &[
     Part {
         name: "retries",
-        judge: &UNITS_FIRST,
+        judge: &CORE,
         files: &[
             "bus-core/src/retry.rs",
             "bus-core/src/attempt.rs",
@@ -110,7 +118,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "recurring",
-        judge: &UNITS_FIRST,
+        judge: &CORE,
         files: &[
             "bus-core/src/recurrence.rs",
             "bus-core/src/schedule.rs",
@@ -119,7 +127,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "groups",
-        judge: &UNITS_FIRST,
+        judge: &CORE,
         files: &[
             "bus-core/src/lanes.rs",
             "bus-core/src/loader.rs",
@@ -142,7 +150,7 @@ pub(super) const PARTS: &[Part] = &[
     },
     Part {
         name: "memory",
-        judge: &CORE,
+        judge: &MEMORY,
         files: &["bus-core/src/memory/**/*.rs"],
     },
     Part {
