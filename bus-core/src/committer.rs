@@ -3,7 +3,7 @@
 //! A call takes whatever arrived while the previous one was under way: no linger, no tuning. This
 //! is a database's group commit, one level up.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::counters::Counters;
 use crate::envelope::{Due, Outgoing};
 use crate::error::StoreError;
 use crate::faults::{self, Point};
-use crate::id::InstanceId;
+use crate::grouping::{Batch, Entry, UNITS_MAX, take_group};
 use crate::intake::{InHand, Intakes, Slot};
 use crate::lifecycle::Lifecycle;
 use crate::route::{Router, note_places};
@@ -25,15 +25,8 @@ use crate::store::{
     Birth, ClaimedRow, CommitReport, Group, OpenTransaction, Place, Placement, Store,
 };
 use crate::sync::time;
-use crate::unit_of_work::{Outcome, RowKey, Settle, Source, UnitOfWork};
+use crate::unit_of_work::{Outcome, RowKey, Settle, UnitOfWork};
 
-/// Units in one call. Measured: 400 instead of 100 adds 8 % of throughput for four times the
-/// latency.
-const UNITS_MAX: usize = 100;
-/// Bytes in one call, which bounds memory and lock time. A single larger unit is its own group.
-const BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Settles in one call: as many as a publisher's window has rows.
-const SETTLES_MAX: usize = 1000;
 /// Calls under way at once. Measured: two reach 1.5 times one, four add a tenth to that.
 const CALLS_MAX: usize = 2;
 /// Units that must wait before a second call starts beside the first; fewer would only split a
@@ -58,12 +51,6 @@ pub enum Answer {
     Done(Outcome),
     /// The store refuses this unit's values, whatever else is in its group.
     Refused(StoreError),
-}
-
-#[derive(Debug)]
-enum Entry {
-    Unit(Box<UnitOfWork>, oneshot::Sender<Answer>),
-    Settle(Settle, Option<oneshot::Sender<()>>),
 }
 
 /// What every commit needs.
@@ -233,89 +220,6 @@ fn may_start(calls: usize, waiting: usize) -> bool {
         0 => waiting > 0,
         n if n < CALLS_MAX => waiting >= SECOND_CALL_UNITS_MIN,
         _ => false,
-    }
-}
-
-/// What one call is made from.
-#[derive(Default)]
-struct Batch {
-    units: Vec<UnitOfWork>,
-    answers: Vec<oneshot::Sender<Answer>>,
-    settles: Vec<Settle>,
-    settled: Vec<oneshot::Sender<()>>,
-}
-
-/// Takes the oldest entries that may share a call.
-fn take_group(waiting: &mut VecDeque<Entry>) -> Batch {
-    let (mut batch, mut bytes) = (Batch::default(), 0);
-    let units_max = waiting.len().min(UNITS_MAX);
-    let mut inside = Inside {
-        sources: HashSet::with_capacity(units_max),
-        instances: HashSet::with_capacity(units_max),
-        ..Inside::default()
-    };
-    let mut held_back = VecDeque::new();
-    while batch.units.len() < UNITS_MAX && batch.settles.len() < SETTLES_MAX {
-        let Some(entry) = waiting.pop_front() else {
-            break;
-        };
-        match entry {
-            Entry::Settle(settle, done) => {
-                batch.settles.push(settle);
-                batch.settled.extend(done);
-            }
-            Entry::Unit(unit, answer) => {
-                let size = unit.size();
-                let is_full = !batch.units.is_empty() && bytes + size > BYTES_MAX;
-                if is_full || !inside.admits(&unit) {
-                    held_back.push_back(Entry::Unit(unit, answer));
-                    if is_full {
-                        break;
-                    }
-                    continue;
-                }
-                bytes += size;
-                batch.units.push(*unit);
-                batch.answers.push(answer);
-            }
-        }
-    }
-    while let Some(entry) = held_back.pop_back() {
-        waiting.push_front(entry);
-    }
-    batch
-}
-
-/// What the units of a group are about.
-#[derive(Default)]
-struct Inside {
-    sources: HashSet<Source>,
-    instances: HashSet<InstanceId>,
-    has_held_key: bool,
-    has_message: bool,
-}
-
-impl Inside {
-    /// Says whether a unit may join, and notes it: at most one per source and per instance; and
-    /// none that sends beside a dead letter that holds its key, which is written last: the message
-    /// would stand before it.
-    fn admits(&mut self, unit: &UnitOfWork) -> bool {
-        let dead = unit.failed.as_deref();
-        let holds_key = dead.is_some_and(|dead| dead.held_key().is_some());
-        let sends = !unit.outgoing.is_empty();
-        let change = unit.instance.as_ref();
-        let is_known = unit.sources.iter().any(|one| self.sources.contains(one))
-            || change.is_some_and(|change| self.instances.contains(&change.id))
-            || holds_key && self.has_message
-            || sends && self.has_held_key;
-        if !is_known {
-            self.sources.extend(unit.sources.iter().copied());
-            self.instances
-                .extend(change.map(|change| change.id.clone()));
-            self.has_held_key |= holds_key;
-            self.has_message |= sends;
-        }
-        !is_known
     }
 }
 
@@ -535,89 +439,77 @@ fn born(row: RowKey, place: &Place, outgoing: &Outgoing) -> ClaimedRow {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::pin::pin;
+
+    use futures_util::future::join_all;
+
     use super::*;
-    use crate::endpoint::{Destination, EndpointName};
-    use crate::envelope::Envelope;
-    use crate::headers::Headers;
-    use crate::id::MessageId;
-    use crate::unit_of_work::{DeadLetter, InstanceChange, InstanceStatus, KeyAfterDeath, Reason};
+    use crate::endpoint::{Destination, EndpointId, EndpointName, Order};
+    use crate::intake::{Arrival, Intake, Work};
+    use crate::scripted::{MANY, Scripted, envelope, row, rows};
+    use crate::store::{Routes, Target};
+    use crate::transports::Transports;
+    use crate::unit_of_work::Reason;
 
-    fn row(id: i64) -> UnitOfWork {
-        UnitOfWork {
-            sources: vec![Source::Row(RowKey { id, epoch: 1 })],
-            ..UnitOfWork::default()
+    /// A transaction of a handler that ends as it was told.
+    struct Opened(Result<CommitReport, StoreError>);
+
+    impl OpenTransaction for Opened {
+        fn commit<'a>(
+            self: Box<Self>,
+            _: &'a Group,
+        ) -> BoxFuture<'a, Result<CommitReport, StoreError>> {
+            Box::pin(std::future::ready(self.0))
+        }
+
+        fn rollback(self: Box<Self>) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::ready(()))
         }
     }
 
-    /// A unit of so many bytes that changes an instance.
-    fn moving(id: i64, key: &str, bytes: usize) -> UnitOfWork {
-        let mut unit = row(id);
-        let change = |data: Vec<u8>| InstanceChange {
-            id: InstanceId {
-                kind: "test".into(),
-                key: key.into(),
-            },
-            expected: 0,
-            status: InstanceStatus::Running,
-            state: None,
-            schema_version: 1,
-            data: data.into(),
-            timers: Default::default(),
-            disarmed: Vec::new(),
-            origin: None,
-            labels: None,
+    fn settle(id: i64) -> Settle {
+        Settle::Delete(RowKey { id, epoch: 1 })
+    }
+
+    fn outgoing(message_type: &'static str, due: Due) -> Outgoing {
+        let mut one = Outgoing::from_envelope(envelope(message_type), Destination::Owner);
+        one.due = due;
+        one
+    }
+
+    fn work() -> EndpointName {
+        EndpointName::new("work").expect("a usable name")
+    }
+
+    /// Routes by which `test.do` goes to the endpoint `work`, and nobody takes anything else.
+    fn routes(version: i64) -> Routes {
+        let target = Target {
+            id: EndpointId(1),
+            name: work(),
+            order: Order::Unordered,
         };
-        unit.instance = Some(change(Vec::new()));
-        unit.instance = Some(change(vec![0; bytes.saturating_sub(unit.size())]));
-        unit
-    }
-
-    fn envelope() -> Envelope {
-        Envelope {
-            id: MessageId::new(),
-            message_type: "test.do".into(),
-            headers: Headers::new(),
-            body: Default::default(),
+        Routes {
+            version,
+            subscribers: [("test.do".to_owned(), [target].into())].into(),
+            endpoints: HashMap::new(),
         }
     }
 
-    fn sending(id: i64) -> UnitOfWork {
-        let mut unit = row(id);
-        unit.outgoing = vec![Outgoing::from_envelope(envelope(), Destination::Owner)];
-        unit
+    fn shared(store: &Arc<Scripted>, routes: Routes) -> Arc<Shared> {
+        Arc::new(Shared {
+            store: Arc::clone(store) as Arc<dyn Store>,
+            router: Arc::new(Router::new(routes, Arc::new(Transports::default()))),
+            intakes: Arc::default(),
+            in_hand: Arc::default(),
+            counters: Arc::default(),
+            lease: Duration::from_secs(30),
+            lifecycle: Lifecycle::new(),
+        })
     }
 
-    fn dead(id: i64, key_after: KeyAfterDeath) -> UnitOfWork {
-        let mut unit = row(id);
-        unit.failed = Some(Box::new(DeadLetter {
-            endpoint: EndpointName::new("work").expect("a usable name"),
-            envelope: envelope(),
-            reason: Reason::Terminal,
-            attempts: Vec::new(),
-            key: Some("k".to_owned()),
-            instance: None,
-            key_after,
-        }));
-        unit
-    }
-
-    /// Returns the rows that each call answers.
-    fn groups(units: Vec<UnitOfWork>) -> Vec<Vec<i64>> {
-        let entry = |unit| Entry::Unit(Box::new(unit), oneshot::channel().0);
-        let mut waiting: VecDeque<_> = units.into_iter().map(entry).collect();
-        let mut all = Vec::new();
-        while !waiting.is_empty() {
-            let batch = take_group(&mut waiting);
-            assert_eq!(batch.units.len(), batch.answers.len());
-            assert!(!batch.units.is_empty(), "a call that answers nobody");
-            let ids = batch.units.iter().flat_map(|unit| &unit.sources);
-            let ids = ids.filter_map(|source| match source {
-                Source::Row(row) => Some(row.id),
-                Source::Broker { .. } => None,
-            });
-            all.push(ids.collect());
-        }
-        all
+    fn is_committed(answer: &Option<Answer>) -> bool {
+        matches!(answer, Some(Answer::Done(Outcome::Committed)))
     }
 
     #[test]
@@ -628,56 +520,245 @@ mod tests {
         assert!(!may_start(CALLS_MAX, WAITING_MAX));
     }
 
-    #[test]
-    fn a_call_has_so_many_units_and_settles_and_no_more() {
-        let units = (0..).map(row).take(UNITS_MAX + 1).collect();
-        let lengths: Vec<_> = groups(units).iter().map(Vec::len).collect();
-        assert_eq!(lengths, [UNITS_MAX, 1]);
-
-        let settle = |id| Entry::Settle(Settle::Delete(RowKey { id, epoch: 1 }), None);
-        let mut waiting: VecDeque<_> = (0..).map(settle).take(SETTLES_MAX + 1).collect();
-        assert_eq!(take_group(&mut waiting).settles.len(), SETTLES_MAX);
-        assert_eq!(take_group(&mut waiting).settles.len(), 1);
+    #[tokio::test]
+    async fn a_call_takes_all_that_waits_and_the_end_waits_for_it() {
+        let store = Arc::new(Scripted::closed());
+        let (waiting, queue) = mpsc::channel(WAITING_MAX);
+        for id in 0..300 {
+            let entry = Entry::Settle(settle(id), None);
+            waiting.try_send(entry).expect("there is room");
+        }
+        drop(waiting);
+        let mut running = pin!(run(shared(&store, routes(1)), queue));
+        tokio::select! {
+            biased;
+            () = &mut running => panic!("it ended before its call"),
+            () = store.called.notified() => {}
+        }
+        store.gate.add_permits(1);
+        running.await;
+        assert_eq!(store.shapes(), [(vec![], 300)]);
     }
 
-    #[test]
-    fn a_call_has_so_many_bytes_unless_one_unit_has_more() {
-        let half = BYTES_MAX / 2;
-        let fit = vec![
-            moving(1, "a", half),
-            moving(2, "b", half),
-            moving(3, "c", 0),
-        ];
-        assert_eq!(groups(fit), [vec![1, 2], vec![3]]);
-        // Nothing overtakes what is too large for this call.
-        let larger = vec![
-            moving(1, "a", half),
-            moving(2, "b", 2 * BYTES_MAX),
-            moving(3, "c", 1),
-        ];
-        assert_eq!(groups(larger), [vec![1], vec![2], vec![3]]);
+    #[tokio::test]
+    async fn a_settle_is_durable_when_it_was_waited_for() {
+        let store = Arc::new(Scripted::closed());
+        let shared = shared(&store, routes(1));
+        let committer = start(Arc::clone(&shared));
+        let mut settling = Box::pin(committer.settle(settle(1)));
+        tokio::select! {
+            biased;
+            () = &mut settling => panic!("it was not durable"),
+            () = store.called.notified() => {}
+        }
+        store.gate.add_permits(1);
+        settling.await;
+        // Nobody waits for these: the store is not even open.
+        committer.settle_all(vec![settle(2), settle(3)]).await;
+        store.gate.add_permits(1);
+        drop(committer);
+        assert!(shared.lifecycle.stop(Duration::from_secs(10)).await);
+        assert_eq!(store.shapes(), [(vec![], 1), (vec![], 2)]);
+        assert_eq!(shared.counters.settled.get(), 3);
     }
 
-    #[test]
-    fn a_call_has_one_unit_for_each_source_and_instance_and_the_rest_keeps_its_order() {
-        let same = vec![
-            moving(1, "a", 0),
-            moving(2, "a", 0),
-            moving(3, "b", 0),
-            moving(4, "a", 0),
+    #[tokio::test]
+    async fn each_unit_learns_its_own_outcome_and_outcomes_are_counted() {
+        let outcomes = [
+            (2, Outcome::Duplicate),
+            (3, Outcome::Duplicate),
+            (4, Outcome::Conflict),
+            (5, Outcome::Conflict),
+            (6, Outcome::Conflict),
         ];
-        assert_eq!(groups(same), [vec![1, 3], vec![2], vec![4]]);
-        assert_eq!(groups(vec![row(1), row(1), row(2)]), [vec![1, 2], vec![1]]);
+        let store = Arc::new(Scripted::ending(outcomes));
+        let shared = shared(&store, routes(1));
+        let committer = start(Arc::clone(&shared));
+        let answers = join_all((1..=6).map(|id| committer.commit(row(id)))).await;
+        assert!(is_committed(&answers[0]));
+        for (row, expected) in outcomes {
+            let answer = answers.get(usize::try_from(row - 1).expect("rows begin with 1"));
+            let is_it = matches!(answer, Some(Some(Answer::Done(one))) if *one == expected);
+            assert!(is_it, "{row}: {answer:?}");
+        }
+        let counters = &shared.counters;
+        let counted = [
+            &counters.groups,
+            &counters.committed,
+            &counters.duplicates,
+            &counters.conflicts,
+        ];
+        assert_eq!(counted.map(|one| one.get()), [1, 1, 2, 3]);
     }
 
-    #[test]
-    fn nothing_is_sent_in_one_call_with_a_dead_letter_that_holds_its_key() {
-        let (waits, goes_on) = (KeyAfterDeath::Waits, KeyAfterDeath::GoesOn);
-        let before = vec![sending(1), dead(2, waits), sending(3)];
-        assert_eq!(groups(before), [vec![1, 3], vec![2]]);
-        let behind = vec![dead(1, waits), sending(2), dead(3, waits), row(4)];
-        assert_eq!(groups(behind), [vec![1, 3, 4], vec![2]]);
-        let free = vec![sending(1), dead(2, goes_on), sending(3)];
-        assert_eq!(groups(free), [vec![1, 2, 3]]);
+    #[tokio::test]
+    async fn a_refused_unit_is_alone_in_the_end_and_the_others_are_committed() {
+        let store = Arc::new(Scripted::refusing(3));
+        let committer = start(shared(&store, routes(1)));
+        let committing = join_all((1..=5).map(|id| committer.commit(row(id))));
+        let (answers, ()) = tokio::join!(committing, committer.settle(settle(9)));
+        let (refused, others): (Vec<_>, Vec<_>) = (1..).zip(&answers).partition(|(id, _)| *id == 3);
+        assert!(matches!(refused[..], [(_, Some(Answer::Refused(_)))]));
+        assert!(others.iter().all(|(_, answer)| is_committed(answer)));
+        let halves = [
+            (vec![1, 2, 3, 4, 5], 1),
+            (vec![], 1),
+            (vec![1, 2, 3, 4, 5], 0),
+            (vec![1, 2], 0),
+            (vec![3, 4, 5], 0),
+            (vec![3], 0),
+            (vec![4, 5], 0),
+        ];
+        assert_eq!(store.shapes(), halves);
+    }
+
+    #[tokio::test]
+    async fn a_refused_settle_is_left_to_its_lease_and_refuses_no_unit() {
+        let store = Arc::new(Scripted::refusing_settles());
+        let committer = start(shared(&store, routes(1)));
+        let (answer, ()) = tokio::join!(committer.commit(row(1)), committer.settle(settle(9)));
+        assert!(is_committed(&answer));
+        assert_eq!(store.shapes(), [(vec![1], 1), (vec![], 1), (vec![1], 0)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_failed_is_made_again_with_the_same_values() {
+        let store = Arc::new(Scripted::saying([
+            StoreError::Unknown("the connection broke".into()),
+            StoreError::Unavailable("it restarts".into()),
+            StoreError::Busy("a lock".into()),
+        ]));
+        let shared = shared(&store, routes(1));
+        let committer = start(Arc::clone(&shared));
+        assert!(is_committed(&committer.commit(row(1)).await));
+        assert_eq!(store.shapes(), vec![(vec![1], 0); 4]);
+        let counters = &shared.counters;
+        let counted = [&counters.resubmitted, &counters.groups, &counters.committed];
+        assert_eq!(counted.map(|one| one.get()), [1, 1, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_at_a_forced_stop_learns_that_nothing_is_known() {
+        let away = || StoreError::Unavailable("it is away".into());
+        let store = Arc::new(Scripted::saying(std::iter::repeat_with(away).take(MANY)));
+        let shared = shared(&store, routes(1));
+        let committer = start(Arc::clone(&shared));
+        let committing = async move {
+            // Its loop ends with the last handle.
+            committer.commit(row(1)).await
+        };
+        let stopping = shared.lifecycle.stop(Duration::ZERO);
+        let (answer, is_clean) = tokio::join!(committing, stopping);
+        assert!(answer.is_none() && !is_clean);
+    }
+
+    #[tokio::test]
+    async fn messages_are_placed_anew_where_subscriptions_changed() {
+        let stale = StoreError::StaleRoutes(Box::new(routes(7)));
+        let store = Arc::new(Scripted::saying([stale]));
+        let committer = start(shared(&store, Routes::default()));
+        let mut unit = row(1);
+        unit.outgoing = vec![outgoing("test.do", Due::Now)];
+        assert!(is_committed(&committer.commit(unit).await));
+        let placed = |group: &Group| {
+            let place = &group.placements[0].place;
+            (group.routes_version, place.as_stored("test.do"))
+        };
+        let places: Vec<_> = store.committed().iter().map(placed).collect();
+        assert_eq!(
+            places,
+            [(0, "?test.do".to_owned()), (7, "@work".to_owned())]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_message_goes_on_here_where_it_is_due_and_has_room() {
+        let store = Arc::new(Scripted::ending([(2, Outcome::Duplicate)]));
+        let shared = shared(&store, routes(1));
+        let (intake, mut works) = Intake::new(1);
+        shared.intakes.open([(work(), intake)].into());
+        let committer = start(Arc::clone(&shared));
+        let (mut unit, mut known) = (row(1), row(2));
+        unit.outgoing = vec![
+            outgoing("test.do", Due::After(Duration::from_secs(1))),
+            outgoing("test.do", Due::Now),
+            outgoing("test.do", Due::Now),
+            outgoing("test.nobodys", Due::Now),
+        ];
+        known.outgoing = vec![outgoing("test.nobodys", Due::Now)];
+        let first_due = unit.outgoing[1].envelope.id;
+        let committing = [unit, known].map(|unit| committer.commit(unit));
+        let answers = join_all(committing).await;
+        assert!(is_committed(&answers[0]));
+
+        let placements = &store.committed()[0].placements;
+        let births: Vec<_> = placements.iter().map(|one| one.birth).collect();
+        let parked = Birth::Parked(Reason::NoOwner);
+        let (leased, available) = (Birth::Leased, Birth::Available);
+        assert_eq!(births, [available, leased, available, parked, parked]);
+        let Ok(Work {
+            arrival: Arrival::Row(row),
+            ..
+        }) = works.try_recv()
+        else {
+            panic!("nothing was handed over");
+        };
+        assert_eq!((row.envelope.id, &*row.destination), (first_due, "@work"));
+        assert_eq!((row.starts, row.failures), (1, 0));
+        assert!(works.try_recv().is_err(), "there was room for one");
+        assert_eq!(shared.in_hand.rows(), [row.row]);
+        // What was known already is parked by whoever committed it.
+        let counters = &shared.counters;
+        assert_eq!((counters.handed_over.get(), counters.parked.get()), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_others_commit_is_placed_for_whoever_comes_first() {
+        let store = Arc::new(Scripted::default());
+        let shared = shared(&store, routes(3));
+        let (intake, _works) = Intake::new(1);
+        shared.intakes.open([(work(), intake)].into());
+        let mut unit = row(1);
+        unit.outgoing = vec![outgoing("test.do", Due::Now)];
+        let group = start(shared).place(unit);
+        let births: Vec<_> = group.placements.iter().map(|one| one.birth).collect();
+        assert_eq!(
+            (rows(&group.units), births),
+            (vec![1], vec![Birth::Available])
+        );
+        assert_eq!((group.routes_version, group.lease.as_secs()), (3, 30));
+    }
+
+    #[tokio::test]
+    async fn a_handlers_own_transaction_ends_as_its_store_says() {
+        let store = Arc::new(Scripted::default());
+        let shared = shared(&store, routes(1));
+        let committer = start(Arc::clone(&shared));
+        let through = async |said| {
+            let opened = Box::new(Opened(said));
+            committer.commit_through(opened, row(1)).await
+        };
+        let report = |outcome| CommitReport {
+            outcomes: vec![outcome],
+            leased: Vec::new(),
+        };
+        for outcome in [Outcome::Committed, Outcome::Duplicate, Outcome::Conflict] {
+            let said = through(Ok(report(outcome))).await;
+            assert!(matches!(said, Ok(one) if one == outcome), "{said:?}");
+        }
+        let counters = &shared.counters;
+        let counted = [
+            &counters.groups,
+            &counters.committed,
+            &counters.duplicates,
+            &counters.conflicts,
+        ];
+        assert_eq!(counted.map(|one| one.get()), [3, 1, 1, 1]);
+        // Its handler runs again, by the routes as they are.
+        let said = through(Err(StoreError::StaleRoutes(Box::new(routes(7))))).await;
+        assert!(matches!(said, Ok(Outcome::Conflict)), "{said:?}");
+        assert_eq!(shared.router.routes().version, 7);
+        let said = through(Err(StoreError::Unknown("the connection broke".into()))).await;
+        assert!(matches!(said, Err(StoreError::Unknown(_))), "{said:?}");
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, RwLock};
 use tokio::time::Instant;
 
 use crate::backoff::jittered;
+use crate::care::Care;
 use crate::committer::CommitterHandle;
 use crate::context::{Ctx, Handling, HostFacts};
 use crate::counters::Counters;
@@ -31,12 +32,6 @@ use crate::sync::time;
 use crate::tries::Tries;
 use crate::unit_of_work::{KeyAfterDeath, Reason, RowKey, Settle};
 
-/// Starts without a recorded end after which a message runs alone.
-const LOST_STARTS_SUSPECT: i32 = 2;
-/// Starts alone without a recorded end after which a message is a dead letter.
-const SOLO_STARTS_MAX: i32 = 3;
-/// Redeliveries by the broker after which a message is taken over before it is run.
-const REDELIVERIES_SUSPECT: u32 = 2;
 /// How long a broker's message waits at a paused endpoint's gate before the database takes it over:
 /// a third of what RabbitMQ allows. As a row it may wait for ever; no more of them than the endpoint
 /// has places.
@@ -124,20 +119,6 @@ pub(crate) enum End {
     Abandoned,
 }
 
-/// What has to be thought of before a message is tried.
-enum Care {
-    /// Nothing.
-    None,
-    /// Its time is over.
-    Expired,
-    /// Its starts ended without a word too often.
-    KilledHost(String),
-    /// The broker brought it so often that its tries have to be counted.
-    TakeOver,
-    /// It runs alone; its row until that is told.
-    Alone(Option<RowKey>),
-}
-
 /// A message that is about to be tried.
 struct Ready {
     subscriber: Arc<dyn Subscriber>,
@@ -205,23 +186,7 @@ impl<'a> Case<'a> {
     /// Says whether nothing about the message asks for care: it has not expired, and no start of it
     /// ended without a word.
     pub(crate) fn is_plain(&self) -> bool {
-        matches!(self.care(), Care::None)
-    }
-
-    fn care(&self) -> Care {
-        match &self.arrival {
-            Arrival::Row(row) if row.is_expired => Care::Expired,
-            Arrival::Row(row) if row.starts - 1 - row.failures < LOST_STARTS_SUSPECT => Care::None,
-            Arrival::Row(row) if row.solo_starts < SOLO_STARTS_MAX => Care::Alone(Some(row.row)),
-            Arrival::Row(row) => Care::KilledHost(format!(
-                "{} starts ended without a word, the last ones alone",
-                row.starts - 1
-            )),
-            Arrival::Delivery(delivery) if delivery.redeliveries < REDELIVERIES_SUSPECT => {
-                Care::None
-            }
-            Arrival::Delivery(_) => Care::TakeOver,
-        }
+        Care::of(&self.arrival) == Care::None
     }
 
     pub(crate) fn run(mut self, dispatched: Dispatched) -> impl Future<Output = ()> + Send {
@@ -241,7 +206,7 @@ impl<'a> Case<'a> {
 
     /// Says what the message needs before it is tried, or why it is not.
     fn ready(&self, dispatched: Dispatched) -> Result<Ready, Fate> {
-        let care = match self.care() {
+        let care = match Care::of(&self.arrival) {
             Care::Expired => {
                 self.endpoint.counters.expired.increment();
                 return Err(Fate::Dead(Reason::Expired, None));

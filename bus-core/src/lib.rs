@@ -59,6 +59,7 @@ pub mod holding;
 mod rate;
 pub mod loader;
 mod handling;
+mod care;
 mod failing;
 mod tries;
 mod merging;
@@ -73,6 +74,7 @@ pub mod context;
 pub mod error;
 // What commits, sends and runs it.
 pub mod committer;
+mod grouping;
 mod relay;
 pub mod recurrence;
 pub mod schedule;
@@ -127,3 +129,5 @@ pub use unit_of_work::{KeyAfterDeath, Label, LabelId, Outcome, Reason, Source, U
 
 // Backends that need nothing.
 pub mod memory;
+#[cfg(test)]
+mod scripted;

@@ -148,7 +148,13 @@ async fn load(store: &dyn Store, questions: &[Question]) -> Vec<Answer> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::join_all;
+
     use super::*;
+    use crate::endpoint::EndpointId;
+    use crate::error::StoreError;
+    use crate::id::MessageId;
+    use crate::scripted::{KNOWING, Scripted};
 
     fn question() -> Waiting {
         (Question::default(), oneshot::channel().0)
@@ -231,5 +237,40 @@ mod tests {
         assert_eq!(answered.load(Ordering::Relaxed), 1);
         drop(second);
         assert_eq!(answered.load(Ordering::Relaxed), 0);
+    }
+    /// Asks whether a message was taken over at an endpoint.
+    fn asking(endpoint: EndpointId) -> Question {
+        Question {
+            taken_over: Some((endpoint, MessageId::new())),
+            ..Question::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_are_answered_by_one_call_each_with_its_own() {
+        let store = Arc::new(Scripted::default());
+        let lifecycle = Lifecycle::new();
+        let loader = start(Arc::clone(&store) as Arc<dyn Store>, &lifecycle);
+        let questions = [KNOWING, EndpointId(1), KNOWING].map(asking);
+        let answers = join_all(questions.iter().map(|one| loader.ask(one))).await;
+        let known = answers.iter().flatten().map(|one| one.answer.is_taken_over);
+        assert_eq!(known.collect::<Vec<_>>(), [true, false, true]);
+        // What asks nothing costs no call.
+        let nothing = loader.ask(&Question::default()).await.expect("an answer");
+        assert_eq!(nothing.answer, Answer::default());
+        assert_eq!(store.asked(), [3]);
+        assert_eq!(loader.answered.load(Ordering::Relaxed), 4);
+        drop((answers, nothing, loader));
+        assert!(lifecycle.stop(Duration::from_secs(10)).await, "it ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_is_away_is_asked_until_it_answers() {
+        let away = || StoreError::Unavailable("it is away".into());
+        let store = Arc::new(Scripted::saying([away(), away()]));
+        let loader = start(Arc::clone(&store) as Arc<dyn Store>, &Lifecycle::new());
+        let loaded = loader.ask(&asking(KNOWING)).await.expect("an answer");
+        assert!(loaded.answer.is_taken_over);
+        assert_eq!(store.asked(), [1, 1, 1]);
     }
 }

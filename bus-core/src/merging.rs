@@ -239,3 +239,92 @@ fn without_cancelled(mut unit: UnitOfWork) -> UnitOfWork {
     });
     unit
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::Destination;
+    use crate::envelope::{Outgoing, Timer};
+    use crate::id::InstanceId;
+    use crate::scripted::{envelope, moving, rows};
+    use crate::unit_of_work::Label;
+
+    fn owned(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    /// Makes a unit that moves an instance from a version and cancels timers.
+    fn moving_from(version: i64, disarmed: &[&str]) -> (UnitOfWork, InstanceChange) {
+        let mut unit = moving(version, "k", 0);
+        let mut change = unit.instance.take().expect("it moves one");
+        change.expected = version;
+        change.disarmed = owned(disarmed);
+        change.state = Some(format!("after {version}").into());
+        (unit, change)
+    }
+
+    #[test]
+    fn who_comes_next_finds_the_instance_as_it_was_left() {
+        let (_, change) = moving_from(4, &[]);
+        let left = moved(&change);
+        assert_eq!((left.version, left.state.as_deref()), (5, Some("after 4")));
+    }
+
+    #[test]
+    fn units_of_one_instance_become_one_from_the_first_version_to_the_last_state() {
+        let label = |value: &str| Label {
+            name: "payment".into(),
+            value: value.to_owned(),
+        };
+        for (second_labels, expected) in [(None, "1"), (Some(vec![label("2")]), "2")] {
+            let (mut first, mut before) = moving_from(4, &["b", "c"]);
+            before.labels = Some(vec![label("1")]);
+            first.instance = Some(before);
+            let (mut second, mut after) = moving_from(5, &["a", "b"]);
+            after.labels = second_labels;
+            second.instance = Some(after);
+            let unit = join(first, second);
+            assert_eq!(rows(std::slice::from_ref(&unit)), [4, 5]);
+            let change = unit.instance.expect("it moves the instance");
+            assert_eq!(
+                (change.expected, change.state.as_deref()),
+                (4, Some("after 5"))
+            );
+            assert_eq!(change.disarmed, ["a", "b", "c"]);
+            assert_eq!(change.labels, Some(vec![label(expected)]));
+        }
+    }
+
+    #[test]
+    fn a_timer_that_is_replaced_or_cancelled_within_the_unit_is_not_written() {
+        let timer = |name: &str, generation| Timer {
+            owner: InstanceId {
+                kind: "test".into(),
+                key: "k".into(),
+            },
+            name: name.to_owned(),
+            generation,
+        };
+        let (mut unit, mut change) = moving_from(4, &[]);
+        change.timers = [("kept".to_owned(), 6)].into();
+        unit.instance = Some(change);
+        let all = [
+            Some(timer("kept", 5)),
+            Some(timer("cancelled", 5)),
+            None,
+            Some(timer("kept", 6)),
+        ];
+        unit.outgoing = all
+            .into_iter()
+            .map(|timer| {
+                let mut one = Outgoing::from_envelope(envelope("test.do"), Destination::Owner);
+                one.timer = timer;
+                one
+            })
+            .collect();
+        let written = without_cancelled(unit).outgoing;
+        let written = written.into_iter().map(|one| one.timer);
+        let expected = [None, Some(timer("kept", 6))];
+        assert_eq!(written.collect::<Vec<_>>(), expected);
+    }
+}

@@ -376,6 +376,23 @@ mod tests {
     }
 
     #[test]
+    fn an_expression_may_be_as_long_as_it_says() {
+        let minutes = ["10"; 82].join(",");
+        let longest = format!("{minutes},15 * * * *");
+        assert_eq!(longest.len(), CRON_BYTES_MAX, "{longest}");
+        assert!(cron(&longest).calendar().is_ok());
+        assert!(cron(&longest.replacen(' ', "  ", 1)).calendar().is_err());
+    }
+
+    #[test]
+    fn what_was_declared_is_told() {
+        let hour = Duration::from_secs(3600);
+        let daily = cron("0 6 * * *").in_zone("Europe/Berlin").jitter(hour);
+        let told = (daily.expression(), daily.zone(), daily.delay());
+        assert_eq!(told, ("0 6 * * *", "Europe/Berlin", hour));
+    }
+
+    #[test]
     fn a_clock_that_is_ages_ahead_is_not_walked_up_to() {
         let daily = cron("0 6 * * *").calendar().expect("it can be read");
         let next = daily

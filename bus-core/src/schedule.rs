@@ -400,4 +400,31 @@ mod tests {
         }
         assert_eq!(ScheduleState::from_stored("asleep"), None);
     }
+    #[test]
+    fn an_operators_verb_moves_what_is_not_so_already() {
+        let moves = ScheduleVerb::moves;
+        let paused = [
+            ("waiting", "paused"),
+            ("resumed", "paused"),
+            ("asked", "asked_while_paused"),
+        ];
+        assert_eq!(moves(ScheduleVerb::Pause), paused);
+        assert_eq!(moves(ScheduleVerb::Resume), [("paused", "resumed")]);
+        let asked = [("waiting", "asked"), ("paused", "asked_while_paused")];
+        assert_eq!(moves(ScheduleVerb::Fire), asked);
+        assert_eq!(moves(ScheduleVerb::Remove), []);
+    }
+
+    #[test]
+    fn an_operators_verb_has_a_word_of_its_own_in_the_audit() {
+        let verbs = [
+            (ScheduleVerb::Pause, "pause_schedule"),
+            (ScheduleVerb::Resume, "resume_schedule"),
+            (ScheduleVerb::Fire, "fire_schedule"),
+            (ScheduleVerb::Remove, "remove_schedule"),
+        ];
+        for (verb, word) in verbs {
+            assert_eq!(verb.as_str(), word);
+        }
+    }
 }

@@ -114,6 +114,7 @@ pub(super) const PARTS: &[Part] = &[
             "bus-core/src/attempt.rs",
             "bus-core/src/tries.rs",
             "bus-core/src/backoff.rs",
+            "bus-core/src/care.rs",
         ],
     },
     Part {
@@ -132,6 +133,7 @@ pub(super) const PARTS: &[Part] = &[
             "bus-core/src/lanes.rs",
             "bus-core/src/loader.rs",
             "bus-core/src/committer.rs",
+            "bus-core/src/grouping.rs",
             "bus-core/src/relay.rs",
         ],
     },
