@@ -39,14 +39,8 @@ impl Case<'_> {
         started: Instant,
     ) -> Result<UnitOfWork, HandlerError> {
         let unit = self.unit(staged, started);
-        let (messages, bytes) = (unit.outgoing.len(), unit.size());
-        if messages <= UNIT_MESSAGES_MAX && bytes <= UNIT_BYTES_MAX {
-            return Ok(unit);
-        }
-        let error = format!(
-            "unit of {messages} messages and {bytes} bytes is larger than {UNIT_MESSAGES_MAX} messages or {UNIT_BYTES_MAX} bytes"
-        );
-        Err(HandlerError::dead(Reason::UnitTooLarge, error))
+        check_bounds(unit.outgoing.len(), unit.size())?;
+        Ok(unit)
     }
 
     /// Commits a unit in the transaction that its handler opened.
@@ -360,5 +354,31 @@ impl Case<'_> {
             delivery.ack().await;
         }
         faults::at(Point::AfterAck);
+    }
+}
+
+/// Refuses a unit that sends or writes more than one may.
+fn check_bounds(messages: usize, bytes: usize) -> Result<(), HandlerError> {
+    if messages <= UNIT_MESSAGES_MAX && bytes <= UNIT_BYTES_MAX {
+        return Ok(());
+    }
+    let error = format!(
+        "unit of {messages} messages and {bytes} bytes is larger than {UNIT_MESSAGES_MAX} messages or {UNIT_BYTES_MAX} bytes"
+    );
+    Err(HandlerError::dead(Reason::UnitTooLarge, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+
+    #[test]
+    fn a_unit_has_ten_thousand_messages_and_sixteen_mebibytes_at_most() {
+        assert!(check_bounds(10_000, 16_777_216).is_ok());
+        for (messages, bytes) in [(10_001, 0), (0, 16_777_217)] {
+            let refused = check_bounds(messages, bytes).expect_err("it is too large");
+            assert_eq!(refused.class(), Class::Dead(Reason::UnitTooLarge));
+        }
     }
 }

@@ -71,6 +71,27 @@ pub async fn a_terminal_error_is_a_dead_letter_at_once(scene: Scene) {
     assert_eq!(scene.log.lines(), ["tried"]);
 }
 
+pub async fn a_handler_that_sends_too_much_sends_nothing(scene: Scene) {
+    async fn send_many(command: Do, cx: Ctx) -> Result {
+        for n in 0..command.n {
+            cx.publish(Done { n })?;
+        }
+        Ok(())
+    }
+    let build = |e: EndpointBuilder| e.handle(send_many).handle(note_done);
+    let host = scene.host("work", |e| build(e).retry(quick_retry())).await;
+    let too_many = Do { n: 10_001 };
+    host.bus().send(too_many).await.expect("it is stored");
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(
+        (dead[0].reason.as_str(), dead[0].attempts.len()),
+        ("unit_too_large", 1)
+    );
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), [""; 0]);
+}
+
 pub async fn a_panic_is_an_error_like_any_other(scene: Scene) {
     async fn panic_once(command: Do, cx: Ctx, log: State<Log>) {
         log.add(format!("attempt {}", cx.attempt()));

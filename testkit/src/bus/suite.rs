@@ -27,6 +27,7 @@ macro_rules! __bus_behaviours {
             failing: [
                 an_error_is_tried_at_once_then_later_then_never,
                 a_terminal_error_is_a_dead_letter_at_once,
+                a_handler_that_sends_too_much_sends_nothing,
                 a_panic_is_an_error_like_any_other,
                 what_a_failed_attempt_staged_is_dropped,
                 a_handler_beyond_its_deadline_has_failed,
