@@ -535,7 +535,7 @@ mod tests {
             () = &mut running => panic!("it ended before its call"),
             () = store.called.notified() => {}
         }
-        store.gate.add_permits(1);
+        store.gate.add_permits(MANY);
         running.await;
         assert_eq!(store.shapes(), [(vec![], 300)]);
     }
