@@ -75,6 +75,7 @@ pub mod error;
 // What commits, sends and runs it.
 pub mod committer;
 mod grouping;
+mod breakers;
 mod relay;
 pub mod recurrence;
 pub mod schedule;

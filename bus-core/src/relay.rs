@@ -1,7 +1,6 @@
 //! Rows to the broker: from memory after a commit that we saw, else claimed. The safety net for
 //! crashes, outages, due rows and rows that an API wrote in its own transaction.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::backoff::{Backoff, jittered};
+use crate::breakers::{Breakers, Way};
 use crate::clock;
 use crate::committer::{CommitterHandle, Shared};
 use crate::error::{StoreError, TransportError, chain};
@@ -35,10 +35,6 @@ const PER_ADDRESS: u32 = 500;
 const POLL: Duration = Duration::from_millis(200);
 /// The shortest time between two scans of everything.
 const COLD_MIN: Duration = Duration::from_secs(10);
-/// Failures in a row after which an address is left alone for a while.
-const BREAKER_FAILURES: u32 = 3;
-/// How long an address is left alone.
-const BREAKER_PAUSE: Duration = Duration::from_secs(5);
 /// Refusals after which a row is parked for an operator: about 15 s.
 const REFUSALS_MAX: usize = 5;
 /// How often a row without a place is tried: about six minutes, because the service that takes it
@@ -72,7 +68,7 @@ pub(crate) fn start(
             transport: Arc::clone(transport),
             publisher,
             wakeups: wakeups.clone(),
-            breakers: HashMap::new(),
+            breakers: Breakers::new(WINDOW),
             cold_at: Instant::now(),
             has_more: true,
             held,
@@ -91,7 +87,7 @@ struct Relay {
     transport: Arc<dyn Transport>,
     publisher: Publisher,
     wakeups: watch::Receiver<u64>,
-    breakers: HashMap<String, Breaker>,
+    breakers: Breakers,
     cold_at: Instant,
     /// Whether there may be rows that only wait for room here.
     has_more: bool,
@@ -102,15 +98,10 @@ struct Relay {
     is_down: bool,
 }
 
-/// One address that did not take its last messages.
-struct Breaker {
-    failures: u32,
-    open_until: Instant,
-}
-
 /// A row with the place that it takes until it is settled.
 struct InFlight {
     row: Box<ClaimedRow>,
+    way: Way,
     _place: OwnedSemaphorePermit,
 }
 
@@ -185,14 +176,14 @@ impl Relay {
         mut works: mpsc::UnboundedReceiver<Work>,
     ) {
         self.publisher.intake.close();
-        self.give_back(waiting, Duration::ZERO).await;
+        self.give_back(waiting).await;
         while let Some((rows, results)) = windows.next().await {
             self.settle(rows, results).await;
         }
         // A commit under way may still fill a place that it took before.
         while let Some(work) = self.publisher.intake.last(&mut works).await {
             let rows = in_flight(work).into_iter().collect();
-            self.give_back(rows, Duration::ZERO).await;
+            self.give_back(rows).await;
         }
     }
 
@@ -211,12 +202,6 @@ impl Relay {
     /// Starts a claim in a task of its own: what is on its way to the broker does not wait for it.
     fn claim(&mut self) -> oneshot::Receiver<Claimed> {
         let began = Instant::now();
-        self.breakers.retain(|_, breaker| breaker.failures > 0);
-        let open = self
-            .breakers
-            .iter()
-            .filter(|(_, breaker)| breaker.open_until > began);
-        let except = open.map(|(address, _)| address.clone()).collect();
         let room = self.publisher.intake.reserve_up_to(WINDOW);
         let scan = if began >= self.cold_at {
             Scan::Cold
@@ -227,7 +212,7 @@ impl Relay {
             name: self.publisher.name.clone(),
             limit: u32::try_from(room.len()).unwrap_or(u32::MAX),
             per_address: PER_ADDRESS,
-            except,
+            bounds: self.breakers.bounds(),
         };
         let claim = Claim {
             from,
@@ -271,33 +256,34 @@ impl Relay {
 
     /// Starts publishing a window. Rows that must not go out now are settled at once.
     async fn publish(&mut self, window: Vec<InFlight>) -> BoxFuture<'static, Published> {
-        let now = Instant::now();
         let body_bytes_max = self.transport.capabilities().body_bytes_max;
-        let (mut ready, mut held_back) = (Vec::with_capacity(window.len()), Vec::new());
+        let mut ready = Vec::with_capacity(window.len());
         let window = match self.is_held() {
             // What was claimed before goes back as it was, for when the operator lets go.
             true => {
-                self.give_back(window, Duration::ZERO).await;
+                self.give_back(window).await;
                 Vec::new()
             }
             false => window,
         };
         let mut settles = Vec::new();
-        for one in window {
-            let breaker = self.breakers.get(&one.row.destination);
+        for mut one in window {
             if one.row.is_expired {
                 self.shared.counters.expired.increment();
                 settles.push(self.park(one, Reason::Expired, None));
             } else if one.row.envelope.body.len() > body_bytes_max {
                 settles.push(self.park(one, Reason::OutOfBounds, None));
-            } else if breaker.is_some_and(|breaker| breaker.open_until > now) {
-                held_back.push(one);
             } else {
-                ready.push(one);
+                match self.breakers.way(&one.row.destination) {
+                    Way::Shut(after) => settles.push(self.given_back(&one, after)),
+                    way => {
+                        one.way = way;
+                        ready.push(one);
+                    }
+                }
             }
         }
         self.committer.settle_all(settles).await;
-        self.give_back(held_back, BREAKER_PAUSE).await;
         let publications: Vec<_> = ready.iter().map(publication).collect();
         let transport = Arc::clone(&self.transport);
         faults::at(Point::BeforePublish);
@@ -325,9 +311,7 @@ impl Relay {
             {
                 Ok(()) => {
                     self.shared.counters.published.increment();
-                    if !self.breakers.is_empty() {
-                        self.breakers.remove(&one.row.destination);
-                    }
+                    self.has_more |= self.breakers.taken(&one.row.destination, one.way);
                     self.shared.in_hand.let_go(one.row.row);
                     settles.push(self.keeping.settle(one.row.row));
                 }
@@ -352,24 +336,10 @@ impl Relay {
         let row = one.row.row;
         if is_away {
             // An outage says nothing about this row: its start is given back.
-            self.shared.in_hand.let_go(row);
-            let (after, start) = (jittered(Duration::from_secs(1)), Start::GivenBack);
-            return Settle::Release {
-                row,
-                after,
-                attempts: None,
-                start,
-            };
+            self.breakers.unanswered(&one.row.destination, one.way);
+            return self.given_back(&one, jittered(Duration::from_secs(1)));
         }
-        let breaker = self.breakers.entry(one.row.destination.clone());
-        let breaker = breaker.or_insert(Breaker {
-            failures: 0,
-            open_until: Instant::now(),
-        });
-        breaker.failures += 1;
-        if breaker.failures >= BREAKER_FAILURES {
-            breaker.open_until = Instant::now() + jittered(BREAKER_PAUSE);
-        }
+        self.breakers.refused(&one.row.destination, one.way);
         let Some(after) = pause(error, one.row.attempts.len() + 1) else {
             return self.park(one, Reason::Unroutable, Some(chain(error)));
         };
@@ -416,19 +386,22 @@ impl Relay {
         }
     }
 
-    async fn give_back(&self, rows: Vec<InFlight>, after: Duration) {
-        let mut settles = Vec::with_capacity(rows.len());
-        for one in rows {
-            let (row, start) = (one.row.row, Start::GivenBack);
-            self.shared.in_hand.let_go(row);
-            settles.push(Settle::Release {
-                row,
-                after,
-                attempts: None,
-                start,
-            });
+    async fn give_back(&self, rows: Vec<InFlight>) {
+        let rows = rows.iter();
+        let settles = rows.map(|one| self.given_back(one, Duration::ZERO));
+        self.committer.settle_all(settles.collect()).await;
+    }
+
+    /// Lets a row go as if it had not been started.
+    fn given_back(&self, one: &InFlight, after: Duration) -> Settle {
+        let row = one.row.row;
+        self.shared.in_hand.let_go(row);
+        Settle::Release {
+            row,
+            after,
+            attempts: None,
+            start: Start::GivenBack,
         }
-        self.committer.settle_all(settles).await;
     }
 
     fn is_held(&self) -> bool {
@@ -491,6 +464,7 @@ fn in_flight(work: Work) -> Option<InFlight> {
     match work.arrival {
         Arrival::Row(row) => Some(InFlight {
             row,
+            way: Way::Free,
             _place: work.place,
         }),
         // Only rows are ever let into the publisher.

@@ -327,8 +327,8 @@ pub enum ClaimFrom {
         limit: u32,
         /// How many rows for one address at most.
         per_address: u32,
-        /// Addresses behind an open breaker, as they are stored.
-        except: Vec<String>,
+        /// Addresses that get fewer, as they are stored, with how many: none behind an open breaker.
+        bounds: Vec<(String, u32)>,
     },
 }
 

@@ -5,3 +5,4 @@ mod conformance;
 mod hostile;
 mod memory_store;
 mod health;
+mod refusing;

@@ -13,7 +13,8 @@
 -- without an id, for the sixteen that gave most.
 create function sagabus.claim_v1(
     c_prefix text,             -- of a transport (`:archive:`; none: the default one); null: endpoints
-    c_except text[],           -- a transport's destinations that are left alone
+    c_bounded text[],          -- a transport's destinations of which fewer are wanted
+    c_bounds int[],            -- of them
     c_each int,                -- rows of one of a transport's destinations at most
     c_destinations text[],     -- of endpoints; else those with a mark
     c_limits int[],            -- of endpoints
@@ -68,15 +69,17 @@ begin
             )
             from steps s where starts_with(s.destination, c_prefix)
         )
-        select array_agg(d.destination), array_agg(c_each), array_agg(d.since)
+        select array_agg(d.destination), array_agg(d.n), array_agg(d.since)
         into v_destinations, v_limits, v_since
         from (
-            select s.destination, m.since from steps s
+            select s.destination, least(b.n, c_each) as n, m.since from steps s
+            left join unnest(c_bounded, c_bounds) as b(destination, n)
+                on b.destination = s.destination
             left join unnest(c_destinations, c_since) as m(destination, since)
                 on m.destination = s.destination
             where starts_with(s.destination, c_prefix)
               and (c_prefix <> '' or (s.destination not like '@%' and s.destination not like ':%'))
-              and s.destination <> all (coalesce(c_except, '{}'))
+              and (b.n is null or b.n > 0)
             order by random()
         ) d;
     end if;

@@ -19,7 +19,8 @@ use crate::row;
 
 const CLAIM: &str = "select id, epoch, destination, message_id, message_type, key, headers, body, \
     starts, failures, solo_starts, attempts, timer_kind, timer_key, timer_name, \
-    timer_generation, expired, mark from sagabus.claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    timer_generation, expired, mark \
+    from sagabus.claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 
 /// Claims that begin where the one before them ended, one after the other, until one looks at
 /// everything again: for what others released meanwhile, or committed late.
@@ -59,12 +60,12 @@ impl Marks {
 enum Wanted {
     /// Of endpoints, each with its number.
     Endpoints(Vec<(String, u32)>),
-    /// Of whatever a transport has, but for some.
+    /// Of whatever a transport has, of some destinations fewer.
     Transport {
         prefix: String,
         limit: u32,
         each: u32,
-        except: Vec<String>,
+        bounds: HashMap<String, u32>,
     },
 }
 
@@ -81,12 +82,12 @@ impl Wanted {
                 name,
                 limit,
                 per_address,
-                except,
+                bounds,
             } => Self::Transport {
                 prefix: name.prefix(),
                 limit: *limit,
                 each: *per_address,
-                except: except.clone(),
+                bounds: bounds.iter().cloned().collect(),
             },
         }
     }
@@ -99,6 +100,20 @@ impl Wanted {
                 names.concat()
             }
             Self::Transport { prefix, .. } => prefix.clone(),
+        }
+    }
+
+    /// The number of rows wanted of one destination, by itself.
+    fn most(&self, destination: &str) -> u32 {
+        match self {
+            Self::Endpoints(wanted) => {
+                let limit = wanted.iter().find(|(name, _)| name == destination);
+                limit.map_or(0, |(_, limit)| *limit)
+            }
+            Self::Transport { each, bounds, .. } => {
+                let bound = bounds.get(destination);
+                bound.map_or(*each, |bound| *bound.min(each))
+            }
         }
     }
 
@@ -122,6 +137,10 @@ impl Wanted {
 
     /// What is still wanted of destinations that were not looked at from the front.
     fn rest(mut self, found: &Found, marked: &HashMap<String, i64>) -> Self {
+        let counts = found.counts.iter();
+        let left =
+            counts.map(|(name, count)| (name.clone(), self.most(name).saturating_sub(*count)));
+        let left: Vec<_> = left.collect();
         match &mut self {
             Self::Endpoints(wanted) => {
                 wanted.retain(|(name, _)| marked.contains_key(name));
@@ -130,14 +149,8 @@ impl Wanted {
                 }
                 wanted.retain(|(_, limit)| *limit > 0);
             }
-            Self::Transport {
-                limit,
-                each,
-                except,
-                ..
-            } => {
-                let is_full = |name: &&String| found.of(name) >= *each;
-                except.extend(found.counts.keys().filter(is_full).cloned());
+            Self::Transport { limit, bounds, .. } => {
+                bounds.extend(left);
                 *limit -= found.total().min(*limit);
             }
         }
@@ -172,12 +185,9 @@ pub(super) async fn claim(store: &PgStore, claim: &Claim) -> Result<Vec<ClaimedR
     let before = store.marks().take(&whose);
     let mut found = from(store, claim, &wanted, &before.at).await?;
     let mut marks = std::mem::take(&mut found.marks);
-    let is_short = |name: &String| match &wanted {
-        Wanted::Endpoints(wanted) => {
-            let limit = wanted.iter().find(|(one, _)| one == name);
-            limit.is_some_and(|(_, limit)| found.of(name) < *limit)
-        }
-        Wanted::Transport { each, .. } => found.total() < total && found.of(name) < *each,
+    let is_short = |name: &String| {
+        let is_over = matches!(wanted, Wanted::Transport { .. }) && found.total() >= total;
+        !is_over && found.of(name) < wanted.most(name)
     };
     marks.retain(|name, _| !is_short(name));
     if before.at.keys().any(is_short) {
@@ -213,6 +223,7 @@ async fn from(
         Wanted::Endpoints(wanted) => query
             .bind(None::<&str>)
             .bind(None::<Vec<String>>)
+            .bind(None::<Vec<i32>>)
             .bind(None::<i32>)
             .bind(wanted.iter().map(|one| one.0.clone()).collect::<Vec<_>>())
             .bind(wanted.iter().map(|one| count(one.1)).collect::<Vec<_>>())
@@ -220,11 +231,12 @@ async fn from(
         Wanted::Transport {
             prefix,
             each,
-            except,
+            bounds,
             ..
         } => query
             .bind(prefix.clone())
-            .bind(except.clone())
+            .bind(bounds.keys().cloned().collect::<Vec<_>>())
+            .bind(bounds.values().copied().map(count).collect::<Vec<_>>())
             .bind(count(*each))
             .bind(marks.keys().cloned().collect::<Vec<_>>())
             .bind(None::<Vec<i32>>)

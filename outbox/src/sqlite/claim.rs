@@ -123,9 +123,9 @@ pub(super) async fn claim(
             name,
             limit,
             per_address,
-            except,
+            bounds,
         } => {
-            let due = due_addresses(store, claim.scan, name, *per_address, except).await?;
+            let due = due_addresses(store, claim.scan, name, *per_address, bounds).await?;
             share(due, *limit)
         }
     };
@@ -174,7 +174,7 @@ async fn due_addresses(
     scan: Scan,
     transport: &TransportName,
     per_address: u32,
-    except: &[String],
+    bounds: &[(String, u32)],
 ) -> Result<Vec<(String, u32)>, StoreError> {
     let prefix = transport.prefix();
     let rows = sqlx::query(FIND_ADDRESSES)
@@ -188,8 +188,11 @@ async fn due_addresses(
     let mut due: Vec<(String, u32)> = Vec::with_capacity(rows.len());
     for row in rows {
         let address: String = row.try_get(0).map_err(store_error)?;
-        if !except.contains(&address) {
-            due.push((address, row.try_get(1).map_err(store_error)?));
+        let wish: u32 = row.try_get(1).map_err(store_error)?;
+        let bound = bounds.iter().find(|(bounded, _)| *bounded == address);
+        let wish = bound.map_or(wish, |(_, bound)| wish.min(*bound));
+        if wish > 0 {
+            due.push((address, wish));
         }
     }
     Ok(due)

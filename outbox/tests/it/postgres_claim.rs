@@ -43,7 +43,7 @@ async fn claim(site: &Site, by: By, limit: u32) -> Vec<ClaimedRow> {
             name: TransportName::default(),
             limit,
             per_address,
-            except: Vec::new(),
+            bounds: Vec::new(),
         },
         lease: Duration::from_secs(30),
         scan: Scan::Cold,

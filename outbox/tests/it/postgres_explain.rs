@@ -305,7 +305,7 @@ async fn rows_in_hand(site: &Site) {
             name: TransportName::default(),
             limit: PART,
             per_address: PART,
-            except: vec!["event/b".to_owned()],
+            bounds: vec![("event/b".to_owned(), 0)],
         };
         site.store.claim(&claim(transport, scan)).await.unwrap();
     }

@@ -241,7 +241,7 @@ async fn claim_transport(site: &Site) {
             name: TransportName::default(),
             limit: 2,
             per_address: 2,
-            except: Vec::new(),
+            bounds: Vec::new(),
         },
         lease: Duration::from_secs(3600),
         scan: Scan::Cold,

@@ -32,13 +32,13 @@ async fn a_transport_gets_its_addresses_and_no_endpoints() {
         to(":archive:second", "a2"),
     ];
     bench.commit(vec![sends(sent.to_vec())]).await;
-    let from = |except: Vec<String>, per_address| ClaimFrom::Transport {
+    let from = |bounds: Vec<(String, u32)>, per_address| ClaimFrom::Transport {
         name: TransportName::default(),
         limit: 100,
         per_address,
-        except,
+        bounds,
     };
-    let rows = bench.claim_from(from(vec!["zulu".into()], 2)).await;
+    let rows = bench.claim_from(from(vec![("zulu".into(), 0)], 2)).await;
     let mut seen = bodies(&rows);
     seen.sort_unstable();
     assert_eq!(seen, ["1", "x", "y"]);

@@ -245,20 +245,29 @@ pub async fn a_claim_for_transports_keeps_its_bounds(at: Arc<Harness>) {
     let of = |rows: &[sagabus_core::store::ClaimedRow], address: &str| {
         rows.iter().filter(|one| one.destination == address).count()
     };
-    let rows = at.claim_for_transport(100, 4, &["down"]).await;
+    let rows = at.claim_for_transport(100, 4, &[("down", 0)]).await;
     assert_eq!(
         (of(&rows, "busy"), of(&rows, "calm"), rows.len()),
         (4, 2, 6)
     );
 
-    let rows = at.claim_for_transport(3, 100, &["down"]).await;
+    let rows = at.claim_for_transport(3, 100, &[("down", 0)]).await;
     assert_eq!((of(&rows, "busy"), rows.len()), (3, 3));
 
-    let rows = at.claim_for_transport(100, 100, &[]).await;
+    // One that is tried again gets as many as it is trusted with; a bound is no wish for more.
+    let bounds = [("down", 2), ("busy", 9)];
+    let rows = at.claim_for_transport(100, 1, &bounds).await;
     assert_eq!(
         (of(&rows, "busy"), of(&rows, "down"), rows.len()),
-        (3, 10, 13)
+        (1, 1, 2)
     );
+    let rows = at.claim_for_transport(100, 100, &bounds).await;
+    assert_eq!(
+        (of(&rows, "busy"), of(&rows, "down"), rows.len()),
+        (2, 2, 4)
+    );
+    let rows = at.claim_for_transport(100, 100, &[]).await;
+    assert_eq!((of(&rows, "down"), rows.len()), (7, 7));
 }
 
 /// A broker that is down fills nobody else's claims, and a host without it leaves its rows alone.
@@ -280,7 +289,7 @@ pub async fn a_claim_for_a_transport_takes_its_rows_and_no_others(at: Arc<Harnes
     };
     let none = at.claim_by(name("attic"), 10, 10, &[]).await;
     assert!(none.is_empty(), "{none:?}");
-    let except = [":archive:event/a"];
+    let except = [(":archive:event/a", 0)];
     let some = at.claim_by(name("archive"), 10, 10, &except).await;
     assert_eq!(addresses(some), [":archive:event/b"]);
     let rest = at.claim_by(name("archive"), 10, 10, &[]).await;

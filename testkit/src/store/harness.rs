@@ -211,15 +211,16 @@ impl Harness {
         one(rows)
     }
 
-    /// Claims up to `limit` rows for transports, and up to `per_address` of each address.
+    /// Claims up to `limit` rows for transports, and up to `per_address` of each address, or up to
+    /// its bound where that is less.
     pub async fn claim_for_transport(
         &self,
         limit: u32,
         per_address: u32,
-        except: &[&str],
+        bounds: &[(&str, u32)],
     ) -> Vec<ClaimedRow> {
         let default = TransportName::default();
-        self.claim_by(default, limit, per_address, except).await
+        self.claim_by(default, limit, per_address, bounds).await
     }
 
     /// Claims up to `limit` rows for one transport, and up to `per_address` of each address.
@@ -228,14 +229,16 @@ impl Harness {
         name: TransportName,
         limit: u32,
         per_address: u32,
-        except: &[&str],
+        bounds: &[(&str, u32)],
     ) -> Vec<ClaimedRow> {
+        let bounds = bounds.iter();
+        let bounds = bounds.map(|(address, bound)| ((*address).to_owned(), *bound));
         let claim = Claim {
             from: ClaimFrom::Transport {
                 name,
                 limit,
                 per_address,
-                except: except.iter().map(|&address| address.to_owned()).collect(),
+                bounds: bounds.collect(),
             },
             lease: HOUR,
             scan: Scan::Cold,

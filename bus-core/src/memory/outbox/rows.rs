@@ -284,15 +284,15 @@ impl Outbox {
                 name,
                 limit,
                 per_address,
-                except,
+                bounds,
             } => {
                 in_all = *limit;
-                wanted.extend(
-                    self.waiting
-                        .keys()
-                        .filter(|to| name.carries(to) && !except.contains(to))
-                        .map(|to| (to.clone(), *per_address)),
-                );
+                let of = |to: &str| {
+                    let bound = bounds.iter().find(|(address, _)| address == to);
+                    bound.map_or(*per_address, |(_, bound)| *bound.min(per_address))
+                };
+                let carried = self.waiting.keys().filter(|to| name.carries(to));
+                wanted.extend(carried.map(|to| (to.clone(), of(to))));
             }
         }
         let mut claimed = Vec::new();
