@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::counters::Counters;
 use crate::endpoint::EndpointName;
+use crate::error::StoreError;
 use crate::faults::{self, Point};
 use crate::intake::{InHand, Intake, Room};
 use crate::lifecycle::Lifecycle;
@@ -103,7 +104,7 @@ impl Claimer {
         }
     }
 
-    async fn claim(&self, scan: Scan) -> Result<Claimed, crate::error::StoreError> {
+    async fn claim(&self, scan: Scan) -> Result<Claimed, StoreError> {
         let mut slots = self.reserve();
         if slots.is_empty() {
             return Ok(Claimed::NoRoom);
@@ -117,13 +118,7 @@ impl Claimer {
             lease: self.lease,
             scan,
         };
-        let rows = self.store.claim(&claim).await?;
-        if !rows.is_empty() {
-            faults::at(Point::AfterClaim);
-        }
-        self.counters.claims.increment();
-        self.counters.claimed.add(rows.len() as u64);
-        for row in rows {
+        for row in take(&*self.store, &self.counters, &claim).await? {
             self.let_in(row, &mut slots);
         }
         let is_full = slots.values().any(Room::is_empty);
@@ -167,6 +162,21 @@ impl Claimer {
             }
         }
     }
+}
+
+/// Claims rows, and counts them: for own endpoints here, for a transport in its relay.
+pub(crate) async fn take(
+    store: &dyn Store,
+    counters: &Counters,
+    claim: &Claim,
+) -> Result<Vec<ClaimedRow>, StoreError> {
+    let rows = store.claim(claim).await?;
+    if !rows.is_empty() {
+        faults::at(Point::AfterClaim);
+    }
+    counters.claims.increment();
+    counters.claimed.add(rows.len() as u64);
+    Ok(rows)
 }
 
 fn has_room(intake: &Intake) -> bool {

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::backoff::{Backoff, jittered};
 use crate::breakers::{Breakers, Way};
+use crate::claimer;
 use crate::clock;
 use crate::committer::{CommitterHandle, Shared};
 use crate::error::{StoreError, TransportError, chain};
@@ -432,12 +433,7 @@ impl Relay {
 impl Shared {
     /// Claims rows and lets them in. Returns whether there was no room for more.
     async fn let_in(&self, claim: &Claim, mut room: Room) -> Result<bool, StoreError> {
-        let rows = self.store.claim(claim).await?;
-        if !rows.is_empty() {
-            faults::at(Point::AfterClaim);
-        }
-        self.counters.claims.increment();
-        self.counters.claimed.add(rows.len() as u64);
+        let rows = claimer::take(&*self.store, &self.counters, claim).await?;
         let is_full = rows.len() >= room.len();
         for row in rows {
             if let Some(slot) = room.take() {
