@@ -155,7 +155,7 @@ async fn rehearse(endpoint: &Endpoint, envelope: Envelope, timer: Option<Timer>)
     };
     let (staged, transaction) = match run.on(endpoint, &*subscriber, decoded.message).await {
         Ok(done) => done,
-        Err(error) => return of(failed(endpoint, &error)),
+        Err(error) => return of(failed(endpoint, &*subscriber, &error)),
     };
     if let Some(transaction) = transaction {
         transaction.rollback().await;
@@ -232,7 +232,7 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
     };
     let (staged, transaction) = match run.on(endpoint, &by_hand, Box::new(())).await {
         Ok(done) => done,
-        Err(error) => return of(failed(endpoint, &error)),
+        Err(error) => return of(failed(endpoint, &*machine, &error)),
     };
     let report = tell(endpoint, of(Verdict::Well), &staged, Some(&instance));
     let note = format!("moved by {}", forced.who);

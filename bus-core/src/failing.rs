@@ -3,7 +3,7 @@
 use crate::error::{Class, HandlerError};
 use crate::handler::Subscriber;
 use crate::handling::{Case, End};
-use crate::retry::Decision;
+use crate::retry::{Decision, Retry};
 use crate::unit_of_work::Reason;
 
 /// Reruns after a conflict, before the message is written down for a moment later.
@@ -41,7 +41,7 @@ impl Case<'_> {
             _ => self.tries.fail(&self.endpoint.host.name, text),
         }
         let (failures, excuses) = (self.tries.failures(), self.tries.excuses());
-        let decision = self.endpoint.retry.decide(class, failures, excuses);
+        let decision = self.retry().decide(class, failures, excuses);
         let gives_up = matches!(
             decision,
             Decision::Dead(Reason::AttemptsExhausted | Reason::ExcusesExhausted | Reason::Terminal)
@@ -83,6 +83,12 @@ impl Case<'_> {
             return Decision::Reload;
         }
         self.tries.excuse(&self.endpoint.host.name, cause);
-        self.endpoint.retry.excuse(self.tries.excuses())
+        self.retry().excuse(self.tries.excuses())
+    }
+
+    /// Returns how often a message of this type is tried.
+    pub(crate) fn retry(&self) -> &Retry {
+        let message_type = &self.arrival.envelope().message_type;
+        self.endpoint.retries.of(message_type)
     }
 }

@@ -26,7 +26,7 @@ use crate::lifecycle::Lifecycle;
 use crate::loader::LoaderHandle;
 use crate::mirror::Mirror;
 use crate::pipeline::{Middleware, Next};
-use crate::retry::{Decision, Retry};
+use crate::retry::{Decision, Retries};
 use crate::store::{Instance, Question};
 use crate::sync::time;
 use crate::tries::Tries;
@@ -48,7 +48,7 @@ pub(crate) struct Endpoint {
     pub(crate) mirror: Option<Mirror>,
     pub(crate) dispatch: Dispatch,
     pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
-    pub(crate) retry: Retry,
+    pub(crate) retries: Retries,
     pub(crate) keeps_history: bool,
     pub(crate) host: Arc<HostFacts>,
     pub(crate) loader: LoaderHandle,

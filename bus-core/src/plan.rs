@@ -1,5 +1,6 @@
 //! An endpoint: its handlers and settings, put together and checked.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +16,8 @@ use crate::handler::{Given, Handler, HandlerSubscriber, Need, Subscriber};
 use crate::message::Message;
 use crate::mirror::mirrored_type;
 use crate::pipeline::{Middleware, default_pipeline};
-use crate::retry::Retry;
-use crate::store::{EndpointSpec, Retention};
+use crate::retry::{Retries, Retry};
+use crate::store::{EndpointSpec, Retention, Subscription};
 use crate::transports::TransportName;
 use crate::unit_of_work::KeyAfterDeath;
 
@@ -28,6 +29,7 @@ pub struct EndpointBuilder {
     answers: Vec<&'static str>,
     error: Option<BuildError>,
     retry: Retry,
+    retries: Vec<(&'static str, Retry)>,
     reads: TransportName,
     order: Order,
     content_types: Option<Vec<String>>,
@@ -51,6 +53,7 @@ impl Default for EndpointBuilder {
             answers: Vec::new(),
             error: None,
             retry: Retry::default(),
+            retries: Vec::new(),
             reads: TransportName::default(),
             order: Order::default(),
             content_types: None,
@@ -144,6 +147,12 @@ impl EndpointBuilder {
     /// Sets how often a failing message is tried.
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// Sets how often a failing `M` is tried, whatever holds for the other messages here.
+    pub fn retry_for<M: Message>(mut self, retry: Retry) -> Self {
+        self.retries.push((M::TYPE, retry));
         self
     }
 
@@ -266,17 +275,7 @@ impl EndpointBuilder {
             subscriptions.extend(taken_by(&*subscriber));
             dispatch.add(name, subscriber)?;
         }
-        let takes = |one: &&str| {
-            subscriptions
-                .iter()
-                .any(|taken| taken.message_type == **one)
-        };
-        if let Some(unknown) = self.rehearsed.iter().find(|one| !takes(one)) {
-            return Err(BuildError::RehearsesUnhandled {
-                endpoint: name.to_owned(),
-                message_type: (*unknown).to_owned(),
-            });
-        }
+        demand_handlers(name, &subscriptions, &self.rehearsed, &self.retries)?;
         Ok(EndpointPlan {
             rehearsed: self.rehearsed,
             spec: EndpointSpec {
@@ -285,11 +284,14 @@ impl EndpointBuilder {
                 subscriptions,
             },
             reads: self.reads,
-            dispatch,
             definitions: self.definitions,
             answers: self.answers,
             pipeline,
-            retry: self.retry,
+            retries: Retries {
+                all: self.retry,
+                by_type: by_each_name(&dispatch, self.retries),
+            },
+            dispatch,
             capacity: self.capacity,
             history: self.history,
             breaker: self.breaker,
@@ -299,6 +301,45 @@ impl EndpointBuilder {
             mirrors: self.mirrors,
         })
     }
+}
+
+/// Refuses what is declared of a message type that the endpoint does not take.
+fn demand_handlers(
+    endpoint: &str,
+    subscriptions: &[Subscription],
+    rehearsed: &[&'static str],
+    retries: &[(&'static str, Retry)],
+) -> Result<(), BuildError> {
+    let rehearsed = rehearsed.iter().map(|one| ("rehearses", *one));
+    let retried = retries.iter().map(|(one, _)| ("retry_for", *one));
+    for (setting, message_type) in rehearsed.chain(retried) {
+        let mut taken = subscriptions.iter();
+        if !taken.any(|taken| taken.message_type == message_type) {
+            return Err(BuildError::SettingUnhandled {
+                endpoint: endpoint.to_owned(),
+                setting,
+                message_type: message_type.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Finds what is said of a message type under each of its names: a message that waits may have come
+/// under a former one.
+fn by_each_name(dispatch: &Dispatch, said: Vec<(&'static str, Retry)>) -> HashMap<String, Retry> {
+    let mut by_name = HashMap::new();
+    for (message_type, retry) in said {
+        let takers = dispatch
+            .subscribers()
+            .into_iter()
+            .map(|one| taken_by(&**one));
+        let names = takers.filter(|names| names.iter().any(|one| one.message_type == message_type));
+        for name in names.flatten() {
+            by_name.insert(name.message_type.into_owned(), retry.clone());
+        }
+    }
+    by_name
 }
 
 impl fmt::Debug for EndpointBuilder {
@@ -318,7 +359,7 @@ pub(crate) struct EndpointPlan {
     /// The types that it takes as answers to requests of the process.
     pub(crate) answers: Vec<&'static str>,
     pub(crate) pipeline: Vec<Arc<dyn Middleware>>,
-    pub(crate) retry: Retry,
+    pub(crate) retries: Retries,
     pub(crate) capacity: usize,
     pub(crate) history: History,
     pub(crate) breaker: Breaker,
@@ -341,6 +382,7 @@ impl EndpointPlan {
                 "aliases": one.aliases(),
                 "version": one.version(),
                 "handler": one.name(),
+                "retry": self.retries.by_type.get(&*subscription.message_type).map(described),
                 "rehearsed": one.merges()
                     || self.rehearsed.contains(&&*subscription.message_type),
             })
@@ -354,12 +396,7 @@ impl EndpointPlan {
             "key_after_death": self.key_after,
             "capacity": self.capacity,
             "keeps_history": self.history == History::Kept,
-            "retry": {
-                "immediate": self.retry.immediate,
-                "delayed": self.retry.delayed,
-                "horizon_seconds": self.retry.horizon().as_secs_f64(),
-                "excuses": self.retry.excuses,
-            },
+            "retry": described(&self.retries.all),
             "breaker": { "messages": self.breaker.messages },
             "taken_over_max": self.rows_max,
             "mirrors_dead_letters_to": mirrored,
@@ -371,6 +408,15 @@ impl EndpointPlan {
             "definitions": self.definitions,
         })
     }
+}
+
+fn described(retry: &Retry) -> serde_json::Value {
+    json!({
+        "immediate": retry.immediate,
+        "delayed": retry.delayed,
+        "horizon_seconds": retry.horizon().as_secs_f64(),
+        "excuses": retry.excuses,
+    })
 }
 
 impl fmt::Debug for EndpointPlan {
@@ -389,7 +435,7 @@ pub(crate) fn check_retention(
     /// What a broker may add: a consumer time-out of 30 min and a weekend's outage would be the
     /// user's to configure; an hour is the least that makes sense.
     const REDELIVERY: Duration = Duration::from_secs(60 * 60);
-    let horizons = endpoints.iter().map(|endpoint| endpoint.retry.horizon());
+    let horizons = endpoints.iter().map(|endpoint| endpoint.retries.horizon());
     let horizon = horizons.max().unwrap_or_default() + REDELIVERY;
     if retention.inbox < horizon {
         return Err(BuildError::RetentionTooShort {

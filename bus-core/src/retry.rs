@@ -1,5 +1,6 @@
 //! What becomes of a message whose handler failed: one total function.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::error::Class;
@@ -63,6 +64,27 @@ pub enum Decision {
     Held,
     /// Stop trying.
     Dead(Reason),
+}
+
+/// How often the messages of an endpoint are tried: all alike, but for types that say otherwise.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Retries {
+    pub(crate) all: Retry,
+    /// By message type, former names included.
+    pub(crate) by_type: HashMap<String, Retry>,
+}
+
+impl Retries {
+    /// Returns what holds for a message type.
+    pub(crate) fn of(&self, message_type: &str) -> &Retry {
+        self.by_type.get(message_type).unwrap_or(&self.all)
+    }
+
+    /// Returns the longest time that may pass between the first try of any message and its last.
+    pub(crate) fn horizon(&self) -> Duration {
+        let each = self.by_type.values().map(Retry::horizon);
+        each.fold(self.all.horizon(), Duration::max)
+    }
 }
 
 impl Retry {
@@ -185,6 +207,29 @@ mod tests {
             ]
         );
         assert_eq!(retry.horizon(), second * 6);
+    }
+
+    #[test]
+    fn the_longest_tries_of_an_endpoint_are_those_of_any_type() {
+        let second = Duration::from_secs(1);
+        let tried = |delayed| Retry {
+            delayed,
+            delay: second,
+            ..Retry::none()
+        };
+        let tried = |delayed| Retry {
+            delay_max: second,
+            ..tried(delayed)
+        };
+        let mut retries = Retries {
+            all: tried(3),
+            by_type: HashMap::from([("a".to_owned(), tried(7)), ("b".to_owned(), tried(1))]),
+        };
+        assert_eq!(retries.horizon(), second * 7);
+        assert_eq!([retries.of("a"), retries.of("b")], [&tried(7), &tried(1)]);
+        assert_eq!(retries.of("c"), &tried(3));
+        retries.by_type.remove("a");
+        assert_eq!(retries.horizon(), second * 3);
     }
 
     #[test]

@@ -326,7 +326,7 @@ impl Parts {
             mirror,
             dispatch: plan.dispatch,
             pipeline: plan.pipeline,
-            retry: plan.retry,
+            retries: plan.retries,
             keeps_history: plan.history == History::Kept,
             host: Arc::clone(&self.facts),
             loader: self.loader.clone(),

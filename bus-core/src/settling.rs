@@ -340,7 +340,7 @@ impl Case<'_> {
         };
         let cause = "the commit did not answer; its outcome is unknown".to_owned();
         self.tries.excuse(&self.endpoint.host.name, cause);
-        if let Decision::Dead(reason) = self.endpoint.retry.excuse(self.tries.excuses()) {
+        if let Decision::Dead(reason) = self.retry().excuse(self.tries.excuses()) {
             return self.dead(reason, None).await;
         }
         let release = self.release(row, after);

@@ -10,6 +10,7 @@ use crate::context::Staged;
 use crate::endpoint::Destination;
 use crate::envelope::{Due, Outgoing};
 use crate::error::{Class, HandlerError};
+use crate::handler::Subscriber;
 use crate::handling::Endpoint;
 use crate::protection::{self, Protector};
 use crate::retry::Decision;
@@ -17,9 +18,14 @@ use crate::store::Instance;
 use crate::unit_of_work::{InstanceChange, InstanceStatus, Label};
 
 /// Says how a run failed, and what would become of a message that fails so for the first time.
-pub(crate) fn failed(endpoint: &Endpoint, error: &HandlerError) -> Verdict {
+pub(crate) fn failed(
+    endpoint: &Endpoint,
+    subscriber: &dyn Subscriber,
+    error: &HandlerError,
+) -> Verdict {
     let class = error.class();
-    let then = match endpoint.retry.decide(class, 1, 1) {
+    let retry = endpoint.retries.of(&subscriber.subscription().message_type);
+    let then = match retry.decide(class, 1, 1) {
         Decision::Now | Decision::Reload | Decision::Held => "tried again at once".to_owned(),
         Decision::Later(after) | Decision::NotBefore(after) | Decision::Aside(after) => {
             format!("tried again after {}", words(after))

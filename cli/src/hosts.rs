@@ -133,19 +133,25 @@ fn describe_endpoint(endpoint: &Value, out: &Output) -> Result<(), Failure> {
         Some(text) => text.to_owned(),
         None => value.to_string(),
     };
+    let tries = |retry: &Value| {
+        let (now, later) = (&retry["immediate"], &retry["delayed"]);
+        format!("retry {now} at once and {later} later")
+    };
     out.line(&format!(
-        "  endpoint {} (order {}, retry {} at once and {} later)",
+        "  endpoint {} (order {}, {})",
         text(&endpoint["endpoint"]),
         text(&endpoint["order"]),
-        endpoint["retry"]["immediate"],
-        endpoint["retry"]["delayed"]
+        tries(&endpoint["retry"])
     ))?;
     for handler in endpoint["handlers"].as_array().into_iter().flatten() {
+        let said = Some(&handler["retry"]).filter(|retry| retry.is_object());
+        let said = said.map(|retry| format!(" ({})", tries(retry)));
         out.line(&format!(
-            "    {} {} -> {}",
+            "    {} {} -> {}{}",
             text(&handler["kind"]),
             text(&handler["type"]),
-            text(&handler["handler"])
+            text(&handler["handler"]),
+            said.unwrap_or_default()
         ))?;
     }
     Ok(())

@@ -181,7 +181,8 @@ fn retention(hosts: &[StoredHost], now: Timestamp) -> Option<Finding> {
     let horizons = alive().flat_map(|host| {
         let all = host.definitions["endpoints"].as_array();
         all.into_iter().flatten().filter_map(move |one| {
-            let horizon = one["retry"]["horizon_seconds"].as_f64()?;
+            let horizons = retries(one).filter_map(|one| one["horizon_seconds"].as_f64());
+            let horizon = horizons.reduce(f64::max)?;
             Some((host, one["endpoint"].as_str()?, horizon))
         })
     });
@@ -223,10 +224,7 @@ fn delivery_limit(host: &StoredHost, transport: &Value) -> Option<Finding> {
         .into_iter()
         .flatten()
         .filter(|one| one["reads_from"] == name);
-    let tries = |one: &Value| {
-        let count = |what: &str| one["retry"][what].as_u64().unwrap_or(0);
-        (count("immediate") + 1).saturating_mul(count("delayed") + 1)
-    };
+    let tries = |one: &Value| retries(one).map(tries_of).max().unwrap_or(1);
     let tried = reading.filter_map(|one| Some((tries(one), one["endpoint"].as_str()?)));
     let (tries, endpoint) = tried.max()?;
     let names = format!("{} (transport `{name}` of host `{}`)", broker, host.name);
@@ -258,6 +256,19 @@ fn delivery_limit(host: &StoredHost, transport: &Value) -> Option<Finding> {
             tries.max(DELIVERIES_MIN)
         ),
     })
+}
+
+/// What an endpoint says of its retries, and what its handlers say otherwise.
+fn retries(endpoint: &Value) -> impl Iterator<Item = &Value> {
+    let handlers = endpoint["handlers"].as_array().into_iter().flatten();
+    let each = handlers.map(|handler| &handler["retry"]);
+    let said = each.filter(|retry| retry.is_object());
+    std::iter::once(&endpoint["retry"]).chain(said)
+}
+
+fn tries_of(retry: &Value) -> u64 {
+    let count = |what: &str| retry[what].as_u64().unwrap_or(0);
+    (count("immediate") + 1).saturating_mul(count("delayed") + 1)
 }
 
 /// Instances that nothing will move by itself.
@@ -424,6 +435,11 @@ mod tests {
         let found = retention(&short, NOW).expect("`a` forgets what `b` still tries");
         assert!(found.fact.contains("host `a` forgets"), "{found:?}");
         assert!(found.fact.contains("endpoint `b-work`"), "{found:?}");
+        let mut patient = host("a", None, 700.0, 600.0);
+        let handler = json!({ "retry": { "horizon_seconds": 800.0 } });
+        patient.definitions["endpoints"][0]["handlers"] = json!([{ "retry": null }, handler]);
+        let found = retention(&[patient], NOW).expect("one type is tried for longer");
+        assert!(found.fact.contains("tries them for 800 s"), "{found:?}");
     }
 
     #[test]
@@ -453,6 +469,11 @@ mod tests {
         assert!(low.remedy.contains("to 1000 at least"), "{low:?}");
         let patient = deliveries(&[with(json!(1_000), 999)], NOW);
         assert!(patient[0].remedy.contains("to 5000 at least"));
+        let mut by_type = with(json!(1_000), 2);
+        let often = json!({ "retry": { "immediate": 999, "delayed": 4 } });
+        by_type.definitions["endpoints"][0]["handlers"] = json!([often]);
+        let patient = deliveries(&[by_type], NOW);
+        assert!(patient[0].fact.contains("up to 5000 times"), "{patient:?}");
         let unknown = deliveries(&[with(json!("unknown"), 2)], NOW);
         assert_eq!(unknown[0].code, "delivery_limit_unknown");
         assert!(unknown[0].remedy.contains("rabbitmqctl list_queues"));

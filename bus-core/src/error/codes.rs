@@ -110,10 +110,10 @@ explanations! {
     "SB0118" "a saga or machine is inconsistent":
         "It would stop in a state that nothing leaves, or meet a message that it cannot place."
         -> "The error names state, event and the line that declares it, and what to change.";
-    "SB0119" "an endpoint rehearses what it does not take":
-        "`.rehearses::<M>()` says of a handler that a rollback undoes all that it does. Without the \
-         handler it says nothing, and mostly the type is mistaken."
-        -> "Add the handler of `M` to this endpoint, or remove `.rehearses::<M>()`.";
+    "SB0119" "an endpoint declares something of what it does not take":
+        "`.rehearses::<M>()` and `.retry_for::<M>(..)` say something of a handler. Without the handler \
+         they say nothing, and mostly the type is mistaken."
+        -> "Add the handler of `M` to this endpoint, or remove what is declared of `M`.";
     "SB0120" "a keyring is not usable":
         "A key has an id, which travels with what it seals, and 32 bytes that nobody can guess."
         -> "Write a line per key: its id, a space, 64 hexadecimal digits (`openssl rand -hex 32`); \

@@ -139,14 +139,16 @@ pub enum BuildError {
         /// How to give it.
         remedy: String,
     },
-    /// A message type is declared safe to rehearse where nobody takes it.
+    /// Something is declared of a message type where nobody takes it.
     #[error(
-        "endpoint `{endpoint}` rehearses `{message_type}`, which it does not take; add its handler, \
-         or remove `.rehearses::<..>()` [SB0119]"
+        "endpoint `{endpoint}` declares something of `{message_type}`, which it does not take; add \
+         its handler, or remove `.{setting}::<..>(..)` [SB0119]"
     )]
-    RehearsesUnhandled {
+    SettingUnhandled {
         /// The endpoint.
         endpoint: String,
+        /// What declares it.
+        setting: &'static str,
         /// The message type.
         message_type: String,
     },

@@ -89,6 +89,18 @@ fn what_would_lose_or_block_messages_is_refused_with_its_remedy() {
         &["endpoint `payments`", "twice", "one `.endpoint(..)` call"],
     );
     check(
+        "tries of a type that is handled elsewhere",
+        builder()
+            .endpoint("payments", |e| e.handle(pay))
+            .endpoint("audit", |e| e.handle(note).retry_for::<Pay>(Retry::none())),
+        &["endpoint `audit`", "`build.pay`", "`.retry_for::<..>(..)`"],
+    );
+    check(
+        "a rehearsal of a type that is handled elsewhere",
+        builder().endpoint("audit", |e| e.handle(note).rehearses::<Pay>()),
+        &["endpoint `audit`", "`build.pay`", "`.rehearses::<..>(..)`"],
+    );
+    check(
         "an endpoint without handlers",
         builder().endpoint("payments", |e| e),
         &[
@@ -215,7 +227,12 @@ fn a_host_describes_its_endpoints_pipeline_and_handlers() {
     let host = builder()
         .endpoint("payments", |e| {
             let definition = serde_json::json!({"machine": "payment"});
-            e.handle(pay).handle(note).definition(definition)
+            let often = Retry {
+                immediate: 7,
+                ..Retry::default()
+            };
+            let e = e.handle(pay).handle(note).definition(definition);
+            e.retry_for::<Pay>(often)
         })
         .endpoint("audit", |e| {
             let e = e.handle(note).order(Order::PerKey).capacity(7);
@@ -240,6 +257,8 @@ fn a_host_describes_its_endpoints_pipeline_and_handlers() {
         ("/endpoints/1/capacity", 7.into()),
         ("/endpoints/1/order", "PerKey".into()),
         ("/endpoints/1/retry/delayed", 0.into()),
+        ("/endpoints/0/handlers/0/retry", serde_json::Value::Null),
+        ("/endpoints/0/handlers/1/retry/immediate", 7.into()),
         (
             "/endpoints/1/pipeline",
             serde_json::json!(["trace", "catch-panic", "deadline", "guard-bus"]),

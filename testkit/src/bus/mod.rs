@@ -15,6 +15,7 @@ pub mod pausing;
 pub mod protecting;
 pub mod rehearsing;
 pub mod recurring;
+pub mod retrying;
 pub mod sending;
 pub mod transports;
 pub mod versions;

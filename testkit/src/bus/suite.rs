@@ -45,6 +45,10 @@ macro_rules! __bus_behaviours {
                 tries_that_cost_no_attempt_are_bounded_over_restarts,
                 a_message_that_always_conflicts_is_a_dead_letter_in_the_end,
             ]
+            retrying: [
+                a_type_is_tried_as_often_as_its_endpoint_says_for_it,
+                what_comes_under_a_former_name_is_tried_as_often,
+            ]
             fault_events: [
                 a_fault_tells_of_a_dead_letter_once,
                 a_fault_brings_the_message_as_it_came,
