@@ -104,7 +104,7 @@ impl RowArguments {
             destination: self.destination.clone(),
             message_type: self.message_type.clone(),
             reason: self.reason.clone(),
-            message: None,
+            ..RowFilter::default()
         }
     }
 

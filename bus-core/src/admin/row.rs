@@ -2,7 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::envelope::{Envelope, Timer};
-use crate::id::MessageId;
+use crate::id::{InstanceId, MessageId};
 use crate::unit_of_work::Attempt;
 
 /// Which rows of the outbox are meant. What is `None` lets everything through.
@@ -20,6 +20,14 @@ pub struct RowFilter {
     pub reason: Option<String>,
     /// Only this message.
     pub message: Option<MessageId>,
+    /// Only rows with this business key.
+    pub key: Option<String>,
+    /// Only timers that this instance armed.
+    pub owner: Option<InstanceId>,
+    /// Only rows that were written at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only rows that were written before this time.
+    pub until: Option<Timestamp>,
 }
 
 /// Who has the say over a row.

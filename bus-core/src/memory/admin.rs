@@ -221,6 +221,13 @@ fn lets_row(filter: &RowFilter, row: &StoredRow) -> bool {
         && is(filter.message_type.as_deref(), &row.envelope.message_type)
         && is(filter.message.as_ref(), &row.envelope.id)
         && (filter.reason.is_none() || filter.reason == row.parked)
+        && (filter.key.is_none() || filter.key == row.key)
+        && filter.owner.as_ref().is_none_or(|owner| {
+            let timer = row.timer.as_ref();
+            timer.is_some_and(|timer| timer.owner == *owner)
+        })
+        && filter.since.is_none_or(|since| row.created_at >= since)
+        && filter.until.is_none_or(|until| row.created_at < until)
 }
 
 fn is_of(of: &HistoryOf, one: &StoredHistory) -> bool {

@@ -1,9 +1,9 @@
 //! Plans that are made while a table is empty, and kept while it grows.
 
-use sagabus_core::MessageId;
-use sagabus_core::admin::{HistoryOf, InboxFilter, InstanceFilter, Page, StoreAdmin};
+use sagabus_core::admin::{HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, StoreAdmin};
 use sagabus_core::store::Store;
 use sagabus_core::unit_of_work::{Label, Source, UnitOfWork};
+use sagabus_core::{InstanceId, MessageId};
 use sagabus_testkit::wait::eventually;
 
 use super::postgres_support::Database;
@@ -44,6 +44,14 @@ const HISTORY: [&str; 2] = [
 
 const READ_OF_HISTORY: &str = "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint \
     from pg_stat_user_tables where schemaname = 'sagabus' and relname in ('history', 'inbox')";
+
+const TIMERS: &str = "insert into sagabus.outbox (message_id, message_type, destination, headers, \
+    body, available_at, created_at, timer_kind, timer_key, timer_name, timer_generation) \
+    select gen_random_uuid(), 'shop.remind', '@orders', '{}', '{}', 9000000000000000, 0, 'order', \
+    n::text, 'patience', 1 from generate_series(1, 5000) n";
+
+const READ_OF_OUTBOX: &str = "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint \
+    from pg_stat_user_tables where schemaname = 'sagabus' and relname = 'outbox'";
 
 /// Rows that nobody asks for.
 const OTHERS: i64 = 5000;
@@ -114,6 +122,35 @@ async fn instances_are_looked_up_by_key_and_by_label() {
     eventually("end of all servers", ended).await;
     let read = database.number(READ_OF_INSTANCES).await - before;
     assert!(read < OTHERS, "{read} entries were read");
+}
+
+#[tokio::test]
+async fn timers_of_an_instance_are_looked_up() {
+    let Some((database, store)) = Database::migrated().await else {
+        return;
+    };
+    database.run(TIMERS).await;
+    database.run("vacuum analyze sagabus.outbox").await;
+    let before = database.number(READ_OF_OUTBOX).await;
+    let filter = RowFilter {
+        owner: Some(InstanceId {
+            kind: "order".into(),
+            key: "4711".into(),
+        }),
+        ..RowFilter::default()
+    };
+    for _ in 0..CALLS {
+        for page in [Page::oldest(10), Page::latest(10)] {
+            let found = store.rows(&filter, page).await.unwrap();
+            assert_eq!(found.len(), 1);
+        }
+    }
+    store.close();
+    drop(store);
+    let ended = async || (database.number(SERVERS).await == 0).then_some(());
+    eventually("end of all servers", ended).await;
+    let read = database.number(READ_OF_OUTBOX).await - before;
+    assert!(read < OTHERS, "{read} rows were read");
 }
 
 #[tokio::test]

@@ -129,6 +129,7 @@ macro_rules! __store_behaviours {
                 a_conflict_leaves_timers_armed,
                 units_of_one_group_disarm_and_arm_apart,
                 operators_move_fire_and_cancel_timers,
+                timers_are_found_by_the_instance_that_armed_them,
             ]
             labels: [
                 an_instance_is_found_by_its_labels,
@@ -207,6 +208,7 @@ macro_rules! __store_behaviours {
                 a_released_command_goes_to_the_endpoint_that_takes_it_by_now,
                 a_released_row_takes_its_place_in_line_again,
                 only_parked_rows_are_released_or_discarded,
+                rows_are_found_by_their_key_and_their_age,
                 destinations_are_summed_up,
                 instances_are_listed_by_kind_and_state,
                 instances_with_data_of_an_older_version_are_found,

@@ -238,3 +238,45 @@ pub async fn operators_move_fire_and_cancel_timers(at: Arc<Harness>) {
     let fired = rows.into_iter().find_map(|row| row.timer);
     assert_eq!(fired.map(|timer| timer.name).as_deref(), Some("patience"));
 }
+
+/// Those of others of its kind, or with its key, are not meant.
+pub async fn timers_are_found_by_the_instance_that_armed_them(at: Arc<Harness>) {
+    for key in ["1", "2"] {
+        let order = instance(key);
+        let armed = |name: &str| timer(&at, &order, name, 1).due(Due::After(HOUR));
+        let unit = api().moves(&order, 0);
+        at.write(unit.sends(armed("deadline")).sends(armed("reminder")))
+            .await;
+    }
+    at.write(api().sends(message(&at.orders()).keyed("1")))
+        .await;
+    let of = |owner: InstanceId| RowFilter {
+        owner: Some(owner),
+        ..RowFilter::default()
+    };
+    for page in [Page::oldest(10), Page::latest(10)] {
+        let found = at.admin.rows(&of(instance("1")), page).await;
+        let found = found.expect("rows are shown");
+        let owners = found.iter().filter_map(|row| row.timer.as_ref());
+        let owners: Vec<_> = owners.map(|timer| timer.owner.clone()).collect();
+        assert_eq!(owners, [instance("1"), instance("1")]);
+    }
+    let first = at.admin.rows(&of(instance("1")), Page::oldest(1)).await;
+    let first = first.expect("rows are shown").remove(0);
+    let behind = Page::oldest(10).behind(Some(first.id));
+    let second = at.admin.rows(&of(instance("1")), behind).await;
+    let second = second.expect("rows are shown");
+    let names = [&first, &second[0]].map(|row| row.timer.as_ref().map(|timer| &*timer.name));
+    assert_eq!(
+        (names, second.len()),
+        ([Some("deadline"), Some("reminder")], 1)
+    );
+    let other = InstanceId {
+        kind: "another".into(),
+        ..instance("1")
+    };
+    for nobody in [other, instance("3")] {
+        let found = at.admin.rows(&of(nobody), Page::oldest(10)).await;
+        assert_eq!(found.expect("rows are shown"), []);
+    }
+}

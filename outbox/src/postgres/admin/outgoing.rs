@@ -1,7 +1,7 @@
 //! Rows of the outbox: lists, and sums per destination.
 
-use sagabus_core::StoreError;
 use sagabus_core::admin::{DestinationOverview, First, Page, RowFilter, RowState, StoredRow};
+use sagabus_core::{StoreError, Timestamp};
 use sqlx::postgres::PgArguments;
 
 use super::super::error::store_error;
@@ -10,9 +10,10 @@ use super::dead_letters::add;
 use crate::found;
 
 /// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id; `$6` how much of a body, `$7`
-/// behind which id, `$8` how many.
+/// behind which id, `$8` how many; `$9` key, `$10` and `$11` from when to when. Where an instance is
+/// named: `$12` its kind, `$13` its key.
 macro_rules! rows {
-    ($state:literal, $behind:literal, $order:literal) => {
+    ($state:expr, $behind:literal, $order:literal) => {
         concat!(
             "select id, destination, message_id, message_type, headers, ",
             "substr(body, 1, $6::int), length(body)::bigint, key, available_at, due_at, ",
@@ -22,12 +23,20 @@ macro_rules! rows {
             " and ($1::text is null or destination = $1) ",
             "and ($2::text is null or message_type = $2) and ($3::text is null or parked = $3) ",
             "and ($4::uuid is null or message_id = $4) and ($5::bigint is null or id = $5) ",
-            "and ($7::bigint is null or id ",
+            "and ($9::text is null or key = $9) ",
+            "and ($10::bigint is null or created_at >= $10) ",
+            "and ($11::bigint is null or created_at < $11) and ($7::bigint is null or id ",
             $behind,
             " $7) order by id ",
             $order,
             " limit $8::bigint"
         )
+    };
+}
+
+macro_rules! armed_by {
+    () => {
+        "timer_name is not null and timer_kind = $12 and timer_key = $13"
     };
 }
 
@@ -46,6 +55,12 @@ const TIMERS: [&str; 2] = [
     rows!("timer_name is not null", ">", "asc"),
 ];
 
+/// What names the instance uses the index of timers.
+const ARMED_BY: [&str; 2] = [
+    rows!(armed_by!(), "<", "desc"),
+    rows!(armed_by!(), ">", "asc"),
+];
+
 const DESTINATIONS: &str = "select destination, \
     count(*) filter (where parked is null and available_at < sagabus.never_micros()), \
     count(*) filter (where parked is null and available_at <= t.now), \
@@ -60,11 +75,12 @@ pub(super) async fn list(
     filter: &RowFilter,
     page: Page,
 ) -> Result<Vec<StoredRow>, StoreError> {
-    let texts = match filter.state {
-        None => ANY,
-        Some(RowState::Parked) => PARKED,
-        Some(RowState::Moving) => MOVING,
-        Some(RowState::Timer) => TIMERS,
+    let texts = match (&filter.owner, filter.state) {
+        (Some(_), _) => ARMED_BY,
+        (None, None) => ANY,
+        (None, Some(RowState::Parked)) => PARKED,
+        (None, Some(RowState::Moving)) => MOVING,
+        (None, Some(RowState::Timer)) => TIMERS,
     };
     let text = match page.first {
         First::Latest => texts[0],
@@ -80,6 +96,13 @@ pub(super) async fn list(
     add(to, page.body_bytes_max.cast_signed().max(0))?;
     add(to, page.after)?;
     add(to, i64::from(page.size()))?;
+    add(to, filter.key.clone())?;
+    add(to, filter.since.map(Timestamp::as_micros))?;
+    add(to, filter.until.map(Timestamp::as_micros))?;
+    if let Some(owner) = &filter.owner {
+        add(to, owner.kind.to_string())?;
+        add(to, owner.key.to_string())?;
+    }
     let mut taken = store.take().await?;
     let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
     let answer = store.answer(call).await;

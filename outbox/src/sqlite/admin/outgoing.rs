@@ -1,7 +1,7 @@
 //! Rows of the outbox: lists, and sums per destination.
 
-use sagabus_core::StoreError;
 use sagabus_core::admin::{DestinationOverview, First, Page, RowFilter, RowState, StoredRow};
+use sagabus_core::{StoreError, Timestamp};
 use sqlx::sqlite::SqliteArguments;
 
 use super::super::clock::{never, now};
@@ -11,9 +11,10 @@ use super::dead_letters::add;
 use crate::found;
 
 /// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id; `$6` how much of a body, `$7`
-/// behind which id, `$8` how many.
+/// behind which id, `$8` how many; `$9` key, `$10` and `$11` from when to when. Where an instance is
+/// named: `$12` its kind, `$13` its key.
 macro_rules! rows {
-    ($state:literal, $behind:literal, $order:literal) => {
+    ($state:expr, $behind:literal, $order:literal) => {
         concat!(
             "select id, destination, message_id, message_type, headers, substr(body, 1, $6), ",
             "length(body), key, available_at, due_at, expires_at, epoch, failures, attempts, ",
@@ -22,12 +23,20 @@ macro_rules! rows {
             $state,
             " and ($1 is null or destination = $1) and ($2 is null or message_type = $2) ",
             "and ($3 is null or parked = $3) and ($4 is null or message_id = $4) ",
-            "and ($5 is null or id = $5) and ($7 is null or id ",
+            "and ($5 is null or id = $5) and ($9 is null or key = $9) ",
+            "and ($10 is null or created_at >= $10) and ($11 is null or created_at < $11) ",
+            "and ($7 is null or id ",
             $behind,
             " $7) order by id ",
             $order,
             " limit $8"
         )
+    };
+}
+
+macro_rules! armed_by {
+    () => {
+        "timer_name is not null and timer_kind = $12 and timer_key = $13"
     };
 }
 
@@ -44,6 +53,12 @@ const MOVING: [&str; 2] = [
 const TIMERS: [&str; 2] = [
     rows!("timer_name is not null", "<", "desc"),
     rows!("timer_name is not null", ">", "asc"),
+];
+
+/// What names the instance uses the index of timers.
+const ARMED_BY: [&str; 2] = [
+    rows!(armed_by!(), "<", "desc"),
+    rows!(armed_by!(), ">", "asc"),
 ];
 
 const DESTINATIONS: &str = concat!(
@@ -63,11 +78,12 @@ pub(super) async fn list(
     filter: &RowFilter,
     page: Page,
 ) -> Result<Vec<StoredRow>, StoreError> {
-    let texts = match filter.state {
-        None => ANY,
-        Some(RowState::Parked) => PARKED,
-        Some(RowState::Moving) => MOVING,
-        Some(RowState::Timer) => TIMERS,
+    let texts = match (&filter.owner, filter.state) {
+        (Some(_), _) => ARMED_BY,
+        (None, None) => ANY,
+        (None, Some(RowState::Parked)) => PARKED,
+        (None, Some(RowState::Moving)) => MOVING,
+        (None, Some(RowState::Timer)) => TIMERS,
     };
     let text = match page.first {
         First::Latest => texts[0],
@@ -83,6 +99,13 @@ pub(super) async fn list(
     add(to, page.body_bytes_max)?;
     add(to, page.after)?;
     add(to, page.size())?;
+    add(to, filter.key.clone())?;
+    add(to, filter.since.map(Timestamp::as_micros))?;
+    add(to, filter.until.map(Timestamp::as_micros))?;
+    if let Some(owner) = &filter.owner {
+        add(to, owner.kind.to_string())?;
+        add(to, owner.key.to_string())?;
+    }
     let rows = sqlx::query_with(text, arguments)
         .fetch_all(store.reader())
         .await
@@ -103,4 +126,26 @@ pub(super) async fn destinations(
     rows.iter()
         .map(|row| found::destination(row).map_err(store_error))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn timers_of_an_instance_are_looked_up() {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        for (_, text) in super::super::super::migrate::migrations() {
+            sqlx::raw_sql(*text).execute(&mut connection).await.unwrap();
+        }
+        for text in ARMED_BY {
+            let explain = AssertSqlSafe(format!("explain query plan {text}"));
+            let plan = sqlx::query(explain).fetch_all(&mut connection).await;
+            let plan: Vec<String> = plan.unwrap().iter().map(|row| row.get(3)).collect();
+            let index = "INDEX sagabus_outbox_timer (timer_kind=? AND timer_key=?";
+            assert!(plan.iter().any(|line| line.contains(index)), "{plan:#?}");
+        }
+    }
 }
