@@ -19,7 +19,7 @@ return (extract(epoch from clock_timestamp()) * 1000000)::bigint;
 -- The time at which a stub is available: the last microsecond of the year 9999. A dead letter may hold
 -- its key: its stub is a row that stands where the message stood in its line, and what comes after it
 -- waits as behind any older row.
-create function sagabus.never_micros() returns bigint language sql immutable
+create function sagabus.never_micros() returns bigint language sql immutable parallel safe
 return 253402300799999999;
 
 -- Pulls forward the oldest row of each line that was never claimed, never before its own time. One

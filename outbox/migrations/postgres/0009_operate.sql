@@ -253,7 +253,7 @@ end $$;
 -- Lists the dead letters that were redriven to another endpoint, or under another identity. It runs
 -- as its owner: who may not read what the audit holds may know this.
 create function sagabus.moved_v1() returns setof bigint
-language sql stable security definer set search_path = pg_catalog
+language sql stable parallel safe security definer set search_path = pg_catalog
 as $$
     select i.dead_letter_id from sagabus.operation o
     join sagabus.operation_item i on i.operation_id = o.id and i.dead_letter_id <= o.place
@@ -269,7 +269,7 @@ $$;
 -- It runs as its owner: who may not read what the audit holds may know this.
 create function sagabus.taken_away_v1() returns table (
     endpoint text, message_id uuid, message_type text, action text
-) language sql stable security definer set search_path = pg_catalog
+) language sql stable parallel safe security definer set search_path = pg_catalog
 as $$
     select substr(e.entry ->> 'destination', 2), (e.entry ->> 'message_id')::uuid,
         max(e.entry ->> 'message_type'), max(a.action)
