@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use sagabus_core::MessageId;
 use sagabus_ops::Role;
 use sagabus_ops::outbox::PURGE_MAX;
 
@@ -12,6 +13,7 @@ use crate::machines::Drawing;
 use crate::output::Form;
 use crate::plan::PlanArguments;
 use crate::republish::RepublishArguments;
+use crate::row_filter::{RowArguments, RowChangeArguments};
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
 use crate::schema::SchemaVerb;
@@ -24,10 +26,10 @@ Example: SAGABUS_STORE=orders.db sagabus dead-letters retry --endpoint payments 
 
 /// Looks into a sagabus database and puts right what went wrong.
 #[derive(Debug, Parser)]
-#[command(name = "sagabus", version, after_help = AFTER_HELP, max_term_width = 100,
+#[command(name = "sagabus", version, after_help = AFTER_HELP,
     disable_help_subcommand = true)]
 pub(crate) struct Arguments<N: Subcommand> {
-    /// The database: a SQLite file, or postgres://user:password@host/database.
+    /// The database: SQLite file or postgres:// URL.
     #[arg(
         long,
         alias = "url",
@@ -37,8 +39,7 @@ pub(crate) struct Arguments<N: Subcommand> {
         value_name = "URL"
     )]
     pub(crate) store: Option<String>,
-    /// Print a `table`, one `json` document with stable names (`--json`), or its list line by line
-    /// (`ndjson`).
+    /// Print a `table`, one `json` document (`--json`), or `ndjson`.
     #[arg(
         short,
         long,
@@ -57,12 +58,11 @@ pub(crate) struct Arguments<N: Subcommand> {
     #[arg(long, global = true, value_name = "SECONDS", conflicts_with = "yes",
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) watch: Option<u64>,
-    /// What is not said here, in the place of `sagabus.toml`; `--profile NAME` picks one of its
-    /// profiles.
+    /// In the place of `sagabus.toml`; `--profile NAME` is one in it.
     #[arg(
         long,
         env = "SAGABUS_CONFIG",
-        hide_env_values = true,
+        hide_env = true,
         global = true,
         value_name = "FILE"
     )]
@@ -114,13 +114,14 @@ pub(crate) struct OperatorArguments {
     /// Why, for the audit.
     #[arg(long, global = true, default_value = "", value_name = "TEXT")]
     pub(crate) why: String,
-    /// What you may do here: reader, body-reader, operator or admin.
+    /// reader, body-reader, operator or admin.
     #[arg(
         long,
         env = "SAGABUS_ROLE",
         hide_env_values = true,
         global = true,
-        default_value_t = Role::Admin
+        default_value_t = Role::Admin,
+        hide_default_value = true
     )]
     pub(crate) role: Role,
     /// Who, for the audit.
@@ -281,7 +282,7 @@ pub(crate) enum DeadLettersVerb {
         /// The file with the new body; - reads standard input.
         #[arg(long, value_name = "FILE")]
         body: String,
-        /// Whether it stays the message that it was, or becomes a new one.
+        /// Whether it stays that message or is new.
         #[arg(long, value_enum)]
         identity: Identity,
         #[command(flatten)]
@@ -321,13 +322,13 @@ pub(crate) struct BulkArguments {
 pub(crate) struct RetryArguments {
     #[command(flatten)]
     pub(crate) bulk: BulkArguments,
-    /// Let this endpoint handle them instead of the one that gave them up.
+    /// Let this endpoint handle them, not the one that gave them up.
     #[arg(long, value_name = "ENDPOINT")]
     pub(crate) to: Option<String>,
-    /// Retry so many first, and the others only when these are handled.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Retry so many first, the others only when these are handled.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) canary: u32,
-    /// Pause when more than so many of a hundred fail again; without it, one of the canary.
+    /// Pause when more of 100 fail again; else, one of the canary.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) stop_at: Option<u8>,
 }
@@ -426,50 +427,23 @@ pub(crate) struct TransportArguments {
     pub(crate) transport: String,
 }
 
-/// Which rows of the outbox.
-#[derive(Debug, Args)]
-pub(crate) struct RowArguments {
-    /// Only for this destination: `@endpoint`, or an address.
-    #[arg(long)]
-    pub(crate) destination: Option<String>,
-    /// Only this message type.
-    #[arg(long = "type", value_name = "TYPE")]
-    pub(crate) message_type: Option<String>,
-    /// Only rows parked for this reason.
-    #[arg(long)]
-    pub(crate) reason: Option<String>,
-}
-
-/// Which rows a change is for.
-#[derive(Debug, Args)]
-pub(crate) struct RowChangeArguments {
-    /// These ones.
-    #[arg(value_name = "ID")]
-    pub(crate) ids: Vec<i64>,
-    #[command(flatten)]
-    pub(crate) filter: RowArguments,
-    /// All there are: needed where nothing else says which.
-    #[arg(long)]
-    pub(crate) all: bool,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum MessagesVerb {
-    /// Tell all that the tables know about a message: where it came, what it did, what it caused.
+    /// Tell all that the tables know of one: whence, what it did, what it caused.
     #[command(visible_alias = "why")]
     Show {
         /// Its identity.
-        id: sagabus_core::MessageId,
+        id: MessageId,
     },
     /// Show the whole conversation of one: which message caused which, and how each ended.
     Trace {
         /// Its identity; any one of the conversation.
-        id: sagabus_core::MessageId,
+        id: MessageId,
     },
-    /// Have a live host handle one that waits or is a dead letter, and undo it: what would it do?
+    /// Have a live host handle one and undo it: what would it do now?
     Rehearse {
         /// Its identity.
-        id: sagabus_core::MessageId,
+        id: MessageId,
         /// Where, if it is at several endpoints.
         #[arg(long)]
         endpoint: Option<String>,

@@ -68,6 +68,6 @@ pub(crate) fn read_file(name: &str) -> Result<Bytes, Failure> {
         }
         path => std::fs::read(path),
     };
-    let unreadable = |error| Failure::Usage(format!("`{name}` cannot be read: {error}"));
+    let unreadable = |error| Failure::Usage(format!("`{name}` cannot be read: {error} [SB0308]"));
     read.map(Bytes::from).map_err(unreadable)
 }

@@ -5,7 +5,9 @@ use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     DeadLetterFilter, PAGE_MAX, Pace, Page, Selected, StoreAdmin, StoredDeadLetter, Verb,
 };
-use sagabus_ops::{Sight, dead_letters as letters, demand_at_most, errands, operations, shape};
+use sagabus_ops::{
+    Sight, dead_letters as letters, demand_at_most, endpoints, errands, operations, shape,
+};
 use serde_json::{Value, json};
 
 use crate::arguments::{
@@ -14,7 +16,7 @@ use crate::arguments::{
 use crate::confirm::{Answer, confirm, operator, read_file};
 use crate::errands::rehearse;
 use crate::failure::Failure;
-use crate::filter::{DeadLetters, Status};
+use crate::filter::{DeadLetters, Status, each_once};
 use crate::messages;
 use crate::operations::{drive, words};
 use crate::output::Output;
@@ -189,17 +191,16 @@ async fn change(
     out: &Output,
 ) -> Result<(), Failure> {
     let (todo, done) = words(&verb);
+    if let Some(to) = verb.to() {
+        endpoints::find(admin, to).await?;
+    }
     let preview = match is_named(bulk, todo)? {
         true => named(admin, bulk).await?,
         false => matching(admin, &verb, bulk.filter.at(now)).await?,
     };
     demand_at_most((preview.count, "dead letters"), bulk.at_most)?;
     if preview.count == 0 {
-        let nothing = json!({ "total": 0, "taken": 0, "changed": 0, "passed_over": 0 });
-        return match out.json(|| nothing)? {
-            true => Ok(()),
-            false => out.line(&format!("{done} 0 dead letters")),
-        };
+        return none_changed(done, out);
     }
     // Of a change that is made, JSON has the result only: one document.
     if out.is_for_people() {
@@ -215,9 +216,17 @@ async fn change(
     let operator = operator(who);
     let begun = operations::begin(admin, &operator, verb, preview.selected, pace).await?;
     let Some(begun) = begun else {
-        return out.line(&format!("{done} 0 dead letters"));
+        return none_changed(done, out);
     };
     drive(admin, &operator, begun.id, out).await
+}
+
+fn none_changed(done: &str, out: &Output) -> Result<(), Failure> {
+    let nothing = json!({ "total": 0, "taken": 0, "changed": 0, "passed_over": 0 });
+    match out.json(|| nothing)? {
+        true => Ok(()),
+        false => out.line(&format!("{done} 0 dead letters")),
+    }
 }
 
 async fn edit(
@@ -266,7 +275,7 @@ async fn edit(
 /// Says whether single dead letters are named, and not a filter.
 fn is_named(bulk: &BulkArguments, todo: &str) -> Result<bool, Failure> {
     if bulk.filter.status != Status::Open {
-        let fact = "`--status` is for reading; the verb says which state a change is for";
+        let fact = "`--status` is for reading; the verb says which state a change is for [SB0308]";
         return Err(Failure::Usage(fact.to_owned()));
     }
     match (bulk.ids.is_empty(), bulk.filter.is_empty(), bulk.all) {
@@ -299,15 +308,16 @@ impl Preview {
 }
 
 async fn named(admin: &dyn StoreAdmin, bulk: &BulkArguments) -> Result<Preview, Failure> {
+    let ids = each_once(&bulk.ids);
     let mut sample = Vec::new();
-    for id in bulk.ids.iter().take(PAGE_MAX as usize) {
+    for id in ids.iter().take(PAGE_MAX as usize) {
         sample.push(letters::show(admin, *id).await?);
     }
     Ok(Preview {
-        selected: Selected::Named(bulk.ids.clone()),
-        count: bulk.ids.len() as u64,
-        tally: json!({ "count": bulk.ids.len() }),
+        count: ids.len() as u64,
+        tally: json!({ "count": ids.len() }),
         sample,
+        selected: Selected::Named(ids),
     })
 }
 

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use sagabus_core::admin::StoreAdmin;
 use sagabus_core::{Host, RunningHost, StoreError};
-use sagabus_ops::Role;
+use sagabus_ops::{OpsError, Role};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::arguments::OperatorArguments;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::place::Place;
@@ -35,8 +36,15 @@ const NEXT: [&str; 8] = [
 ];
 
 /// Fills a database with the afternoon of a shop.
-pub(crate) async fn run(store: Option<&str>, role: Role, out: &Output) -> Result<(), Failure> {
-    role.demand(Role::Admin, "fill a database")?;
+pub(crate) async fn run(
+    store: Option<&str>,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    who.role.demand(Role::Admin, "fill a database")?;
+    if who.dry_run {
+        return preview(store, out).await;
+    }
     let place = Place::open_or_make(store).await?;
     place.migrate().await?;
     demand_empty(place.admin()).await?;
@@ -46,7 +54,7 @@ pub(crate) async fn run(store: Option<&str>, role: Role, out: &Output) -> Result
     let is_clean = host.stop(STOPPED_WITHIN).await;
     sold?;
     if !is_clean {
-        out.line("the shop did not close in time; what it had in hand waits in the outbox")?;
+        out.note("the shop did not close in time; what it had in hand waits in the outbox");
     }
     let document = || {
         json!({
@@ -74,6 +82,21 @@ pub(crate) async fn run(store: Option<&str>, role: Role, out: &Output) -> Result
     Ok(())
 }
 
+/// Says what would be made, and makes no file.
+async fn preview(store: Option<&str>, out: &Output) -> Result<(), Failure> {
+    // A file or a schema that is not there is what the demo makes.
+    match Place::open(store).await {
+        Ok(place) if place.admin().about().await.is_ok() => demand_empty(place.admin()).await?,
+        Ok(_) | Err(Failure::Ops(OpsError::Store(StoreError::Setup(_)))) => {}
+        Err(failure) => return Err(failure),
+    }
+    let orders = shop::ORDERS;
+    match out.json(|| json!({ "preview": { "orders": orders } }))? {
+        true => Ok(()),
+        false => out.line(&format!("would make the schema and sell {orders} orders")),
+    }
+}
+
 /// Refuses what somebody uses: a demo's messages among real ones would be handled by real hosts.
 async fn demand_empty(admin: &dyn StoreAdmin) -> Result<(), Failure> {
     let counts = admin.counts().await?;
@@ -84,7 +107,7 @@ async fn demand_empty(admin: &dyn StoreAdmin) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Usage(
-        "this database is in use: name a new one, such as --store demo.db".to_owned(),
+        "this database is in use: name a new one, such as --store demo.db [SB0402]".to_owned(),
     ))
 }
 

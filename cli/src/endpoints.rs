@@ -72,6 +72,10 @@ async fn hold(
         Verb::Pause => ("pause", "paused within a second"),
         Verb::Resume => ("resume", "goes on within a second"),
     };
+    // What would be refused is said before anybody is asked.
+    if !who.yes {
+        endpoints::look(admin, verb, name).await?;
+    }
     let what = format!("{todo} endpoint `{name}` in all its hosts");
     if confirm(who, &what)? == Answer::Preview {
         if out.json(|| json!({ "preview": { "count": 1 }, "what": what }))? {
@@ -93,6 +97,9 @@ async fn remove(
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
+    if !who.yes {
+        endpoints::plan_removal(admin, name, message_type).await?;
+    }
     let what = match message_type {
         Some(message_type) => format!("remove the subscription of `{name}` to `{message_type}`"),
         None => format!("remove endpoint `{name}` and its subscriptions"),

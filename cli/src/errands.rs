@@ -14,6 +14,7 @@ use crate::confirm::{Answer, confirm, operator};
 use crate::failure::Failure;
 use crate::gauge::Gauge;
 use crate::output::Output;
+use crate::sagas::named;
 
 /// How long an answer is waited for: as long as the database keeps others from asking.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,7 +61,9 @@ pub(crate) async fn transition(
         .unwrap_or_default();
     let preview = json!({ "kind": id.kind, "key": id.key, "version": planned.forced.version,
         "endpoint": planned.endpoint, "from": from, "to": to });
-    let what = format!("move {id} from {from} to {to}, with what its machine does on the way");
+    let instance = named(id);
+    let what =
+        format!("move {instance} from {from} to {to}, with what its machine does on the way");
     if confirm(who, &what)? == Answer::Preview {
         return match out.json(|| preview)? {
             true => Ok(()),
@@ -76,7 +79,7 @@ pub(crate) async fn transition(
     if out.json(|| json!({ "moved": shape::answer(&endpoint, &answer) }))? {
         return Ok(());
     }
-    out.line(&format!("{id} is moved by {} to {to}", answer.host))?;
+    out.line(&format!("{instance} is moved by {} to {to}", answer.host))?;
     tell(report, out)
 }
 

@@ -50,7 +50,8 @@ const EXIT_CODES: [(&str, &str); 7] = [
     ),
     (
         "6",
-        "`doctor` found something to look at, or `accounts` a message of which nothing is left",
+        "`doctor` found something to look at, `plan` something that the release could not go on \
+         with, or `accounts` a message of which nothing is left",
     ),
 ];
 

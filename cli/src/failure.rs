@@ -64,12 +64,26 @@ impl Failure {
         }
     }
 
+    /// Returns the code of what databases say in words of their own.
+    fn implied(&self) -> &'static str {
+        let (Self::Ops(OpsError::Store(error)) | Self::Run(RunError::Store(error))) = self else {
+            return "";
+        };
+        match error {
+            StoreError::Unavailable(_) | StoreError::Unknown(_) | StoreError::Busy(_) => {
+                " [SB0226]"
+            }
+            StoreError::Refused(_) => " [SB0308]",
+            _ => "",
+        }
+    }
+
     /// Says on standard error what is wrong, and returns the code. Who closed the pipe has seen
     /// enough and is told nothing.
     pub(crate) fn report(&self) -> u8 {
         let code = self.code();
         if code != 0 {
-            let text = safe(&chain(self));
+            let text = safe(&format!("{}{}", chain(self), self.implied()));
             let _ = writeln!(io::stderr(), "error: {text}"); // Nobody is left to be told.
             if let Some(known) = codes::code_in(&text) {
                 let _ = writeln!(io::stderr(), "`sagabus explain {}` tells more", known.code); // As above.

@@ -1,5 +1,6 @@
 //! Which dead letters are meant, in words of the command line.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
@@ -40,8 +41,8 @@ pub(crate) struct DeadLetters {
     /// Only what is younger than this.
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub(crate) younger_than: Option<Duration>,
-    /// Only what is in this state.
-    #[arg(long, value_enum, default_value_t = Status::Open)]
+    /// Only what is open, redriven, discarded or any.
+    #[arg(long, value_enum, default_value_t = Status::Open, hide_possible_values = true)]
     pub(crate) status: Status,
 }
 
@@ -93,6 +94,13 @@ impl DeadLetters {
             id_max: None,
         }
     }
+}
+
+/// Returns ids as they were named, each once.
+pub(crate) fn each_once(ids: &[i64]) -> Vec<i64> {
+    let mut seen = BTreeSet::new();
+    let new = |id: &&i64| seen.insert(**id);
+    ids.iter().filter(new).copied().collect()
 }
 
 /// Returns the time that lies so far back.

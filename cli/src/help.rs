@@ -1,6 +1,6 @@
 //! The commands with an example each, and what is made from them: completions and manual pages.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use clap::{Command, CommandFactory};
@@ -162,8 +162,11 @@ fn with_examples(command: Command, path: &str) -> Command {
 }
 
 /// Writes what makes a shell complete the commands.
-pub(crate) fn complete(shell: Shell) {
-    clap_complete::generate(shell, &mut command(), "sagabus", &mut io::stdout());
+pub(crate) fn complete(shell: Shell) -> Result<(), Failure> {
+    // Not to standard output at once: where somebody has closed it, that would be a panic.
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command(), "sagabus", &mut text);
+    Ok(io::stdout().write_all(&text)?)
 }
 
 /// Writes a manual page for each command into a folder.

@@ -6,6 +6,7 @@
 // What is asked.
 mod arguments;
 mod filter;
+mod row_filter;
 mod config;
 // Where the answer comes from and how it is shown.
 mod place;

@@ -3,7 +3,8 @@
 use clap::Subcommand;
 use sagabus_core::Timestamp;
 use sagabus_core::admin::StoreAdmin;
-use sagabus_ops::{locks, shape};
+use sagabus_ops::locks::{self, LockPage};
+use sagabus_ops::shape;
 use serde_json::json;
 
 use crate::arguments::OperatorArguments;
@@ -11,7 +12,7 @@ use crate::confirm::{Answer, confirm, operator};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::sight::KeyringArgument;
-use crate::text::ago;
+use crate::text::{ago, word};
 
 /// What is asked of locks.
 #[derive(Debug, Subcommand)]
@@ -54,8 +55,9 @@ async fn list(
     limit: u32,
     out: &Output,
 ) -> Result<(), Failure> {
-    let found = locks::list(admin, after, limit).await?;
-    if out.json(|| json!({ "locks": found.iter().map(shape::lock).collect::<Vec<_>>() }))? {
+    let LockPage { locks: found, next } = locks::list(admin, after, limit).await?;
+    let shaped = || found.iter().map(shape::lock).collect::<Vec<_>>();
+    if out.json(|| json!({ "locks": shaped(), "next": next }))? {
         return Ok(());
     }
     let name = |(kind, key): &(String, String)| format!("{kind} {key}");
@@ -73,7 +75,12 @@ async fn list(
         })
         .collect();
     let columns = ["lock", "held by", "changed", "waiting", "next"];
-    out.table(&columns, &rows, "nobody has a lock")
+    out.table(&columns, &rows, "nobody has a lock")?;
+    if let Some(next) = next {
+        let next = word(&next);
+        out.note(&format!("there may be more: go on with --after {next}"));
+    }
+    Ok(())
 }
 
 async fn break_lock(

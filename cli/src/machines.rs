@@ -49,7 +49,7 @@ pub(crate) fn show_release(
     match named.next() {
         Some(one) => show(std::slice::from_ref(one), *format, out),
         None => Err(OpsError::NotFound(format!(
-            "this program has no machine `{name}`; `machines list` shows those there are"
+            "this program has no machine `{name}`; `machines list` shows those there are [SB0401]"
         ))
         .into()),
     }

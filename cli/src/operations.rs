@@ -25,6 +25,9 @@ pub(crate) async fn run(
         OperationsVerb::List(page) => list(admin, now, page, out).await,
         OperationsVerb::Show { id } => show(admin, now, *id, out).await,
         OperationsVerb::Pause { id } => tell(admin, now, *id, Command::Pause, who, out).await,
+        OperationsVerb::Resume { id } if who.dry_run => {
+            preview(admin, now, *id, Command::Resume, out).await
+        }
         OperationsVerb::Resume { id } => drive(admin, &operator(who), *id, out).await,
         OperationsVerb::Cancel { id } => tell(admin, now, *id, Command::Cancel, who, out).await,
     }
@@ -141,6 +144,9 @@ async fn tell(
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
+    if who.dry_run {
+        return preview(admin, now, id, command, out).await;
+    }
     let one = operations::tell(admin, &operator(who), id, command).await?;
     if out.json(|| shape::operation(&one, now))? {
         return Ok(());
@@ -148,6 +154,29 @@ async fn tell(
     let (taken, total, state) = (one.taken, one.total, one.state.as_str());
     out.line(&format!(
         "operation {id} is {state} after {taken} of {total}"
+    ))
+}
+
+/// Says what a command would do to an operation as it is now.
+async fn preview(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    id: i64,
+    command: Command,
+    out: &Output,
+) -> Result<(), Failure> {
+    let one = operations::look(admin, now, id, command).await?;
+    if out.json(|| json!({ "preview": shape::operation(&one, now) }))? {
+        return Ok(());
+    }
+    let todo = match command {
+        Command::Pause => "pause",
+        Command::Resume => "go on with",
+        Command::Cancel => "cancel",
+    };
+    let (taken, total, state) = (one.taken, one.total, state(&one, now));
+    out.line(&format!(
+        "would {todo} operation {id}, which is {state} after {taken} of {total}"
     ))
 }
 

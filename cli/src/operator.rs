@@ -101,10 +101,7 @@ async fn watch(arguments: Arguments<Noun>) -> Result<(), Failure> {
 async fn run(arguments: &Arguments<Noun>) -> Result<(), Failure> {
     let out = Output::new(arguments.form());
     match &arguments.noun {
-        Noun::Completions { shell } => {
-            help::complete(*shell);
-            return Ok(());
-        }
+        Noun::Completions { shell } => return help::complete(*shell),
         Noun::Man { folder } => return help::write_pages(folder),
         _ => {}
     }
@@ -120,14 +117,14 @@ pub(crate) async fn ask(
     out: &Output,
 ) -> Result<(), Failure> {
     if let Noun::Schema(verb) = noun {
-        return schema::run(store, operator.role, verb, out).await;
+        return schema::run(store, operator, verb, out).await;
     }
     if let Noun::Plan(what) = noun {
         let release = what.release()?;
         return plan::run(what.against(store), operator.role, &release, out).await;
     }
     if let Noun::Demo = noun {
-        return demo::run(store, operator.role, out).await;
+        return demo::run(store, operator, out).await;
     }
     if let Noun::Explain { code } = noun {
         return explain::run(code.as_deref(), out);

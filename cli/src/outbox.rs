@@ -1,23 +1,22 @@
 //! `sagabus outbox`.
 
 use sagabus_core::Timestamp;
-use sagabus_core::admin::{PAGE_MAX, RowFilter, RowState, StoreAdmin, StoredRow};
+use sagabus_core::admin::{RowFilter, RowState, StoreAdmin, StoredRow};
 use sagabus_ops::endpoints::Verb as Hold;
-use sagabus_ops::outbox::{self, Verb};
+use sagabus_ops::outbox::{self, Found, Verb};
 use sagabus_ops::{shape, transports};
 use serde_json::json;
 
-use crate::arguments::{
-    OperatorArguments, OutboxVerb, PageArguments, RowArguments, RowChangeArguments,
-    TransportArguments,
-};
+use crate::arguments::{OperatorArguments, OutboxVerb, PageArguments, TransportArguments};
 use crate::confirm::{Answer, confirm, operator};
 use crate::dead_letters::page;
 use crate::failure::Failure;
+use crate::filter::each_once;
 use crate::gauge::Gauge;
 use crate::messages;
 use crate::output::Output;
 use crate::republish;
+use crate::row_filter::RowChangeArguments;
 use crate::text::ago;
 
 pub(crate) async fn run(
@@ -30,9 +29,12 @@ pub(crate) async fn run(
     match verb {
         OutboxVerb::List => list(admin, now, out).await,
         OutboxVerb::Parked { filter, page } => {
-            rows(admin, now, filter.with(Some(RowState::Parked)), page, out).await
+            let filter = filter.at(now, Some(RowState::Parked));
+            rows(admin, now, filter, page, out).await
         }
-        OutboxVerb::Rows { filter, page } => rows(admin, now, filter.with(None), page, out).await,
+        OutboxVerb::Rows { filter, page } => {
+            rows(admin, now, filter.at(now, None), page, out).await
+        }
         OutboxVerb::Show { id, .. } => show(admin, *id, out).await,
         OutboxVerb::Park(change) => {
             self::change(admin, now, &Verb::Park, change, operator, out).await
@@ -59,7 +61,7 @@ pub(crate) async fn run(
                 message_type: message_type.clone(),
                 ..RowFilter::default()
             };
-            purge(admin, &filter, *at_most, operator, out).await
+            purge(admin, now, &filter, *at_most, operator, out).await
         }
         OutboxVerb::Republish(which) => republish::run(admin, now, which, operator, out).await,
     }
@@ -68,7 +70,7 @@ pub(crate) async fn run(
 /// Why a row is not released.
 const NOT_RELEASED: &str = "not parked any more, or commands that nobody takes";
 /// Why it is not released elsewhere.
-const NOT_READDRESSED: &str = "not parked any more, or there is no such endpoint";
+const NOT_READDRESSED: &str = "not parked any more, or the endpoint was removed";
 
 async fn hold(
     admin: &dyn StoreAdmin,
@@ -82,6 +84,10 @@ async fn hold(
         Hold::Resume => ("resume", "goes on within a second"),
     };
     let name = &which.transport;
+    // What would be refused is said before anybody is asked.
+    if !who.yes {
+        transports::look(admin, verb, name).await?;
+    }
     let what = format!("{todo} the sending by transport `{name}` in all hosts");
     if confirm(who, &what)? == Answer::Preview {
         if out.json(|| json!({ "preview": { "count": 1 }, "what": what }))? {
@@ -94,23 +100,6 @@ async fn hold(
         return Ok(());
     }
     out.line(done)
-}
-
-impl RowArguments {
-    fn with(&self, state: Option<RowState>) -> RowFilter {
-        RowFilter {
-            id: None,
-            state,
-            destination: self.destination.clone(),
-            message_type: self.message_type.clone(),
-            reason: self.reason.clone(),
-            ..RowFilter::default()
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.with(None) == RowFilter::default()
-    }
 }
 
 async fn list(admin: &dyn StoreAdmin, now: Timestamp, out: &Output) -> Result<(), Failure> {
@@ -228,15 +217,9 @@ async fn show(admin: &dyn StoreAdmin, id: i64, out: &Output) -> Result<(), Failu
     messages::envelope(&one.envelope, one.body_bytes, &one.attempts, out)
 }
 
-async fn change(
-    admin: &dyn StoreAdmin,
-    now: Timestamp,
-    verb: &Verb,
-    arguments: &RowChangeArguments,
-    who: &OperatorArguments,
-    out: &Output,
-) -> Result<(), Failure> {
-    let (todo, done, stay) = match verb {
+/// What a verb is called, before and after it is done, and why it leaves rows as they are.
+fn words(verb: &Verb) -> (&'static str, &'static str, &'static str) {
+    match verb {
         Verb::Park => (
             "park",
             "parked",
@@ -246,21 +229,36 @@ async fn change(
         Verb::Readdress(_) => ("release", "released", NOT_READDRESSED),
         Verb::Expedite => ("expedite", "expedited", "due, in hand, parked, or timers"),
         Verb::Discard => ("discard", "discarded", "not parked"),
-    };
+    }
+}
+
+async fn change(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    verb: &Verb,
+    arguments: &RowChangeArguments,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let (todo, done, stay) = words(verb);
     let says = [
         !arguments.ids.is_empty(),
-        !arguments.filter.is_empty(),
+        !arguments.filter.is_empty(now),
         arguments.all,
     ];
     if says.iter().filter(|one| **one).count() != 1 {
         return Err(Failure::Usage(format!(
-            "which rows? name ids, or say which by `--destination`, `--type` or `--reason`, or \
-             {todo} `--all`; one of these [SB0304]"
+            "which rows? name ids, or say which by `--destination`, `--type`, `--key` .., or {todo} \
+             `--all`; one of these [SB0304]"
         )));
     }
-    let found = match arguments.ids.is_empty() {
-        true => outbox::select(admin, verb, &arguments.filter.with(None), PAGE_MAX).await?,
-        false => named(admin, &arguments.ids).await?,
+    outbox::demand_place(admin, verb).await?;
+    let Found { rows: found, next } = match arguments.ids.is_empty() {
+        true => {
+            let filter = arguments.filter.at(now, None);
+            outbox::select(admin, verb, &filter, arguments.after).await?
+        }
+        false => named(admin, &each_once(&arguments.ids)).await?,
     };
     let sample = || {
         json!({ "preview": { "count": found.len() },
@@ -284,15 +282,16 @@ async fn change(
         false => outbox::change(admin, &operator(who), verb, &found).await?,
     };
     let left = found.len() - changed.len();
-    if out.json(|| json!({ "changed": changed.len(), "passed_over": left }))? {
+    let document = || json!({ "changed": changed.len(), "passed_over": left, "next": next });
+    if out.json(document)? {
         return Ok(());
     }
     out.line(&format!("{done} {} rows", changed.len()))?;
     if left > 0 {
         out.line(&format!("{left} stay as they are: {stay}"))?;
     }
-    if found.len() == PAGE_MAX as usize {
-        out.note("there may be more: run the same command again");
+    if let Some(next) = next {
+        out.note(&format!("there may be more: go on with --after {next}"));
     }
     Ok(())
 }
@@ -300,6 +299,7 @@ async fn change(
 /// Removes all that waits for a destination.
 async fn purge(
     admin: &dyn StoreAdmin,
+    now: Timestamp,
     filter: &RowFilter,
     at_most: u64,
     who: &OperatorArguments,
@@ -310,8 +310,17 @@ async fn purge(
     if count > 0 {
         let place = filter.destination.as_deref().unwrap_or_default();
         let what = format!("remove {count} rows for `{place}`, for good");
+        // Of a change that is made, JSON has the result only: one document.
+        if out.is_for_people() {
+            table(now, &plan.sample, "", out)?;
+            if count > plan.sample.len() {
+                out.line(&format!(".. and {} more", count - plan.sample.len()))?;
+            }
+        }
         if confirm(who, &what)? == Answer::Preview {
-            return match out.json(|| json!({ "preview": { "count": count }, "what": what }))? {
+            let sample = plan.sample.iter().map(shape::row).collect::<Vec<_>>();
+            let document = || json!({ "preview": { "count": count }, "sample": sample });
+            return match out.json(document)? {
                 true => Ok(()),
                 false => out.line(&what),
             };
@@ -332,10 +341,10 @@ async fn purge(
 }
 
 /// Reads the rows that are named.
-async fn named(admin: &dyn StoreAdmin, ids: &[i64]) -> Result<Vec<StoredRow>, Failure> {
-    let mut found = Vec::with_capacity(ids.len());
+async fn named(admin: &dyn StoreAdmin, ids: &[i64]) -> Result<Found, Failure> {
+    let mut rows = Vec::with_capacity(ids.len());
     for id in ids {
-        found.push(outbox::show(admin, *id).await?);
+        rows.push(outbox::show(admin, *id).await?);
     }
-    Ok(found)
+    Ok(Found { rows, next: None })
 }

@@ -118,7 +118,8 @@ async fn run(
         }
         Noun::Describe { .. } => hosts::show(&[&host.await?.describe()?], &out),
         Noun::Demo | Noun::Completions { .. } | Noun::Man { .. } => Err(Failure::Usage(
-            "completions, manual pages and the demo are of the program `sagabus`".to_owned(),
+            "completions, manual pages and the demo are of the program `sagabus` [SB0308]"
+                .to_owned(),
         )),
         noun => ask(store, noun, &arguments.operator, &out).await,
     }

@@ -76,7 +76,7 @@ impl Place {
         match named(store)? {
             Named::Postgres(_) => Ok(PgStore::grants()),
             Named::Sqlite(_) => Err(Failure::Usage(
-                "a SQLite file has no roles: who may write the file may do everything in it"
+                "a SQLite file has no roles: who may write the file may do everything in it [SB0308]"
                     .to_owned(),
             )),
         }
@@ -160,6 +160,6 @@ fn named(store: Option<&str>) -> Result<Named<'_>, Failure> {
 #[cfg(not(all(feature = "postgres", feature = "sqlite")))]
 fn not_built_in(engine: &str) -> Failure {
     Failure::Usage(format!(
-        "this program was built without {engine}; enable the feature `{engine}`"
+        "this program was built without {engine}; enable the feature `{engine}` [SB0308]"
     ))
 }

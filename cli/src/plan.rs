@@ -15,8 +15,7 @@ pub(crate) struct PlanArguments {
     /// The database; that of `--store` where it is left out.
     #[arg(long, value_name = "URL")]
     against: Option<String>,
-    /// What the release says of itself: `describe --json` of the service's own program, or - for
-    /// standard input. That program needs none.
+    /// What `describe --json` of the service's program printed; - is stdin.
     #[arg(long, value_name = "FILE")]
     release: Option<String>,
 }
@@ -35,17 +34,17 @@ impl PlanArguments {
         let file = self.release.as_deref().ok_or_else(|| {
             Failure::Usage(
                 "which release? a service's own program knows its own (`sagabus::cli::main`); this \
-                 one reads what `describe --json` of it printed: `--release FILE`"
+                 one reads what `describe --json` of it printed: `--release FILE` [SB0308]"
                     .to_owned(),
             )
         })?;
         let document: Value = serde_json::from_slice(&read_file(file)?)
-            .map_err(|error| Failure::Usage(format!("`{file}` is no JSON: {error}")))?;
+            .map_err(|error| Failure::Usage(format!("`{file}` is no JSON: {error} [SB0308]")))?;
         match document["hosts"].as_array().map(Vec::as_slice) {
             Some([release]) if release["host"].is_string() => Ok(release.clone()),
             _ => Err(Failure::Usage(format!(
                 "`{file}` does not describe one release; take what `describe --json` of the \
-                 service's own program prints"
+                 service's own program prints [SB0308]"
             ))),
         }
     }

@@ -18,7 +18,7 @@ use crate::text::ago;
 /// Which messages are sent again.
 #[derive(Debug, Args)]
 pub(crate) struct RepublishArguments {
-    /// What was sent then or later: an age (90s, 15m, 2h, 3d), or a time (RFC 3339).
+    /// What was sent since: an age (15m, 2h, 3d), or a time (RFC 3339).
     #[arg(long, value_name = "WHEN", value_parser = When::read)]
     since: When,
     /// What was sent before; up to now, where it is left out.

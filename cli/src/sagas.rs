@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::filter::{self, before};
 use crate::messages;
 use crate::output::Output;
-use crate::text::ago;
+use crate::text::{ago, word};
 
 /// What is done with instances.
 #[derive(Debug, Subcommand)]
@@ -71,7 +71,7 @@ pub(crate) enum SagasVerb {
         kind: String,
         /// Its key.
         key: String,
-        /// The file with the new data; - reads standard input. Without it the data stays.
+        /// The file with the new data, - for standard input; else it stays.
         #[arg(long, value_name = "FILE")]
         data: Option<String>,
         /// The new state of a machine. Without it the state stays.
@@ -136,27 +136,40 @@ pub(crate) async fn run(
                 after: after_kind
                     .as_ref()
                     .zip(after_key.as_ref())
-                    .map(|(kind, key)| id(kind, key)),
+                    .map(|(kind, key)| instance(kind, key)),
                 schema_before: None,
             };
             list(admin, now, &filter, *limit, out).await
         }
-        SagasVerb::Show { kind, key, history } => show(admin, id(kind, key), *history, out).await,
+        SagasVerb::Show { kind, key, history } => {
+            show(admin, instance(kind, key), *history, out).await
+        }
         SagasVerb::Alter {
             kind,
             key,
             data,
             state,
-        } => alter(admin, &id(kind, key), data.as_deref(), state, who, out).await,
+        } => {
+            alter(
+                admin,
+                &instance(kind, key),
+                data.as_deref(),
+                state,
+                who,
+                out,
+            )
+            .await
+        }
         SagasVerb::Transition { kind, key, to } => {
-            transition(admin, &id(kind, key), to, who, out).await
+            transition(admin, &instance(kind, key), to, who, out).await
         }
         SagasVerb::Migrate { kind, at_most } => migrate(admin, kind, *at_most, who, out).await,
-        SagasVerb::Complete { kind, key } => complete(admin, &id(kind, key), who, out).await,
+        SagasVerb::Complete { kind, key } => complete(admin, &instance(kind, key), who, out).await,
     }
 }
 
-fn id(kind: &str, key: &str) -> InstanceId {
+/// Names an instance.
+pub(crate) fn instance(kind: &str, key: &str) -> InstanceId {
     InstanceId {
         kind: kind.to_owned().into(),
         key: key.into(),
@@ -202,7 +215,8 @@ async fn list(
     if let Some(next) = next {
         out.note(&format!(
             "there may be more: go on with --after-kind {} --after-key {}",
-            next.kind, next.key
+            word(&next.kind),
+            word(&next.key)
         ));
     }
     Ok(())
@@ -302,7 +316,7 @@ async fn alter(
             messages::body(&held.data, held.data.len() as u64, out)?;
         }
     }
-    if confirm(who, &format!("alter {id}"))? == Answer::Preview {
+    if confirm(who, &format!("alter {}", named(id)))? == Answer::Preview {
         let shape = |data: &Bytes| shape::body(data, data.len() as u64);
         let document = || {
             json!({ "kind": id.kind, "key": id.key, "version": plan.version,
@@ -323,18 +337,27 @@ async fn complete(
 ) -> Result<(), Failure> {
     let one = instances::show(admin, id).await?;
     let timers = one.timers.len();
-    if confirm(who, &format!("end {id} and remove its {timers} timers"))? == Answer::Preview {
+    let what = format!("end {} and remove its {timers} timers", named(id));
+    if confirm(who, &what)? == Answer::Preview {
         let preview = json!({ "kind": id.kind, "key": id.key, "timers": one.timers });
-        return out.json(|| preview).map(|_| ());
+        return match out.json(|| preview)? {
+            true => Ok(()),
+            false => out.line(&what),
+        };
     }
     let version = instances::complete(admin, &operator(who), id, one.version).await?;
     said(id, version, "is over", out)
+}
+
+/// Names an instance as the commands take it.
+pub(crate) fn named(id: &InstanceId) -> String {
+    format!("{} {}", id.kind, id.key)
 }
 
 fn said(id: &InstanceId, version: i64, what: &str, out: &Output) -> Result<(), Failure> {
     let document = json!({ "kind": id.kind, "key": id.key, "version": version });
     match out.json(|| document)? {
         true => Ok(()),
-        false => out.line(&format!("{id} {what}; its version is {version}")),
+        false => out.line(&format!("{} {what}; its version is {version}", named(id))),
     }
 }

@@ -8,7 +8,7 @@ use sagabus_core::Timestamp;
 /// be taken for another one's absence.
 fn is_unsafe(c: char) -> bool {
     let is_hidden = matches!(c,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     c.is_control() || is_hidden
 }
 
@@ -45,6 +45,15 @@ pub(crate) fn safe_json(json: &str) -> String {
         }
     }
     safe
+}
+
+/// Writes a value as one word of a command line that a shell reads.
+pub(crate) fn word(value: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:@%+=,".contains(c);
+    match !value.is_empty() && value.chars().all(is_plain) {
+        true => value.to_owned(),
+        false => format!("'{}'", value.replace('\'', r"'\''")),
+    }
 }
 
 /// Cuts a text to so many characters.
@@ -134,6 +143,16 @@ mod tests {
         assert!(!escaped.chars().any(is_unsafe), "{escaped}");
         let read: serde_json::Value = serde_json::from_str(&escaped).unwrap();
         assert_eq!(read["x"], hostile);
+    }
+
+    #[test]
+    fn a_value_is_one_word_for_a_shell() {
+        for plain in ["order-1", "@payments", "room/12", "a=b", "ü"] {
+            assert_eq!(word(plain), plain);
+        }
+        assert_eq!(word("room/12 A"), "'room/12 A'");
+        assert_eq!(word("it's $(x)"), r"'it'\''s $(x)'");
+        assert_eq!(word(""), "''");
     }
 
     #[test]

@@ -15,16 +15,23 @@ use crate::dead_letters::page;
 use crate::failure::Failure;
 use crate::messages;
 use crate::output::Output;
+use crate::sagas::instance;
 use crate::sight::SightArguments;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TimersVerb {
     /// List those that are armed.
-    #[command(after_help = "Example:\n  sagabus timers list --type orders.payment-timed-out")]
+    #[command(after_help = "Example:\n  sagabus timers list --kind order --key 4711")]
     List {
         /// Only this message type.
         #[arg(long = "type", value_name = "TYPE")]
         message_type: Option<String>,
+        /// Only those of the instance of this kind and `--key`.
+        #[arg(long, requires = "key")]
+        kind: Option<String>,
+        /// Only those of the instance of `--kind` and this key.
+        #[arg(long, requires = "kind")]
+        key: Option<String>,
         #[command(flatten)]
         page: PageArguments,
     },
@@ -67,8 +74,16 @@ pub(crate) async fn run(
     out: &Output,
 ) -> Result<(), Failure> {
     let (verb, id) = match verb {
-        TimersVerb::List { message_type, page } => {
-            return list(admin, message_type.as_deref(), page, out).await;
+        TimersVerb::List {
+            message_type,
+            kind,
+            key,
+            page: arguments,
+        } => {
+            let owner = kind.as_deref().zip(key.as_deref());
+            let owner = owner.map(|(kind, key)| instance(kind, key));
+            let found = timers::list(admin, message_type.as_deref(), owner, page(arguments));
+            return list(&found.await?, arguments.limit, out);
         }
         TimersVerb::Show { id, .. } => return show(&timers::show(admin, *id).await?, out),
         TimersVerb::Move { id, from_now } => (Verb::Move(now.plus(*from_now)), *id),
@@ -78,14 +93,8 @@ pub(crate) async fn run(
     change(admin, verb, id, who, out).await
 }
 
-async fn list(
-    admin: &dyn StoreAdmin,
-    message_type: Option<&str>,
-    arguments: &PageArguments,
-    out: &Output,
-) -> Result<(), Failure> {
-    let found = timers::list(admin, message_type, page(arguments)).await?;
-    let next = (found.len() == arguments.limit as usize)
+fn list(found: &[StoredRow], limit: u32, out: &Output) -> Result<(), Failure> {
+    let next = (found.len() == limit as usize)
         .then(|| found.last().map(|one| one.id))
         .flatten();
     let document = || {
@@ -140,10 +149,15 @@ async fn change(
     out: &Output,
 ) -> Result<(), Failure> {
     let known = timers::show(admin, id).await?;
+    let of = known.timer.as_ref().map(|timer| {
+        let (name, owner) = (&timer.name, &timer.owner);
+        format!(", `{name}` of {} {}", owner.kind, owner.key)
+    });
+    let timer = format!("timer {id}{}", of.unwrap_or_default());
     let (what, done) = match verb {
-        Verb::Move(at) => (format!("move timer {id} to {at}"), "moved"),
-        Verb::Fire => (format!("fire timer {id} now"), "fired"),
-        Verb::Cancel => (format!("cancel timer {id}"), "cancelled"),
+        Verb::Move(at) => (format!("move {timer}, to {at}"), "moved"),
+        Verb::Fire => (format!("fire {timer}, now"), "fired"),
+        Verb::Cancel => (format!("cancel {timer}"), "cancelled"),
     };
     if confirm(who, &what)? == Answer::Preview {
         let document = || json!({ "preview": { "count": 1 }, "sample": [shape::row(&known)] });

@@ -120,7 +120,10 @@ pub async fn plan_edit(
     let found = stored(admin, id).await?;
     let refused = |fact: String| Err(OpsError::Refused(fact));
     if found.status != DeadLetterStatus::Open {
-        return refused(format!("dead letter {id} is {}", found.status.as_str()));
+        return refused(format!(
+            "dead letter {id} is {} [SB0403]",
+            found.status.as_str()
+        ));
     }
     if found.envelope.headers.get(DROPPED).is_some() {
         return refused(format!(
@@ -133,7 +136,7 @@ pub async fn plan_edit(
         .err()
         .filter(|_| is_json)
     {
-        return refused(format!("the new body is no JSON: {error}"));
+        return refused(format!("the new body is no JSON: {error} [SB0407]"));
     }
     let message = match wanted.identity {
         Identity::Kept => found.envelope.id,
@@ -179,7 +182,7 @@ pub async fn edit(admin: &dyn StoreAdmin, operator: &Operator, edit: Edit) -> Re
     match admin.change(&operator.does(action)).await?.is_empty() {
         false => Ok(()),
         true => Err(OpsError::Refused(format!(
-            "dead letter {id} changed meanwhile; look at it again"
+            "dead letter {id} changed meanwhile; look at it again [SB0406]"
         ))),
     }
 }

@@ -1,7 +1,7 @@
 //! Endpoints: those that are no more, and those that are paused.
 
 use sagabus_core::Timestamp;
-use sagabus_core::admin::{Action, InstanceFilter, PAGE_MAX, StoreAdmin};
+use sagabus_core::admin::{Action, InstanceFilter, PAGE_MAX, StoreAdmin, StoredEndpoint};
 use sagabus_core::holding::PAUSE_KIND;
 
 use crate::error::OpsError;
@@ -20,41 +20,7 @@ pub async fn remove(
     endpoint: &str,
     message_type: Option<&str>,
 ) -> Result<(), OpsError> {
-    let known = admin.endpoints().await?;
-    let Some(known) = known.iter().find(|one| one.name == endpoint) else {
-        return Err(OpsError::NotFound(format!(
-            "there is no endpoint `{endpoint}`; `sagabus endpoints list` shows those there are [SB0401]"
-        )));
-    };
-    let about = admin.about().await?;
-    let hosts = admin.hosts().await?;
-    let runs = |host: &&_| has_endpoint(host, endpoint) && is_alive(host, about.now);
-    if let Some(host) = hosts.iter().find(runs) {
-        return Err(OpsError::Refused(format!(
-            "host `{}` runs endpoint `{endpoint}`; stop it first, or take the endpoint out of it [SB0402]",
-            host.name
-        )));
-    }
-    let action = match message_type {
-        Some(message_type) => {
-            if !known
-                .subscriptions
-                .iter()
-                .any(|(one, _)| one == message_type)
-            {
-                return Err(OpsError::NotFound(format!(
-                    "endpoint `{endpoint}` has no subscription to `{message_type}` [SB0401]"
-                )));
-            }
-            Action::RemoveSubscription {
-                endpoint: endpoint.to_owned(),
-                message_type: message_type.to_owned(),
-            }
-        }
-        None => Action::RemoveEndpoint {
-            endpoint: endpoint.to_owned(),
-        },
-    };
+    let action = plan_removal(admin, endpoint, message_type).await?;
     match admin.change(&operator.does(action)).await?.is_empty() {
         false => Ok(()),
         true => Err(OpsError::Refused(format!(
@@ -64,6 +30,57 @@ pub async fn remove(
     }
 }
 
+/// Finds what [`remove`] would do, and changes nothing. What still waits for the endpoint is seen by
+/// the removal alone.
+///
+/// # Errors
+/// As those of [`remove`], but for what waits.
+pub async fn plan_removal(
+    admin: &dyn StoreAdmin,
+    endpoint: &str,
+    message_type: Option<&str>,
+) -> Result<Action, OpsError> {
+    let known = find(admin, endpoint).await?;
+    let about = admin.about().await?;
+    let hosts = admin.hosts().await?;
+    let runs = |host: &&_| has_endpoint(host, endpoint) && is_alive(host, about.now);
+    if let Some(host) = hosts.iter().find(runs) {
+        return Err(OpsError::Refused(format!(
+            "host `{}` runs endpoint `{endpoint}`; stop it first, or take the endpoint out of it [SB0402]",
+            host.name
+        )));
+    }
+    let Some(message_type) = message_type else {
+        let endpoint = endpoint.to_owned();
+        return Ok(Action::RemoveEndpoint { endpoint });
+    };
+    let mut subscriptions = known.subscriptions.iter();
+    if !subscriptions.any(|(one, _)| one == message_type) {
+        return Err(OpsError::NotFound(format!(
+            "endpoint `{endpoint}` has no subscription to `{message_type}` [SB0401]"
+        )));
+    }
+    Ok(Action::RemoveSubscription {
+        endpoint: endpoint.to_owned(),
+        message_type: message_type.to_owned(),
+    })
+}
+
+/// Reads one endpoint.
+///
+/// # Errors
+/// [`OpsError::NotFound`] where no host ever had it.
+pub async fn find(admin: &dyn StoreAdmin, endpoint: &str) -> Result<StoredEndpoint, OpsError> {
+    let known = admin.endpoints().await?;
+    let mut found = known.into_iter().filter(|one| one.name == endpoint);
+    found.next().ok_or_else(|| {
+        OpsError::NotFound(format!(
+            "there is no endpoint `{endpoint}`; `sagabus endpoints list` shows those there are \
+             [SB0401]"
+        ))
+    })
+}
+
 /// What an operator wants of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -71,6 +88,31 @@ pub enum Verb {
     Pause,
     /// They go on.
     Resume,
+}
+
+impl Verb {
+    /// Refuses what is so already.
+    pub(crate) fn is_done(self, what: &str) -> OpsError {
+        let fact = match self {
+            Self::Pause => "is paused already",
+            Self::Resume => "is not paused",
+        };
+        OpsError::Refused(format!("{what} {fact}; nothing to change [SB0403]"))
+    }
+
+    /// Refuses what is so already, by what is paused.
+    pub(crate) fn means_something(
+        self,
+        what: &str,
+        name: &str,
+        paused: &[(String, Timestamp)],
+    ) -> Result<(), OpsError> {
+        let is_paused = paused.iter().any(|(one, _)| one == name);
+        match is_paused == (self == Self::Resume) {
+            true => Ok(()),
+            false => Err(self.is_done(what)),
+        }
+    }
 }
 
 /// Pauses an endpoint in all its hosts, or lets it go on. They notice within a second; what is being
@@ -84,34 +126,29 @@ pub async fn hold(
     verb: Verb,
     endpoint: &str,
 ) -> Result<(), OpsError> {
-    let known = admin.endpoints().await?;
-    if !known.iter().any(|one| one.name == endpoint) {
-        return Err(OpsError::NotFound(format!(
-            "there is no endpoint `{endpoint}`; `sagabus endpoints list` shows those there are \
-             [SB0401]"
-        )));
-    }
-    let endpoint = endpoint.to_owned();
-    let (action, fact) = match verb {
-        Verb::Pause => (
-            Action::PauseEndpoint {
-                endpoint: endpoint.clone(),
-            },
-            "is paused already",
-        ),
-        Verb::Resume => (
-            Action::ResumeEndpoint {
-                endpoint: endpoint.clone(),
-            },
-            "is not paused",
-        ),
+    find(admin, endpoint).await?;
+    let name = endpoint.to_owned();
+    let action = match verb {
+        Verb::Pause => Action::PauseEndpoint { endpoint: name },
+        Verb::Resume => Action::ResumeEndpoint { endpoint: name },
     };
     match admin.change(&operator.does(action)).await?.is_empty() {
         false => Ok(()),
-        true => Err(OpsError::Refused(format!(
-            "endpoint `{endpoint}` {fact}; nothing to change [SB0403]"
-        ))),
+        true => Err(verb.is_done(&format!("endpoint `{endpoint}`"))),
     }
+}
+
+/// Says whether [`hold`] would change something, and changes nothing.
+///
+/// # Errors
+/// As those of [`hold`].
+pub async fn look(admin: &dyn StoreAdmin, verb: Verb, endpoint: &str) -> Result<(), OpsError> {
+    find(admin, endpoint).await?;
+    verb.means_something(
+        &format!("endpoint `{endpoint}`"),
+        endpoint,
+        &paused(admin).await?,
+    )
 }
 
 /// Reads which endpoints operators paused, and since when.

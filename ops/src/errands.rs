@@ -274,7 +274,7 @@ pub(crate) async fn ask(
 fn read(row: &Instance) -> Result<ErrandAnswer, OpsError> {
     serde_json::from_slice(&row.data).map_err(|error| {
         OpsError::Refused(format!(
-            "the answer of the host cannot be read: {error}; use the command line of its release"
+            "the answer of the host cannot be read: {error}; use the command line of its release [SB0404]"
         ))
     })
 }

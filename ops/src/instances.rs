@@ -19,7 +19,7 @@ pub async fn show(admin: &dyn StoreAdmin, id: &InstanceId) -> Result<Instance, O
     admin.instance(id).await?.ok_or_else(|| {
         OpsError::NotFound(format!(
             "there is no instance `{}` of kind `{}`; `sagabus sagas list --completed` shows those \
-             there are",
+             there are [SB0401]",
             id.key, id.kind
         ))
     })
@@ -89,7 +89,7 @@ pub async fn complete(
     if deferred > 0 {
         return Err(OpsError::Refused(format!(
             "{deferred} messages wait in {id} for another state and would be lost; \
-             `sagabus sagas show` has them under `$saga`"
+             `sagabus sagas show` has them under `$saga` [SB0402]"
         )));
     }
     let action = Action::CompleteInstance {
@@ -106,17 +106,16 @@ async fn moved(
     id: &InstanceId,
 ) -> Result<i64, OpsError> {
     let version = admin.change(&operator.does(action)).await?;
-    version
-        .first()
-        .copied()
-        .ok_or_else(|| OpsError::Refused(format!("{id} moved meanwhile; look at it again")))
+    version.first().copied().ok_or_else(|| {
+        OpsError::Refused(format!("{id} moved meanwhile; look at it again [SB0406]"))
+    })
 }
 
 async fn running(admin: &dyn StoreAdmin, id: &InstanceId) -> Result<Instance, OpsError> {
     let instance = show(admin, id).await?;
     match instance.status {
         InstanceStatus::Running => Ok(instance),
-        InstanceStatus::Completed => Err(OpsError::Refused(format!("{id} is over"))),
+        InstanceStatus::Completed => Err(OpsError::Refused(format!("{id} is over [SB0403]"))),
     }
 }
 
@@ -125,19 +124,20 @@ fn checked(before: &Bytes, after: Bytes) -> Result<Bytes, OpsError> {
     let refused = |fact: String| Err(OpsError::Refused(fact));
     let value: Value = match serde_json::from_slice(&after) {
         Ok(value) => value,
-        Err(error) => return refused(format!("the data is no JSON: {error}")),
+        Err(error) => return refused(format!("the data is no JSON: {error} [SB0407]")),
     };
     let Ok(known) = serde_json::from_slice::<Value>(before) else {
         return Ok(after);
     };
     if shape(&known) != shape(&value) {
         let (had, has) = (shape(&known), shape(&value));
-        return refused(format!("the data was {had} and would be {has}"));
+        return refused(format!("the data was {had} and would be {has} [SB0407]"));
     }
     let books = |value: &Value| value.get("$saga").is_some();
     if books(&known) != books(&value) {
         return refused(
-            "the part `$saga` is what the machine remembers beside its data; keep it".to_owned(),
+            "the part `$saga` is what the machine remembers beside its data; keep it [SB0407]"
+                .to_owned(),
         );
     }
     // The saga tells data with a book by its first bytes.
@@ -166,7 +166,7 @@ async fn known_state(
 ) -> Result<(), OpsError> {
     let kind = instance.id.kind.as_ref();
     if instance.state.is_none() {
-        let fact = format!("{} has no states", instance.id);
+        let fact = format!("{} has no states [SB0407]", instance.id);
         return Err(OpsError::Refused(fact));
     }
     let described = machines::find(admin, kind).await?;
@@ -176,7 +176,7 @@ async fn known_state(
     match states.any(|one| one == state) {
         true => Ok(()),
         false => Err(OpsError::Refused(format!(
-            "machine `{kind}` has no state `{state}`; `sagabus machines show {kind}` draws them"
+            "machine `{kind}` has no state `{state}`; `sagabus machines show {kind}` draws them [SB0407]"
         ))),
     }
 }

@@ -1,6 +1,6 @@
 //! Locks on business keys: who has them, who waits, and taking one away.
 
-use sagabus_core::admin::{Action, InstanceFilter, StoreAdmin};
+use sagabus_core::admin::{Action, InstanceFilter, PAGE_MAX, StoreAdmin};
 use sagabus_core::envelope::Envelope;
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{Headers, InstanceId, MessageId, Timestamp, codec, headers};
@@ -27,6 +27,15 @@ pub struct HeldLock {
     pub changed_at: Timestamp,
 }
 
+/// Some of the locks that are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockPage {
+    /// The locks, in the order of their names.
+    pub locks: Vec<HeldLock>,
+    /// Behind which name there may be more.
+    pub next: Option<String>,
+}
+
 /// Lists locks that somebody has, in the order of their names, behind `after`.
 ///
 /// # Errors
@@ -35,15 +44,19 @@ pub async fn list(
     admin: &dyn StoreAdmin,
     after: Option<&str>,
     limit: u32,
-) -> Result<Vec<HeldLock>, OpsError> {
+) -> Result<LockPage, OpsError> {
     let filter = InstanceFilter {
         kind: Some(KIND.to_owned()),
         status: Some(InstanceStatus::Running),
         after: after.map(id),
         ..InstanceFilter::default()
     };
+    let found = admin.instances(&filter, limit).await?;
+    let is_full = found.len() == limit.min(PAGE_MAX) as usize;
+    let last = found.last().filter(|_| is_full);
+    let next = last.map(|one| one.id.key.to_string());
     let mut locks = Vec::new();
-    for one in admin.instances(&filter, limit).await? {
+    for one in found {
         // It may have been given back since.
         let Some(instance) = admin.instance(&one.id).await? else {
             continue;
@@ -51,7 +64,7 @@ pub async fn list(
         let data = serde_json::from_slice(&instance.data).unwrap_or_default();
         locks.push(read(one.id.key.to_string(), &data, one.updated_at));
     }
-    Ok(locks)
+    Ok(LockPage { locks, next })
 }
 
 /// Takes a lock from whoever has it: the holder is told, and the next one who waits gets it. Done by
@@ -72,7 +85,7 @@ pub async fn break_lock(
         taken.any(|(message_type, _)| message_type == BREAK)
     });
     let Some(keeper) = keeper else {
-        let fact = "no endpoint keeps locks here; a host that has one says `.locks()`";
+        let fact = "no endpoint keeps locks here; a host that has one says `.locks()` [SB0404]";
         return Err(OpsError::Refused(fact.to_owned()));
     };
     let action = Action::SendMessage {
@@ -82,7 +95,7 @@ pub async fn break_lock(
     match admin.change(&operator.does(action)).await?.is_empty() {
         false => Ok(lock),
         true => Err(OpsError::Refused(format!(
-            "endpoint `{}` was removed meanwhile",
+            "endpoint `{}` was removed meanwhile [SB0406]",
             keeper.name
         ))),
     }
@@ -101,7 +114,7 @@ pub async fn find(admin: &dyn StoreAdmin, resource: &str) -> Result<HeldLock, Op
     };
     let nobody = || {
         OpsError::NotFound(format!(
-            "nobody has lock `{resource}`; `sagabus locks list` shows those that are held"
+            "nobody has lock `{resource}`; `sagabus locks list` shows those that are held [SB0401]"
         ))
     };
     let found = admin.instances(&filter, 1).await?;

@@ -6,13 +6,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use sagabus_core::StoreError;
 use sagabus_core::admin::{
     Command, NewOperation, OperationState, PAGE_MAX, Pace, Page, Redriven, Selected, StoreAdmin,
     StoredOperation, Told, Verb, Wheel,
 };
+use sagabus_core::{StoreError, Timestamp};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::endpoints;
 use crate::error::OpsError;
 use crate::operator::Operator;
 
@@ -42,7 +43,7 @@ pub async fn begin(
 ) -> Result<Option<StoredOperation>, OpsError> {
     check_pace(&verb, &pace)?;
     if let Some(to) = verb.to() {
-        known_endpoint(admin, to).await?;
+        endpoints::find(admin, to).await?;
     }
     let new = NewOperation {
         who: operator.who.clone(),
@@ -59,30 +60,18 @@ fn check_pace(verb: &Verb, pace: &Pace) -> Result<(), OpsError> {
     let watches = pace.canary > 0 || pace.failures_percent_max.is_some();
     match verb {
         Verb::Redrive { .. } => {}
-        _ if watches => return refused("only what is retried can fail; leave the canary out"),
+        _ if watches => {
+            return refused("only what is retried can fail; leave the canary out [SB0308]");
+        }
         Verb::Discard | Verb::Restore => {}
     }
     if pace.failures_percent_max.is_some_and(|most| most > 100) {
-        return refused("the failures that are allowed are 0 to 100 of a hundred");
+        return refused("the failures that are allowed are 0 to 100 of a hundred [SB0308]");
     }
     if pace.rate == Some(0) {
-        return refused("a rate of 0 never comes to an end; pause the operation instead");
+        return refused("a rate of 0 never comes to an end; pause the operation instead [SB0308]");
     }
     Ok(())
-}
-
-/// Refuses an endpoint that nobody ever had.
-///
-/// # Errors
-/// [`OpsError::NotFound`] then.
-pub(crate) async fn known_endpoint(admin: &dyn StoreAdmin, name: &str) -> Result<(), OpsError> {
-    let known = admin.endpoints().await?;
-    match known.iter().any(|one| one.name == name) {
-        true => Ok(()),
-        false => Err(OpsError::NotFound(format!(
-            "there is no endpoint `{name}`; `sagabus endpoints list` shows those there are"
-        ))),
-    }
 }
 
 /// An operation with what became of its messages.
@@ -109,7 +98,8 @@ async fn find(admin: &dyn StoreAdmin, id: i64) -> Result<StoredOperation, OpsErr
     let found = admin.operations(Some(id), Page::latest(1)).await?;
     found.into_iter().next().ok_or_else(|| {
         OpsError::NotFound(format!(
-            "there is no operation {id}; `sagabus operations list` shows those there are"
+            "there is no operation {id}; `sagabus operations list` shows those there are \
+             [SB0401]"
         ))
     })
 }
@@ -134,16 +124,54 @@ pub async fn tell(
     if let Some(operation) = admin.tell(&told).await? {
         return Ok(operation);
     }
+    Err(means_nothing(&find(admin, id).await?, command))
+}
+
+/// Reads the operation that a command would be for, and changes nothing.
+///
+/// # Errors
+/// As those of [`tell`], and of [`Drive::take`] where it is to be resumed.
+pub async fn look(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    id: i64,
+    command: Command,
+) -> Result<StoredOperation, OpsError> {
     let operation = find(admin, id).await?;
-    Err(OpsError::Refused(format!(
-        "operation {id} is {}; it cannot {}",
+    let state = operation.state;
+    if command == Command::Resume && state == OperationState::Running {
+        return match operation.is_driven(now) {
+            true => Err(is_driven(&operation)),
+            false => Ok(operation),
+        };
+    }
+    match command.from_states().contains(&state.as_str()) {
+        true => Ok(operation),
+        false => Err(means_nothing(&operation, command)),
+    }
+}
+
+fn means_nothing(operation: &StoredOperation, command: Command) -> OpsError {
+    OpsError::Refused(format!(
+        "operation {} is {}; it cannot {} [SB0403]",
+        operation.id,
         operation.state.as_str(),
         match command {
             Command::Pause => "be paused",
             Command::Resume => "be resumed",
             Command::Cancel => "be cancelled",
         }
-    )))
+    ))
+}
+
+fn is_driven(operation: &StoredOperation) -> OpsError {
+    let by = operation.driver.as_deref().unwrap_or("somebody");
+    OpsError::Refused(format!(
+        "operation {} is driven by {by}; pause it first, or wait {} seconds where that process was \
+         killed [SB0406]",
+        operation.id,
+        LEASE.as_secs()
+    ))
 }
 
 /// Drives an operation: one step per turn, at its pace, until it is not running any more.
@@ -192,13 +220,7 @@ impl<'a> Drive<'a> {
         }
         let driver = format!("{} (process {})", operator.who, std::process::id());
         let Some(operation) = admin.take_wheel(id, &driver, LEASE).await? else {
-            let found = find(admin, id).await?;
-            let by = found.driver.as_deref().unwrap_or("somebody");
-            return Err(OpsError::Refused(format!(
-                "operation {id} is driven by {by}; pause it first, or wait {} seconds where that \
-                 process was killed",
-                LEASE.as_secs()
-            )));
+            return Err(is_driven(&find(admin, id).await?));
         };
         Ok(Self {
             admin,
@@ -336,7 +358,7 @@ impl<'a> Drive<'a> {
         if self.operation.state == OperationState::Running {
             let by = self.operation.driver.as_deref().unwrap_or("somebody");
             return Err(OpsError::Refused(format!(
-                "operation {} is driven by {by} now",
+                "operation {} is driven by {by} now [SB0406]",
                 self.wheel.id
             )));
         }

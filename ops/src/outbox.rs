@@ -4,6 +4,7 @@ use sagabus_core::admin::{
     Action, PAGE_MAX, Page, RowFilter, RowState, RowVerb, StoreAdmin, StoredRow,
 };
 
+use crate::endpoints;
 use crate::error::OpsError;
 use crate::operator::{Operator, demand_at_most_counted};
 use crate::pages::Pages;
@@ -36,7 +37,17 @@ impl Verb {
     }
 }
 
-/// Reads rows that a change would touch, the oldest first, without bodies.
+/// Some of the rows that a change would touch: as many as one change takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The rows, the oldest first, without bodies.
+    pub rows: Vec<StoredRow>,
+    /// Behind which row there may be more.
+    pub next: Option<i64>,
+}
+
+/// Reads rows that a change would touch, those behind `after`. Timers and stubs of dead letters, which
+/// no change touches, are read past: however many there are, they keep nobody from what is behind them.
 ///
 /// # Errors
 /// [`OpsError::Store`] when the store does not answer.
@@ -44,14 +55,50 @@ pub async fn select(
     admin: &dyn StoreAdmin,
     verb: &Verb,
     filter: &RowFilter,
-    limit: u32,
-) -> Result<Vec<StoredRow>, OpsError> {
+    after: Option<i64>,
+) -> Result<Found, OpsError> {
     let filter = RowFilter {
         state: Some(verb.state()),
         ..filter.clone()
     };
-    let page = Page::oldest(limit).without_bodies();
-    Ok(admin.rows(&filter, page).await?)
+    let mut page = Page::oldest(PAGE_MAX).without_bodies().behind(after);
+    let mut rows = Vec::new();
+    loop {
+        let part = admin.rows(&filter, page).await?;
+        let is_last = part.len() < PAGE_MAX as usize;
+        page.after = part.last().map(|row| row.id);
+        for row in part.into_iter().filter(is_meant) {
+            let id = row.id;
+            rows.push(row);
+            if rows.len() == PAGE_MAX as usize {
+                let next = Some(id);
+                return Ok(Found { rows, next });
+            }
+        }
+        if is_last {
+            return Ok(Found { rows, next: None });
+        }
+    }
+}
+
+/// Says whether a row is one that operators change as a row.
+fn is_meant(row: &StoredRow) -> bool {
+    row.timer.is_none() && !row.is_stub()
+}
+
+/// Refuses a place that there is not.
+///
+/// # Errors
+/// [`OpsError::NotFound`] where rows are to go to an endpoint that no host ever had.
+pub async fn demand_place(admin: &dyn StoreAdmin, verb: &Verb) -> Result<(), OpsError> {
+    let endpoint = match verb {
+        Verb::Readdress(to) => to.strip_prefix('@'),
+        _ => None,
+    };
+    match endpoint {
+        Some(name) => endpoints::find(admin, name).await.map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 /// Changes rows and returns the ids of those that were changed. A command that still nobody takes is
@@ -80,11 +127,16 @@ fn of(ids: Vec<i64>, verb: RowVerb) -> Action {
     Action::ChangeRows { ids, verb }
 }
 
+/// How many rows people look at before they purge.
+const SAMPLE: usize = 5;
+
 /// What a purge would remove, or why there is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Purge {
     /// The rows: what waits, is in hand or is parked; neither timers nor stubs of dead letters.
     ids: Vec<i64>,
+    /// The first of them, without bodies.
+    pub sample: Vec<StoredRow>,
 }
 
 impl Purge {
@@ -103,16 +155,18 @@ pub async fn plan_purge(
     filter: &RowFilter,
     at_most: u64,
 ) -> Result<Purge, OpsError> {
-    let mut ids = Vec::new();
+    let (mut ids, mut sample) = (Vec::new(), Vec::new());
     let mut pages = Pages::new(usize::MAX);
     while let Some(page) = pages.next().filter(|_| ids.len() as u64 <= PURGE_MAX) {
         let found = admin.rows(filter, page).await?;
         pages.had(found.iter().map(|one| one.id));
-        let meant = |one: &&StoredRow| one.timer.is_none() && !one.is_stub();
-        ids.extend(found.iter().filter(meant).map(|one| one.id));
+        let meant: Vec<_> = found.into_iter().filter(is_meant).collect();
+        ids.extend(meant.iter().map(|one| one.id));
+        let room = SAMPLE - sample.len();
+        sample.extend(meant.into_iter().take(room));
     }
     demand_at_most_counted((ids.len() as u64, "rows"), PURGE_MAX, at_most)?;
-    Ok(Purge { ids })
+    Ok(Purge { ids, sample })
 }
 
 /// Removes rows: each page is set aside first, so that no host has them in hand, then discarded, and

@@ -45,7 +45,7 @@ impl Role {
         match self >= needed {
             true => Ok(()),
             false => Err(StoreError::Forbidden(format!(
-                "role `{self}` may not {what}; that takes role `{needed}`"
+                "role `{self}` may not {what}; that takes role `{needed}` [SB0408]"
             ))),
         }
     }

@@ -1,7 +1,7 @@
 //! Timers of instances: moved, fired, cancelled while they are not due yet.
 
-use sagabus_core::Timestamp;
 use sagabus_core::admin::{Action, Page, RowFilter, RowState, StoreAdmin, StoredRow};
+use sagabus_core::{InstanceId, Timestamp};
 
 use crate::error::OpsError;
 use crate::operator::Operator;
@@ -17,18 +17,20 @@ pub enum Verb {
     Cancel,
 }
 
-/// Reads timers, without their bodies.
+/// Reads timers, without their bodies: those of one type, or that one instance armed.
 ///
 /// # Errors
 /// [`OpsError::Store`] when the store does not answer.
 pub async fn list(
     admin: &dyn StoreAdmin,
     message_type: Option<&str>,
+    owner: Option<InstanceId>,
     page: Page,
 ) -> Result<Vec<StoredRow>, OpsError> {
     let filter = RowFilter {
         state: Some(RowState::Timer),
         message_type: message_type.map(str::to_owned),
+        owner,
         ..RowFilter::default()
     };
     Ok(admin.rows(&filter, page.without_bodies()).await?)

@@ -21,6 +21,29 @@ pub async fn hold(
     verb: Verb,
     transport: &str,
 ) -> Result<(), OpsError> {
+    demand_known(admin, verb, transport).await?;
+    let name = transport.to_owned();
+    let action = match verb {
+        Verb::Pause => Action::PauseTransport { transport: name },
+        Verb::Resume => Action::ResumeTransport { transport: name },
+    };
+    match admin.change(&operator.does(action)).await?.is_empty() {
+        false => Ok(()),
+        true => Err(verb.is_done(&format!("transport `{transport}`"))),
+    }
+}
+
+/// Says whether [`hold`] would change something, and changes nothing.
+///
+/// # Errors
+/// As those of [`hold`].
+pub async fn look(admin: &dyn StoreAdmin, verb: Verb, transport: &str) -> Result<(), OpsError> {
+    demand_known(admin, verb, transport).await?;
+    let paused = paused(admin).await?;
+    verb.means_something(&format!("transport `{transport}`"), transport, &paused)
+}
+
+async fn demand_known(admin: &dyn StoreAdmin, verb: Verb, transport: &str) -> Result<(), OpsError> {
     let known = known(admin).await?;
     // One that no host has any more can still be let go.
     if verb == Verb::Pause && !known.contains(transport) {
@@ -33,20 +56,7 @@ pub async fn hold(
             "no host has a transport `{transport}`; they have {known} [SB0401]"
         )));
     }
-    let name = transport.to_owned();
-    let (action, fact) = match verb {
-        Verb::Pause => (
-            Action::PauseTransport { transport: name },
-            "is paused already",
-        ),
-        Verb::Resume => (Action::ResumeTransport { transport: name }, "is not paused"),
-    };
-    match admin.change(&operator.does(action)).await?.is_empty() {
-        false => Ok(()),
-        true => Err(OpsError::Refused(format!(
-            "transport `{transport}` {fact}; nothing to change [SB0403]"
-        ))),
-    }
+    Ok(())
 }
 
 /// Lists the transports that hosts said they have.

@@ -234,6 +234,11 @@ explanations! {
         "Its clean-up, retention, copies or record size do not fit what is promised of messages in \
          it, or the cluster refuses a topic as this host needs it."
         -> "The error names the setting, and mostly the command that changes it.";
+    "SB0226" "the database does not answer":
+        "It cannot be reached, is busy, or did not answer in time. Of a change, `sagabus audit` says \
+            whether it was made."
+        -> "See whether the server runs and lets this machine in: host, port, password, TLS; its log \
+            says why not. Then do the same again.";
     "SB0301" "no database was named":
         "The command line looks into one database, and guesses none."
         -> "Give `--store`, or set `SAGABUS_STORE`, or write `store = \"..\"` into `sagabus.toml`: a \
@@ -261,6 +266,11 @@ explanations! {
             are not repeated: one may hold a password."
         -> "The error names file and line. A file is TOML: `store`, `role`, `output` and `who`, at the \
             top or in a table `[profiles.NAME]`, and `profile = \"NAME\"` at the top.";
+    "SB0308" "what was given cannot be used":
+        "A file that cannot be read, or holds something else than what is wanted; or a word that \
+            makes no sense here. Nothing was changed."
+        -> "The error names what was given and says what is wrong with it; `--help` of the command has \
+            an example.";
     "SB0401" "there is nothing by that id or name":
         "It was dealt with, swept, or never was."
         -> "The `list` of the same noun shows what there is.";
@@ -282,6 +292,18 @@ explanations! {
         -> "Declare `.keep_sent(Duration::from_secs(24 * 60 * 60))` on the hosts that send: from then \
             on a window can be sent again. What was sent before is with its broker and with who \
             handled it.";
+    "SB0406" "somebody was faster":
+        "A change is for what you saw, and it is not so any more: a message moved the instance, or \
+            another operator was there first. Nothing was changed."
+        -> "Look again, and decide anew.";
+    "SB0407" "hosts could not use the new content":
+        "What a message or an instance is given by hand is read by your code later, and nobody is there \
+            then who could mend it. Nothing was changed."
+        -> "The error says what is wrong with it. `--dry-run` shows before and after.";
+    "SB0408" "the role may not do this":
+        "`--role` or `SAGABUS_ROLE` says what you may do, so that a slip changes nothing."
+        -> "Ask somebody who may, or say another role if that is you. What a server granted to a \
+            login is another matter: `sagabus schema grants` prints that.";
     "SB0501" "a sealed body cannot be opened":
         "It is sealed with a key that is not at hand, or it was not sealed for this message: a seal \
          is bound to identity, type and the headers that matter, so a body that was altered, or put \

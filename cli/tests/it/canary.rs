@@ -146,7 +146,16 @@ async fn runs_only_as_a_child_that_says_everything() {
 #[test]
 fn no_secret_is_in_anything_that_is_said() {
     let said = heard("canary::runs_only_as_a_child_that_says_everything", "");
-    for needed in ["log sagabus", "said all", "undecodable", "***", "`k1`"] {
+    for needed in [
+        "log sagabus",
+        "host runs",
+        " endpoints=\"payments\"",
+        " definitions={",
+        "said all",
+        "undecodable",
+        "***",
+        "`k1`",
+    ] {
         assert!(said.contains(needed), "{needed} is not there: {said}");
     }
     let numbers = |bytes: &[u8]| {

@@ -96,6 +96,25 @@ async fn a_change_prints_one_document_of_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_named_twice_is_meant_once() {
+    let (scene, _) = Scene::with_failures(2).await;
+    let twice = ["dead-letters", "discard", "2", "1", "2"];
+    let preview = scene.json(&[&twice[..], &["--dry-run"]].concat());
+    assert_eq!(preview["preview"]["count"], 2);
+    let result = scene.json(&[&twice[..], &["--yes"]].concat());
+    assert_eq!(
+        (&result["changed"], &result["passed_over"]),
+        (&2.into(), &0.into())
+    );
+    let row = scene.json(&["outbox", "parked"])["rows"][0]["id"].to_string();
+    let result = scene.json(&["outbox", "discard", &row, &row, "--yes"]);
+    assert_eq!(
+        (&result["changed"], &result["passed_over"]),
+        (&1.into(), &0.into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rate_is_kept() {
     let (scene, _) = Scene::with_failures(10).await;
     let started = tokio::time::Instant::now();

@@ -156,6 +156,11 @@ async fn an_instance_is_ended_with_its_timers() {
     let before = rows(&scene);
     let preview = scene.json(&["sagas", "complete", "parcel", "1", "--dry-run"]);
     assert_eq!(preview["timers"], json!({ "patience": 1 }));
+    let looked = scene.run(&["sagas", "complete", "parcel", "1", "--dry-run"]);
+    assert_eq!(
+        looked.out, "end parcel 1 and remove its 1 timers\n",
+        "{looked:?}"
+    );
     let done = scene.run(&["sagas", "complete", "parcel", "1", "--yes", "--why", "sold"]);
     assert_eq!(done.code, 0, "{done:?}");
     let shown = scene.json(&["sagas", "show", "parcel", "1"]);

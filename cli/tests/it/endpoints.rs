@@ -45,6 +45,20 @@ async fn an_endpoint_is_paused_and_goes_on() {
     eventually("a message that was tried", is_tried).await;
     let unknown = scene.run(&["endpoints", "pause", "nobody", "--yes"]);
     assert_eq!(unknown.code, 3, "{unknown:?}");
+    // What would be refused is, also where nothing is changed, and before anybody is asked.
+    for (verb, name, code) in [
+        ("pause", "nobody", 3),
+        ("remove", "nobody", 3),
+        ("resume", "payments", 1),
+        ("remove", "payments", 1),
+    ] {
+        for more in [&["--dry-run"][..], &[]] {
+            let ran = scene.run(&[&["endpoints", verb, name], more].concat());
+            assert_eq!(ran.code, code, "{verb} {name} {more:?}: {ran:?}");
+        }
+    }
+    let looked = scene.run(&["endpoints", "pause", "payments", "--dry-run"]);
+    assert_eq!(looked.code, 0, "{looked:?}");
     let audit = scene.json(&["audit"]);
     assert_eq!(audit["audit"][1]["action"], "pause_endpoint");
     assert!(host.stop(Duration::from_secs(10)).await);

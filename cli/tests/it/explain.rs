@@ -107,6 +107,41 @@ async fn errors_end_with_their_code_and_say_where_more_is() {
         ),
         (&["schedules", "show", "nothing"], "SB0401"),
         (&["endpoints", "remove", "nobody", "--yes"], "SB0401"),
+        (&["sagas", "show", "order", "4711"], "SB0401"),
+        (&["operations", "show", "4711"], "SB0401"),
+        (&["locks", "break", "room/12"], "SB0401"),
+        (&["machines", "show", "nobody"], "SB0401"),
+        (&["describe", "nobody"], "SB0401"),
+        (&["timers", "show", "4711"], "SB0401"),
+        (
+            &["inbox", "show", "018f4e5a-0000-7000-8000-000000000001"],
+            "SB0401",
+        ),
+        (
+            &["dead-letters", "retry", "--all", "--status", "any"],
+            "SB0308",
+        ),
+        (&["plan"], "SB0308"),
+        (&["plan", "--release", "nowhere.json"], "SB0308"),
+        (&["schema", "grants"], "SB0308"),
+        (
+            &[
+                "dead-letters",
+                "edit",
+                "1",
+                "--body",
+                "no",
+                "--identity",
+                "new",
+            ],
+            "SB0308",
+        ),
+        (&["schema", "migrate", "--role", "operator"], "SB0408"),
+        (
+            &["outbox", "release", "1", "--to", "?nobody", "--yes"],
+            "SB0401",
+        ),
+        (&["demo", "--role", "reader"], "SB0408"),
     ] {
         let ran = scene.run(arguments);
         assert_ne!(ran.code, 0);
@@ -123,6 +158,10 @@ async fn errors_end_with_their_code_and_say_where_more_is() {
         (&["--store", "/nowhere.db", "status"], "SB0303"),
         (&["--store", "postgres://u@[", "status"], "SB0212"),
         (&["--store", "/", "schema", "migrate"], "SB0216"),
+        (
+            &["--store", "postgres://u@127.0.0.1:1/x", "status"],
+            "SB0226",
+        ),
     ] {
         let ran = run(arguments);
         assert!(ran.err.contains(code), "{arguments:?}: {ran:?}");

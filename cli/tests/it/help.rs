@@ -1,6 +1,7 @@
 //! Help that fits a screen, and does not change unseen.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::scene::{compare, program, run};
 
@@ -17,9 +18,13 @@ fn verbs(arguments: &[&str]) -> Vec<String> {
         .collect()
 }
 
+/// What the list of commands leaves out, so that it fits: it names them below.
+const HIDDEN: &[&str] = &["plan", "demo", "completions", "man"];
+
 /// Every command, the shorter paths first.
 fn all_commands() -> Vec<Vec<String>> {
     let mut all = vec![Vec::new()];
+    all.extend(HIDDEN.iter().map(|noun| vec![(*noun).to_owned()]));
     let mut at = 0;
     while at < all.len() {
         let path: Vec<String> = all[at].clone();
@@ -41,6 +46,8 @@ fn every_command_has_an_example_and_fits_a_screen() {
         let ran = run(&[&shown[..], &["--help"]].concat());
         let lines = ran.out.lines().count();
         assert!(lines <= 40, "{path:?} takes {lines} lines");
+        let widest = ran.out.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(100), "{path:?} has a line of {widest:?}");
         let has_verbs = ran.out.contains("\nCommands:\n");
         let has_example = ran.out.contains("Example:\n") || ran.out.contains("Examples:\n");
         assert!(
@@ -76,6 +83,7 @@ fn help_names_the_exit_codes() {
         "0     done",
         "5     a bulk change stopped half-way",
         "6     `doctor` found",
+        "`plan` something",
     ] {
         assert!(codes.out.contains(text), "{text}: {}", codes.out);
     }
@@ -90,6 +98,17 @@ fn shells_complete_and_pages_are_written() {
             ran.status.success() && text.contains("dead-letters"),
             "{shell}: {text}"
         );
+    }
+    // Who closes the pipe has seen enough, whatever is printed.
+    for words in [&["completions", "bash"][..], &["explain"]] {
+        let mut named = program(words);
+        let piped = named.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(!said.contains("panicked"), "{words:?}: {said}");
+        assert_eq!(ended.status.code(), Some(0), "{words:?}: {said}");
     }
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("man");
     let ran = run(&["man", folder.to_str().unwrap()]);

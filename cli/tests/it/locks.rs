@@ -125,6 +125,14 @@ async fn a_lock_is_shown_and_broken() {
     assert!(line.starts_with("room/12 A  guest 1 "), "{list}");
     assert!(line.ends_with("  1        guest 2"), "{list}");
 
+    let page = scene.run(&["locks", "list", "--limit", "1"]);
+    let more = "there may be more: go on with --after 'room/12 A'\n";
+    assert_eq!(page.err, more, "as a shell takes it");
+    let json = scene.json(&["locks", "list", "--limit", "1"]);
+    assert_eq!(json["next"], "room/12 A");
+    let rest = scene.json(&["locks", "list", "--after", "room/12 A"]);
+    assert_eq!(rest, serde_json::json!({ "locks": [], "next": null }));
+
     let asked = scene.run(&["locks", "break", "room/12 A"]);
     assert_eq!(asked.code, 2, "{asked:?}");
     let preview = scene.run(&["locks", "break", "room/12 A", "--dry-run"]);

@@ -87,6 +87,32 @@ async fn a_pause_is_noticed_by_the_process_that_drives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_only_looked_at_changes_no_operation() {
+    let (scene, store) = Scene::with_failures(30).await;
+    let host = scene::host(store.clone()).await;
+    let ran = scene.run(&["dead-letters", "retry", "--all", "--canary", "4", "--yes"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(host.stop(Duration::from_secs(10)).await);
+    let before = scene.json(&["operations", "show", "1"]);
+    let audit = scene.json(&["audit"]);
+    for (verb, todo) in [("resume", "go on with"), ("cancel", "cancel")] {
+        let looked = scene.run(&["operations", verb, "1", "--dry-run"]);
+        let told = format!("would {todo} operation 1, which is paused after 4 of 30\n");
+        assert_eq!((looked.code, looked.out), (0, told), "{}", looked.err);
+        let json = scene.json(&["operations", verb, "1", "--dry-run"]);
+        assert_eq!(json["preview"]["state"], "paused");
+    }
+    let refused = scene.run(&["operations", "pause", "1", "--dry-run"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(
+        refused.err.contains("it cannot be paused [SB0403]"),
+        "{refused:?}"
+    );
+    assert_eq!(scene.json(&["operations", "show", "1"]), before);
+    assert_eq!(scene.json(&["audit"]), audit);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_canary_that_fails_again_stops_the_others() {
     let (scene, store) = Scene::with_failures(30).await;
     let program = Program::on(&scene);
@@ -142,6 +168,8 @@ async fn dead_letters_go_to_another_endpoint_that_is_known() {
     let (scene, store) = Scene::with_failures(3).await;
     let program = Program::on(&scene);
     let to = |name| ["dead-letters", "retry", "--all", "--to", name, "--yes"];
+    let looked = program.run(&[&to("nowhere")[..5], &["--dry-run"]].concat());
+    assert_eq!(looked.code, 3, "{looked:?}");
     let ran = program.run(&to("nowhere"));
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(

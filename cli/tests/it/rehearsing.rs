@@ -79,9 +79,10 @@ pub(crate) async fn hosts_are_gone(scene: &Scene) {
 }
 
 /// Runs a statement beside the program.
-pub(crate) async fn on_file(scene: &Scene, sql: &'static str) {
+pub(crate) async fn on_file(scene: &Scene, sql: &str) {
     let path = scene.file().display().to_string();
     let mut connection = SqliteConnection::connect(&path).await.unwrap();
+    let sql = sqlx::AssertSqlSafe(sql.to_owned());
     sqlx::query(sql).execute(&mut connection).await.unwrap();
 }
 

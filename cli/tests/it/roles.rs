@@ -32,7 +32,7 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("operator", &["outbox", "release", "--all", "--yes"]),
     (
         "operator",
-        &["outbox", "release", "--all", "--to", "@nobody", "--yes"],
+        &["outbox", "release", "--all", "--to", "@payments", "--yes"],
     ),
     ("operator", &["endpoints", "pause", "payments", "--yes"]),
     ("operator", &["endpoints", "resume", "payments", "--yes"]),

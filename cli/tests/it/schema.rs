@@ -34,6 +34,32 @@ async fn a_schema_says_of_which_version_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_is_only_looked_at_is_not_made() {
+    let (scene, store) = Scene::new().await;
+    let version = store.about().await.unwrap().schema_version;
+    let look = ["schema", "migrate", "--dry-run"];
+    let ran = scene.run(&look);
+    let line = format!("nothing would be changed: the schema is of version {version}\n");
+    assert_eq!((ran.code, ran.out), (0, line), "{}", ran.err);
+
+    on_file(&scene, "update sagabus_store set schema_version = 0").await;
+    let ran = scene.run(&look);
+    let line = format!("would bring the schema to version {version}; now:\n");
+    assert!(ran.code == 0 && ran.out.starts_with(&line), "{ran:?}");
+    assert!(ran.out.contains("of version 0"), "{ran:?}");
+    let json = scene.json(&look);
+    assert_eq!(json["preview"]["schema_version"], Value::Null);
+    assert_eq!(json["preview"]["needed"], version);
+    assert_eq!(scene.run(&["schema", "status"]).code, 4, "it is as it was");
+
+    for noun in [&look[..], &["demo", "--dry-run"]] {
+        let missing = run(&[&["--store", "nowhere.db"], noun].concat());
+        assert_eq!(missing.code, 0, "{missing:?}");
+        assert!(!Path::new("nowhere.db").exists(), "looking makes no file");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn instances_and_why_are_other_words_for_sagas_and_messages_show() {
     let (scene, store) = Scene::with_failures(1).await;
     let [sagas, instances] = ["sagas", "instances"].map(|noun| scene.run(&[noun, "list"]));

@@ -27,6 +27,15 @@ async fn a_timer_is_listed_moved_fired_and_cancelled() {
     assert!(shown.out.contains("(patience)"), "{}", shown.out);
     let refused = scene.run(&["timers", "cancel", &id(0)]);
     assert_eq!(refused.code, 2, "nobody confirmed it: {refused:?}");
+    let of = timers[0]["timer"]["owner"]["key"].as_str().unwrap();
+    assert!(
+        refused.err.contains(&format!("`patience` of parcel {of}")),
+        "whose it is, is said: {refused:?}"
+    );
+    let its = scene.json(&["timers", "list", "--kind", "parcel", "--key", of]);
+    assert_eq!(its["timers"], serde_json::json!([timers[0]]));
+    let half = scene.run(&["timers", "list", "--key", of]);
+    assert_eq!(half.code, 2, "{half:?}");
     let moved = scene.run(&["timers", "move", &id(0), "3d", "--yes"]);
     assert_eq!((moved.code, moved.out.as_str()), (0, "moved\n"));
     let later = scene.json(&["timers", "show", &id(0)]);

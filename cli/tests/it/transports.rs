@@ -31,6 +31,8 @@ async fn a_transport_is_paused_and_goes_on() {
     let run = |verb: &str, more: &[&str]| scene.run(&[&["outbox", verb, "--yes"], more].concat());
     let paused = run("pause", &archive);
     assert_eq!(paused.out, "paused within a second\n", "{paused:?}");
+    let looked = scene.run(&[&["outbox", "pause", "--dry-run"][..], &archive].concat());
+    assert_eq!(looked.code, 1, "it is paused already: {looked:?}");
     let again = run("pause", &archive);
     assert_eq!(again.code, 1, "{again:?}");
     assert!(again.err.contains("[SB0403]"), "{again:?}");
