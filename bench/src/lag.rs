@@ -66,7 +66,8 @@ impl Lag {
     }
 }
 
-/// A transport of ours that tells of each confirm.
+/// A transport of ours that tells of each confirm. The test kit has a shorter way to alter one, but
+/// whoever depends on it measures a core with crash points compiled in.
 pub(crate) struct Noting {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) lag: Arc<Lag>,

@@ -8,6 +8,7 @@ pub(crate) mod fast_publish;
 pub(crate) mod grouped;
 #[cfg(feature = "brokers")]
 pub(crate) mod inlet;
+pub(crate) mod own;
 pub(crate) mod postgres;
 #[cfg(feature = "brokers")]
 pub(crate) mod relay;

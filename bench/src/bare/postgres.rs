@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use sqlx::Row;
@@ -10,9 +9,8 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{
-    Change, GROUP_MAX, Incoming, LEASE, Loaded, Sent, Towards, apply, deal, handed_on, take_group,
-};
+use super::own::{Groups, incoming};
+use super::{Change, GROUP_MAX, Incoming, LEASE, Loaded, Sent, Towards, apply, deal, take_group};
 use crate::services::Place;
 use crate::source::Source;
 
@@ -147,65 +145,23 @@ async fn run_lane(
     Ok(())
 }
 
-/// Claims the rows of an endpoint and handles them, until there are none.
-pub(crate) async fn own_rows(
-    connection: &mut PgConnection,
-    destination: &'static str,
-) -> Result<(u64, Duration)> {
-    let started = Instant::now();
-    let mut handled = 0;
-    let mut held_back = Vec::new();
-    loop {
-        let mut arrived = std::mem::take(&mut held_back);
-        claim(connection, destination, &mut arrived).await?;
-        let group = super::one_per_account(arrived, &mut held_back);
-        if group.is_empty() {
-            return Ok((handled, started.elapsed()));
-        }
-        handle(connection, &group, Vec::new(), Towards::Endpoint).await?;
-        handled += u64::try_from(group.len())?;
+impl Groups for PgConnection {
+    async fn claim(&mut self, destination: &'static str, wanted: i64) -> Result<Vec<Incoming>> {
+        let claim = sqlx::query(CLAIM)
+            .bind(destination)
+            .bind(LEASE)
+            .bind(wanted);
+        let rows = claim.fetch_all(self).await?;
+        rows.iter().map(incoming).collect()
     }
-}
 
-/// Claims the rows of an endpoint, and handles what they send to it from memory, until nothing is left.
-pub(crate) async fn own_steps(
-    connection: &mut PgConnection,
-    destination: &'static str,
-) -> Result<(u64, Duration)> {
-    let started = Instant::now();
-    let mut handled = 0;
-    let mut group = Vec::new();
-    loop {
-        claim(connection, destination, &mut group).await?;
-        if group.is_empty() {
-            return Ok((handled, started.elapsed()));
-        }
-        let (rows, sent) = handle(connection, &group, Vec::new(), Towards::Itself).await?;
-        handled += u64::try_from(group.len())?;
-        group = handed_on(rows, sent)?;
+    async fn handle(
+        &mut self,
+        group: &[Incoming],
+        towards: Towards,
+    ) -> Result<(Vec<i64>, Vec<Sent>)> {
+        handle(self, group, Vec::new(), towards).await
     }
-}
-
-/// Claims as many rows as a group has room for.
-async fn claim(
-    connection: &mut PgConnection,
-    destination: &'static str,
-    group: &mut Vec<Incoming>,
-) -> Result<()> {
-    let wanted = i64::try_from(GROUP_MAX - group.len())?;
-    let rows = sqlx::query(CLAIM)
-        .bind(destination)
-        .bind(LEASE)
-        .bind(wanted)
-        .fetch_all(connection)
-        .await?;
-    for row in &rows {
-        let key = (row.try_get(0)?, row.try_get(1)?);
-        let (id, message_type) = (row.try_get(2)?, row.try_get(3)?);
-        let (headers, body) = (row.try_get(4)?, row.try_get(5)?);
-        group.push(Incoming::from_row(key, id, message_type, headers, body)?);
-    }
-    Ok(())
 }
 
 /// Reads, applies and writes a group. Returns what it sends, and the ids of its rows.

@@ -2,16 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, QueryBuilder, Row, Sqlite};
 use tokio::sync::mpsc;
 
-use super::{
-    Change, GROUP_MAX, Incoming, LEASE, Loaded, Sent, Towards, apply, deal, handed_on, take_group,
-};
+use super::own::{Groups, incoming};
+use super::{Change, GROUP_MAX, Incoming, LEASE, Loaded, Sent, Towards, apply, deal, take_group};
 use crate::services::Place;
 use crate::source::Source;
 
@@ -48,65 +46,20 @@ pub(crate) async fn grouped(place: Place, source: Arc<Source>) -> Result<()> {
     dealing.await?
 }
 
-/// Claims the rows of an endpoint and handles them, until there are none.
-pub(crate) async fn own_rows(
-    connection: &mut SqliteConnection,
-    destination: &'static str,
-) -> Result<(u64, Duration)> {
-    let started = Instant::now();
-    let mut handled = 0;
-    let mut held_back = Vec::new();
-    loop {
-        let mut arrived = std::mem::take(&mut held_back);
-        claim(connection, destination, &mut arrived).await?;
-        let group = super::one_per_account(arrived, &mut held_back);
-        if group.is_empty() {
-            return Ok((handled, started.elapsed()));
-        }
-        handle(connection, &group, &[], Towards::Endpoint).await?;
-        handled += u64::try_from(group.len())?;
+impl Groups for SqliteConnection {
+    async fn claim(&mut self, destination: &'static str, wanted: i64) -> Result<Vec<Incoming>> {
+        let claim = sqlx::query(CLAIM).bind(destination).bind(LEASE);
+        let rows = claim.bind(now()).bind(wanted).fetch_all(self).await?;
+        rows.iter().map(incoming).collect()
     }
-}
 
-/// Claims the rows of an endpoint, and handles what they send to it from memory, until nothing is left.
-pub(crate) async fn own_steps(
-    connection: &mut SqliteConnection,
-    destination: &'static str,
-) -> Result<(u64, Duration)> {
-    let started = Instant::now();
-    let mut handled = 0;
-    let mut group = Vec::new();
-    loop {
-        claim(connection, destination, &mut group).await?;
-        if group.is_empty() {
-            return Ok((handled, started.elapsed()));
-        }
-        let (rows, sent) = handle(connection, &group, &[], Towards::Itself).await?;
-        handled += u64::try_from(group.len())?;
-        group = handed_on(rows, sent)?;
+    async fn handle(
+        &mut self,
+        group: &[Incoming],
+        towards: Towards,
+    ) -> Result<(Vec<i64>, Vec<Sent>)> {
+        handle(self, group, &[], towards).await
     }
-}
-
-/// Claims as many rows as a group has room for.
-async fn claim(
-    connection: &mut SqliteConnection,
-    destination: &'static str,
-    group: &mut Vec<Incoming>,
-) -> Result<()> {
-    let rows = sqlx::query(CLAIM)
-        .bind(destination)
-        .bind(LEASE)
-        .bind(now())
-        .bind(i64::try_from(GROUP_MAX - group.len())?)
-        .fetch_all(connection)
-        .await?;
-    for row in &rows {
-        let key = (row.try_get(0)?, row.try_get(1)?);
-        let (id, message_type) = (row.try_get(2)?, row.try_get(3)?);
-        let (headers, body) = (row.try_get(4)?, row.try_get(5)?);
-        group.push(Incoming::from_row(key, id, message_type, headers, body)?);
-    }
-    Ok(())
 }
 
 pub(super) fn now() -> i64 {

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{
-    BasicConsumeOptions, ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -18,6 +20,10 @@ use super::{Arrived, SILENCE};
 use crate::stopwatch::Stopwatch;
 use crate::workload::Ping;
 
+/// So many refusals in a row say that a queue is full.
+const REFUSALS: u32 = 10;
+/// A queue for one message that has taken so many is not limited.
+const FILLING_MAX: i64 = 10_000;
 /// Routing keys that our transport uses: 0 to 63.
 const SLOTS: usize = 64;
 
@@ -46,9 +52,8 @@ impl RabbitMq {
         self.declare_queue(queue, FieldTable::default()).await
     }
 
-    /// Declares one that is full with one message, and refuses further ones. The broker looks at the
-    /// limit now and then: some hundred of a first burst get in.
-    pub(crate) async fn full_queue(&mut self, queue: &str) -> Result<()> {
+    /// Declares one that is full with one message, and refuses further ones.
+    pub(crate) async fn limited_queue(&mut self, queue: &str) -> Result<()> {
         let mut arguments = FieldTable::default();
         arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
         let refuse = AMQPValue::LongString("reject-publish".into());
@@ -103,6 +108,28 @@ impl RabbitMq {
         let (to, from) = (queue.into(), exchange.into());
         let bound = self.channel.queue_bind(to, from, key.into(), options, none);
         Ok(bound.await?)
+    }
+
+    /// Publishes until the broker refuses: it looks at the limit of a queue now and then, so some of
+    /// a burst would still get in. Returns how many messages were taken.
+    pub(crate) async fn fill(&self, exchange: &str) -> Result<i64> {
+        let channel = self.connection.create_channel().await?;
+        let confirms = ConfirmSelectOptions::default();
+        channel.confirm_select(confirms).await?;
+        let (mut taken, mut refused) = (0, 0);
+        while refused < REFUSALS {
+            ensure!(taken < FILLING_MAX, "{exchange} refuses nothing");
+            let options = BasicPublishOptions::default();
+            let none = BasicProperties::default();
+            let publishing = channel.basic_publish(exchange.into(), "".into(), options, b"", none);
+            match publishing.await?.await? {
+                Confirmation::Ack(None) => (taken, refused) = (taken + 1, 0),
+                Confirmation::Nack(None) => refused += 1,
+                other => bail!("not an answer of a full queue: {other:?}"),
+            }
+        }
+        channel.close(200, "OK".into()).await?;
+        Ok(taken)
     }
 
     /// Remembers what somebody else declares, so that it is deleted with the rest.

@@ -18,6 +18,8 @@ use crate::stopwatch::Stopwatch;
 
 /// The queue that takes everything that is sent.
 const SINK: &str = "bench-sink";
+/// The queue that takes nothing.
+const FULL: &str = "bench-full";
 /// Queues that many destinations share.
 const QUEUES: usize = 8;
 
@@ -30,6 +32,8 @@ pub(crate) struct Target {
     client: Client,
     /// What is read to see what arrived: queues, or topics.
     sinks: Vec<String>,
+    /// Messages with which the full queue was filled.
+    full_of: i64,
 }
 
 enum Client {
@@ -54,6 +58,7 @@ impl Target {
             address,
             client,
             sinks: Vec::new(),
+            full_of: 0,
         })
     }
 
@@ -119,16 +124,24 @@ impl Target {
         Ok(addresses)
     }
 
-    /// Makes a place for commands that is soon full and refuses what comes then.
+    /// Makes a place for commands that is full and refuses what comes.
     pub(crate) async fn refusing(&mut self) -> Result<String> {
         let Client::RabbitMq(client) = &mut self.client else {
             bail!("a topic refuses nothing");
         };
-        let (exchange, queue) = ("command/bench.refused", format!("{SINK}-full"));
-        client.full_queue(&queue).await?;
-        client.exchange(exchange, &queue).await?;
-        self.sinks.push(queue);
+        let exchange = "command/bench.refused";
+        client.limited_queue(FULL).await?;
+        client.exchange(exchange, FULL).await?;
+        self.full_of = client.fill(exchange).await?;
         Ok(exchange.to_owned())
+    }
+
+    /// Returns how many messages the full place took all the same.
+    pub(crate) async fn taken_when_full(&self) -> Result<i64> {
+        let Client::RabbitMq(client) = &self.client else {
+            bail!("a topic refuses nothing");
+        };
+        Ok(client.waiting(FULL).await? - self.full_of)
     }
 
     /// Remembers what our transport makes for an endpoint, so that it goes with the rest.

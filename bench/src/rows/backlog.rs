@@ -181,6 +181,8 @@ async fn run(bench: &Bench, case: Case) -> Result<Run> {
         }
         Beside::DeadDestination(_) => {
             run.notes.insert("refused", refused as f64);
+            let taken = target.taken_when_full().await?;
+            run.expect("messages that the full queue took", taken, 0);
         }
         Beside::Nothing | Beside::OldTransaction => {
             run.expect("messages that were not taken", refused, 0);

@@ -11,27 +11,20 @@ use sagabus_saga::MachineEndpoint;
 
 use super::h2::{committed, sameness};
 use super::h3::versions;
-use super::run::drained;
+use super::run::{Who, drained};
 use crate::bare;
 use crate::filling;
-use crate::measure::{Count, Plan, RATE, Subject, Window, compare};
+use crate::measure::{Count, Plan, RATE, Window, compare};
 use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::workload::{ENDPOINT, STEPS, nth_new_charge, step_by_step};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Ours,
-    Bare,
-}
-
 /// Compares ours with the same work by hand.
 pub(crate) fn steps(bench: &Bench, backend: Backend) -> BoxFuture<'_, Result<Found>> {
     async move {
-        let subject = |name, who| Subject::new(name, move |n| run(bench, backend, n, who).boxed());
         compare(Plan {
             profile: bench.profile,
-            subjects: [subject("ours", Who::Ours), subject("bare", Who::Bare)],
+            subjects: Who::both(move |who, n| run(bench, backend, n, who).boxed()),
             count: Count::Pilot {
                 pilot: 2_000,
                 multiple: STEPS.unsigned_abs(),
@@ -103,14 +96,14 @@ async fn by_hand(place: &Place) -> Result<Run> {
         Place::Postgres { .. } => {
             let mut connection = place.postgres().await?;
             let window = Window::open(place).await?;
-            let steps = bare::postgres::own_steps(&mut connection, destination);
+            let steps = bare::own::steps(&mut connection, destination);
             let (handled, took) = steps.await?;
             window.close(place, handled, Some(took)).await
         }
         Place::Sqlite { .. } => {
             let mut connection = place.sqlite().await?;
             let window = Window::open(place).await?;
-            let steps = bare::sqlite::own_steps(&mut connection, destination);
+            let steps = bare::own::steps(&mut connection, destination);
             let (handled, took) = steps.await?;
             window.close(place, handled, Some(took)).await
         }

@@ -254,7 +254,7 @@ pub(crate) fn destinations(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Fo
         let backlog = relay::backlog(bench, broker);
         let to = |label, to| {
             Subject::new(label, move |_| {
-                relay::drain(bench, broker, to, backlog, relay::Who::Ours).boxed()
+                relay::drain(bench, broker, to, backlog, relay::By::Ours).boxed()
             })
         };
         let subjects = vec![

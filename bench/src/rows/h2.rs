@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use sagabus_core::{EndpointBuilder, History, Host, RunningHost};
 use sagabus_saga::MachineEndpoint;
 
-use super::run::{End, Program, Setup, WARM_UP, drained, over_source};
+use super::run::{End, Program, Setup, WARM_UP, Who, drained, over_source};
 use crate::bare;
 use crate::filling;
 use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
@@ -37,11 +37,10 @@ pub(crate) fn from_broker(bench: &Bench, backend: Backend) -> BoxFuture<'_, Resu
         let filling = filling::accounts();
         let filling = &filling;
         let kept = History::Kept;
-        let ours = move |n| broker_run(bench, backend, filling, n, Who::Ours, kept).boxed();
-        let bare = move |n| broker_run(bench, backend, filling, n, Who::Bare, kept).boxed();
+        let run = move |who, n| broker_run(bench, backend, filling, n, who, kept).boxed();
         compare(Plan {
             profile: bench.profile,
-            subjects: [Subject::new("ours", ours), Subject::new("bare", bare)],
+            subjects: Who::both(run),
             must: Some(Must::AtLeast(MUST)),
             sameness: sameness(backend),
             count: Count::Pilot {
@@ -88,12 +87,6 @@ pub(super) fn sameness(backend: Backend) -> Sameness {
         Backend::Postgres => Sameness::RowsAndBytes,
         Backend::Sqlite => Sameness::Rows,
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Ours,
-    Bare,
 }
 
 async fn broker_run(
@@ -175,11 +168,10 @@ pub(crate) fn over_own_rows(bench: &Bench, backend: Backend) -> BoxFuture<'_, Re
     async move {
         let filling = filling::accounts();
         let filling = &filling;
-        let ours = move |n| own_rows_run(bench, backend, filling, n, Who::Ours).boxed();
-        let bare = move |n| own_rows_run(bench, backend, filling, n, Who::Bare).boxed();
+        let run = move |who, n| own_rows_run(bench, backend, filling, n, who).boxed();
         compare(Plan {
             profile: bench.profile,
-            subjects: [Subject::new("ours", ours), Subject::new("bare", bare)],
+            subjects: Who::both(run),
             must: Some(Must::AtLeast(MUST)),
             sameness: sameness(backend),
             count: Count::Pilot {
@@ -226,13 +218,13 @@ async fn own_rows_run(
             let run = match backend {
                 Backend::Postgres => {
                     let mut connection = place.postgres().await?;
-                    let own_rows = bare::postgres::own_rows(&mut connection, destination);
+                    let own_rows = bare::own::rows(&mut connection, destination);
                     let (handled, took) = own_rows.await?;
                     window.close(&place, handled, Some(took)).await?
                 }
                 Backend::Sqlite => {
                     let mut connection = place.sqlite().await?;
-                    let own_rows = bare::sqlite::own_rows(&mut connection, destination);
+                    let own_rows = bare::own::rows(&mut connection, destination);
                     let (handled, took) = own_rows.await?;
                     window.close(&place, handled, Some(took)).await?
                 }

@@ -15,12 +15,13 @@ use tokio::task::JoinHandle;
 
 use super::h2::check_accounts;
 use super::relay::until_empty;
+use super::run::Who;
 use crate::bare::grouped::Grouped;
 use crate::brokers::Broker;
 use crate::brokers::feed::Feed;
 use crate::brokers::target::Target;
 use crate::filling;
-use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Subject, Window, compare};
+use crate::measure::{Count, PATIENCE, Plan, RATE, Sameness, Window, compare};
 use crate::ratio::Must;
 use crate::row::{Bench, Found, Run};
 use crate::services::{Backend, Filling, Place};
@@ -48,11 +49,9 @@ pub(crate) fn over_kafka(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Foun
 async fn row(bench: &Bench, broker: Broker) -> Result<Found> {
     let filling = filling::accounts();
     let filling = &filling;
-    let ours = move |n| run(bench, broker, filling, n, Who::Ours).boxed();
-    let bare = move |n| run(bench, broker, filling, n, Who::Bare).boxed();
     compare(Plan {
         profile: bench.profile,
-        subjects: [Subject::new("ours", ours), Subject::new("bare", bare)],
+        subjects: Who::both(move |who, n| run(bench, broker, filling, n, who).boxed()),
         count: Count::Fixed(bench.profile.backlog / 2),
         figures: RATE,
         must: Some(Must::AtLeast(MUST)),
@@ -61,12 +60,6 @@ async fn row(bench: &Bench, broker: Broker) -> Result<Found> {
         sameness: Sameness::Rows,
     })
     .await
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Ours,
-    Bare,
 }
 
 /// A program at work.

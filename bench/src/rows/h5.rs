@@ -11,7 +11,7 @@ use sagabus_saga::MachineEndpoint;
 
 use super::h2::LANES;
 use super::h3::versions;
-use super::run::{End, Program, Setup, WARM_UP, over_source};
+use super::run::{End, Program, Setup, WARM_UP, Who, over_source};
 use crate::bare;
 use crate::filling::{self, More};
 use crate::measure::{Count, Figure, Plan, RATE, Sameness, Subject, compare};
@@ -123,13 +123,6 @@ fn with_setup(filling: Filling) -> Filling {
         postgres,
         ..filling
     }
-}
-
-/// Whose program runs.
-#[derive(Clone, Copy)]
-enum Who {
-    Ours,
-    Bare,
 }
 
 pub(super) async fn run(

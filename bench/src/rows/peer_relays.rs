@@ -113,7 +113,7 @@ async fn beside(bench: &Bench, peer: Peer) -> Result<Found> {
         subjects: [
             Subject::new("ours", move |n| {
                 let to = relay::To::Plain;
-                relay::drain(bench, broker, to, n.max(least), relay::Who::Ours).boxed()
+                relay::drain(bench, broker, to, n.max(least), relay::By::Ours).boxed()
             }),
             Subject::new(peer.name, move |n| theirs(bench, peer, n).boxed()),
         ],

@@ -15,12 +15,13 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use super::backlog;
 use super::relay::{Program, until_empty};
+use super::run::Who;
 use crate::bare::relay::{Keep, Relay};
 use crate::brokers::Broker;
 use crate::brokers::target::Target;
 use crate::filling;
 use crate::lag::{Lag, Noting};
-use crate::measure::{Count, Figure, Plan, Sameness, Subject, Window, compare};
+use crate::measure::{Count, Figure, Plan, Sameness, Window, compare};
 use crate::row::{Bench, Found, Latency, Run};
 use crate::services::{Backend, Filling};
 use crate::workload::{NOTE, SendStatement, account_name};
@@ -52,22 +53,15 @@ async fn row(bench: &Bench, part: f64) -> Result<Found> {
         });
     }
     let pace = peak.rate() * part;
-    let subject = |name, who| Subject::new(name, move |n| run(bench, pace, n, who).boxed());
     compare(Plan {
         profile: bench.profile,
-        subjects: [subject("ours", Who::Ours), subject("bare", Who::Bare)],
+        subjects: Who::both(move |who, n| run(bench, pace, n, who).boxed()),
         count: Count::Fixed((pace * bench.profile.stretch().as_secs_f64()) as u64),
         figures: LAGS,
         must: None,
         sameness: Sameness::Rows,
     })
     .await
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Who {
-    Ours,
-    Bare,
 }
 
 async fn run(bench: &Bench, pace: f64, messages: u64, who: Who) -> Result<Run> {

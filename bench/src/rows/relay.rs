@@ -34,9 +34,9 @@ pub(super) const LOOK: Duration = Duration::from_millis(1);
 /// Destinations of the row about many.
 const MANY: usize = 1_000;
 
-/// Who relays.
+/// By whom rows are relayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Who {
+pub(super) enum By {
     Ours,
     Bare(Keep),
 }
@@ -81,8 +81,8 @@ pub(crate) fn to_kafka(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>
 }
 
 async fn beside(bench: &Bench, broker: Broker, keep: Keep, must: Option<Must>) -> Result<Found> {
-    let ours = move |n| drain(bench, broker, To::Plain, n, Who::Ours).boxed();
-    let bare = move |n| drain(bench, broker, To::Plain, n, Who::Bare(keep)).boxed();
+    let ours = move |n| drain(bench, broker, To::Plain, n, By::Ours).boxed();
+    let bare = move |n| drain(bench, broker, To::Plain, n, By::Bare(keep)).boxed();
     compare(Plan {
         profile: bench.profile,
         subjects: [Subject::new("ours", ours), Subject::new("bare", bare)],
@@ -99,8 +99,8 @@ async fn beside(bench: &Bench, broker: Broker, keep: Keep, must: Option<Must>) -
 pub(crate) fn many_destinations(bench: &Bench, _: Backend) -> BoxFuture<'_, Result<Found>> {
     async move {
         let broker = Broker::RabbitMq;
-        let many = move |n| drain(bench, broker, To::Many(MANY), n, Who::Ours).boxed();
-        let one = move |n| drain(bench, broker, To::Spread, n, Who::Ours).boxed();
+        let many = move |n| drain(bench, broker, To::Many(MANY), n, By::Ours).boxed();
+        let one = move |n| drain(bench, broker, To::Spread, n, By::Ours).boxed();
         compare(Plan {
             profile: bench.profile,
             subjects: [Subject::new("1,000", many), Subject::new("one", one)],
@@ -128,10 +128,10 @@ pub(super) enum Program {
 }
 
 impl Program {
-    async fn start(place: &Place, target: &Target, address: &str, who: Who) -> Result<Self> {
-        match who {
-            Who::Ours => Self::ours(place, target.host("bench")).await,
-            Who::Bare(keep) => Self::bare(place, target, Relay::new(address, keep, None)).await,
+    async fn start(place: &Place, target: &Target, address: &str, by: By) -> Result<Self> {
+        match by {
+            By::Ours => Self::ours(place, target.host("bench")).await,
+            By::Bare(keep) => Self::bare(place, target, Relay::new(address, keep, None)).await,
         }
     }
 
@@ -206,7 +206,7 @@ pub(super) async fn drain(
     broker: Broker,
     to: To,
     messages: u64,
-    who: Who,
+    by: By,
 ) -> Result<Run> {
     let place = bench
         .services
@@ -221,7 +221,7 @@ pub(super) async fn drain(
         .await?;
     // Written, but not there before its commit: the program has warmed up by then.
     let backlog = Backlog::write(&place, &addresses, messages, NOTE).await?;
-    let program = Program::start(&place, &target, &addresses[0], who).await?;
+    let program = Program::start(&place, &target, &addresses[0], by).await?;
     program.until(warm_up).await?;
     place.settle().await?;
     backlog.release().await?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use futures_util::future::BoxFuture;
 use sagabus_core::EndpointBuilder;
 use sagabus_core::{History, Host, RunningHost};
 use tokio::task::JoinHandle;
 
-use crate::measure::{PATIENCE, Window};
+use crate::measure::{PATIENCE, Subject, Window};
 use crate::row::{Bench, Run};
 use crate::services::{Backend, Filling, Place};
 use crate::source::{Make, Source, Synthetic};
@@ -17,6 +18,24 @@ use crate::workload::ENDPOINT;
 
 /// Messages before the measured ones: connections open, statements are prepared.
 pub(crate) const WARM_UP: u64 = 1_000;
+
+/// Whose program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    Ours,
+    Bare,
+}
+
+impl Who {
+    /// Makes the two subjects of a comparison.
+    pub(crate) fn both<'a, F>(run: F) -> [Subject<'a>; 2]
+    where
+        F: Fn(Self, u64) -> BoxFuture<'a, Result<Run>> + Copy + Send + Sync + 'a,
+    {
+        [("ours", Self::Ours), ("bare", Self::Bare)]
+            .map(|(name, who)| Subject::new(name, move |n| run(who, n)))
+    }
+}
 
 /// How a subject over the source is run.
 pub(crate) struct Setup<'a> {
