@@ -57,6 +57,16 @@ impl Publications {
         self.lock().hold = Hold::Next(time);
     }
 
+    /// Says whether a publication is still to be held, or one of those behind it.
+    pub(crate) fn is_to_hold(&self) -> bool {
+        !matches!(self.lock().hold, Hold::None)
+    }
+
+    /// Says whether one was held with others behind it.
+    pub(crate) fn was_held_within(&self) -> bool {
+        self.lock().seen.contains_key(fault::STALLED)
+    }
+
     /// What happened, and how often.
     pub(crate) fn seen(&self) -> BTreeMap<&'static str, u64> {
         self.lock().seen.clone()

@@ -18,6 +18,8 @@ const DOWN_MAX: u64 = 600;
 /// How long a disk is full.
 const FULL_MIN: u64 = 600;
 const FULL_MAX: u64 = 2400;
+/// How much longer than planned a storm lasts at most, until a publication was held.
+const HELD_WITHIN: Duration = Duration::from_secs(30);
 const END_ALL: &str = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
     where datname = current_database() and pid <> pg_backend_pid()";
 
@@ -59,15 +61,28 @@ impl<'a> Storm<'a> {
     }
 
     /// Does each thing once, however long that takes on a busy machine, and then what the dice say,
-    /// until the time is over.
+    /// until the time is over. A publication that was not held within its window until then, because
+    /// its host was killed or because it was alone, is held now, while nothing else happens.
     pub(crate) async fn rage(&mut self, plan: &Plan) -> Result<()> {
         let end = Instant::now() + plan.time;
         let weighed = plan.faults.iter().filter(|fault| self.can(**fault));
         let weighed = weighed.map(|fault| (*fault, fault.weight(plan.schedule)));
         let possible: Vec<_> = weighed.filter(|(_, weight)| *weight > 0).collect();
         let mut first: Vec<_> = possible.iter().map(|(fault, _)| *fault).collect();
-        while Instant::now() < end || !first.is_empty() {
-            let next = first.pop().or_else(|| choose(&possible, &mut self.dice));
+        let holds = possible.iter().any(|one| one.0 == Fault::StallPublication);
+        loop {
+            let now = Instant::now();
+            let is_over = now >= end && first.is_empty();
+            let is_held = !holds || self.site.publications.was_held_within();
+            if is_over && (is_held || now >= end + HELD_WITHIN) {
+                break;
+            }
+            let next = if !is_over {
+                first.pop().or_else(|| choose(&possible, &mut self.dice))
+            } else {
+                let is_free = !self.site.publications.is_to_hold();
+                is_free.then_some(Fault::StallPublication)
+            };
             if let Some(fault) = next {
                 self.strike(fault).await?;
             }
