@@ -64,6 +64,13 @@ pub(crate) struct Entries {
     pub(crate) locks: BTreeMap<String, Held>,
 }
 
+impl Book {
+    /// Returns the entries where there are some to change: to change none makes none.
+    pub(crate) fn entries(&mut self) -> Option<&mut Entries> {
+        self.0.as_deref_mut()
+    }
+}
+
 impl Entries {
     fn is_empty(&self) -> bool {
         self.seen.is_empty() && self.deferred.is_empty() && self.locks.is_empty()

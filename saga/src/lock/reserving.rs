@@ -46,15 +46,13 @@ pub(crate) fn too_early(
 /// Takes note of an answer. A question stays open while its lock is held, so that the loss of it is
 /// an answer, too.
 pub(crate) fn answered(book: &mut Book, effects: &mut Effects, cx: &Ctx, request: Request) {
-    if !book.locks.contains_key(&request.name) {
+    let entries = book.entries();
+    let Some(held) = entries.and_then(|one| one.locks.get_mut(&request.name)) else {
         effects.disarm(request.name);
         return;
-    }
+    };
     match cx.envelope().message_type.as_ref() {
-        Reserved::TYPE => {
-            let held = book.locks.get_mut(&request.name);
-            held.into_iter().for_each(|held| held.is_had = true);
-        }
+        Reserved::TYPE => held.is_had = true,
         NotReserved::TYPE | ReservationLost::TYPE => {
             book.locks.remove(&request.name);
             effects.disarm(request.name);

@@ -276,10 +276,10 @@ impl<S: Saga> Definition<S> {
     /// Brings parts of composites that were seen under a former name of their message to the name of
     /// today, under which the others are waited for.
     pub(crate) fn rename_parts(&self, book: &mut Book) {
-        if book.seen.is_empty() {
+        let Some(entries) = book.entries() else {
             return;
-        }
-        for parts in book.seen.values_mut() {
+        };
+        for parts in entries.seen.values_mut() {
             let renamed = std::mem::take(parts).into_iter().map(|part| {
                 let mut entries = self.messages.iter().map(|entry| &entry.message);
                 let entry = entries.find(|message| message.aliases.contains(&part.as_str()));

@@ -235,14 +235,15 @@ impl<'a, S: Saga> Turn<'a, S> {
     /// Stages what the turn came to.
     pub(super) fn stage(mut self) -> Result {
         let is_over = self.status == InstanceStatus::Completed;
-        let is_moved = is_over || self.state != self.from;
-        if is_moved && !self.book.deferred.is_empty() {
-            let deferred = std::mem::take(&mut self.book.deferred);
-            let envelopes = deferred.into_iter().map(Deferred::into_envelope);
-            self.effects.give_back(envelopes);
-        }
-        if is_over && !self.book.seen.is_empty() {
-            self.book.seen.clear();
+        if let Some(entries) = self.book.entries() {
+            if is_over || self.state != self.from {
+                let deferred = std::mem::take(&mut entries.deferred);
+                let envelopes = deferred.into_iter().map(Deferred::into_envelope);
+                self.effects.give_back(envelopes);
+            }
+            if is_over {
+                entries.seen.clear();
+            }
         }
         lock::settle(&mut self.book, &mut self.effects, self.cx, is_over)?;
         let data = self.data.take().ok_or_else(gone)?;
