@@ -562,6 +562,17 @@ mod tests {
         assert_eq!(shared.counters.settled.get(), 3);
     }
 
+    /// Returns how many groups were called, and how many units ended in each way.
+    fn ends(counters: &Counters) -> [u64; 4] {
+        let ends = [
+            &counters.groups,
+            &counters.committed,
+            &counters.duplicates,
+            &counters.conflicts,
+        ];
+        ends.map(|one| one.get())
+    }
+
     #[tokio::test]
     async fn each_unit_learns_its_own_outcome_and_outcomes_are_counted() {
         let outcomes = [
@@ -581,14 +592,7 @@ mod tests {
             let is_it = matches!(answer, Some(Some(Answer::Done(one))) if *one == expected);
             assert!(is_it, "{row}: {answer:?}");
         }
-        let counters = &shared.counters;
-        let counted = [
-            &counters.groups,
-            &counters.committed,
-            &counters.duplicates,
-            &counters.conflicts,
-        ];
-        assert_eq!(counted.map(|one| one.get()), [1, 1, 2, 3]);
+        assert_eq!(ends(&shared.counters), [1, 1, 2, 3]);
     }
 
     #[tokio::test]
@@ -746,14 +750,7 @@ mod tests {
             let said = through(Ok(report(outcome))).await;
             assert!(matches!(said, Ok(one) if one == outcome), "{said:?}");
         }
-        let counters = &shared.counters;
-        let counted = [
-            &counters.groups,
-            &counters.committed,
-            &counters.duplicates,
-            &counters.conflicts,
-        ];
-        assert_eq!(counted.map(|one| one.get()), [3, 1, 1, 1]);
+        assert_eq!(ends(&shared.counters), [3, 1, 1, 1]);
         // Its handler runs again, by the routes as they are.
         let said = through(Err(StoreError::StaleRoutes(Box::new(routes(7))))).await;
         assert!(matches!(said, Ok(Outcome::Conflict)), "{said:?}");

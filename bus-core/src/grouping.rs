@@ -15,6 +15,7 @@ pub(crate) const UNITS_MAX: usize = 100;
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Settles in one call: as many as a publisher's window has rows.
 const SETTLES_MAX: usize = 1000;
+
 /// What waits for a call, with who waits for its end.
 #[derive(Debug)]
 pub(crate) enum Entry {

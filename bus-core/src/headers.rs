@@ -181,7 +181,7 @@ impl Headers {
 /// of every row.
 fn push_json(json: &mut Vec<u8>, text: &str) {
     let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
-    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+    if all_bytes(text, is_plain) {
         json.push(b'"');
         json.extend_from_slice(text.as_bytes());
         json.push(b'"');
@@ -190,10 +190,14 @@ fn push_json(json: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Says whether every byte of a text is ASCII from `least` to `~`. It looks at all of them, several
-/// at once, which is quicker than to stop at the first that is not.
+/// Says whether every byte of a text is ASCII from `least` to `~`.
 fn is_ascii_from(least: u8, text: &str) -> bool {
-    let is_one = |byte: u8| (byte >= least) & (byte <= b'~');
+    all_bytes(text, |byte| (byte >= least) & (byte <= b'~'))
+}
+
+/// Says whether every byte of a text is one of these. It looks at all of them, several at once, which
+/// is quicker than to stop at the first that is not.
+fn all_bytes(text: &str, is_one: impl Fn(u8) -> bool) -> bool {
     text.bytes().fold(true, |all, byte| all & is_one(byte))
 }
 

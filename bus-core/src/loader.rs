@@ -238,6 +238,7 @@ mod tests {
         drop(second);
         assert_eq!(answered.load(Ordering::Relaxed), 0);
     }
+
     /// Asks whether a message was taken over at an endpoint.
     fn asking(endpoint: EndpointId) -> Question {
         Question {

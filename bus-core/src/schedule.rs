@@ -400,6 +400,7 @@ mod tests {
         }
         assert_eq!(ScheduleState::from_stored("asleep"), None);
     }
+
     #[test]
     fn an_operators_verb_moves_what_is_not_so_already() {
         let moves = ScheduleVerb::moves;
