@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 
 use sagabus_core::MessageId;
 use sagabus_ops::Role;
-use sagabus_ops::outbox::PURGE_MAX;
 
+use crate::bulk::PaceArguments;
 use crate::filter::DeadLetters;
 use crate::inbox::InboxVerb;
 use crate::locks::LocksVerb;
@@ -140,7 +140,7 @@ pub(crate) enum Noun {
     /// Messages that stopped being tried.
     #[command(subcommand)]
     DeadLetters(DeadLettersVerb),
-    /// Changes of many dead letters: under way, paused, or over.
+    /// Changes of many: under way, paused, or over.
     #[command(subcommand)]
     Operations(OperationsVerb),
     /// Messages that are still to be sent or handled.
@@ -309,12 +309,8 @@ pub(crate) struct BulkArguments {
     /// All there are: needed where nothing else says which.
     #[arg(long)]
     pub(crate) all: bool,
-    /// How many in a second at most.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) rate: Option<u32>,
-    /// Refuse where more than this are meant.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(crate) at_most: Option<u64>,
+    #[command(flatten)]
+    pub(crate) pace: PaceArguments,
 }
 
 /// What is retried, where, and when that stops by itself.
@@ -407,9 +403,11 @@ pub(crate) enum OutboxVerb {
         #[arg(long = "type", value_name = "TYPE")]
         message_type: Option<String>,
         /// Refuse where more rows than this are meant.
-        #[arg(long, value_name = "N",
-            value_parser = clap::value_parser!(u64).range(1..=PURGE_MAX))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         at_most: u64,
+        /// How many in a second at most.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rate: Option<u32>,
     },
     /// Send again what brokers took, where hosts keep it: the same identities, the same bytes.
     Republish(RepublishArguments),

@@ -5,20 +5,18 @@ use sagabus_core::Timestamp;
 use sagabus_core::admin::{
     DeadLetterFilter, PAGE_MAX, Pace, Page, Selected, StoreAdmin, StoredDeadLetter, Verb,
 };
-use sagabus_ops::{
-    Sight, dead_letters as letters, demand_at_most, endpoints, errands, operations, shape,
-};
+use sagabus_ops::{Sight, dead_letters as letters, errands, operations, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::{
     BulkArguments, DeadLettersVerb, Identity, OperatorArguments, PageArguments,
 };
+use crate::bulk::{Preview, Wanted, carry_out, words};
 use crate::confirm::{Answer, confirm, operator, read_file};
 use crate::errands::rehearse;
 use crate::failure::Failure;
 use crate::filter::{DeadLetters, Status, each_once};
 use crate::messages;
-use crate::operations::{drive, words};
 use crate::output::Output;
 use crate::text::ago;
 
@@ -44,12 +42,12 @@ pub(crate) async fn run(
             let pace = Pace {
                 canary: retry.canary,
                 failures_percent_max: retry.stop_at,
-                ..pace(&retry.bulk)
+                ..retry.bulk.pace.pace()
             };
             change(admin, now, (verb, pace), &retry.bulk, operator, out).await
         }
         DeadLettersVerb::Discard(bulk) => {
-            let what = (Verb::Discard, pace(bulk));
+            let what = (Verb::Discard, bulk.pace.pace());
             change(admin, now, what, bulk, operator, out).await
         }
         DeadLettersVerb::Edit {
@@ -62,16 +60,9 @@ pub(crate) async fn run(
             edit(admin, *id, wanted, operator, out).await
         }
         DeadLettersVerb::Restore(bulk) => {
-            let what = (Verb::Restore, pace(bulk));
+            let what = (Verb::Restore, bulk.pace.pace());
             change(admin, now, what, bulk, operator, out).await
         }
-    }
-}
-
-fn pace(bulk: &BulkArguments) -> Pace {
-    Pace {
-        rate: bulk.rate,
-        ..Pace::default()
     }
 }
 
@@ -190,43 +181,19 @@ async fn change(
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
-    let (todo, done) = words(&verb);
-    if let Some(to) = verb.to() {
-        endpoints::find(admin, to).await?;
-    }
-    let preview = match is_named(bulk, todo)? {
+    operations::demand_place(admin, &verb).await?;
+    let (preview, sample) = match is_named(bulk, words(&verb).todo)? {
         true => named(admin, bulk).await?,
         false => matching(admin, &verb, bulk.filter.at(now)).await?,
     };
-    demand_at_most((preview.count, "dead letters"), bulk.at_most)?;
-    if preview.count == 0 {
-        return none_changed(done, out);
-    }
-    // Of a change that is made, JSON has the result only: one document.
-    if out.is_for_people() {
-        table(now, &preview.sample, "", out)?;
-        let more = preview.count.saturating_sub(preview.sample.len() as u64);
-        if more > 0 {
-            out.line(&format!(".. and {more} more"))?;
-        }
-    }
-    if confirm(who, &format!("{todo} {} dead letters", preview.count))? == Answer::Preview {
-        return out.json(|| preview.shape()).map(|_| ());
-    }
-    let operator = operator(who);
-    let begun = operations::begin(admin, &operator, verb, preview.selected, pace).await?;
-    let Some(begun) = begun else {
-        return none_changed(done, out);
+    let at_most = bulk.pace.at_most;
+    let wanted = Wanted {
+        verb,
+        pace,
+        at_most,
     };
-    drive(admin, &operator, begun.id, out).await
-}
-
-fn none_changed(done: &str, out: &Output) -> Result<(), Failure> {
-    let nothing = json!({ "total": 0, "taken": 0, "changed": 0, "passed_over": 0 });
-    match out.json(|| nothing)? {
-        true => Ok(()),
-        false => out.line(&format!("{done} 0 dead letters")),
-    }
+    let table = || table(now, &sample, "", out);
+    carry_out(admin, wanted, preview, table, (who, out)).await
 }
 
 async fn edit(
@@ -292,45 +259,35 @@ fn is_named(bulk: &BulkArguments, todo: &str) -> Result<bool, Failure> {
     }
 }
 
-/// What a change would touch.
-struct Preview {
-    selected: Selected,
-    count: u64,
-    tally: Value,
-    sample: Vec<StoredDeadLetter>,
+/// A preview, and what its table shows.
+type Shown = (Preview, Vec<StoredDeadLetter>);
+
+fn shapes(sample: &[StoredDeadLetter]) -> Vec<Value> {
+    sample.iter().map(shape::dead_letter).collect()
 }
 
-impl Preview {
-    fn shape(&self) -> Value {
-        let sample = self.sample.iter().map(shape::dead_letter);
-        json!({ "preview": self.tally, "sample": sample.collect::<Vec<_>>() })
-    }
-}
-
-async fn named(admin: &dyn StoreAdmin, bulk: &BulkArguments) -> Result<Preview, Failure> {
+async fn named(admin: &dyn StoreAdmin, bulk: &BulkArguments) -> Result<Shown, Failure> {
     let ids = each_once(&bulk.ids);
     let mut sample = Vec::new();
     for id in ids.iter().take(PAGE_MAX as usize) {
         sample.push(letters::show(admin, *id).await?);
     }
-    Ok(Preview {
+    let preview = Preview {
         count: ids.len() as u64,
         tally: json!({ "count": ids.len() }),
-        sample,
+        sample: shapes(&sample),
         selected: Selected::Named(ids),
-    })
+    };
+    Ok((preview, sample))
 }
 
 async fn matching(
     admin: &dyn StoreAdmin,
     verb: &Verb,
     filter: DeadLetterFilter,
-) -> Result<Preview, Failure> {
-    let selection = letters::select(admin, verb, filter).await?;
-    Ok(Preview {
-        count: selection.tally.count,
-        tally: shape::tally(&selection.tally),
-        sample: selection.sample,
-        selected: Selected::Matching(Box::new(selection.filter)),
-    })
+) -> Result<Shown, Failure> {
+    let found = letters::select(admin, verb, filter).await?;
+    let selected = Selected::DeadLetters(Box::new(found.filter));
+    let preview = Preview::new(selected, &found.tally, shapes(&found.sample));
+    Ok((preview, found.sample))
 }

@@ -14,6 +14,7 @@ mod output;
 mod gauge;
 mod text;
 mod confirm;
+mod bulk;
 mod sight;
 mod failure;
 // The nouns.

@@ -7,6 +7,7 @@ use sagabus_ops::{Operator, shape};
 use serde_json::json;
 
 use crate::arguments::{OperationsVerb, OperatorArguments, PageArguments};
+use crate::bulk::words;
 use crate::confirm::operator;
 use crate::dead_letters::page;
 use crate::failure::Failure;
@@ -30,15 +31,6 @@ pub(crate) async fn run(
         }
         OperationsVerb::Resume { id } => drive(admin, &operator(who), *id, out).await,
         OperationsVerb::Cancel { id } => tell(admin, now, *id, Command::Cancel, who, out).await,
-    }
-}
-
-/// What a verb is called, before and after it is done.
-pub(crate) fn words(verb: &Verb) -> (&'static str, &'static str) {
-    match verb {
-        Verb::Redrive { .. } => ("retry", "retried"),
-        Verb::Discard => ("discard", "discarded"),
-        Verb::Restore => ("restore", "restored"),
     }
 }
 
@@ -66,7 +58,7 @@ async fn list(
                 one.id.to_string(),
                 ago(now, one.created_at),
                 one.who.clone(),
-                words(&one.verb).0.to_owned(),
+                doing(&one.verb),
                 state(one, now),
                 format!("{} of {}", one.taken, one.total),
                 one.note.clone().unwrap_or_else(|| one.why.clone()),
@@ -79,6 +71,11 @@ async fn list(
         out.note(&format!("there may be more: go on with --after {next}"));
     }
     Ok(())
+}
+
+/// Says what it does, and with what.
+fn doing(verb: &Verb) -> String {
+    format!("{} {}", words(verb).todo, verb.subject().as_str())
 }
 
 /// Says where it is; one that runs and that nobody drives is not going on.
@@ -103,12 +100,13 @@ async fn show(
         operation: one,
         redriven,
     } = progress;
-    let (what, done) = words(&one.verb);
+    let done = words(&one.verb).done;
     out.line(&format!("operation {} ({})", one.id, state(&one, now)))?;
-    out.field("what", Some(what))?;
+    out.field("what", Some(&doing(&one.verb)))?;
     out.field("to", one.verb.to())?;
     out.field("which", Some(&one.selection.to_string()))?;
-    out.field("endpoints", Some(&one.endpoints.join(", ")))?;
+    let endpoints = Some(one.endpoints.join(", ")).filter(|all| !all.is_empty());
+    out.field("endpoints", endpoints.as_deref())?;
     out.field("who", Some(&one.who))?;
     out.field(
         "why",
@@ -189,8 +187,8 @@ pub(crate) async fn drive(
     out: &Output,
 ) -> Result<(), Failure> {
     let mut drive = Drive::take(admin, operator, id).await?;
-    let (_, done) = words(&drive.operation().verb);
-    let mut gauge = Gauge::new(done, drive.operation().total, out);
+    let verb = drive.operation().verb.clone();
+    let mut gauge = Gauge::new(words(&verb).done, drive.operation().total, out);
     loop {
         let goes_on = tokio::select! {
             biased;
@@ -212,7 +210,11 @@ pub(crate) async fn drive(
         }
         let (one, seen) = (drive.operation(), drive.redriven());
         let failed = seen.retrying + seen.died_again;
-        gauge.at(one.changed, &format!(", {failed} failed again"));
+        let note = match verb {
+            Verb::Redrive { .. } => format!(", {failed} failed again"),
+            _ => String::new(),
+        };
+        gauge.at(one.changed, &note);
     }
     drop(gauge);
     finish(admin, drive.operation(), out).await
@@ -220,8 +222,9 @@ pub(crate) async fn drive(
 
 fn half_way(one: &StoredOperation, why: &str) -> Failure {
     let (id, taken, total) = (one.id, one.taken, one.total);
+    let what = one.verb.subject().as_str();
     Failure::HalfWay(format!(
-        "{why} after {taken} of {total} dead letters; `sagabus operations resume {id}` goes on [SB0306]"
+        "{why} after {taken} of {total} {what}; `sagabus operations resume {id}` goes on [SB0306]"
     ))
 }
 
@@ -242,12 +245,13 @@ async fn finish(
     if out.json(|| shape::operation(one, now))? {
         return Ok(());
     }
-    let (_, done) = words(&one.verb);
-    let (id, changed) = (one.id, one.changed);
-    out.line(&format!("{done} {changed} dead letters (operation {id})"))?;
+    let words = words(&one.verb);
+    let (id, done, changed) = (one.id, words.done, one.changed);
+    let what = one.verb.subject().as_str();
+    out.line(&format!("{done} {changed} {what} (operation {id})"))?;
     let passed_over = one.taken - one.changed;
     if passed_over > 0 {
-        out.line(&format!("{passed_over} were not in that state any more"))?;
+        out.line(&format!("{passed_over} {}", words.left))?;
     }
     Ok(())
 }

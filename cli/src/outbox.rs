@@ -1,18 +1,19 @@
 //! `sagabus outbox`.
 
 use sagabus_core::Timestamp;
-use sagabus_core::admin::{RowFilter, RowState, StoreAdmin, StoredRow};
+use sagabus_core::admin::{
+    RowFilter, RowState, RowVerb, Selected, StoreAdmin, StoredRow, Subject, Verb,
+};
 use sagabus_ops::endpoints::Verb as Hold;
-use sagabus_ops::outbox::{self, Found, Verb};
-use sagabus_ops::{shape, transports};
+use sagabus_ops::{demand_at_most, operations, outbox, shape, transports};
 use serde_json::json;
 
 use crate::arguments::{OperatorArguments, OutboxVerb, PageArguments, TransportArguments};
+use crate::bulk::{PaceArguments, Preview, Wanted, carry_out, question, words};
 use crate::confirm::{Answer, confirm, operator};
 use crate::dead_letters::page;
 use crate::failure::Failure;
 use crate::filter::each_once;
-use crate::gauge::Gauge;
 use crate::messages;
 use crate::output::Output;
 use crate::republish;
@@ -37,40 +38,41 @@ pub(crate) async fn run(
         }
         OutboxVerb::Show { id, .. } => show(admin, *id, out).await,
         OutboxVerb::Park(change) => {
-            self::change(admin, now, &Verb::Park, change, operator, out).await
+            self::change(admin, now, RowVerb::Park, change, (operator, out)).await
         }
         OutboxVerb::Release { change, to } => {
-            let verb = to.clone().map_or(Verb::Release, Verb::Readdress);
-            self::change(admin, now, &verb, change, operator, out).await
+            let to = to.clone();
+            let verb = to.map_or(RowVerb::Release, |to| RowVerb::Readdress { to });
+            self::change(admin, now, verb, change, (operator, out)).await
         }
         OutboxVerb::Expedite(change) => {
-            self::change(admin, now, &Verb::Expedite, change, operator, out).await
+            self::change(admin, now, RowVerb::Expedite, change, (operator, out)).await
         }
         OutboxVerb::Pause(which) => hold(admin, Hold::Pause, which, operator, out).await,
         OutboxVerb::Resume(which) => hold(admin, Hold::Resume, which, operator, out).await,
         OutboxVerb::Discard(change) => {
-            self::change(admin, now, &Verb::Discard, change, operator, out).await
+            self::change(admin, now, RowVerb::Discard, change, (operator, out)).await
         }
         OutboxVerb::Purge {
             destination,
             message_type,
             at_most,
+            rate,
         } => {
             let filter = RowFilter {
                 destination: Some(destination.clone()),
                 message_type: message_type.clone(),
                 ..RowFilter::default()
             };
-            purge(admin, now, &filter, *at_most, operator, out).await
+            let pace = PaceArguments {
+                rate: *rate,
+                at_most: Some(*at_most),
+            };
+            many(admin, now, (RowVerb::Purge, filter, pace), (operator, out)).await
         }
         OutboxVerb::Republish(which) => republish::run(admin, now, which, operator, out).await,
     }
 }
-
-/// Why a row is not released.
-const NOT_RELEASED: &str = "not parked any more, or commands that nobody takes";
-/// Why it is not released elsewhere.
-const NOT_READDRESSED: &str = "not parked any more, or the endpoint was removed";
 
 async fn hold(
     admin: &dyn StoreAdmin,
@@ -217,134 +219,93 @@ async fn show(admin: &dyn StoreAdmin, id: i64, out: &Output) -> Result<(), Failu
     messages::envelope(&one.envelope, one.body_bytes, &one.attempts, out)
 }
 
-/// What a verb is called, before and after it is done, and why it leaves rows as they are.
-fn words(verb: &Verb) -> (&'static str, &'static str, &'static str) {
-    match verb {
-        Verb::Park => (
-            "park",
-            "parked",
-            "sent or handled, parked already, or timers",
-        ),
-        Verb::Release => ("release", "released", NOT_RELEASED),
-        Verb::Readdress(_) => ("release", "released", NOT_READDRESSED),
-        Verb::Expedite => ("expedite", "expedited", "due, in hand, parked, or timers"),
-        Verb::Discard => ("discard", "discarded", "not parked"),
-    }
-}
-
 async fn change(
     admin: &dyn StoreAdmin,
     now: Timestamp,
-    verb: &Verb,
+    verb: RowVerb,
     arguments: &RowChangeArguments,
-    who: &OperatorArguments,
-    out: &Output,
+    (who, out): (&OperatorArguments, &Output),
 ) -> Result<(), Failure> {
-    let (todo, done, stay) = words(verb);
     let says = [
         !arguments.ids.is_empty(),
         !arguments.filter.is_empty(now),
         arguments.all,
     ];
+    let of = Verb::Rows(verb.clone());
     if says.iter().filter(|one| **one).count() != 1 {
         return Err(Failure::Usage(format!(
-            "which rows? name ids, or say which by `--destination`, `--type`, `--key` .., or {todo} \
-             `--all`; one of these [SB0304]"
+            "which rows? name ids, or say which by `--destination`, `--type`, `--key` .., or {} \
+             `--all`; one of these [SB0304]",
+            words(&of).todo
         )));
     }
-    outbox::demand_place(admin, verb).await?;
-    let Found { rows: found, next } = match arguments.ids.is_empty() {
+    operations::demand_place(admin, &of).await?;
+    match arguments.ids.is_empty() {
         true => {
             let filter = arguments.filter.at(now, None);
-            outbox::select(admin, verb, &filter, arguments.after).await?
+            many(admin, now, (verb, filter, arguments.pace), (who, out)).await
         }
-        false => named(admin, &each_once(&arguments.ids)).await?,
-    };
-    let sample = || {
-        json!({ "preview": { "count": found.len() },
-            "sample": found.iter().take(5).map(shape::row).collect::<Vec<_>>() })
-    };
-    if !found.is_empty() {
-        if out.is_for_people() {
-            table(now, &found, "", out)?;
-        }
-        let what = match verb {
-            Verb::Readdress(to) => format!("release {} parked rows to `{to}`", found.len()),
-            Verb::Release | Verb::Discard => format!("{todo} {} parked rows", found.len()),
-            Verb::Park | Verb::Expedite => format!("{todo} {} rows", found.len()),
-        };
-        if confirm(who, &what)? == Answer::Preview {
-            return out.json(sample).map(|_| ());
-        }
+        false => named(admin, now, verb, arguments, (who, out)).await,
     }
-    let changed = match found.is_empty() {
-        true => Vec::new(),
-        false => outbox::change(admin, &operator(who), verb, &found).await?,
-    };
-    let left = found.len() - changed.len();
-    let document = || json!({ "changed": changed.len(), "passed_over": left, "next": next });
-    if out.json(document)? {
-        return Ok(());
-    }
-    out.line(&format!("{done} {} rows", changed.len()))?;
-    if left > 0 {
-        out.line(&format!("{left} stay as they are: {stay}"))?;
-    }
-    if let Some(next) = next {
-        out.note(&format!("there may be more: go on with --after {next}"));
-    }
-    Ok(())
 }
 
-/// Removes all that waits for a destination.
-async fn purge(
+/// Changes what a filter lets through, as an operation.
+async fn many(
     admin: &dyn StoreAdmin,
     now: Timestamp,
-    filter: &RowFilter,
-    at_most: u64,
-    who: &OperatorArguments,
-    out: &Output,
+    (verb, filter, pace): (RowVerb, RowFilter, PaceArguments),
+    (who, out): (&OperatorArguments, &Output),
 ) -> Result<(), Failure> {
-    let plan = outbox::plan_purge(admin, filter, at_most).await?;
-    let (count, mut removed) = (plan.count(), 0);
-    if count > 0 {
-        let place = filter.destination.as_deref().unwrap_or_default();
-        let what = format!("remove {count} rows for `{place}`, for good");
-        // Of a change that is made, JSON has the result only: one document.
-        if out.is_for_people() {
-            table(now, &plan.sample, "", out)?;
-            if count > plan.sample.len() {
-                out.line(&format!(".. and {} more", count - plan.sample.len()))?;
-            }
-        }
-        if confirm(who, &what)? == Answer::Preview {
-            let sample = plan.sample.iter().map(shape::row).collect::<Vec<_>>();
-            let document = || json!({ "preview": { "count": count }, "sample": sample });
-            return match out.json(document)? {
-                true => Ok(()),
-                false => out.line(&what),
-            };
-        }
-        let mut gauge = Gauge::new("removed", count as u64, out);
-        let told = |removed| gauge.at(removed, "");
-        removed = outbox::purge(admin, &operator(who), &plan, told).await?;
-    }
-    let left = count as u64 - removed;
-    if out.json(|| json!({ "changed": removed, "passed_over": left }))? {
-        return Ok(());
-    }
-    out.line(&format!("removed {removed} rows"))?;
-    match left {
-        0 => Ok(()),
-        left => out.line(&format!("{left} had been sent or handled meanwhile")),
-    }
+    let found = outbox::select(admin, &verb, filter).await?;
+    let selected = Selected::Rows(Box::new(found.filter));
+    let shapes = found.sample.iter().map(shape::row).collect();
+    let preview = Preview::new(selected, &found.tally, shapes);
+    let wanted = Wanted {
+        verb: Verb::Rows(verb),
+        pace: pace.pace(),
+        at_most: pace.at_most,
+    };
+    let table = || table(now, &found.sample, "", out);
+    carry_out(admin, wanted, preview, table, (who, out)).await
 }
 
-/// Reads the rows that are named.
-async fn named(admin: &dyn StoreAdmin, ids: &[i64]) -> Result<Found, Failure> {
-    let mut rows = Vec::with_capacity(ids.len());
-    for id in ids {
-        rows.push(outbox::show(admin, *id).await?);
+/// Changes the rows that are named, at once.
+async fn named(
+    admin: &dyn StoreAdmin,
+    now: Timestamp,
+    verb: RowVerb,
+    arguments: &RowChangeArguments,
+    (who, out): (&OperatorArguments, &Output),
+) -> Result<(), Failure> {
+    if arguments.pace.rate.is_some() {
+        let fact = "rows that are named are changed at once; leave `--rate` out [SB0308]";
+        return Err(Failure::Usage(fact.to_owned()));
     }
-    Ok(Found { rows, next: None })
+    let ids = each_once(&arguments.ids);
+    let mut found = Vec::with_capacity(ids.len());
+    for id in &ids {
+        found.push(outbox::show(admin, *id).await?);
+    }
+    let count = ids.len() as u64;
+    demand_at_most((count, Subject::Rows.as_str()), arguments.pace.at_most)?;
+    if out.is_for_people() {
+        table(now, &found, "", out)?;
+    }
+    let of = Verb::Rows(verb.clone());
+    if confirm(who, &question(&of, count))? == Answer::Preview {
+        let sample: Vec<_> = found.iter().take(5).map(shape::row).collect();
+        let document = json!({ "preview": { "count": count }, "sample": sample });
+        return out.json(|| document).map(|_| ());
+    }
+    let changed = outbox::change(admin, &operator(who), verb, ids).await?;
+    let left = found.len() - changed.len();
+    if out.json(|| json!({ "changed": changed.len(), "passed_over": left }))? {
+        return Ok(());
+    }
+    let words = words(&of);
+    out.line(&format!("{} {} rows", words.done, changed.len()))?;
+    match left {
+        0 => Ok(()),
+        left => out.line(&format!("{left} {}", words.left)),
+    }
 }

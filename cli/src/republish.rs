@@ -2,16 +2,13 @@
 
 use clap::Args;
 use sagabus_core::Timestamp;
-use sagabus_core::admin::{SentFilter, StoreAdmin, StoredSent};
-use sagabus_ops::sent::REPUBLISH_MAX;
+use sagabus_core::admin::{Selected, SentFilter, StoreAdmin, StoredSent, Verb};
 use sagabus_ops::{sent, shape};
-use serde_json::json;
 
 use crate::arguments::OperatorArguments;
-use crate::confirm::{Answer, confirm, operator};
+use crate::bulk::{PaceArguments, Preview, Wanted, carry_out};
 use crate::failure::Failure;
 use crate::filter::When;
-use crate::gauge::Gauge;
 use crate::output::Output;
 use crate::text::ago;
 
@@ -31,8 +28,11 @@ pub(crate) struct RepublishArguments {
     #[arg(long = "type", value_name = "TYPE")]
     message_type: Option<String>,
     /// Refuse where more messages than this are meant.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=REPUBLISH_MAX))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     at_most: u64,
+    /// How many in a second at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
 }
 
 impl RepublishArguments {
@@ -54,38 +54,24 @@ pub(crate) async fn run(
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
-    let planned = sent::plan(admin, &which.at(now), which.at_most).await?;
-    let (count, mut again) = (planned.count(), 0);
-    if count > 0 {
-        // Of a change that is made, JSON has the result only: one document.
-        if out.is_for_people() {
-            table(now, &planned.sample, count, out)?;
-        }
-        let what = format!("send {count} messages again");
-        if confirm(who, &what)? == Answer::Preview {
-            let sample = planned.sample.iter().map(shape::sent);
-            let sample: Vec<_> = sample.collect();
-            let preview = json!({ "preview": { "count": count }, "sample": sample });
-            return out.json(|| preview).map(|_| ());
-        }
-        let mut gauge = Gauge::new("sent again", count as u64, out);
-        let told = |again| gauge.at(again, "");
-        again = sent::republish(admin, &operator(who), &planned, told).await?;
-    }
-    let left = count as u64 - again;
-    if out.json(|| json!({ "changed": again, "passed_over": left }))? {
-        return Ok(());
-    }
-    out.line(&format!("{again} messages are in the outbox again"))?;
-    match left {
-        0 => Ok(()),
-        left => out.line(&format!(
-            "{left} were sent again by somebody else meanwhile"
-        )),
-    }
+    let found = sent::select(admin, which.at(now)).await?;
+    let selected = Selected::Sent(Box::new(found.filter));
+    let shapes = found.sample.iter().map(shape::sent).collect();
+    let preview = Preview::new(selected, &found.tally, shapes);
+    let pace = PaceArguments {
+        rate: which.rate,
+        at_most: Some(which.at_most),
+    };
+    let wanted = Wanted {
+        verb: Verb::Republish,
+        pace: pace.pace(),
+        at_most: pace.at_most,
+    };
+    let table = || table(now, &found.sample, out);
+    carry_out(admin, wanted, preview, table, (who, out)).await
 }
 
-fn table(now: Timestamp, sample: &[StoredSent], count: usize, out: &Output) -> Result<(), Failure> {
+fn table(now: Timestamp, sample: &[StoredSent], out: &Output) -> Result<(), Failure> {
     let line = |one: &StoredSent| {
         vec![
             one.id.to_string(),
@@ -97,9 +83,5 @@ fn table(now: Timestamp, sample: &[StoredSent], count: usize, out: &Output) -> R
     };
     let lines: Vec<_> = sample.iter().map(line).collect();
     let columns = ["id", "sent", "destination", "type", "key"];
-    out.table(&columns, &lines, "")?;
-    match count - sample.len() {
-        0 => Ok(()),
-        more => out.line(&format!(".. and {more} more")),
-    }
+    out.table(&columns, &lines, "")
 }

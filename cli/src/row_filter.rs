@@ -6,6 +6,7 @@ use clap::Args;
 use sagabus_core::admin::{RowFilter, RowState};
 use sagabus_core::{MessageId, Timestamp};
 
+use crate::bulk::PaceArguments;
 use crate::filter::before;
 
 /// Which rows of the outbox.
@@ -45,25 +46,23 @@ pub(crate) struct RowChangeArguments {
     /// All there are: needed where nothing else says which.
     #[arg(long)]
     pub(crate) all: bool,
-    /// Go on behind this row.
-    #[arg(long, value_name = "ID", conflicts_with = "ids")]
-    pub(crate) after: Option<i64>,
+    #[command(flatten)]
+    pub(crate) pace: PaceArguments,
 }
 
 impl RowArguments {
     /// Makes the filter, with ages counted from the database's time.
     pub(crate) fn at(&self, now: Timestamp, state: Option<RowState>) -> RowFilter {
         RowFilter {
-            id: None,
             state,
             destination: self.destination.clone(),
             message_type: self.message_type.clone(),
             reason: self.reason.clone(),
             message: self.message,
             key: self.key.clone(),
-            owner: None,
             since: self.younger_than.map(|age| before(now, age)),
             until: self.older_than.map(|age| before(now, age)),
+            ..RowFilter::default()
         }
     }
 

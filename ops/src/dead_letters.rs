@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use sagabus_core::admin::{
-    Action, DeadLetterFilter, DeadLetterStatus, Edit, Page, StoreAdmin, StoredDeadLetter, Tally,
-    Verb,
+    Action, DeadLetterFilter, DeadLetterStatus, Edit, Page, StoreAdmin, StoredDeadLetter, Verb,
 };
 use sagabus_core::headers::{CONTENT_TYPE, DROPPED, SEALED};
 use sagabus_core::{Envelope, Keyring, MessageId};
@@ -11,27 +10,14 @@ use serde::de::IgnoredAny;
 
 use crate::error::OpsError;
 use crate::operator::Operator;
-
-/// How many dead letters a preview shows.
-pub const SAMPLE: u32 = 5;
+use crate::selection::{SAMPLE, Selection};
 
 /// Returns the status that a dead letter has for something to be done with it.
 pub const fn takes(verb: &Verb) -> DeadLetterStatus {
     match verb {
-        Verb::Redrive { .. } | Verb::Discard => DeadLetterStatus::Open,
         Verb::Restore => DeadLetterStatus::Discarded,
+        _ => DeadLetterStatus::Open,
     }
-}
-
-/// What a change would touch: what dies later is not in it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Selection {
-    /// What is meant, with its largest id.
-    pub filter: DeadLetterFilter,
-    /// How many, when it was frozen.
-    pub tally: Tally,
-    /// The first few, without bodies.
-    pub sample: Vec<StoredDeadLetter>,
 }
 
 /// Who an edited message is.
@@ -51,7 +37,7 @@ pub async fn select(
     admin: &dyn StoreAdmin,
     verb: &Verb,
     filter: DeadLetterFilter,
-) -> Result<Selection, OpsError> {
+) -> Result<Selection<DeadLetterFilter, StoredDeadLetter>, OpsError> {
     let mut filter = DeadLetterFilter {
         status: Some(takes(verb)),
         ..filter

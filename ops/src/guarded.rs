@@ -210,8 +210,16 @@ impl StoreAdmin for Guarded<'_> {
         .boxed()
     }
 
+    fn count_rows<'b>(&'b self, filter: &'b RowFilter) -> Answer<'b, Tally> {
+        self.admin.count_rows(filter)
+    }
+
     fn sent<'b>(&'b self, filter: &'b SentFilter, page: Page) -> Answer<'b, Vec<StoredSent>> {
         self.admin.sent(filter, page)
+    }
+
+    fn count_sent<'b>(&'b self, filter: &'b SentFilter) -> Answer<'b, Tally> {
+        self.admin.count_sent(filter)
     }
 
     fn destinations(&self) -> Answer<'_, Vec<DestinationOverview>> {
@@ -300,7 +308,7 @@ impl StoreAdmin for Guarded<'_> {
 
 impl Operations for Guarded<'_> {
     fn begin_operation<'b>(&'b self, new: &'b NewOperation) -> Answer<'b, Option<StoredOperation>> {
-        let what = format!("{} dead letters", new.verb.as_str());
+        let what = new.verb.action().replace('_', " ");
         self.as_operator(&what, || self.admin.begin_operation(new))
     }
 

@@ -7,6 +7,7 @@
 mod error;
 mod operator;
 mod pages;
+mod selection;
 mod role;
 mod sight;
 mod guarded;
@@ -37,4 +38,5 @@ pub use error::OpsError;
 pub use guarded::Guarded;
 pub use operator::{Operator, demand_at_most};
 pub use role::Role;
+pub use selection::{SAMPLE, Selection};
 pub use sight::{Masks, Sight};

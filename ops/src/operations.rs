@@ -7,8 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Command, NewOperation, OperationState, PAGE_MAX, Pace, Page, Redriven, Selected, StoreAdmin,
-    StoredOperation, Told, Verb, Wheel,
+    Command, NewOperation, OperationState, PAGE_MAX, Pace, Page, Redriven, RowVerb, Selected,
+    StoreAdmin, StoredOperation, Told, Verb, Wheel,
 };
 use sagabus_core::{StoreError, Timestamp};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -42,9 +42,7 @@ pub async fn begin(
     pace: Pace,
 ) -> Result<Option<StoredOperation>, OpsError> {
     check_pace(&verb, &pace)?;
-    if let Some(to) = verb.to() {
-        endpoints::find(admin, to).await?;
-    }
+    demand_place(admin, &verb).await?;
     let new = NewOperation {
         who: operator.who.clone(),
         why: operator.why.clone(),
@@ -55,15 +53,27 @@ pub async fn begin(
     Ok(admin.begin_operation(&new).await?)
 }
 
+/// Refuses a place that there is not.
+///
+/// # Errors
+/// [`OpsError::NotFound`] where something is to go to an endpoint that no host ever had.
+pub async fn demand_place(admin: &dyn StoreAdmin, verb: &Verb) -> Result<(), OpsError> {
+    let endpoint = match verb {
+        Verb::Redrive { to } => to.as_deref(),
+        Verb::Rows(RowVerb::Readdress { to }) => to.strip_prefix('@'),
+        _ => None,
+    };
+    match endpoint {
+        Some(name) => endpoints::find(admin, name).await.map(|_| ()),
+        None => Ok(()),
+    }
+}
+
 fn check_pace(verb: &Verb, pace: &Pace) -> Result<(), OpsError> {
     let refused = |fact: &str| Err(OpsError::Refused(fact.to_owned()));
     let watches = pace.canary > 0 || pace.failures_percent_max.is_some();
-    match verb {
-        Verb::Redrive { .. } => {}
-        _ if watches => {
-            return refused("only what is retried can fail; leave the canary out [SB0308]");
-        }
-        Verb::Discard | Verb::Restore => {}
+    if watches && !matches!(verb, Verb::Redrive { .. }) {
+        return refused("only what is retried can fail; leave the canary out [SB0308]");
     }
     if pace.failures_percent_max.is_some_and(|most| most > 100) {
         return refused("the failures that are allowed are 0 to 100 of a hundred [SB0308]");

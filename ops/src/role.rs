@@ -16,8 +16,8 @@ pub enum Role {
     Reader,
     /// Sees that, too.
     BodyReader,
-    /// Retries, discards and restores dead letters, releases and discards parked rows, sends again
-    /// what was sent, moves timers, pauses endpoints and schedules.
+    /// Retries, discards and restores dead letters, parks, releases, discards and purges rows, sends
+    /// again what was sent, moves timers, pauses endpoints and schedules.
     Operator,
     /// Edits messages and instances, removes endpoints, makes the schema.
     Admin,
@@ -56,8 +56,6 @@ impl Role {
             Action::RedriveDeadLetters(_)
             | Action::DiscardDeadLetters(_)
             | Action::RestoreDeadLetters(_)
-            | Action::ReleaseRows(_)
-            | Action::DiscardRows(_)
             | Action::RepublishSent(_)
             | Action::ChangeRows { .. }
             // Breaks a lock, and nothing else is made of it.

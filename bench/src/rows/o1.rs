@@ -102,7 +102,7 @@ async fn begin(admin: &dyn StoreAdmin, rate: Option<u32>) -> Result<i64> {
         ..Pace::default()
     };
     let verb = Verb::Redrive { to: None };
-    let all = Selected::Matching(Box::default());
+    let all = Selected::DeadLetters(Box::default());
     let begun = operations::begin(admin, &operator(), verb, all, pace).await?;
     Ok(begun.context("nothing is open")?.id)
 }

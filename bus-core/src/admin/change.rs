@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use super::errand::{Errand, Transitioned};
 use super::page::PAGE_MAX;
 use super::row::RowVerb;
+use super::verb::REPUBLISH_SENT;
 use crate::clock::Timestamp;
 use crate::codec::BODY_BYTES_MAX;
-use crate::endpoint::Destination;
 use crate::envelope::Envelope;
 use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
@@ -46,12 +46,8 @@ impl Change {
                 .check()
                 .map_err(|error| StoreError::Refused(error.into()))?;
         }
-        if let Action::ChangeRows {
-            verb: RowVerb::Readdress { to },
-            ..
-        } = &self.action
-        {
-            check_destination(to)?;
+        if let Action::ChangeRows { verb, .. } = &self.action {
+            verb.check()?;
         }
         let count = self.action.ids().len();
         if count > PAGE_MAX as usize {
@@ -59,20 +55,6 @@ impl Change {
             return Err(StoreError::Refused(fact.into()));
         }
         Ok(())
-    }
-}
-
-/// Refuses a destination to which no row goes.
-fn check_destination(to: &str) -> Result<(), StoreError> {
-    let refused = |fact: String| Err(StoreError::Refused(fact.into()));
-    let is_text = !to.contains(char::is_control) && to.len() <= TEXT_BYTES_MAX;
-    if to.is_empty() || to.starts_with('?') || !is_text {
-        let fact = "a destination is `@endpoint`, or an address of a transport as rows have it";
-        return refused(fact.to_owned());
-    }
-    match Destination::parse(to) {
-        Ok(_) => Ok(()),
-        Err(error) => refused(error.to_string()),
     }
 }
 
@@ -102,11 +84,6 @@ pub enum Action {
     /// Opens discarded dead letters again, but those whose message has another one open. Their keys
     /// have gone on and do not wait for them any more.
     RestoreDeadLetters(Vec<i64>),
-    /// Lets hosts try parked rows again, with no attempts. A command that nobody took goes to the
-    /// endpoint that takes it by now; it stays parked where there is none.
-    ReleaseRows(Vec<i64>),
-    /// Removes parked rows. Their audit entry is what is left of them.
-    DiscardRows(Vec<i64>),
     /// Puts messages that brokers took, and that are kept, into the outbox again: as they were, in the
     /// order in which they were written. They are kept anew when they are sent.
     RepublishSent(Vec<i64>),
@@ -207,8 +184,6 @@ impl Action {
             Self::RedriveDeadLetters(ids)
             | Self::DiscardDeadLetters(ids)
             | Self::RestoreDeadLetters(ids)
-            | Self::ReleaseRows(ids)
-            | Self::DiscardRows(ids)
             | Self::RepublishSent(ids)
             | Self::ChangeRows { ids, .. }
             | Self::MoveTimers { ids, .. }
@@ -244,9 +219,7 @@ impl Action {
             Self::RedriveDeadLetters(_) => "redrive_dead_letters",
             Self::DiscardDeadLetters(_) => "discard_dead_letters",
             Self::RestoreDeadLetters(_) => "restore_dead_letters",
-            Self::ReleaseRows(_) => "release_rows",
-            Self::DiscardRows(_) => "discard_rows",
-            Self::RepublishSent(_) => "republish_sent",
+            Self::RepublishSent(_) => REPUBLISH_SENT,
             Self::ChangeRows { verb, .. } => verb.as_str(),
             Self::SendMessage { .. } => "send_message",
             Self::EditDeadLetter(_) => "edit_dead_letter",

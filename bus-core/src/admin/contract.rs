@@ -67,6 +67,9 @@ pub trait StoreAdmin: Operations + Send + Sync {
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>>;
 
+    /// Counts the rows that a filter lets through; its times are when they were written.
+    fn count_rows<'a>(&'a self, filter: &'a RowFilter) -> BoxFuture<'a, Result<Tally, StoreError>>;
+
     /// Reads messages that brokers took and that are kept, where a host declares so
     /// ([`keep_sent`](crate::HostBuilder::keep_sent)). Reads through what is kept.
     fn sent<'a>(
@@ -74,6 +77,10 @@ pub trait StoreAdmin: Operations + Send + Sync {
         filter: &'a SentFilter,
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredSent>, StoreError>>;
+
+    /// Counts the kept messages that a filter lets through; its times are when they were sent.
+    fn count_sent<'a>(&'a self, filter: &'a SentFilter)
+    -> BoxFuture<'a, Result<Tally, StoreError>>;
 
     /// Sums the outbox up, per destination, in the order of their names.
     fn destinations(&self) -> BoxFuture<'_, Result<Vec<DestinationOverview>, StoreError>>;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::page::set_parts;
 use crate::clock::Timestamp;
 use crate::envelope::Envelope;
 use crate::id::{InstanceId, MessageId};
@@ -105,7 +106,7 @@ impl DeadLetterFilter {
     pub(super) fn describe(&self) -> Value {
         let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let label = self.label.as_ref().map(|one| (&one.name, &one.value));
-        let parts = [
+        set_parts([
             ("id", json!(self.id)),
             ("endpoint", json!(self.endpoint)),
             ("message_type", json!(self.message_type)),
@@ -121,9 +122,7 @@ impl DeadLetterFilter {
             ("since", json!(at(self.since))),
             ("until", json!(at(self.until))),
             ("id_max", json!(self.id_max)),
-        ];
-        let set = parts.into_iter().filter(|(_, value)| !value.is_null());
-        Value::Object(set.map(|(name, value)| (name.to_owned(), value)).collect())
+        ])
     }
 }
 

@@ -11,6 +11,7 @@ mod vitals;
 mod shape;
 mod account;
 mod change;
+mod verb;
 mod operation;
 mod errand;
 
@@ -27,7 +28,7 @@ pub use errand::{
 };
 pub use operation::{
     Command, NewOperation, OperationState, Operations, Pace, Redriven, SELECTED_MAX, Selected,
-    StoredOperation, Told, Verb, Wheel,
+    StoredOperation, Told, Wheel,
 };
 pub(crate) use page::cut;
 pub use page::{About, Bodies, Counts, First, PAGE_MAX, Page};
@@ -38,4 +39,5 @@ pub use running::{
 };
 pub use sent::{SentFilter, StoredSent};
 pub use shape::{InstanceShape, SHAPES_MAX, WaitingShape, version_from_header};
+pub use verb::{Subject, Verb};
 pub use vitals::{TableVitals, Vitals};

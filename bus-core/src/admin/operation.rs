@@ -8,72 +8,39 @@ use serde::{Deserialize, Serialize};
 use super::change::check_text;
 use super::dead_letter::DeadLetterFilter;
 use super::page::{PAGE_MAX, Page};
+use super::row::RowFilter;
+use super::sent::SentFilter;
+use super::verb::{Subject, Verb};
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 
-/// The most dead letters that one operation is for: its selection is one statement of a few
-/// seconds at most.
+/// The most entries that one operation is for: its selection is one statement of a few seconds at
+/// most.
 pub const SELECTED_MAX: u32 = 1_000_000;
 
-/// What is done with dead letters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verb {
-    /// They become rows of their endpoints again, or of another endpoint.
-    Redrive {
-        /// The endpoint that handles them instead; `None`: each the one that gave it up.
-        to: Option<String>,
-    },
-    /// They are not wanted any more, and stay readable.
-    Discard,
-    /// Discarded ones are open again.
-    Restore,
-}
-
-impl Verb {
-    /// Returns the stored word.
-    pub const fn as_str(&self) -> &'static str {
-        match self {
-            Self::Redrive { .. } => "redrive",
-            Self::Discard => "discard",
-            Self::Restore => "restore",
-        }
-    }
-
-    /// Reads the stored words. The tables hold no others.
-    pub fn from_stored(word: &str, to: Option<String>) -> Self {
-        match word {
-            "discard" => Self::Discard,
-            "restore" => Self::Restore,
-            _ => Self::Redrive { to },
-        }
-    }
-
-    /// Returns the endpoint that handles them instead, if one does.
-    pub fn to(&self) -> Option<&str> {
-        match self {
-            Self::Redrive { to } => to.as_deref(),
-            Self::Discard | Self::Restore => None,
-        }
-    }
-
-    /// Returns the word by which audit entries name each of its steps.
-    pub const fn action(&self) -> &'static str {
-        match self {
-            Self::Redrive { .. } => "redrive_dead_letters",
-            Self::Discard => "discard_dead_letters",
-            Self::Restore => "restore_dead_letters",
-        }
-    }
-}
-
-/// Which dead letters an operation is for, decided when it begins.
+/// What an operation is for, decided when it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selected {
-    /// What a filter lets through.
-    Matching(Box<DeadLetterFilter>),
+    /// Dead letters that a filter lets through.
+    DeadLetters(Box<DeadLetterFilter>),
+    /// Rows of the outbox that a filter lets through.
+    Rows(Box<RowFilter>),
+    /// Kept messages that a filter lets through.
+    Sent(Box<SentFilter>),
     /// Those that are named: [`PAGE_MAX`] at most.
     Named(Vec<i64>),
+}
+
+impl Selected {
+    /// Returns what the filter is about; `None` where ids say nothing of that.
+    fn subject(&self) -> Option<Subject> {
+        match self {
+            Self::DeadLetters(_) => Some(Subject::DeadLetters),
+            Self::Rows(_) => Some(Subject::Rows),
+            Self::Sent(_) => Some(Subject::Sent),
+            Self::Named(_) => None,
+        }
+    }
 }
 
 /// How fast an operation goes, and when it stops by itself.
@@ -97,7 +64,7 @@ pub struct NewOperation {
     pub why: String,
     /// What is done.
     pub verb: Verb,
-    /// With which dead letters.
+    /// With what.
     pub selected: Selected,
     /// How fast.
     pub pace: Pace,
@@ -107,23 +74,49 @@ impl NewOperation {
     /// Checks what every store refuses alike.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] when too many ids are named, or a text cannot be stored.
+    /// [`StoreError::Refused`] when too many ids are named, a text cannot be stored, rows are to go
+    /// where none goes, or the filter is not about what the verb is for.
     pub fn check(&self) -> Result<(), StoreError> {
         check_text(&self.who, &self.why)?;
         check_text(self.verb.to().unwrap_or_default(), "")?;
+        if let Verb::Rows(verb) = &self.verb {
+            verb.check()?;
+        }
+        let refused = |fact: String| Err(StoreError::Refused(fact.into()));
+        let subject = self.verb.subject();
+        if let Some(other) = self.selected.subject().filter(|one| *one != subject) {
+            let (word, subject, other) = (self.verb.as_str(), subject.as_str(), other.as_str());
+            return refused(format!("`{word}` is for {subject}, not for {other}"));
+        }
         match &self.selected {
-            Selected::Named(ids) if ids.len() > PAGE_MAX as usize => Err(StoreError::Refused(
-                format!("{} ids are named, of {PAGE_MAX} at most", ids.len()).into(),
+            Selected::Named(ids) if ids.len() > PAGE_MAX as usize => refused(format!(
+                "{} ids are named, of {PAGE_MAX} at most",
+                ids.len()
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Refuses where more were found than one operation is for.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] then.
+    pub fn check_total(&self, total: u64) -> Result<(), StoreError> {
+        if total <= u64::from(SELECTED_MAX) {
+            return Ok(());
+        }
+        let what = self.verb.subject().as_str();
+        let fact = format!("more than {SELECTED_MAX} {what} are meant; say fewer");
+        Err(StoreError::Refused(fact.into()))
     }
 
     /// Returns the selection as the operation keeps it for people.
     pub fn selection(&self) -> serde_json::Value {
         match &self.selected {
             Selected::Named(ids) => serde_json::json!({ "ids": ids }),
-            Selected::Matching(filter) => filter.describe(),
+            Selected::DeadLetters(filter) => filter.describe(),
+            Selected::Rows(filter) => filter.describe(),
+            Selected::Sent(filter) => filter.describe(),
         }
     }
 }
@@ -233,7 +226,8 @@ pub struct StoredOperation {
     pub why: String,
     /// What was asked for, for people; what counts is what was found then.
     pub selection: serde_json::Value,
-    /// The endpoints that gave up what was found, in the order of their names.
+    /// The endpoints that gave up what was found, in the order of their names; none where it is not
+    /// about dead letters.
     pub endpoints: Vec<String>,
     /// How many were found.
     pub total: u64,
@@ -309,7 +303,7 @@ impl Told {
 
 /// Bulk changes that outlive the process that drives them.
 pub trait Operations: Send + Sync {
-    /// Begins an operation: writes down which dead letters are meant, and the audit entry.
+    /// Begins an operation: writes down what is meant, and the audit entry.
     ///
     /// `Ok(None)`: none are, and nothing was written.
     ///
@@ -340,8 +334,8 @@ pub trait Operations: Send + Sync {
         lease: Duration,
     ) -> BoxFuture<'a, Result<Option<StoredOperation>, StoreError>>;
 
-    /// Changes the next dead letters of an operation, [`PAGE_MAX`] at most, and writes how far it
-    /// is, the audit entry and the new end of the lease. 0 only renews the lease.
+    /// Changes the next entries of an operation in the order of their ids, [`PAGE_MAX`] at most, and
+    /// writes how far it is, the audit entry and the new end of the lease. 0 only renews the lease.
     ///
     /// `Ok` has the operation as it is now, done where nothing is left. `Ok(None)`: it is paused or
     /// cancelled, or somebody else has the wheel; nothing was changed.
@@ -386,15 +380,6 @@ mod tests {
                 let expected = means.then_some(command.leads_to());
                 assert_eq!(state.after(command), expected, "{state:?} {command:?}");
             }
-        }
-    }
-
-    #[test]
-    fn stored_words_are_read_back() {
-        let to = Some("refunds".to_owned());
-        for verb in [Verb::Redrive { to }, Verb::Discard, Verb::Restore] {
-            let to = verb.to().map(str::to_owned);
-            assert_eq!(Verb::from_stored(verb.as_str(), to), verb);
         }
     }
 }

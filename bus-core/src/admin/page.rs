@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::clock::Timestamp;
 use crate::id::StoreId;
@@ -124,6 +125,12 @@ impl Page {
     pub fn size(&self) -> u32 {
         self.limit.min(PAGE_MAX)
     }
+}
+
+/// The parts of a filter that are set, for people.
+pub(super) fn set_parts<const N: usize>(parts: [(&str, Value); N]) -> Value {
+    let set = parts.into_iter().filter(|(_, value)| !value.is_null());
+    Value::Object(set.map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// The body of a page of rows, cut to what was asked for.

@@ -1,7 +1,13 @@
 //! Rows of the outbox as they are stored, and which are meant.
 
+use serde_json::{Value, json};
+
+use super::change::TEXT_BYTES_MAX;
+use super::page::set_parts;
 use crate::clock::Timestamp;
+use crate::endpoint::Destination;
 use crate::envelope::{Envelope, Timer};
+use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
 use crate::unit_of_work::Attempt;
 
@@ -28,6 +34,30 @@ pub struct RowFilter {
     pub since: Option<Timestamp>,
     /// Only rows that were written before this time.
     pub until: Option<Timestamp>,
+    /// Only what was there when this was the latest id: freezes a selection.
+    pub id_max: Option<i64>,
+    /// Only what operators change as rows: neither timers nor the places of dead letters.
+    pub is_changeable: bool,
+}
+
+impl RowFilter {
+    /// Says for people which parts of it are set; what an operation always leaves out is not said.
+    pub(super) fn describe(&self) -> Value {
+        let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        set_parts([
+            ("id", json!(self.id)),
+            ("state", json!(self.state.map(RowState::as_str))),
+            ("destination", json!(self.destination)),
+            ("message_type", json!(self.message_type)),
+            ("reason", json!(self.reason)),
+            ("message", json!(self.message)),
+            ("key", json!(self.key)),
+            ("owner", json!(self.owner)),
+            ("since", json!(at(self.since))),
+            ("until", json!(at(self.until))),
+            ("id_max", json!(self.id_max)),
+        ])
+    }
 }
 
 /// Who has the say over a row.
@@ -41,6 +71,16 @@ pub enum RowState {
     Timer,
 }
 
+impl RowState {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Parked => "parked",
+            Self::Moving => "moving",
+            Self::Timer => "timer",
+        }
+    }
+}
+
 /// Why a row is parked that an operator set aside, where [`StoredRow::parked`] says so.
 pub const PARKED_BY_OPERATOR: &str = "operator";
 
@@ -50,6 +90,9 @@ pub enum RowVerb {
     /// Sets rows aside that wait or are in hand, until an operator decides. What a host does with one
     /// meanwhile does not count; those behind it go on.
     Park,
+    /// Lets hosts try parked rows again, with no attempts. A command that nobody took goes to the
+    /// endpoint that takes it by now; it stays parked where there is none.
+    Release,
     /// Makes rows due now that wait for their time. One that a host has in hand, or had when it died,
     /// is left to its lease.
     Expedite,
@@ -58,6 +101,11 @@ pub enum RowVerb {
         /// As it is stored: `@orders`, which has to be there, or a transport's address.
         to: String,
     },
+    /// Removes parked rows. Their audit entry is what is left of them.
+    Discard,
+    /// Removes rows for good, whether they wait, are in hand or are parked. What a host does with one
+    /// meanwhile does not count; those behind it go on.
+    Purge,
 }
 
 impl RowVerb {
@@ -65,8 +113,52 @@ impl RowVerb {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Park => "park_rows",
+            Self::Release => "release_rows",
             Self::Expedite => "expedite_rows",
             Self::Readdress { .. } => "readdress_rows",
+            Self::Discard => "discard_rows",
+            Self::Purge => "purge_rows",
+        }
+    }
+
+    /// Reads the stored words. The tables hold no others.
+    pub(super) fn from_stored(word: &str, to: Option<String>) -> Self {
+        match (word, to) {
+            ("park_rows", _) => Self::Park,
+            ("expedite_rows", _) => Self::Expedite,
+            ("discard_rows", _) => Self::Discard,
+            ("purge_rows", _) => Self::Purge,
+            ("readdress_rows", Some(to)) => Self::Readdress { to },
+            _ => Self::Release,
+        }
+    }
+
+    /// Says whose rows it changes; `None`: an operator's and the hosts'.
+    pub const fn state(&self) -> Option<RowState> {
+        match self {
+            Self::Park | Self::Expedite => Some(RowState::Moving),
+            Self::Release | Self::Readdress { .. } | Self::Discard => Some(RowState::Parked),
+            Self::Purge => None,
+        }
+    }
+
+    /// Refuses a destination to which no row goes.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] then.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        let Self::Readdress { to } = self else {
+            return Ok(());
+        };
+        let refused = |fact: String| Err(StoreError::Refused(fact.into()));
+        let is_text = !to.contains(char::is_control) && to.len() <= TEXT_BYTES_MAX;
+        if to.is_empty() || to.starts_with('?') || !is_text {
+            let fact = "a destination is `@endpoint`, or an address of a transport as rows have it";
+            return refused(fact.to_owned());
+        }
+        match Destination::parse(to) {
+            Ok(_) => Ok(()),
+            Err(error) => refused(error.to_string()),
         }
     }
 }

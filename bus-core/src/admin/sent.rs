@@ -1,5 +1,8 @@
 //! Messages that brokers took and that are kept by their host's policy.
 
+use serde_json::{Value, json};
+
+use super::page::set_parts;
 use crate::clock::Timestamp;
 use crate::id::MessageId;
 
@@ -17,6 +20,17 @@ pub struct SentFilter {
 }
 
 impl SentFilter {
+    /// Says for people which parts of it are set.
+    pub(super) fn describe(&self) -> Value {
+        let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        set_parts([
+            ("since", json!(at(self.since))),
+            ("until", json!(at(self.until))),
+            ("destination", json!(self.destination)),
+            ("message_type", json!(self.message_type)),
+        ])
+    }
+
     /// Says whether it lets a message through.
     pub(crate) fn lets(&self, one: &StoredSent) -> bool {
         let is = |wanted: &Option<String>, text: &str| {

@@ -134,7 +134,7 @@ impl Database {
         let mut taken = BTreeMap::new();
         for one in &self.audit {
             let end = match one.action.as_str() {
-                "discard_rows" => End::Discarded,
+                "discard_rows" | "purge_rows" => End::Discarded,
                 "readdress_rows" => End::Moved,
                 _ => continue,
             };

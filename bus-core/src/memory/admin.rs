@@ -71,11 +71,8 @@ impl StoreAdmin for MemoryStore {
         &'a self,
         filter: &'a DeadLetterFilter,
     ) -> BoxFuture<'a, Result<Tally, StoreError>> {
-        ready(Ok(self.with(|database, _| Tally {
-            count: database.matching(filter).count() as u64,
-            first_at: database.matching(filter).map(|one| one.at).min(),
-            last_at: database.matching(filter).map(|one| one.at).max(),
-            id_max: database.matching(filter).map(|one| one.id).max(),
+        ready(Ok(self.with(|database, _| {
+            tally(database.matching(filter).map(|one| (one.id, one.at)))
         })))
     }
 
@@ -90,14 +87,29 @@ impl StoreAdmin for MemoryStore {
         })))
     }
 
+    fn count_rows<'a>(&'a self, filter: &'a RowFilter) -> BoxFuture<'a, Result<Tally, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            let rows = database.rows_of(filter);
+            tally(rows.map(|row| (row.id, row.created_at)))
+        })))
+    }
+
     fn sent<'a>(
         &'a self,
         filter: &'a SentFilter,
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredSent>, StoreError>> {
         ready(Ok(self.with(|database, _| {
-            let found = database.outbox.kept().filter(|one| filter.lets(one));
-            paged(found, page, |one| one.id)
+            paged(database.sent_of(filter), page, |one| one.id)
+        })))
+    }
+
+    fn count_sent<'a>(
+        &'a self,
+        filter: &'a SentFilter,
+    ) -> BoxFuture<'a, Result<Tally, StoreError>> {
+        ready(Ok(self.with(|database, _| {
+            tally(database.sent_of(filter).map(|one| (one.id, one.sent_at)))
         })))
     }
 
@@ -203,6 +215,16 @@ pub(super) fn paged<T>(all: impl Iterator<Item = T>, page: Page, id: impl Fn(&T)
     behind.take(page.size() as usize).collect()
 }
 
+/// Sums up what has these ids and times.
+fn tally(all: impl Iterator<Item = (i64, Timestamp)>) -> Tally {
+    all.fold(Tally::default(), |sum, (id, at)| Tally {
+        count: sum.count + 1,
+        first_at: Some(sum.first_at.map_or(at, |first| first.min(at))),
+        last_at: sum.last_at.max(Some(at)),
+        id_max: sum.id_max.max(Some(id)),
+    })
+}
+
 fn is<T: PartialEq + ?Sized>(wanted: Option<&T>, value: &T) -> bool {
     wanted.is_none_or(|wanted| wanted == value)
 }
@@ -228,6 +250,8 @@ fn lets_row(filter: &RowFilter, row: &StoredRow) -> bool {
         })
         && filter.since.is_none_or(|since| row.created_at >= since)
         && filter.until.is_none_or(|until| row.created_at < until)
+        && filter.id_max.is_none_or(|id_max| row.id <= id_max)
+        && (!filter.is_changeable || row.timer.is_none() && !row.is_stub())
 }
 
 fn is_of(of: &HistoryOf, one: &StoredHistory) -> bool {
@@ -259,6 +283,16 @@ impl Database {
             dead_letters: self.matching(&DeadLetterFilter::default()).count() as u64,
             history: self.history.len() as u64,
         }
+    }
+
+    /// Lists the rows that a filter lets through, the oldest first and without bodies.
+    pub(super) fn rows_of(&self, filter: &RowFilter) -> impl Iterator<Item = StoredRow> {
+        self.outbox.stored(0).filter(|row| lets_row(filter, row))
+    }
+
+    /// Lists the kept messages that a filter lets through, the oldest row first.
+    pub(super) fn sent_of(&self, filter: &SentFilter) -> impl Iterator<Item = StoredSent> {
+        self.outbox.kept().filter(|one| filter.lets(one))
     }
 
     /// Lists the dead letters that a filter lets through, the oldest first.

@@ -37,11 +37,6 @@ impl Database {
             Action::RestoreDeadLetters(ids) => {
                 self.mark(ids, DeadLetterStatus::Discarded, DeadLetterStatus::Open)
             }
-            Action::ReleaseRows(ids) => self.release_rows(ids, now),
-            Action::DiscardRows(ids) => {
-                let removed = sorted(ids).into_iter();
-                summed(removed.filter_map(|id| self.outbox.discard(id, now)))
-            }
             Action::RepublishSent(ids) => self.republish(ids, now),
             Action::ChangeRows { ids, verb } => self.change_rows(ids, verb, now),
             Action::SendMessage { endpoint, envelope } => self.send(endpoint, envelope, now),

@@ -7,12 +7,13 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::admin::paged;
+use super::change::sorted;
 use super::database::Database;
 use super::store::{MemoryStore, ready};
 use crate::admin::{
     AuditEntry, DeadLetterFilter, DeadLetterStatus, NewOperation, OperationState, Operations,
-    PAGE_MAX, Page, Redriven, SELECTED_MAX, Selected, StoredDeadLetter, StoredOperation, Told,
-    Verb, Wheel,
+    PAGE_MAX, Page, Redriven, RowFilter, Selected, SentFilter, StoredDeadLetter, StoredOperation,
+    Subject, Told, Verb, Wheel,
 };
 use crate::clock::Timestamp;
 use crate::error::StoreError;
@@ -30,7 +31,7 @@ impl Operation {
         let taken = usize::try_from(self.stored.taken).unwrap_or(usize::MAX);
         let to = match &self.stored.verb {
             Verb::Redrive { to } => to.as_deref(),
-            Verb::Discard | Verb::Restore => None,
+            Verb::Discard | Verb::Restore | Verb::Rows(_) | Verb::Republish => None,
         };
         let had = self.selected.iter().take(taken);
         to.into_iter()
@@ -98,25 +99,18 @@ impl Database {
         now: Timestamp,
     ) -> Result<Option<StoredOperation>, StoreError> {
         new.check()?;
-        let selected: Vec<i64> = match &new.selected {
-            Selected::Matching(filter) => self.matching(filter).map(|one| one.id).collect(),
-            Selected::Named(ids) => {
-                let ids: BTreeSet<_> = ids.iter().copied().collect();
-                let known = ids.into_iter();
-                known
-                    .filter(|id| self.dead_letters.contains_key(id))
-                    .collect()
-            }
-        };
-        if selected.len() > SELECTED_MAX as usize {
-            let fact = format!("more than {SELECTED_MAX} dead letters are meant; say fewer");
-            return Err(StoreError::Refused(fact.into()));
-        }
+        let selected = self.select(new);
+        new.check_total(selected.len() as u64)?;
         if selected.is_empty() {
             return Ok(None);
         }
-        let found = selected.iter().filter_map(|id| self.dead_letters.get(id));
-        let endpoints: BTreeSet<_> = found.map(|one| one.endpoint.clone()).collect();
+        let endpoints: BTreeSet<_> = match new.verb.subject() {
+            Subject::DeadLetters => {
+                let found = selected.iter().filter_map(|id| self.dead_letters.get(id));
+                found.map(|one| one.endpoint.clone()).collect()
+            }
+            Subject::Rows | Subject::Sent => BTreeSet::new(),
+        };
         let id = self.operations.last_key_value().map_or(0, |(id, _)| *id) + 1;
         let stored = StoredOperation {
             id,
@@ -152,6 +146,25 @@ impl Database {
         Ok(Some(stored))
     }
 
+    /// Finds what an operation is for, in the order of the ids.
+    fn select(&self, new: &NewOperation) -> Vec<i64> {
+        let named = match &new.selected {
+            Selected::DeadLetters(filter) => {
+                return self.matching(filter).map(|one| one.id).collect();
+            }
+            Selected::Rows(filter) => return self.rows_of(filter).map(|row| row.id).collect(),
+            Selected::Sent(filter) => return self.sent_of(filter).map(|one| one.id).collect(),
+            Selected::Named(ids) => sorted(ids).into_iter(),
+        };
+        let (rows, sent) = (RowFilter::default(), SentFilter::default());
+        let known: BTreeSet<i64> = match new.verb.subject() {
+            Subject::DeadLetters => self.dead_letters.keys().copied().collect(),
+            Subject::Rows => self.rows_of(&rows).map(|row| row.id).collect(),
+            Subject::Sent => self.sent_of(&sent).map(|one| one.id).collect(),
+        };
+        named.filter(|id| known.contains(id)).collect()
+    }
+
     fn take_wheel(
         &mut self,
         id: i64,
@@ -183,6 +196,8 @@ impl Database {
             Verb::Redrive { to } => self.redrive(&ids, to.as_deref(), now),
             Verb::Discard => self.discard(&ids, now),
             Verb::Restore => self.mark(&ids, DeadLetterStatus::Discarded, DeadLetterStatus::Open),
+            Verb::Rows(verb) => self.change_rows(&ids, verb, now),
+            Verb::Republish => self.republish(&ids, now),
         };
         if !detail.is_empty() {
             let detail = Value::Array(detail);

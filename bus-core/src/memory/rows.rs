@@ -11,7 +11,26 @@ use crate::message::Kind;
 use crate::store::Target;
 
 impl Database {
-    pub(super) fn release_rows(&mut self, ids: &[i64], now: Timestamp) -> Done {
+    /// Does with rows what a verb says.
+    pub(super) fn change_rows(&mut self, ids: &[i64], verb: &RowVerb, now: Timestamp) -> Done {
+        let rows = sorted(ids).into_iter();
+        match verb {
+            RowVerb::Park => summed(rows.filter_map(|id| self.outbox.set_aside(id, now))),
+            RowVerb::Release => self.release_rows(ids, now),
+            RowVerb::Expedite => summed(rows.filter_map(|id| self.outbox.expedite(id, now))),
+            RowVerb::Readdress { to } => self.readdress(ids, to, now),
+            RowVerb::Discard => summed(rows.filter_map(|id| self.outbox.discard(id, now))),
+            RowVerb::Purge => {
+                // What was parked before stays as it is by that, and goes with the others.
+                for id in rows.clone() {
+                    self.outbox.set_aside(id, now);
+                }
+                summed(rows.filter_map(|id| self.outbox.discard(id, now)))
+            }
+        }
+    }
+
+    fn release_rows(&mut self, ids: &[i64], now: Timestamp) -> Done {
         let owner = |routes: &crate::store::Routes, message_type: &str| -> Option<Target> {
             let targets = routes.subscribers.get(message_type)?;
             targets
@@ -33,6 +52,25 @@ impl Database {
         summed(released.into_iter())
     }
 
+    fn readdress(&mut self, ids: &[i64], to: &str, now: Timestamp) -> Done {
+        let rows = sorted(ids).into_iter();
+        let mut known = self.routes.endpoints.values();
+        let target = to.strip_prefix('@').map(|name| {
+            let is_it = |target: &&Target| target.name.as_str() == name;
+            known.find(is_it).cloned()
+        });
+        let place = match target {
+            Some(None) => return Done::default(),
+            Some(Some(target)) => Place::Endpoint(target),
+            None => Place::Address(to.to_owned()),
+        };
+        let mut done = summed(rows.filter_map(|id| self.outbox.readdress(id, &place, now)));
+        for detail in &mut done.1 {
+            detail["to"] = to.into();
+        }
+        done
+    }
+
     /// Sends again what brokers took, in the order in which it was written.
     pub(super) fn republish(&mut self, ids: &[i64], now: Timestamp) -> Done {
         let sent = sorted(ids).into_iter();
@@ -47,31 +85,5 @@ impl Database {
             (one.id, detail)
         };
         sent.map(detail).unzip()
-    }
-
-    pub(super) fn change_rows(&mut self, ids: &[i64], verb: &RowVerb, now: Timestamp) -> Done {
-        let rows = sorted(ids).into_iter();
-        let to = match verb {
-            RowVerb::Park => return summed(rows.filter_map(|id| self.outbox.set_aside(id, now))),
-            RowVerb::Expedite => {
-                return summed(rows.filter_map(|id| self.outbox.expedite(id, now)));
-            }
-            RowVerb::Readdress { to } => to,
-        };
-        let mut known = self.routes.endpoints.values();
-        let target = to.strip_prefix('@').map(|name| {
-            let is_it = |target: &&Target| target.name.as_str() == name;
-            known.find(is_it).cloned()
-        });
-        let place = match target {
-            Some(None) => return Done::default(),
-            Some(Some(target)) => Place::Endpoint(target),
-            None => Place::Address(to.clone()),
-        };
-        let mut done = summed(rows.filter_map(|id| self.outbox.readdress(id, &place, now)));
-        for detail in &mut done.1 {
-            detail["to"] = to.as_str().into();
-        }
-        done
     }
 }

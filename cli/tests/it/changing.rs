@@ -152,7 +152,8 @@ async fn a_parked_command_without_owner_stays_and_can_be_discarded() {
     let ran = scene.run(&["outbox", "release", "--all", "--yes"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(
-        ran.out.contains("released 0 rows\n1 stay as they are"),
+        ran.out
+            .contains("released 0 rows (operation 1)\n1 stay as they are"),
         "{}",
         ran.out
     );

@@ -1,5 +1,5 @@
-//! A redrive of many dead letters whose process is killed in the middle of it: another one goes on,
-//! while the service handles what comes. Judged by a ledger that its handler writes.
+//! A change of many, of dead letters or of rows, whose process is killed in the middle of it: another
+//! one goes on, while the service handles what comes. Judged by a ledger that its handler writes.
 
 use std::collections::HashSet;
 use std::process::Stdio;
@@ -15,11 +15,11 @@ use tokio::time::Instant;
 use crate::postgres::{Database, on_server};
 use crate::scene::{self, Charge, Ran, Scene, program};
 
-/// Says how many dead letters there are, where that is not [`LETTERS`].
+/// Says how many there are, where that is not [`COUNT`].
 const TOLD: &str = "SAGABUS_DEAD_LETTERS";
-/// So many are retried for two seconds, and handled in a few more.
-const LETTERS: u64 = 3_000;
-/// How many are retried in a second: so many that their half is a while.
+/// So many are changed for two seconds, and handled in a few more.
+const COUNT: u64 = 3_000;
+/// How many are changed in a second: so many that their half is a while.
 const RATE: &str = "1500";
 /// Messages that are sent at once.
 const PART: u64 = 500;
@@ -114,10 +114,68 @@ where
     }
 }
 
-/// Sends charges to the host that fails them all.
-async fn fill<S: Store + StoreAdmin + Clone>(store: &S, letters: u64) {
-    let host = scene::host(store.clone()).await;
-    let orders: Vec<u32> = (0..u32::try_from(letters).unwrap()).collect();
+/// What is changed.
+#[derive(Clone, Copy)]
+enum What {
+    /// Dead letters are retried.
+    Letters,
+    /// Parked rows are released.
+    Rows,
+}
+
+impl What {
+    /// The command, what it prints that it did, and how the audit calls it.
+    fn words(self) -> ([&'static str; 3], &'static str, &'static str) {
+        match self {
+            Self::Letters => (
+                ["dead-letters", "retry", "--all"],
+                "retried",
+                "redrive_dead_letters",
+            ),
+            Self::Rows => (["outbox", "release", "--all"], "released", "release_rows"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Letters => "dead letters",
+            Self::Rows => "rows",
+        }
+    }
+
+    /// Counts those that are still to be changed.
+    async fn left(self, store: &impl StoreAdmin) -> u64 {
+        let counts = store.counts().await.unwrap();
+        match self {
+            Self::Letters => counts.dead_letters,
+            Self::Rows => counts.parked,
+        }
+    }
+
+    /// Leaves so many to be changed.
+    async fn fill<S: Store + StoreAdmin + Clone>(self, store: &S, ledger: &Ledger, count: u64) {
+        let host = scene::host(store.clone()).await;
+        let stop = async |host: RunningHost| assert!(host.stop(Duration::from_secs(10)).await);
+        if let Self::Letters = self {
+            send(&host, count).await;
+            reaches("dead letters", || self.left(store), |dead| dead == count).await;
+            return stop(host).await;
+        }
+        // Who only sends leaves them to the endpoint's hosts, of which none runs.
+        stop(host).await;
+        let api = Host::builder("api").store(store.clone()).build().unwrap();
+        let api = api.start().await.unwrap();
+        send(&api, count).await;
+        stop(api).await;
+        let parked = ledger.run(&["outbox", "park", "--all", "--yes"]);
+        let done = format!("parked {count} rows (operation 1)");
+        assert!(parked.out.contains(&done), "{parked:?}");
+    }
+}
+
+/// Sends so many charges.
+async fn send(host: &RunningHost, count: u64) {
+    let orders: Vec<u32> = (0..u32::try_from(count).unwrap()).collect();
     for part in orders.chunks(PART as usize) {
         let charge = |order: &u32| {
             let note = String::new();
@@ -132,13 +190,10 @@ async fn fill<S: Store + StoreAdmin + Clone>(store: &S, letters: u64) {
             .await
             .unwrap();
     }
-    let dead = || async { store.counts().await.unwrap().dead_letters };
-    reaches("dead letters", dead, |dead| dead == letters).await;
-    assert!(host.stop(Duration::from_secs(10)).await);
 }
 
-/// Every dead letter that operators redrove, by their audit.
-async fn audited(store: &impl StoreAdmin) -> Vec<i64> {
+/// Every id that operators changed so, by their audit.
+async fn audited(store: &impl StoreAdmin, action: &str) -> Vec<i64> {
     let mut ids = Vec::new();
     let mut page = Page::oldest(100);
     loop {
@@ -147,46 +202,47 @@ async fn audited(store: &impl StoreAdmin) -> Vec<i64> {
             return ids;
         };
         page = page.behind(Some(last.id));
-        let steps = entries
-            .iter()
-            .filter(|one| one.action == "redrive_dead_letters");
+        let steps = entries.iter().filter(|one| one.action == action);
         let noted = steps.flat_map(|one| one.detail.as_array().unwrap());
         ids.extend(noted.map(|one| one["id"].as_i64().unwrap()));
     }
 }
 
-async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger) {
+async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger, what: What) {
     let told = std::env::var(TOLD).ok();
-    let letters = told.map_or(LETTERS, |told| told.parse().unwrap());
+    let count = told.map_or(COUNT, |told| told.parse().unwrap());
+    let (command, done, action) = what.words();
     ledger.make().await;
-    fill(&store, letters).await;
+    what.fill(&store, &ledger, count).await;
     let host = mended(store.clone(), &ledger).await;
-    let left = || async { store.counts().await.unwrap().dead_letters };
+    let left = || what.left(&store);
 
     let began = Instant::now();
-    let retry = ["dead-letters", "retry", "--all", "--rate", RATE, "--yes"];
-    let mut driver = program(&[&["--store", ledger.at()], &retry[..]].concat())
+    let pace = ["--rate", RATE, "--yes"];
+    let mut driver = program(&[&["--store", ledger.at()], &command[..], &pace[..]].concat())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    reaches("a half", left, |left| left <= letters / 2).await;
+    reaches("a half", left, |left| left <= count / 2).await;
     driver.kill().unwrap();
     driver.wait().unwrap();
     let half = left().await;
     assert!(half > 0, "it was killed in the middle");
-    let refused = ledger.run(&["operations", "resume", "1"]);
+    let latest = store.operations(None, Page::latest(1)).await.unwrap();
+    let id = latest[0].id.to_string();
+    let refused = ledger.run(&["operations", "resume", &id]);
     assert_eq!(refused.code, 1, "nobody knows yet: {refused:?}");
     eventually("the lease ends", || async {
         let now = store.about().await.unwrap().now;
-        let found = store.operations(Some(1), Page::latest(1)).await.unwrap();
+        let found = store.operations(None, Page::latest(1)).await.unwrap();
         (!found[0].is_driven(now)).then_some(())
     })
     .await;
     assert_eq!(left().await, half, "nobody goes on meanwhile");
 
-    let resumed = ledger.run(&["operations", "resume", "1"]);
-    let done = format!("retried {letters} dead letters (operation 1)");
+    let resumed = ledger.run(&["operations", "resume", &id]);
+    let done = format!("{done} {count} {} (operation {id})", what.name());
     assert!(resumed.out.contains(&done), "{resumed:?}");
     let outbox = || async { store.counts().await.unwrap().outbox };
     reaches("an empty outbox", outbox, |rows| rows == 0).await;
@@ -194,11 +250,12 @@ async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger) 
     assert!(host.stop(Duration::from_secs(10)).await);
 
     let (entries, distinct) = ledger.entries().await;
-    let ids = audited(&store).await;
+    let ids = audited(&store, action).await;
     let noted: HashSet<_> = ids.iter().collect();
     println!(
-        "{letters} dead letters on {}: killed with {half} left, done after {took:.1?}; ledger {entries} \
-         entries of {distinct} charges, audit {} of {}, dead letters {}",
+        "{count} {} on {}: killed with {half} left, done after {took:.1?}; ledger {entries} entries of \
+         {distinct} charges, audit {} of {}, left {}",
+        what.name(),
         match ledger {
             Ledger::File(_) => "SQLite",
             Ledger::Server(_) => "PostgreSQL",
@@ -207,26 +264,44 @@ async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger) 
         noted.len(),
         left().await,
     );
-    assert_eq!((entries, distinct), (letters, letters), "each once");
-    assert_eq!((ids.len() as u64, noted.len() as u64), (letters, letters));
+    assert_eq!((entries, distinct), (count, count), "each once");
+    assert_eq!((ids.len() as u64, noted.len() as u64), (count, count));
     assert_eq!(left().await, 0);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_redrive_neither_loses_nor_repeats_one_on_sqlite() {
+async fn on_sqlite(what: What) {
     let (scene, store): (Scene, SqliteStore) = Scene::new().await;
     let ledger = Ledger::File(scene.file().to_str().unwrap().to_owned());
-    is_taken_over(store, ledger).await;
+    is_taken_over(store, ledger, what).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_redrive_neither_loses_nor_repeats_one_on_postgres() {
+async fn on_postgres(what: What) {
     let Some(database) = Database::new().await else {
         return;
     };
     let store = PgStore::connect(&database.url).await.unwrap();
     store.migrate().await.unwrap();
-    is_taken_over(store.clone(), Ledger::Server(database.url.clone())).await;
+    is_taken_over(store.clone(), Ledger::Server(database.url.clone()), what).await;
     store.close();
     database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redrive_neither_loses_nor_repeats_one_on_sqlite() {
+    on_sqlite(What::Letters).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_redrive_neither_loses_nor_repeats_one_on_postgres() {
+    on_postgres(What::Letters).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_change_of_rows_neither_loses_nor_repeats_one_on_sqlite() {
+    on_sqlite(What::Rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_change_of_rows_neither_loses_nor_repeats_one_on_postgres() {
+    on_postgres(What::Rows).await;
 }

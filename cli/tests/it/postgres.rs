@@ -119,7 +119,7 @@ async fn what_works_on_a_file_works_on_a_server() {
     assert!(run(&["sagas", "show", "parcel", "7"]).contains("armed     patience"));
     assert!(run(&["sagas", "list", "--key", "8"]).contains("no such instances"));
     let audit = run(&["audit"]);
-    assert_eq!(audit.lines().count(), 8, "{audit}");
+    assert_eq!(audit.lines().count(), 9, "{audit}");
     let redriven = store.count_dead_letters(&DeadLetterFilter::any()).await;
     assert_eq!(redriven.unwrap().count, 5);
 

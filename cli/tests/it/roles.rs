@@ -251,7 +251,7 @@ async fn operators_actions(store: &PgStore) -> Vec<Action> {
         Action::DiscardDeadLetters(vec![dead.id]),
         Action::RestoreDeadLetters(vec![dead.id]),
         Action::RedriveDeadLetters(vec![dead.id]),
-        Action::ReleaseRows(vec![parked[0]]),
+        rows(parked[0], RowVerb::Release),
         rows(parked[0], RowVerb::Park),
         rows(
             parked[0],
@@ -259,7 +259,7 @@ async fn operators_actions(store: &PgStore) -> Vec<Action> {
                 to: "@parcels".to_owned(),
             },
         ),
-        Action::DiscardRows(vec![parked[1]]),
+        rows(parked[1], RowVerb::Discard),
         Action::SendMessage {
             endpoint: endpoint(),
             envelope: Box::new(dead.envelope.clone()),

@@ -1,5 +1,6 @@
 //! Rows that are set aside, hurried on, sent elsewhere, removed in numbers.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use sagabus_core::Host;
@@ -9,7 +10,7 @@ use sagabus_outbox::SqliteStore;
 use sagabus_testkit::wait::eventually;
 
 use crate::rehearsing::on_file;
-use crate::scene::{Audited, Charge, Scene, host, spare_host};
+use crate::scene::{Audited, Charge, Scene, host, program, spare_host};
 
 /// Leaves `count` commands that wait at `payments`, whose host stopped before it came to them.
 async fn waiting(count: u32) -> (Scene, SqliteStore) {
@@ -48,7 +49,7 @@ async fn rows_are_parked_and_sent_to_another_endpoint() {
     assert_eq!(ran.code, 2, "not without a word: {ran:?}");
     let ran = scene.run(&[&park[..], &["--yes", "--why", "wrong gateway"]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.out.contains("parked 3 rows"), "{ran:?}");
+    assert!(ran.out.contains("parked 3 rows (operation 1)"), "{ran:?}");
     assert_eq!(store.counts().await.unwrap().parked, 3);
     let ran = scene.run(&["outbox", "park", &ids[0], "--yes"]);
     assert!(ran.out.contains("1 stay as they are: sent"), "{ran:?}");
@@ -87,9 +88,10 @@ async fn rows_are_found_by_message_key_and_age() {
     }
     let one = scene.json(&["outbox", "park", "--message", message, "--yes"]);
     assert_eq!(
-        (&one["changed"], &one["next"]),
-        (&1.into(), &serde_json::Value::Null)
+        (&one["changed"], &one["verb"], &one["state"]),
+        (&1.into(), &"park_rows".into(), &"done".into())
     );
+    assert_eq!(one["selection"]["message"], message);
     let parked = scene.json(&["outbox", "parked"])["rows"].clone();
     assert_eq!(parked[0]["id"], rows[1]["id"]);
     assert_eq!(store.counts().await.unwrap().parked, 1);
@@ -115,24 +117,90 @@ async fn timers_keep_nobody_from_the_rows_behind_them() {
     let preview = scene.json(&[&park[..], &["--dry-run"]].concat());
     assert_eq!(preview["preview"]["count"], 1, "timers are not counted");
     let ran = scene.run(&[&park[..], &["--yes"]].concat());
-    assert!(ran.out.ends_with("parked 1 rows\n"), "{ran:?}");
+    assert!(
+        ran.out.ends_with("parked 1 rows (operation 1)\n"),
+        "{ran:?}"
+    );
     assert_eq!(store.counts().await.unwrap().parked, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_of_more_rows_than_one_takes_says_how_to_go_on() {
+async fn a_change_of_more_rows_than_one_step_takes_is_one_operation() {
     let (scene, store) = waiting(1).await;
-    fill(&scene, 1_000_000, 501, "null").await;
-    let park = ["outbox", "park", "--destination", "@payments", "--yes"];
-    let first = scene.json(&park);
-    assert_eq!(
-        (&first["changed"], &first["next"]),
-        (&500.into(), &1_000_498.into())
+    fill(&scene, 1_000_000, 1_200, "null").await;
+    let park = ["outbox", "park", "--destination", "@payments"];
+    let preview = scene.json(&[&park[..], &["--dry-run"]].concat());
+    assert_eq!(preview["preview"]["count"], 1_201);
+    assert_eq!(preview["sample"].as_array().unwrap().len(), 5);
+    let ran = scene.run(&[&park[..], &["--at-most", "1200", "--yes"]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    let fact = "1201 rows are meant, and 1200 at most are allowed; nothing was changed";
+    assert!(ran.err.contains(fact), "{ran:?}");
+    assert_eq!(store.counts().await.unwrap().parked, 0);
+    let ran = scene.run(&[&park[..], &["--yes", "--why", "wrong gateway"]].concat());
+    assert!(ran.out.contains("\n.. and 1196 more\n"), "{ran:?}");
+    assert!(
+        ran.out.ends_with("parked 1201 rows (operation 1)\n"),
+        "{ran:?}"
     );
-    let rest = scene.run(&[&park[..], &["--after", "1000498"]].concat());
-    assert!(rest.out.ends_with("parked 2 rows\n"), "{rest:?}");
-    assert_eq!(rest.err, "");
-    assert_eq!(store.counts().await.unwrap().parked, 502);
+    assert_eq!(store.counts().await.unwrap().parked, 1_201);
+    let audit = scene.json(&["audit"]);
+    let entries = audit["audit"].as_array().unwrap().iter();
+    let steps: Vec<_> = entries
+        .filter(|one| one["operation"] == 1)
+        .map(|one| {
+            assert_eq!(one["why"], "wrong gateway");
+            let count = one["detail"].as_array().unwrap().len();
+            (one["action"].as_str().unwrap(), count)
+        })
+        .collect();
+    let park = "park_rows";
+    assert_eq!(
+        steps,
+        [
+            (park, 201),
+            (park, 500),
+            (park, 500),
+            ("begin_operation", 1)
+        ]
+    );
+    let shown = scene.run(&["operations", "show", "1"]);
+    for text in ["what         park rows", "parked       1201 of 1201"] {
+        assert!(shown.out.contains(text), "{text}: {shown:?}");
+    }
+    assert!(!shown.out.contains("failed once"), "{shown:?}");
+    let listed = scene.run(&["operations", "list"]);
+    assert!(listed.out.contains("park rows"), "{listed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_rows_keeps_its_rate_and_is_paused_and_resumed() {
+    let (scene, store) = waiting(0).await;
+    fill(&scene, 1, 40, "null").await;
+    let park = ["outbox", "park", "--all", "--rate", "10", "--yes"];
+    let file = scene.file();
+    let mut driver = program(&[&["--store", file.to_str().unwrap()], &park[..]].concat())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("some are parked", || async {
+        (store.counts().await.unwrap().parked >= 4).then_some(())
+    })
+    .await;
+    let paused = scene.run(&["operations", "pause", "1", "--why", "lunch"]);
+    assert_eq!(paused.code, 0, "{paused:?}");
+    assert_eq!(driver.wait().unwrap().code(), Some(5));
+    let parked = store.counts().await.unwrap().parked;
+    assert!((4..40).contains(&parked), "{parked}");
+    let resumed = scene.run(&["operations", "resume", "1"]);
+    assert!(
+        resumed.out.contains("parked 40 rows (operation 1)"),
+        "{resumed:?}"
+    );
+    let named = scene.run(&["outbox", "release", "1", "--rate", "5", "--yes"]);
+    assert_eq!(named.code, 2, "{named:?}");
+    assert!(named.err.contains("leave `--rate` out"), "{named:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +222,8 @@ async fn what_waits_is_removed_up_to_a_number_that_is_said() {
     let ran = scene.run(&[&purge[..], &["7", "--yes", "--why", "a test ran wild"]].concat());
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(
-        ran.out.contains("\n.. and 2 more\nremoved 7 rows\n"),
+        ran.out
+            .contains("\n.. and 2 more\nremoved 7 rows (operation 1)\n"),
         "{ran:?}"
     );
     let counts = store.counts().await.unwrap();
@@ -168,7 +237,7 @@ async fn what_waits_is_removed_up_to_a_number_that_is_said() {
     let payments = lines.iter().find(|one| one["endpoint"] == "payments");
     assert_eq!(payments.unwrap()["discarded"], 7, "{accounts:#}");
     let audit = scene.json(&["audit"]);
-    assert_eq!(audit["audit"][0]["action"], "discard_rows");
+    assert_eq!(audit["audit"][0]["action"], "purge_rows");
     assert_eq!(audit["audit"][0]["detail"].as_array().unwrap().len(), 7);
 }
 
@@ -235,7 +304,7 @@ async fn what_was_sent_is_sent_again_where_it_is_kept() {
         .keep_sent(Duration::from_secs(3600));
     let host = host.build().unwrap().start().await.unwrap();
     let ran = again(&["3", "--yes"]);
-    let none = (0, "0 messages are in the outbox again\n");
+    let none = (0, "republished 0 messages\n");
     assert_eq!((ran.code, ran.out.as_str()), none, "{ran:?}");
     for _ in 0..3 {
         host.bus().publish(Audited).await.unwrap();
@@ -250,7 +319,7 @@ async fn what_was_sent_is_sent_again_where_it_is_kept() {
     );
     let ran = again(&["3"]);
     assert_eq!(ran.code, 2, "not without a word: {ran:?}");
-    assert!(ran.err.contains("send 3 messages again"), "{ran:?}");
+    assert!(ran.err.contains("republish 3 messages"), "{ran:?}");
     let preview = scene.json(&[&republish[..], &["3", "--dry-run"]].concat());
     assert_eq!(preview["preview"]["count"], 3, "{preview:#}");
     assert_eq!(preview["sample"][0]["id"], first[0]);
@@ -270,7 +339,7 @@ async fn what_was_sent_is_sent_again_where_it_is_kept() {
     let ran = again(&["3", "--yes", "--why", "a queue was purged"]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(
-        ran.out.ends_with("3 messages are in the outbox again\n"),
+        ran.out.ends_with("republished 3 messages (operation 1)\n"),
         "{ran:?}"
     );
     kept(&store, 3, first[2]).await;

@@ -89,7 +89,11 @@ const CALLS: &[Case] = &[
     case!(count_dead_letters, Reader, |at| at
         .count_dead_letters(&DeadLetterFilter::any())),
     case!(rows, Reader, |at| at.rows(&RowFilter::default(), PAGE)),
+    case!(count_rows, Reader, |at| at
+        .count_rows(&RowFilter::default())),
     case!(sent, Reader, |at| at.sent(&SentFilter::default(), PAGE)),
+    case!(count_sent, Reader, |at| at
+        .count_sent(&SentFilter::default())),
     case!(destinations, Reader, |at| at.destinations()),
     case!(hosts, Reader, |at| at.hosts()),
     case!(endpoints, Reader, |at| at.endpoints()),
@@ -132,9 +136,6 @@ fn actions() -> Vec<(Role, Action)> {
         (Role::Operator, Action::RedriveDeadLetters(vec![1])),
         (Role::Operator, Action::DiscardDeadLetters(vec![1])),
         (Role::Operator, Action::RestoreDeadLetters(vec![1])),
-        (Role::Operator, Action::ReleaseRows(vec![1])),
-        (Role::Operator, Action::DiscardRows(vec![1])),
-        (Role::Operator, Action::RepublishSent(vec![1])),
         (
             Role::Operator,
             Action::SendMessage {
@@ -249,7 +250,9 @@ fn actions() -> Vec<(Role, Action)> {
         (Role::Operator, rehearsal()),
         (Role::Admin, transition()),
         (Role::Admin, migration()),
+        (Role::Operator, Action::RepublishSent(vec![1])),
         (Role::Operator, rows(RowVerb::Park)),
+        (Role::Operator, rows(RowVerb::Release)),
         (Role::Operator, rows(RowVerb::Expedite)),
         (
             Role::Operator,
@@ -257,6 +260,8 @@ fn actions() -> Vec<(Role, Action)> {
                 to: "@orders".to_owned(),
             }),
         ),
+        (Role::Operator, rows(RowVerb::Discard)),
+        (Role::Operator, rows(RowVerb::Purge)),
     ]
 }
 
@@ -356,7 +361,9 @@ fn no_call_and_no_action_is_forgotten() {
         "transition_instance",
         "migrate_instances",
     ]);
-    known.extend(["park_rows", "expedite_rows", "readdress_rows"]);
+    known.extend(["republish_sent", "park_rows", "release_rows"]);
+    known.extend(["expedite_rows", "readdress_rows", "discard_rows"]);
+    known.push("purge_rows");
     let actions = actions();
     let listed: Vec<_> = actions.iter().map(|(_, action)| action.as_str()).collect();
     assert_eq!(listed, known);

@@ -173,20 +173,22 @@ create table sagabus.audit (
 create table sagabus.operation (
     id          bigint generated always as identity primary key,
     state       text   not null check (state in ('running', 'paused', 'done', 'cancelled')),
-    verb        text   not null check (verb in ('redrive', 'discard', 'restore')),
-    send_to     text   collate "C",              -- redriven to this endpoint; null: each to its own
+    verb        text   not null check (verb in ('redrive', 'discard', 'restore', 'park_rows',
+        'release_rows', 'readdress_rows', 'expedite_rows', 'discard_rows', 'purge_rows',
+        'republish_sent')),
+    send_to     text   collate "C",              -- to this endpoint or destination; null: each to its own
     rate        bigint,                          -- in a second at most; null: as fast as can be
     canary      bigint not null,                 -- how many go first and must be handled
     failures_percent_max bigint,                 -- it pauses above; null: only the canary counts
     who         text   not null,
     why         text   not null,
     selection   bytea  not null,                 -- JSON: what was asked for, for people
-    endpoints   text[] collate "C" not null,     -- that gave up what was found
-    last_id     bigint not null,                 -- the largest dead letter that was found
+    endpoints   text[] collate "C" not null,     -- that gave up what was found, of dead letters
+    last_id     bigint not null,                 -- the largest id that was found
     total       bigint not null,                 -- how many were found
     taken       bigint not null default 0,       -- how many had their turn
     changed     bigint not null default 0,       -- how many of them were changed
-    place       bigint not null default 0,       -- the last dead letter that had its turn
+    place       bigint not null default 0,       -- the last id that had its turn
     note        text,                            -- why it is paused
     driver      text,                            -- who drives it, or did so last
     lease_until bigint,                          -- the driver's, alone
@@ -195,11 +197,12 @@ create table sagabus.operation (
     updated_at  bigint not null
 );
 
--- What an operation is for: found once, when it began.
+-- What an operation is for: found once, when it began. Dead letters, rows or what was sent, by its
+-- verb.
 create table sagabus.operation_item (
-    operation_id   bigint not null,
-    dead_letter_id bigint not null,
-    primary key (operation_id, dead_letter_id)
+    operation_id bigint not null,
+    item_id      bigint not null,
+    primary key (operation_id, item_id)
 );
 
 -- What sweeps removed for good: written in the transaction that removes it, so that the accounts

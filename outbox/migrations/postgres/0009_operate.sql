@@ -149,8 +149,116 @@ begin
     return query select v_dead.id;
 end $$;
 
--- Takes the next dead letters of an operation and says how far it is: one transaction, so that
--- whoever is killed leaves a step whole or not made.
+-- Does with rows what the action says, and leaves out those for which it means nothing. The next epoch
+-- of a row that a host has in hand makes what that host commits with it count for nothing; whoever
+-- stood behind what goes aside goes on.
+create function sagabus.change_rows_v1(
+    p_who text, p_action text, p_why text, p_ids bigint[], p_to text, p_operation bigint
+) returns setof bigint language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now bigint;
+    v_done bigint[];
+    v_places text[];
+    v_destinations text[];
+    v_keys text[];
+    v_detail jsonb;
+begin
+    -- In the order of their ids, as the commit call has them.
+    perform 1 from sagabus.outbox o where o.id = any (p_ids) order by o.id for update;
+    v_now := sagabus.now_micros();
+    -- What has more starts than failures is in hand, or was when its host died. A command that nobody
+    -- took goes to the endpoint that takes it by now.
+    select array_agg(o.id order by o.id),
+        array_agg(coalesce(p_to, '@' || t.name, o.destination) order by o.id),
+        array_agg(o.destination) filter (where o.per_key and o.parked is null),
+        array_agg(o.key) filter (where o.per_key and o.parked is null),
+        jsonb_agg(jsonb_strip_nulls(jsonb_build_object('id', o.id, 'message_id', o.message_id,
+            'message_type', o.message_type, 'destination', o.destination, 'to', p_to))
+            order by o.id)
+    into v_done, v_places, v_destinations, v_keys, v_detail
+    from sagabus.outbox o
+    cross join lateral (
+        select o.parked is null and o.timer_name is null
+            and o.available_at < sagabus.never_micros() as is_moving
+    ) m
+    left join lateral (
+        select e.name from sagabus.subscription s
+        join sagabus.endpoint e on e.id = s.endpoint_id
+        where p_action = 'release_rows' and o.destination like '?%' and s.kind = 'command'
+            and s.message_type = o.message_type
+        limit 1
+    ) t on true
+    where o.id = any (p_ids) and case p_action
+        when 'park_rows' then m.is_moving
+        when 'expedite_rows' then m.is_moving and o.starts <= o.failures and o.available_at > v_now
+        when 'discard_rows' then o.parked is not null
+        when 'purge_rows' then o.parked is not null or m.is_moving
+        when 'release_rows' then o.parked is not null
+            and (o.destination not like '?%' or t.name is not null)
+        when 'readdress_rows' then o.parked is not null and (p_to not like '@%' or exists (
+            select 1 from sagabus.endpoint e where '@' || e.name = p_to))
+    end;
+    if v_done is null then
+        return;
+    end if;
+    if p_action = 'park_rows' then
+        update sagabus.outbox o set parked = 'operator', epoch = o.epoch + 1
+        where o.id = any (v_done);
+        perform sagabus.pull_v1(v_destinations, v_keys);
+    elsif p_action in ('discard_rows', 'purge_rows') then
+        delete from sagabus.outbox o where o.id = any (v_done);
+        perform sagabus.pull_v1(v_destinations, v_keys);
+    elsif p_action = 'expedite_rows' then
+        update sagabus.outbox o set available_at = v_now,
+            due_at = case when o.due_at > v_now then v_now else o.due_at end
+        where o.id = any (v_done);
+    else
+        update sagabus.outbox o set parked = null, starts = 0, failures = 0, solo_starts = 0,
+            attempts = null, destination = f.place, available_at = greatest(v_now, o.due_at),
+            per_key = case
+                when f.per_key is null or p_to is null and f.place = o.destination then o.per_key
+                else f.per_key and o.key is not null and coalesce(o.due_at, 0) <= v_now
+            end
+        from (
+            select p.id, p.place, e.per_key from unnest(v_done, v_places) as p(id, place)
+            left join sagabus.endpoint e on '@' || e.name = p.place
+        ) f where o.id = f.id;
+    end if;
+    insert into sagabus.audit (at, who, action, why, operation_id, detail)
+    values (v_now, p_who, p_action, p_why, p_operation, convert_to(v_detail::text, 'UTF8'));
+    return query select unnest(v_done);
+end $$;
+
+-- Puts messages that brokers took, and that are kept, into the outbox again: as they were, in the
+-- order in which they were written.
+create function sagabus.republish_v1(
+    p_who text, p_action text, p_why text, p_ids bigint[], p_operation bigint
+) returns setof bigint language sql
+as $$
+    with t as materialized (select sagabus.now_micros() as now),
+    done as (
+        delete from sagabus.sent s where s.id = any (p_ids) returning s.*
+    ), written as (
+        insert into sagabus.outbox (message_id, message_type, destination, key, per_key, headers,
+            body, available_at, expires_at, created_at)
+        select d.message_id, d.message_type, d.destination, d.key, d.per_key, d.headers, d.body,
+            t.now, d.expires_at, t.now
+        from done d, t order by d.id
+    ), noted as (
+        insert into sagabus.audit (at, who, action, why, operation_id, detail)
+        select t.now, p_who, p_action, p_why, p_operation, convert_to(jsonb_agg(jsonb_build_object(
+            'id', d.id, 'message_id', d.message_id, 'message_type', d.message_type,
+            'destination', d.destination) order by d.id)::text, 'UTF8')
+        from done d, t group by t.now
+    )
+    select d.id from done d order by d.id
+$$;
+
+-- Takes what is next in an operation and says how far it is: one transaction, so that whoever is
+-- killed leaves a step whole or not made.
 create function sagabus.step_operation_v1(
     p_id bigint, p_epoch int, p_count int, p_lease bigint
 ) returns setof sagabus.operation language plpgsql
@@ -169,13 +277,19 @@ begin
         return;
     end if;
     select coalesce(array_agg(next.id order by next.id), '{}') into v_ids from (
-        select i.dead_letter_id as id from sagabus.operation_item i
-        where i.operation_id = p_id and i.dead_letter_id > v_operation.place
-        order by i.dead_letter_id limit p_count
+        select i.item_id as id from sagabus.operation_item i
+        where i.operation_id = p_id and i.item_id > v_operation.place
+        order by i.item_id limit p_count
     ) next;
     if v_operation.verb = 'restore' then
         select count(*) into v_changed from sagabus.restore_dead_letters_v1(
             v_operation.who, 'restore_dead_letters', v_operation.why, v_ids, p_id);
+    elsif v_operation.verb = 'republish_sent' then
+        select count(*) into v_changed from sagabus.republish_v1(
+            v_operation.who, v_operation.verb, v_operation.why, v_ids, p_id);
+    elsif v_operation.verb like '%\_rows' then
+        select count(*) into v_changed from sagabus.change_rows_v1(
+            v_operation.who, v_operation.verb, v_operation.why, v_ids, v_operation.send_to, p_id);
     else
         select count(*) into v_changed from sagabus.close_dead_letters_v1(
             v_operation.who, v_operation.verb || '_dead_letters', v_operation.why, v_ids,
@@ -189,41 +303,6 @@ begin
         lease_until = case when o.taken + cardinality(v_ids) < o.total then v_now + p_lease end,
         updated_at = v_now
     where o.id = p_id returning o.*;
-end $$;
-
--- Sets rows aside for an operator, also those that a host has in hand: their next epoch makes what
--- that host commits with them count for nothing. Whoever stood behind them goes on.
-create function sagabus.park_rows_v1(p_who text, p_action text, p_why text, p_ids bigint[])
-returns setof bigint language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
-set plan_cache_mode = force_generic_plan
-as $$
-declare
-    v_done bigint[];
-    v_destinations text[];
-    v_keys text[];
-    v_detail jsonb;
-begin
-    -- In the order of their ids, as the commit call has them.
-    perform 1 from sagabus.outbox o where o.id = any (p_ids) order by o.id for update;
-    with done as (
-        update sagabus.outbox o set parked = 'operator', epoch = o.epoch + 1
-        where o.id = any (p_ids) and o.parked is null and o.timer_name is null
-            and o.available_at < sagabus.never_micros()
-        returning o.id, o.destination, o.key, o.per_key, o.message_id, o.message_type
-    )
-    select array_agg(d.id order by d.id), array_agg(d.destination) filter (where d.per_key),
-        array_agg(d.key) filter (where d.per_key),
-        jsonb_agg(jsonb_build_object('id', d.id, 'message_id', d.message_id, 'message_type',
-            d.message_type, 'destination', d.destination) order by d.id)
-    into v_done, v_destinations, v_keys, v_detail from done d;
-    if v_done is null then
-        return;
-    end if;
-    perform sagabus.pull_v1(v_destinations, v_keys);
-    insert into sagabus.audit (at, who, action, why, detail)
-    values (sagabus.now_micros(), p_who, p_action, p_why, convert_to(v_detail::text, 'UTF8'));
-    return query select unnest(v_done);
 end $$;
 
 -- Removes an endpoint that nothing waits for, with what it takes.
@@ -255,9 +334,9 @@ end $$;
 create function sagabus.moved_v1() returns setof bigint
 language sql stable parallel safe security definer set search_path = pg_catalog
 as $$
-    select i.dead_letter_id from sagabus.operation o
-    join sagabus.operation_item i on i.operation_id = o.id and i.dead_letter_id <= o.place
-    join sagabus.dead_letter d on d.id = i.dead_letter_id and d.endpoint <> o.send_to
+    select i.item_id from sagabus.operation o
+    join sagabus.operation_item i on i.operation_id = o.id and i.item_id <= o.place
+    join sagabus.dead_letter d on d.id = i.item_id and d.endpoint <> o.send_to
     where o.verb = 'redrive' and o.send_to is not null
     union
     select (e.entry ->> 'id')::bigint from sagabus.audit a
@@ -275,7 +354,7 @@ as $$
         max(e.entry ->> 'message_type'), max(a.action)
     from sagabus.audit a
     cross join lateral json_array_elements(convert_from(a.detail, 'UTF8')::json) as e(entry)
-    where a.action in ('discard_rows', 'readdress_rows')
+    where a.action in ('discard_rows', 'purge_rows', 'readdress_rows')
         and e.entry ->> 'destination' like '@%'
     group by 1, 2
 $$;

@@ -171,7 +171,7 @@ pub async fn a_redriven_message_is_followed_to_where_it_went(at: Arc<Harness>) {
         verb: Verb::Redrive {
             to: Some("audit".to_owned()),
         },
-        selected: Selected::Matching(Box::default()),
+        selected: Selected::DeadLetters(Box::default()),
         pace: Pace::default(),
     };
     let begun = at.admin.begin_operation(&new).await;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, RowState, StoredRow, TakenOver,
+    Action, HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, RowState, RowVerb, StoredRow,
+    TakenOver,
 };
 use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::error::StoreError;
@@ -17,7 +18,7 @@ use super::build::{
     api, attempts, broker, change as moved, message, message_for, message_to_address,
 };
 use super::harness::{HOUR, Harness, endpoint, instance, registration};
-use super::operators::{dies, does};
+use super::operators::{changes, dies, does};
 use crate::wait::grow_older;
 
 async fn rows(at: &Harness, filter: &RowFilter) -> Vec<StoredRow> {
@@ -57,11 +58,11 @@ pub async fn a_released_row_is_tried_as_if_it_were_new(at: Arc<Harness>) {
     assert_eq!(at.counts().await.parked, 1);
 
     assert_eq!(
-        does(&at, Action::ReleaseRows(vec![parked.id])).await,
+        changes(&at, &[parked.id], RowVerb::Release).await,
         [parked.id]
     );
     assert!(
-        does(&at, Action::ReleaseRows(vec![parked.id]))
+        changes(&at, &[parked.id], RowVerb::Release)
             .await
             .is_empty()
     );
@@ -80,11 +81,7 @@ pub async fn a_released_command_goes_to_the_endpoint_that_takes_it_by_now(at: Ar
     let row = rows(&at, &RowFilter::default()).await.remove(0);
     assert_eq!(row.destination, "?shop.order-placed");
     // Events go to whoever takes them when they are published; this one is no command's.
-    assert!(
-        does(&at, Action::ReleaseRows(vec![row.id]))
-            .await
-            .is_empty()
-    );
+    assert!(changes(&at, &[row.id], RowVerb::Release).await.is_empty());
     assert_eq!(at.counts().await.parked, 1);
 
     let mut owner = endpoint("owner", Order::Unordered, &[]);
@@ -95,7 +92,7 @@ pub async fn a_released_command_goes_to_the_endpoint_that_takes_it_by_now(at: Ar
     let host = registration("second", [owner]);
     let attached = at.store.attach(&host, &at.lifecycle).await;
     let attached = attached.expect("the host is taken");
-    assert_eq!(does(&at, Action::ReleaseRows(vec![row.id])).await, [row.id]);
+    assert_eq!(changes(&at, &[row.id], RowVerb::Release).await, [row.id]);
     let name = EndpointName::new("owner").expect("the name is usable");
     let claimed = at.claim_one(&attached.routes.endpoints[&name]).await;
     assert_eq!((claimed.row.id, claimed.envelope.id), (row.id, id));
@@ -109,7 +106,7 @@ pub async fn a_released_row_takes_its_place_in_line_again(at: Arc<Harness>) {
     at.write(api().sends(first)).await;
     let parked = park(&at, &parcels).await;
     at.write(api().sends(second)).await;
-    does(&at, Action::ReleaseRows(vec![parked.id])).await;
+    changes(&at, &[parked.id], RowVerb::Release).await;
     let head = at.claim_one(&parcels).await;
     assert_eq!(head.envelope.id, first_id);
     at.settle([Settle::Delete(head.row)]).await;
@@ -127,12 +124,12 @@ pub async fn only_parked_rows_are_released_or_discarded(at: Arc<Harness>) {
     };
     let moving = rows(&at, &moving).await.remove(0);
     assert!(
-        does(&at, Action::ReleaseRows(vec![moving.id]))
+        changes(&at, &[moving.id], RowVerb::Release)
             .await
             .is_empty()
     );
     let both = vec![moving.id, parked.id];
-    assert_eq!(does(&at, Action::DiscardRows(both)).await, [parked.id]);
+    assert_eq!(changes(&at, &both, RowVerb::Discard).await, [parked.id]);
     assert_eq!(rows(&at, &RowFilter::default()).await.len(), 1);
     let entry = at
         .admin

@@ -22,6 +22,7 @@ pub mod editing;
 pub mod inspection;
 pub mod moved_rows;
 pub mod sent_rows;
+pub mod row_operations;
 pub mod shapes;
 pub mod accounts;
 pub mod sweeps;

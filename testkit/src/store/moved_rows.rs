@@ -12,7 +12,7 @@ use sagabus_core::unit_of_work::{DeadLetter, KeyAfterDeath, Outcome, Settle, Sta
 
 use super::build::{api, attempts, broker, dead_letter, message, message_to_address, row};
 use super::harness::{HOUR, Harness, instance};
-use super::operators::does;
+use super::operators::changes;
 use crate::wait::eventually;
 
 async fn rows(at: &Harness, state: Option<RowState>) -> Vec<StoredRow> {
@@ -26,11 +26,6 @@ async fn rows(at: &Harness, state: Option<RowState>) -> Vec<StoredRow> {
 
 async fn ids(at: &Harness) -> Vec<i64> {
     rows(at, None).await.iter().map(|one| one.id).collect()
-}
-
-async fn change(at: &Harness, ids: &[i64], verb: RowVerb) -> Vec<i64> {
-    let ids = ids.to_vec();
-    does(at, Action::ChangeRows { ids, verb }).await
 }
 
 fn to(place: &str) -> RowVerb {
@@ -52,8 +47,8 @@ pub async fn a_row_that_waits_is_set_aside_until_it_is_released(at: Arc<Harness>
     let envelope = sent.envelope().clone();
     at.write(api().sends(sent)).await;
     let waiting = ids(&at).await;
-    assert_eq!(change(&at, &waiting, RowVerb::Park).await, waiting);
-    assert_eq!(change(&at, &waiting, RowVerb::Park).await, [0; 0], "again");
+    assert_eq!(changes(&at, &waiting, RowVerb::Park).await, waiting);
+    assert_eq!(changes(&at, &waiting, RowVerb::Park).await, [0; 0], "again");
     let parked = rows(&at, Some(RowState::Parked)).await.remove(0);
     assert_eq!(parked.parked.as_deref(), Some(PARKED_BY_OPERATOR));
     assert!(at.claim(&orders).await.is_empty());
@@ -63,10 +58,7 @@ pub async fn a_row_that_waits_is_set_aside_until_it_is_released(at: Arc<Harness>
     assert_eq!(detail[0]["destination"], "@orders");
     assert_eq!(detail[0]["message_id"], envelope.id.to_string());
 
-    assert_eq!(
-        does(&at, Action::ReleaseRows(waiting.clone())).await,
-        waiting
-    );
+    assert_eq!(changes(&at, &waiting, RowVerb::Release).await, waiting);
     let claimed = at.claim_one(&orders).await;
     assert_eq!(claimed.envelope, envelope);
     assert_eq!((claimed.starts, claimed.failures), (1, 0));
@@ -78,13 +70,13 @@ pub async fn what_a_host_has_in_hand_is_set_aside_under_it(at: Arc<Harness>) {
     at.write(api().sends(message(&orders))).await;
     let held = at.claim_one(&orders).await;
     assert_eq!(
-        change(&at, &[held.row.id], RowVerb::Park).await,
+        changes(&at, &[held.row.id], RowVerb::Park).await,
         [held.row.id]
     );
     let unit = || row(held.row).moves(&instance("7"), 0);
     assert_eq!(at.outcome(unit()).await, Outcome::Duplicate);
     at.settle([Settle::Delete(held.row)]).await;
-    does(&at, Action::ReleaseRows(vec![held.row.id])).await;
+    changes(&at, &[held.row.id], RowVerb::Release).await;
     assert_eq!(at.outcome(unit()).await, Outcome::Duplicate);
     assert_eq!(at.instance(&instance("7")).await, None);
 
@@ -104,12 +96,12 @@ pub async fn those_behind_a_row_that_is_set_aside_go_on(at: Arc<Harness>) {
     }
     let head = at.claim_one(&parcels).await;
     assert_eq!(head.envelope.id, names[0]);
-    change(&at, &[head.row.id], RowVerb::Park).await;
+    changes(&at, &[head.row.id], RowVerb::Park).await;
     let look = || async { at.claim(&parcels).await.pop() };
     let (next, _) = eventually("the next of the key", look).await;
     assert_eq!(next.envelope.id, names[1]);
 
-    does(&at, Action::ReleaseRows(vec![head.row.id])).await;
+    changes(&at, &[head.row.id], RowVerb::Release).await;
     let (first, _) = eventually("the first of the key", look).await;
     assert_eq!(first.envelope.id, names[0]);
     at.settle([Settle::Delete(first.row), Settle::Delete(next.row)])
@@ -135,7 +127,7 @@ pub async fn timers_and_stubs_are_neither_set_aside_nor_hurried_on(at: Arc<Harne
     let both = ids(&at).await;
     assert_eq!(both.len(), 2);
     for verb in [RowVerb::Park, RowVerb::Expedite, to("@audit")] {
-        assert_eq!(change(&at, &both, verb).await, [0; 0]);
+        assert_eq!(changes(&at, &both, verb).await, [0; 0]);
     }
     let audit = at.admin.audit(Page::latest(10)).await;
     assert!(audit.expect("it is shown").is_empty());
@@ -157,7 +149,7 @@ pub async fn a_row_that_waits_for_its_time_is_hurried_on(at: Arc<Harness>) {
         .await;
     assert!(at.claim(&orders).await.is_empty());
     let both = ids(&at).await;
-    assert_eq!(change(&at, &both, RowVerb::Expedite).await, both);
+    assert_eq!(changes(&at, &both, RowVerb::Expedite).await, both);
     assert_eq!(last_audit(&at).await.0, "expedite_rows");
     let claimed = at.claim(&orders).await;
     assert_eq!(claimed.len(), 2);
@@ -171,16 +163,22 @@ pub async fn what_is_in_hand_or_parked_is_not_hurried_on(at: Arc<Harness>) {
     let orders = at.orders();
     at.write(api().sends(message(&orders))).await;
     let held = at.claim_one(&orders).await;
-    assert_eq!(change(&at, &[held.row.id], RowVerb::Expedite).await, [0; 0]);
-    change(&at, &[held.row.id], RowVerb::Park).await;
-    assert_eq!(change(&at, &[held.row.id], RowVerb::Expedite).await, [0; 0]);
+    assert_eq!(
+        changes(&at, &[held.row.id], RowVerb::Expedite).await,
+        [0; 0]
+    );
+    changes(&at, &[held.row.id], RowVerb::Park).await;
+    assert_eq!(
+        changes(&at, &[held.row.id], RowVerb::Expedite).await,
+        [0; 0]
+    );
     assert!(at.claim(&orders).await.is_empty());
 }
 
 async fn parked(at: &Harness, from: &Target) -> i64 {
     at.write(api().sends(message(from).keyed("k"))).await;
     let id = ids(at).await.pop().expect("it was written");
-    change(at, &[id], RowVerb::Park).await;
+    changes(at, &[id], RowVerb::Park).await;
     id
 }
 
@@ -188,7 +186,7 @@ async fn parked(at: &Harness, from: &Target) -> i64 {
 pub async fn a_parked_row_is_sent_to_another_place(at: Arc<Harness>) {
     let (orders, parcels) = (at.orders(), at.parcels());
     let id = parked(&at, &orders).await;
-    assert_eq!(change(&at, &[id], to("@parcels")).await, [id]);
+    assert_eq!(changes(&at, &[id], to("@parcels")).await, [id]);
     let (action, detail) = last_audit(&at).await;
     assert_eq!(action, "readdress_rows");
     assert_eq!(detail[0]["destination"], "@orders");
@@ -200,8 +198,8 @@ pub async fn a_parked_row_is_sent_to_another_place(at: Arc<Harness>) {
 
     at.write(api().sends(message_to_address("exchange"))).await;
     let address = ids(&at).await.pop().expect("it was written");
-    change(&at, &[address], RowVerb::Park).await;
-    assert_eq!(change(&at, &[address], to("queue/other")).await, [address]);
+    changes(&at, &[address], RowVerb::Park).await;
+    assert_eq!(changes(&at, &[address], to("queue/other")).await, [address]);
     let claimed = at.claim_for_transport(10, 10, &[]).await;
     assert_eq!(claimed.len(), 1);
     assert_eq!(claimed[0].destination, "queue/other");
@@ -211,7 +209,7 @@ pub async fn a_parked_row_is_sent_to_another_place(at: Arc<Harness>) {
 pub async fn no_row_is_sent_where_nobody_takes_it(at: Arc<Harness>) {
     let orders = at.orders();
     let id = parked(&at, &orders).await;
-    assert_eq!(change(&at, &[id], to("@nobody")).await, [0; 0]);
+    assert_eq!(changes(&at, &[id], to("@nobody")).await, [0; 0]);
     for place in [
         "",
         "?shop.order-placed",
@@ -234,23 +232,24 @@ pub async fn no_row_is_sent_where_nobody_takes_it(at: Arc<Harness>) {
         let is_refused = matches!(answer, Err(StoreError::Refused(_)));
         assert!(is_refused, "{place:?}: {answer:?}");
     }
-    does(&at, Action::ReleaseRows(vec![id])).await;
-    assert_eq!(change(&at, &[id], to("@audit")).await, [0; 0]);
+    changes(&at, &[id], RowVerb::Release).await;
+    assert_eq!(changes(&at, &[id], to("@audit")).await, [0; 0]);
     assert_eq!(at.claim_one(&orders).await.row.id, id);
 }
 
 /// What an operator removes was discarded, what goes elsewhere has moved; neither is missing.
 pub async fn the_accounts_know_of_rows_that_operators_took_away(at: Arc<Harness>) {
     let (orders, audit) = (at.orders(), at.audit());
-    for _ in 0..3 {
+    for _ in 0..4 {
         let copy = message(&orders);
         let id = copy.id();
         at.write(broker(&orders, id).sends(copy)).await;
     }
     let all = ids(&at).await;
-    change(&at, &all[..2], RowVerb::Park).await;
-    does(&at, Action::DiscardRows(vec![all[0]])).await;
-    change(&at, &all[1..2], to("@audit")).await;
+    changes(&at, &all[3..], RowVerb::Purge).await;
+    changes(&at, &all[..2], RowVerb::Park).await;
+    changes(&at, &[all[0]], RowVerb::Discard).await;
+    changes(&at, &all[1..2], to("@audit")).await;
     let claimed = at.claim_one(&audit).await;
     let id = claimed.envelope.id;
     at.write(row(claimed.row).records(&audit, id)).await;
@@ -262,7 +261,7 @@ pub async fn the_accounts_know_of_rows_that_operators_took_away(at: Arc<Harness>
     };
     let left = line("orders").expect("it has one");
     let gone = (left.discarded, left.moved, left.pending, left.missing);
-    assert_eq!((left.accepted, gone), (3, (1, 1, 1, 0)), "{left:?}");
+    assert_eq!((left.accepted, gone), (4, (2, 1, 1, 0)), "{left:?}");
     let there = line("audit").expect("it has one");
     assert_eq!((there.created, there.handled), (1, 1), "{there:?}");
 }

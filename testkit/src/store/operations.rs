@@ -18,7 +18,7 @@ use crate::wait::grow_older;
 const REDRIVE: Verb = Verb::Redrive { to: None };
 
 /// All that is open, or what is named.
-fn new(verb: Verb, selected: Selected) -> NewOperation {
+pub(super) fn new(verb: Verb, selected: Selected) -> NewOperation {
     NewOperation {
         who: "ada".to_owned(),
         why: "the gateway is back".to_owned(),
@@ -33,17 +33,17 @@ fn new(verb: Verb, selected: Selected) -> NewOperation {
 }
 
 fn open() -> Selected {
-    Selected::Matching(Box::default())
+    Selected::DeadLetters(Box::default())
 }
 
-async fn begin(at: &Harness, verb: Verb, selected: Selected) -> StoredOperation {
+pub(super) async fn begin(at: &Harness, verb: Verb, selected: Selected) -> StoredOperation {
     let begun = at.admin.begin_operation(&new(verb, selected)).await;
     begun
         .expect("an operation begins")
         .expect("something is meant")
 }
 
-async fn take(at: &Harness, id: i64) -> Option<Wheel> {
+pub(super) async fn take(at: &Harness, id: i64) -> Option<Wheel> {
     let taken = at.admin.take_wheel(id, "ada@desk", HOUR).await;
     let epoch = taken.expect("it is answered")?.epoch;
     Some(Wheel {
@@ -53,12 +53,12 @@ async fn take(at: &Harness, id: i64) -> Option<Wheel> {
     })
 }
 
-async fn wheel(at: &Harness, id: i64) -> Wheel {
+pub(super) async fn wheel(at: &Harness, id: i64) -> Wheel {
     take(at, id).await.expect("nobody drives it")
 }
 
 /// Makes a step, again where somebody else was faster.
-async fn step(at: &Harness, wheel: Wheel, count: u32) -> Option<StoredOperation> {
+pub(super) async fn step(at: &Harness, wheel: Wheel, count: u32) -> Option<StoredOperation> {
     loop {
         match at.admin.step(wheel, count).await {
             Err(StoreError::Busy(_)) => tokio::task::yield_now().await,
@@ -82,7 +82,7 @@ async fn read(at: &Harness, id: i64) -> StoredOperation {
     found.expect("operations are shown").remove(0)
 }
 
-async fn audit(at: &Harness) -> Vec<AuditEntry> {
+pub(super) async fn audit(at: &Harness) -> Vec<AuditEntry> {
     let entries = at.admin.audit(Page::oldest(100)).await;
     entries.expect("the audit is shown")
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, Change, DeadLetterFilter, DeadLetterStatus, PAGE_MAX, Page, RowFilter, StoredDeadLetter,
+    Action, Change, DeadLetterFilter, DeadLetterStatus, PAGE_MAX, Page, RowFilter, RowVerb,
+    StoredDeadLetter,
 };
 use sagabus_core::error::StoreError;
 use sagabus_core::id::MessageId;
@@ -27,6 +28,12 @@ fn change(action: Action) -> Change {
 pub(super) async fn does(at: &Harness, action: Action) -> Vec<i64> {
     let done = at.admin.change(&change(action)).await;
     done.expect("a change is carried out")
+}
+
+/// Does with rows what a verb says.
+pub(super) async fn changes(at: &Harness, ids: &[i64], verb: RowVerb) -> Vec<i64> {
+    let ids = ids.to_vec();
+    does(at, Action::ChangeRows { ids, verb }).await
 }
 
 async fn find(at: &Harness, filter: &DeadLetterFilter) -> Vec<StoredDeadLetter> {
@@ -304,7 +311,7 @@ pub async fn every_change_leaves_one_audit_entry_and_none_when_nothing_changed(a
     does(&at, Action::DiscardDeadLetters(both())).await;
     does(&at, Action::DiscardDeadLetters(both())).await;
     does(&at, Action::RedriveDeadLetters(both())).await;
-    does(&at, Action::ReleaseRows(vec![1, 2])).await;
+    changes(&at, &[1, 2], RowVerb::Release).await;
     does(&at, Action::RestoreDeadLetters(vec![second])).await;
 
     let latest = at.admin.audit(Page::latest(10)).await;

@@ -238,6 +238,15 @@ macro_rules! __store_behaviours {
                 what_was_kept_for_long_enough_is_swept,
                 what_was_handled_is_not_kept,
             ]
+            row_operations: [
+                rows_are_changed_as_they_were_found_and_no_later_ones,
+                every_verb_of_rows_can_be_an_operation,
+                rows_are_purged_and_those_behind_them_go_on,
+                rows_that_went_meanwhile_are_passed_over,
+                an_operation_is_refused_what_its_verb_is_not_for,
+                rows_are_counted_as_they_are_listed,
+                what_was_sent_is_sent_again_in_steps,
+            ]
             shapes: [
                 running_instances_are_summed_up_by_what_reads_them,
                 what_waits_is_summed_up_by_what_handles_it,
@@ -371,6 +380,7 @@ mod tests {
             ("inspection", include_str!("inspection.rs")),
             ("moved_rows", include_str!("moved_rows.rs")),
             ("sent_rows", include_str!("sent_rows.rs")),
+            ("row_operations", include_str!("row_operations.rs")),
             ("shapes", include_str!("shapes.rs")),
             ("accounts", include_str!("accounts.rs")),
             ("sweeps", include_str!("sweeps.rs")),

@@ -70,7 +70,7 @@ const ACCOUNTS: &str = "with since as (
             when k.handled_by > k.came_by and (d.id is null or k.handled_at >= d.at) then 'handled'
             when d.status = 'discarded' then 'discarded'
             when d.id in (select m.id from moved m) then 'moved'
-            when t.action = 'discard_rows' then 'discarded'
+            when t.action in ('discard_rows', 'purge_rows') then 'discarded'
             when t.action = 'readdress_rows' then 'moved'
             else 'missing'
         end as state,

@@ -1,6 +1,6 @@
 //! What operators change: each change and its audit entry in one statement, so one transaction.
 
-use sagabus_core::admin::{Action, Change, DeadLetterStatus, Task};
+use sagabus_core::admin::{Action, Change, DeadLetterStatus, Task, Verb};
 use sagabus_core::schedule::ScheduleVerb;
 use sagabus_core::{StoreError, Timestamp, headers};
 use sqlx::postgres::PgArguments;
@@ -8,26 +8,22 @@ use sqlx::postgres::PgArguments;
 use super::super::error::commit_error;
 use super::super::store::PgStore;
 use super::dead_letters::add;
-use super::{editing, rows, sent};
+use super::editing;
 
 /// The end of every text: writes the audit entry (`$1` who, `$2` action, `$3` why) of the rows in
-/// `done`, with what else it says of each, and returns their ids in order.
+/// `done`, and returns their ids in order.
 macro_rules! noted {
-    ($place:literal $(, $more:literal)?) => {
+    ($place:literal) => {
         concat!(
             ", noted as (insert into sagabus.audit (at, who, action, why, detail) ",
             "select sagabus.now_micros(), $1, $2, $3, convert_to(jsonb_agg(jsonb_build_object(",
             "'id', d.id, 'message_id', d.message_id, 'message_type', d.message_type, '",
             $place,
-            "', d.place",
-            $(", ", $more,)?
-            ") order by d.id)::text, 'UTF8') from done d having count(*) > 0) ",
+            "', d.place) order by d.id)::text, 'UTF8') from done d having count(*) > 0) ",
             "select id from done order by id"
         )
     };
 }
-
-pub(super) use noted;
 
 /// `$5` what becomes of them.
 const CLOSE: &str = "select id from sagabus.close_dead_letters_v1(\
@@ -36,30 +32,10 @@ const CLOSE: &str = "select id from sagabus.close_dead_letters_v1(\
 const RESTORE: &str =
     "select id from sagabus.restore_dead_letters_v1($1, $2, $3, $4, null) order by id";
 
-/// A command that nobody took goes to the endpoint that takes it by now.
-const RELEASE: &str = concat!(
-    "with found as (select o.id, o.destination as place, e.name, e.per_key ",
-    "from sagabus.outbox o left join sagabus.subscription s on o.destination like '?%' ",
-    "and s.message_type = o.message_type and s.kind = 'command' ",
-    "left join sagabus.endpoint e on e.id = s.endpoint_id ",
-    "where o.parked is not null and o.id = any($4) ",
-    "and (o.destination not like '?%' or e.name is not null) for update of o), ",
-    "done as (update sagabus.outbox o set parked = null, starts = 0, failures = 0, ",
-    "solo_starts = 0, attempts = null, ",
-    "available_at = greatest(sagabus.now_micros(), o.due_at), ",
-    "destination = coalesce('@' || f.name, o.destination), ",
-    "per_key = case when f.name is null then o.per_key else f.per_key and o.key is not null ",
-    "and coalesce(o.due_at, 0) <= sagabus.now_micros() end ",
-    "from found f where o.id = f.id and o.parked is not null ",
-    "returning o.id, f.place, o.message_id, o.message_type)",
-    noted!("destination")
-);
+/// `$5` to where.
+const CHANGE_ROWS: &str = "select * from sagabus.change_rows_v1($1, $2, $3, $4, $5, null)";
 
-const REMOVE_ROWS: &str = concat!(
-    "with done as (delete from sagabus.outbox where parked is not null and id = any($4) ",
-    "returning id, destination as place, message_id, message_type)",
-    noted!("destination")
-);
+const REPUBLISH: &str = "select * from sagabus.republish_v1($1, $2, $3, $4, null)";
 
 /// `$4` endpoint, `$5` and so on the message. A row without a line is held up by none.
 const SEND: &str = concat!(
@@ -138,10 +114,8 @@ fn text(action: &Action) -> &'static str {
         Action::EditDeadLetter(_) => editing::EDIT,
         Action::AlterInstance(_) => editing::ALTER,
         Action::CompleteInstance { .. } => editing::COMPLETE,
-        Action::ReleaseRows(_) => RELEASE,
-        Action::DiscardRows(_) => REMOVE_ROWS,
-        Action::RepublishSent(_) => sent::REPUBLISH,
-        Action::ChangeRows { verb, .. } => rows::text(verb),
+        Action::RepublishSent(_) => REPUBLISH,
+        Action::ChangeRows { .. } => CHANGE_ROWS,
         Action::SendMessage { .. } => SEND,
         Action::RemoveSubscription { .. } => REMOVE_SUBSCRIPTION,
         Action::RemoveEndpoint { .. } => REMOVE_ENDPOINT,
@@ -172,11 +146,12 @@ fn add_subject(to: &mut PgArguments, action: &Action) -> Result<(), StoreError> 
             add(to, DISCARDED)
         }
         Action::RestoreDeadLetters(ids)
-        | Action::ReleaseRows(ids)
-        | Action::DiscardRows(ids)
         | Action::RepublishSent(ids)
         | Action::CancelTimers(ids) => add(to, ids.clone()),
-        Action::ChangeRows { ids, verb } => rows::change(to, ids, verb),
+        Action::ChangeRows { ids, verb } => {
+            add(to, ids.clone())?;
+            add(to, Verb::Rows(verb.clone()).to().map(str::to_owned))
+        }
         Action::EditDeadLetter(edit) => editing::edit(to, edit),
         Action::AlterInstance(alteration) => editing::alter(to, alteration),
         Action::CompleteInstance { instance, version } => editing::complete(to, instance, *version),

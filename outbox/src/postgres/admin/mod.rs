@@ -12,5 +12,4 @@ mod inbox;
 mod instances;
 mod change;
 mod editing;
-mod rows;
 mod sent;

@@ -6,16 +6,17 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::StoreError;
 use sagabus_core::admin::{
-    DeadLetterFilter, First, NewOperation, Operations, PAGE_MAX, Page, Redriven, SELECTED_MAX,
-    Selected, StoredOperation, Told, Wheel,
+    DeadLetterFilter, First, NewOperation, Operations, PAGE_MAX, Page, Redriven, RowFilter,
+    SELECTED_MAX, Selected, SentFilter, StoredOperation, Subject, Told, Wheel,
 };
 use sagabus_core::clock::micros;
-use sqlx::Row;
 use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Arguments, Row};
 
 use super::super::error::{commit_error, store_error};
 use super::super::store::PgStore;
-use super::dead_letters::{add, arguments, filter};
+use super::dead_letters::{self, add};
+use super::{outgoing, sent};
 use crate::{found, row};
 
 /// In the order in which [`found::operation`] takes them.
@@ -26,30 +27,57 @@ macro_rules! columns {
     };
 }
 
-/// After the filter: `$15` ids, `$16` one more than may be meant, `$17` verb, `$18` to whom, `$19`
-/// rate, `$20` canary, `$21` failures, `$22` who, `$23` why, `$24` what was asked for.
-const BEGIN: &str = concat!(
-    "with picked as materialized (select id, endpoint from sagabus.dead_letter where ",
-    filter!(),
-    " and ($15::bigint[] is null or id = any($15)) limit $16), ",
-    "found as materialized (select count(*) as total, max(id) as last_id, ",
-    "array_agg(distinct endpoint) as endpoints from picked), ",
-    "begun as (insert into sagabus.operation (state, verb, send_to, rate, canary, ",
-    "failures_percent_max, who, why, selection, endpoints, last_id, total, created_at, updated_at) ",
-    "select 'running', $17, $18, $19, $20, $21, $22, $23, $24, f.endpoints, f.last_id, f.total, ",
-    "sagabus.now_micros(), sagabus.now_micros() from found f ",
-    "where f.total > 0 and f.total < $16 returning *), ",
-    "items as (insert into sagabus.operation_item (operation_id, dead_letter_id) ",
-    "select b.id, p.id from begun b cross join picked p), ",
-    "noted as (insert into sagabus.audit (at, who, action, why, operation_id, detail) ",
-    "select b.created_at, b.who, 'begin_operation', b.why, b.id, ",
-    "convert_to(jsonb_build_array(jsonb_build_object('verb', b.verb, 'to', b.send_to, ",
-    "'total', b.total, 'selection', convert_from(b.selection, 'UTF8')::jsonb))::text, 'UTF8') ",
-    "from begun b) ",
-    "select b.*, (select total from found) as found from (select ",
-    columns!(),
-    " from begun) b right join (select 1) one on true"
-);
+/// How many values a filter has at most: those of the operation come behind.
+const FILTER_MAX: usize = 19;
+
+/// What is meant by a filter: `$20` ids, `$21` one more than may be meant, `$22` verb, `$23` to whom,
+/// `$24` rate, `$25` canary, `$26` failures, `$27` who, `$28` why, `$29` what was asked for.
+macro_rules! begin {
+    ($what:literal, $filter:expr) => {
+        concat!(
+            "with picked as materialized (select id, ",
+            $what,
+            " where ",
+            $filter,
+            " and ($20::bigint[] is null or id = any($20)) limit $21), ",
+            "found as materialized (select count(*) as total, max(id) as last_id, ",
+            "coalesce(array_agg(distinct endpoint) filter (where endpoint is not null), '{}') ",
+            "as endpoints from picked), ",
+            "begun as (insert into sagabus.operation (state, verb, send_to, rate, canary, ",
+            "failures_percent_max, who, why, selection, endpoints, last_id, total, created_at, ",
+            "updated_at) ",
+            "select 'running', $22, $23, $24, $25, $26, $27, $28, $29, f.endpoints, f.last_id, ",
+            "f.total, sagabus.now_micros(), sagabus.now_micros() from found f ",
+            "where f.total > 0 and f.total < $21 returning *), ",
+            "items as (insert into sagabus.operation_item (operation_id, item_id) ",
+            "select b.id, p.id from begun b cross join picked p), ",
+            "noted as (insert into sagabus.audit (at, who, action, why, operation_id, detail) ",
+            "select b.created_at, b.who, 'begin_operation', b.why, b.id, convert_to(",
+            "jsonb_build_array(jsonb_build_object('verb', b.verb, 'to', b.send_to, ",
+            "'total', b.total, 'selection', convert_from(b.selection, 'UTF8')::jsonb))::text, ",
+            "'UTF8') from begun b) ",
+            "select b.*, (select total from found) as found from (select ",
+            columns!(),
+            " from begun) b right join (select 1) one on true"
+        )
+    };
+}
+
+const BEGIN_DEAD_LETTERS: &str =
+    begin!("endpoint from sagabus.dead_letter", dead_letters::filter!());
+
+macro_rules! begin_rows {
+    ($state:expr) => {
+        begin!(
+            "null::text as endpoint from sagabus.outbox",
+            outgoing::filter!($state)
+        )
+    };
+}
+
+const BEGIN_ROWS: [&str; 5] = outgoing::each_state!(begin_rows);
+
+const BEGIN_SENT: &str = begin!("null::text as endpoint from sagabus.sent", sent::filter!());
 
 /// `$1` which one, `$2` behind which id, `$3` how many.
 macro_rules! list {
@@ -103,7 +131,7 @@ macro_rules! had_its_turn {
     ($message:literal, $endpoint:literal) => {
         concat!(
             "exists (select 1 from sagabus.dead_letter d ",
-            "join sagabus.operation_item i on i.operation_id = p.id and i.dead_letter_id = d.id ",
+            "join sagabus.operation_item i on i.operation_id = p.id and i.item_id = d.id ",
             "where d.message_id = ",
             $message,
             " and coalesce(p.send_to, d.endpoint) = ",
@@ -173,12 +201,15 @@ impl Operations for PgStore {
 
 async fn begin(store: &PgStore, new: &NewOperation) -> Result<Option<StoredOperation>, StoreError> {
     new.check()?;
-    let (matching, named) = match &new.selected {
-        Selected::Matching(filter) => ((**filter).clone(), None),
-        Selected::Named(ids) => (DeadLetterFilter::any(), Some(ids.clone())),
+    let named = match &new.selected {
+        Selected::Named(ids) => Some(ids.clone()),
+        _ => None,
     };
-    let mut arguments = arguments(&matching)?;
+    let (text, mut arguments) = meant(new)?;
     let to = &mut arguments;
+    while to.len() < FILTER_MAX {
+        add(to, None::<String>)?;
+    }
     add(to, named)?;
     add(to, i64::from(SELECTED_MAX) + 1)?;
     add(to, new.verb.as_str())?;
@@ -189,18 +220,34 @@ async fn begin(store: &PgStore, new: &NewOperation) -> Result<Option<StoredOpera
     add(to, new.who.clone())?;
     add(to, new.why.clone())?;
     add(to, row::value_to_json(&new.selection()))?;
-    let found = many(store, BEGIN, arguments).await?;
+    let found = many(store, text, arguments).await?;
     let Some(found) = found.first() else {
         return Ok(None);
     };
     let total: i64 = found.try_get("found").map_err(store_error)?;
-    if total > i64::from(SELECTED_MAX) {
-        let fact = format!("more than {SELECTED_MAX} dead letters are meant; say fewer");
-        return Err(StoreError::Refused(fact.into()));
-    }
+    new.check_total(total.cast_unsigned())?;
     match total {
         0 => Ok(None),
         _ => found::operation(found).map(Some).map_err(store_error),
+    }
+}
+
+/// Finds the statement for what an operation is for, and the values of its filter.
+fn meant(new: &NewOperation) -> Result<(&'static str, PgArguments), StoreError> {
+    let rows = |filter: &RowFilter| {
+        let text = outgoing::text(&BEGIN_ROWS, filter);
+        Ok((text, outgoing::arguments(filter)?))
+    };
+    let letters =
+        |filter: &DeadLetterFilter| Ok((BEGIN_DEAD_LETTERS, dead_letters::arguments(filter)?));
+    let sent = |filter: &SentFilter| Ok((BEGIN_SENT, sent::arguments(filter)?));
+    match (&new.selected, new.verb.subject()) {
+        (Selected::DeadLetters(filter), _) => letters(filter),
+        (Selected::Rows(filter), _) => rows(filter),
+        (Selected::Sent(filter), _) => sent(filter),
+        (Selected::Named(_), Subject::DeadLetters) => letters(&DeadLetterFilter::any()),
+        (Selected::Named(_), Subject::Rows) => rows(&RowFilter::default()),
+        (Selected::Named(_), Subject::Sent) => sent(&SentFilter::default()),
     }
 }
 

@@ -56,9 +56,9 @@ const ACCOUNTS: &str = concat!(
     union select p.endpoint_id, p.message_id from pending p
 ), moved as materialized (
     select m.id from (
-        select i.dead_letter_id as id from sagabus_operation o
-        join sagabus_operation_item i on i.operation_id = o.id and i.dead_letter_id <= o.place
-        join sagabus_dead_letter d on d.id = i.dead_letter_id and d.endpoint <> o.send_to
+        select i.item_id as id from sagabus_operation o
+        join sagabus_operation_item i on i.operation_id = o.id and i.item_id <= o.place
+        join sagabus_dead_letter d on d.id = i.item_id and d.endpoint <> o.send_to
         where o.verb = 'redrive' and o.send_to is not null
         union
         select e.value ->> 'id' from sagabus_audit a join json_each(cast(a.detail as text)) e
@@ -69,7 +69,8 @@ const ACCOUNTS: &str = concat!(
         unhex(replace(e.value ->> 'message_id', '-', '')) as message_id,
         max(e.value ->> 'message_type') as message_type, max(a.action) as action
     from sagabus_audit a join json_each(cast(a.detail as text)) e
-    where a.action in ('discard_rows', 'readdress_rows') and e.value ->> 'destination' like '@%'
+    where a.action in ('discard_rows', 'purge_rows', 'readdress_rows')
+        and e.value ->> 'destination' like '@%'
     group by 1, 2
 ), account as materialized (
     select e.name, k.message_id,
@@ -83,7 +84,7 @@ const ACCOUNTS: &str = concat!(
             when h.id > coalesce(c.history_id, 0) and (d.id is null or h.at >= d.at) then 'handled'
             when d.status = 'discarded' then 'discarded'
             when d.id in (select m.id from moved m) then 'moved'
-            when t.action = 'discard_rows' then 'discarded'
+            when t.action in ('discard_rows', 'purge_rows') then 'discarded'
             when t.action = 'readdress_rows' then 'moved'
             else 'missing'
         end as state,

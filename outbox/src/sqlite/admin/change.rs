@@ -104,39 +104,6 @@ const RESTORE: &str = concat!(
     ")) returning id, message_id, message_type, endpoint"
 );
 
-/// A command that nobody took goes to the endpoint that takes it by now.
-const FIND_PARKED: &str = concat!(
-    "select o.id, o.message_id, o.message_type, o.destination from sagabus_outbox o ",
-    "where o.parked is not null and o.id in ",
-    ids!(),
-    " and (o.destination not like '?%' or exists (select 1 from sagabus_subscription s ",
-    "where s.message_type = o.message_type and s.kind = 'command')) order by o.id"
-);
-
-const ADDRESS: &str = concat!(
-    "update sagabus_outbox as o set destination = '@' || e.name, ",
-    "per_key = e.per_key = 1 and o.key is not null and coalesce(o.due_at, 0) <= ",
-    now!(),
-    " from sagabus_subscription s join sagabus_endpoint e on e.id = s.endpoint_id ",
-    "where o.destination like '?%' and s.message_type = o.message_type and s.kind = 'command' ",
-    "and o.id in ",
-    ids!()
-);
-
-pub(super) const RELEASE: &str = concat!(
-    "update sagabus_outbox set parked = null, starts = 0, failures = 0, solo_starts = 0, ",
-    "attempts = null, available_at = max(",
-    now!(),
-    ", coalesce(due_at, 0)) where id in ",
-    ids!()
-);
-
-const REMOVE_ROWS: &str = concat!(
-    "delete from sagabus_outbox where parked is not null and id in ",
-    ids!(),
-    " returning id, message_id, message_type, destination"
-);
-
 const REMOVE_SUBSCRIPTION: &str = "delete from sagabus_subscription where message_type = $2 \
     and endpoint_id = (select id from sagabus_endpoint where name = $1) returning endpoint_id";
 
@@ -276,7 +243,7 @@ impl Note<'_> {
     }
 }
 
-/// Does with dead letters what a verb says, inside the open transaction.
+/// Does what a verb says with what it is for, inside the open transaction.
 pub(super) async fn deal(write: &mut Write, verb: &Verb, ids: &[i64]) -> Result<Done, StoreError> {
     match verb {
         Verb::Redrive { to } => {
@@ -293,6 +260,8 @@ pub(super) async fn deal(write: &mut Write, verb: &Verb, ids: &[i64]) -> Result<
             Ok(done)
         }
         Verb::Restore => dead_letters(write, RESTORE, ids).await,
+        Verb::Rows(verb) => rows::change(write, ids, verb).await,
+        Verb::Republish => sent::republish(write, ids).await,
     }
 }
 
@@ -323,13 +292,6 @@ async fn carry_out(write: &mut Write, change: &Change) -> Result<Done, StoreErro
         Action::RedriveDeadLetters(ids) => deal(write, &Verb::Redrive { to: None }, ids).await?,
         Action::DiscardDeadLetters(ids) => deal(write, &Verb::Discard, ids).await?,
         Action::RestoreDeadLetters(ids) => deal(write, &Verb::Restore, ids).await?,
-        Action::ReleaseRows(ids) => {
-            let done = summed(write, FIND_PARKED, ids, "destination").await?;
-            write.step(ADDRESS, id_argument(&done.0)?).await?;
-            write.step(RELEASE, id_argument(&done.0)?).await?;
-            done
-        }
-        Action::DiscardRows(ids) => summed(write, REMOVE_ROWS, ids, "destination").await?,
         Action::RepublishSent(ids) => sent::republish(write, ids).await?,
         Action::ChangeRows { ids, verb } => rows::change(write, ids, verb).await?,
         Action::SendMessage { endpoint, envelope } => send(write, endpoint, envelope).await?,

@@ -61,12 +61,23 @@ impl StoreAdmin for SqliteStore {
         outgoing::list(self, filter, page).boxed()
     }
 
+    fn count_rows<'a>(&'a self, filter: &'a RowFilter) -> BoxFuture<'a, Result<Tally, StoreError>> {
+        outgoing::count(self, filter).boxed()
+    }
+
     fn sent<'a>(
         &'a self,
         filter: &'a SentFilter,
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredSent>, StoreError>> {
         sent::list(self, filter, page).boxed()
+    }
+
+    fn count_sent<'a>(
+        &'a self,
+        filter: &'a SentFilter,
+    ) -> BoxFuture<'a, Result<Tally, StoreError>> {
+        sent::count(self, filter).boxed()
     }
 
     fn destinations(&self) -> BoxFuture<'_, Result<Vec<DestinationOverview>, StoreError>> {

@@ -6,20 +6,21 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::StoreError;
 use sagabus_core::admin::{
-    DeadLetterFilter, First, NewOperation, Operations, PAGE_MAX, Page, Redriven, SELECTED_MAX,
-    Selected, StoredOperation, Told, Wheel,
+    DeadLetterFilter, First, NewOperation, Operations, PAGE_MAX, Page, Redriven, RowFilter,
+    SELECTED_MAX, Selected, SentFilter, StoredOperation, Subject, Told, Wheel,
 };
 use sagabus_core::clock::micros;
 use serde_json::json;
-use sqlx::Row;
 use sqlx::sqlite::SqliteArguments;
+use sqlx::{Arguments, Row};
 
 use super::super::clock::{never, now};
 use super::super::error::store_error;
 use super::super::store::SqliteStore;
 use super::super::writer::Write;
 use super::change::{Note, deal};
-use super::dead_letters::{add, arguments, narrow, wide};
+use super::dead_letters::{self, add, narrow};
+use super::{outgoing, sent};
 use crate::{found, row};
 
 /// In the order in which [`found::operation`] takes them.
@@ -30,37 +31,72 @@ macro_rules! columns {
     };
 }
 
-/// What is meant by the filter and `$15`, ids as JSON.
+/// How many values a filter has at most: those of the operation come behind.
+const FILTER_MAX: usize = 19;
+
+/// How an operation begins.
+#[derive(Clone, Copy)]
+struct Begin {
+    /// `$20` ids as JSON, `$21` verb, `$22` to whom, `$23` rate, `$24` canary, `$25` failures, `$26`
+    /// who, `$27` why, `$28` what was asked for.
+    put: &'static str,
+    /// `$20` ids as JSON, `$21` the operation.
+    put_items: &'static str,
+}
+
+/// What is meant by a filter of a table, and the endpoints that gave it up.
+macro_rules! begin {
+    ($endpoints:literal, $table:literal, $filter:expr) => {
+        Begin {
+            put: concat!(
+                "insert into sagabus_operation (state, verb, send_to, rate, canary, ",
+                "failures_percent_max, who, why, selection, endpoints, last_id, total, ",
+                "created_at, updated_at) ",
+                "select 'running', $21, $22, $23, $24, $25, $26, $27, $28, ",
+                $endpoints,
+                ", coalesce(max(id), 0), count(*), ",
+                now!(),
+                ", ",
+                now!(),
+                meant!($table, $filter),
+                " returning ",
+                columns!()
+            ),
+            put_items: concat!(
+                "insert into sagabus_operation_item (operation_id, item_id) select $21, id",
+                meant!($table, $filter)
+            ),
+        }
+    };
+}
+
 macro_rules! meant {
-    () => {
+    ($table:literal, $filter:expr) => {
         concat!(
-            " from sagabus_dead_letter where ",
-            wide!(),
-            " and ($15 is null or id in (select value from json_each($15)))"
+            " from ",
+            $table,
+            " where ",
+            $filter,
+            " and ($20 is null or id in (select value from json_each($20)))"
         )
     };
 }
 
-/// `$16` verb, `$17` to whom, `$18` rate, `$19` canary, `$20` failures, `$21` who, `$22` why, `$23`
-/// what was asked for.
-const BEGIN: &str = concat!(
-    "insert into sagabus_operation (state, verb, send_to, rate, canary, failures_percent_max, ",
-    "who, why, selection, endpoints, last_id, total, created_at, updated_at) ",
-    "select 'running', $16, $17, $18, $19, $20, $21, $22, $23, ",
-    "coalesce(json_group_array(distinct endpoint), '[]'), coalesce(max(id), 0), count(*), ",
-    now!(),
-    ", ",
-    now!(),
-    meant!(),
-    " returning ",
-    columns!()
+const BEGIN_DEAD_LETTERS: Begin = begin!(
+    "coalesce(json_group_array(distinct endpoint), '[]')",
+    "sagabus_dead_letter",
+    dead_letters::wide!()
 );
 
-/// `$16` the operation.
-const PUT_ITEMS: &str = concat!(
-    "insert into sagabus_operation_item (operation_id, dead_letter_id) select $16, id",
-    meant!()
-);
+macro_rules! begin_rows {
+    ($state:expr) => {
+        begin!("'[]'", "sagabus_outbox", outgoing::filter!($state))
+    };
+}
+
+const BEGIN_ROWS: [Begin; 5] = outgoing::each_state!(begin_rows);
+
+const BEGIN_SENT: Begin = begin!("'[]'", "sagabus_sent", sent::filter!());
 
 /// `$1` which one, `$2` behind which id, `$3` how many.
 macro_rules! list {
@@ -101,9 +137,9 @@ const FIND_DRIVEN: &str = concat!(
 );
 
 /// `$1` the operation, `$2` how many.
-const NEXT_ITEMS: &str = "select dead_letter_id from sagabus_operation_item i \
-    where operation_id = $1 and dead_letter_id > (select place from sagabus_operation \
-        where id = $1) order by dead_letter_id limit $2";
+const NEXT_ITEMS: &str = "select item_id from sagabus_operation_item i \
+    where operation_id = $1 and item_id > (select place from sagabus_operation \
+        where id = $1) order by item_id limit $2";
 
 /// `$1` which one, `$2` how many had their turn, `$3` how many of them were changed, `$4` the last,
 /// `$5` for how long the wheel is kept.
@@ -133,7 +169,7 @@ macro_rules! had_its_turn {
     ($message:literal, $endpoint:literal) => {
         concat!(
             "exists (select 1 from sagabus_dead_letter d join sagabus_operation_item i ",
-            "on i.operation_id = p.id and i.dead_letter_id = d.id where d.message_id = ",
+            "on i.operation_id = p.id and i.item_id = d.id where d.message_id = ",
             $message,
             " and coalesce(p.send_to, d.endpoint) = ",
             $endpoint,
@@ -207,11 +243,14 @@ async fn begin(
     new: &NewOperation,
 ) -> Result<Option<StoredOperation>, StoreError> {
     new.check()?;
-    let (matching, named) = match &new.selected {
-        Selected::Matching(filter) => ((**filter).clone(), None),
-        Selected::Named(ids) => (DeadLetterFilter::any(), Some(json!(ids).to_string())),
+    let named = match &new.selected {
+        Selected::Named(ids) => Some(json!(ids).to_string()),
+        _ => None,
     };
-    let mut meant = arguments(&matching)?;
+    let (texts, mut meant) = meant(new)?;
+    while meant.len() < FILTER_MAX {
+        add(&mut meant, None::<String>)?;
+    }
     add(&mut meant, named)?;
     let mut arguments = meant.clone();
     let to = &mut arguments;
@@ -224,18 +263,15 @@ async fn begin(
     add(to, new.why.clone())?;
     add(to, row::value_to_json(&new.selection()))?;
     let mut write = open(store).await?;
-    let begun = one(&mut write, BEGIN, arguments).await?;
+    let begun = one(&mut write, texts.put, arguments).await?;
     let begun = begun.ok_or_else(|| StoreError::Refused("no row was written".into()))?;
     if begun.total == 0 || begun.total > u64::from(SELECTED_MAX) {
         write.rollback().await;
-        if begun.total == 0 {
-            return Ok(None);
-        }
-        let fact = format!("more than {SELECTED_MAX} dead letters are meant; say fewer");
-        return Err(StoreError::Refused(fact.into()));
+        new.check_total(begun.total)?;
+        return Ok(None);
     }
     add(&mut meant, begun.id)?;
-    write.step(PUT_ITEMS, meant).await?;
+    write.step(texts.put_items, meant).await?;
     let note = Note {
         who: &new.who,
         action: "begin_operation",
@@ -251,6 +287,25 @@ async fn begin(
     note.put(&mut write).await?;
     write.commit().await?;
     Ok(Some(begun))
+}
+
+/// Finds the statements for what an operation is for, and the values of its filter.
+fn meant(new: &NewOperation) -> Result<(Begin, SqliteArguments), StoreError> {
+    let rows = |filter: &RowFilter| {
+        let texts = outgoing::text(&BEGIN_ROWS, filter);
+        Ok((texts, outgoing::arguments(filter)?))
+    };
+    let letters =
+        |filter: &DeadLetterFilter| Ok((BEGIN_DEAD_LETTERS, dead_letters::arguments(filter)?));
+    let sent = |filter: &SentFilter| Ok((BEGIN_SENT, sent::arguments(filter)?));
+    match (&new.selected, new.verb.subject()) {
+        (Selected::DeadLetters(filter), _) => letters(filter),
+        (Selected::Rows(filter), _) => rows(filter),
+        (Selected::Sent(filter), _) => sent(filter),
+        (Selected::Named(_), Subject::DeadLetters) => letters(&DeadLetterFilter::any()),
+        (Selected::Named(_), Subject::Rows) => rows(&RowFilter::default()),
+        (Selected::Named(_), Subject::Sent) => sent(&SentFilter::default()),
+    }
 }
 
 async fn list(

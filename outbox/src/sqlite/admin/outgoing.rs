@@ -1,6 +1,8 @@
 //! Rows of the outbox: lists, and sums per destination.
 
-use sagabus_core::admin::{DestinationOverview, First, Page, RowFilter, RowState, StoredRow};
+use sagabus_core::admin::{
+    DestinationOverview, First, Page, RowFilter, RowState, StoredRow, Tally,
+};
 use sagabus_core::{StoreError, Timestamp};
 use sqlx::sqlite::SqliteArguments;
 
@@ -10,56 +12,93 @@ use super::super::store::SqliteStore;
 use super::dead_letters::add;
 use crate::found;
 
-/// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id; `$6` how much of a body, `$7`
-/// behind which id, `$8` how many; `$9` key, `$10` and `$11` from when to when. Where an instance is
-/// named: `$12` its kind, `$13` its key.
-macro_rules! rows {
-    ($state:expr, $behind:literal, $order:literal) => {
+/// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id, `$6` key, `$7` and `$8` from when
+/// to when, `$9` the largest id, `$10` whether only what operators change as rows is meant. Where an
+/// instance is named: `$11` its kind, `$12` its key.
+macro_rules! filter {
+    ($state:expr) => {
         concat!(
-            "select id, destination, message_id, message_type, headers, substr(body, 1, $6), ",
-            "length(body), key, available_at, due_at, expires_at, epoch, failures, attempts, ",
-            "parked, timer_kind, timer_key, timer_name, timer_generation, created_at ",
-            "from sagabus_outbox where ",
             $state,
             " and ($1 is null or destination = $1) and ($2 is null or message_type = $2) ",
             "and ($3 is null or parked = $3) and ($4 is null or message_id = $4) ",
-            "and ($5 is null or id = $5) and ($9 is null or key = $9) ",
-            "and ($10 is null or created_at >= $10) and ($11 is null or created_at < $11) ",
-            "and ($7 is null or id ",
-            $behind,
-            " $7) order by id ",
-            $order,
-            " limit $8"
+            "and ($5 is null or id = $5) and ($6 is null or key = $6) ",
+            "and ($7 is null or created_at >= $7) and ($8 is null or created_at < $8) ",
+            "and ($9 is null or id <= $9) and (not $10 or timer_name is null and available_at < ",
+            never!(),
+            ")"
         )
     };
 }
 
-macro_rules! armed_by {
-    () => {
-        "timer_name is not null and timer_kind = $12 and timer_key = $13"
+/// A text per state, in the order of [`text`]: only what names `parked` itself may use the index of what
+/// is parked, and what names the instance uses the index of timers.
+macro_rules! each_state {
+    ($text:ident) => {
+        [
+            $text!("true"),
+            $text!("parked is not null"),
+            $text!("parked is null"),
+            $text!("timer_name is not null"),
+            $text!("timer_name is not null and timer_kind = $11 and timer_key = $12"),
+        ]
     };
 }
 
-/// A text per state and order: only what names `parked` itself may use the index of what is parked.
-const ANY: [&str; 2] = [rows!("true", "<", "desc"), rows!("true", ">", "asc")];
-const PARKED: [&str; 2] = [
-    rows!("parked is not null", "<", "desc"),
-    rows!("parked is not null", ">", "asc"),
-];
-const MOVING: [&str; 2] = [
-    rows!("parked is null", "<", "desc"),
-    rows!("parked is null", ">", "asc"),
-];
-const TIMERS: [&str; 2] = [
-    rows!("timer_name is not null", "<", "desc"),
-    rows!("timer_name is not null", ">", "asc"),
-];
+pub(super) use {each_state, filter};
 
-/// What names the instance uses the index of timers.
-const ARMED_BY: [&str; 2] = [
-    rows!(armed_by!(), "<", "desc"),
-    rows!(armed_by!(), ">", "asc"),
-];
+/// `$13` how much of a body, `$14` behind which id, `$15` how many.
+macro_rules! rows {
+    ($state:expr, $behind:literal, $order:literal) => {
+        concat!(
+            "select id, destination, message_id, message_type, headers, substr(body, 1, $13), ",
+            "length(body), key, available_at, due_at, expires_at, epoch, failures, attempts, ",
+            "parked, timer_kind, timer_key, timer_name, timer_generation, created_at ",
+            "from sagabus_outbox where ",
+            filter!($state),
+            " and ($14 is null or id ",
+            $behind,
+            " $14) order by id ",
+            $order,
+            " limit $15"
+        )
+    };
+}
+
+macro_rules! latest {
+    ($state:expr) => {
+        rows!($state, "<", "desc")
+    };
+}
+
+macro_rules! oldest {
+    ($state:expr) => {
+        rows!($state, ">", "asc")
+    };
+}
+
+macro_rules! count {
+    ($state:expr) => {
+        concat!(
+            "select count(*), min(created_at), max(created_at), max(id) from sagabus_outbox where ",
+            filter!($state)
+        )
+    };
+}
+
+const LATEST: [&str; 5] = each_state!(latest);
+const OLDEST: [&str; 5] = each_state!(oldest);
+const COUNT: [&str; 5] = each_state!(count);
+
+/// Picks the text for what a filter looks at.
+pub(super) fn text<T: Copy>(texts: &[T; 5], filter: &RowFilter) -> T {
+    match (&filter.owner, filter.state) {
+        (None, None) => texts[0],
+        (None, Some(RowState::Parked)) => texts[1],
+        (None, Some(RowState::Moving)) => texts[2],
+        (None, Some(RowState::Timer)) => texts[3],
+        (Some(_), _) => texts[4],
+    }
+}
 
 const DESTINATIONS: &str = concat!(
     "select destination, sum(parked is null and available_at < ",
@@ -78,34 +117,14 @@ pub(super) async fn list(
     filter: &RowFilter,
     page: Page,
 ) -> Result<Vec<StoredRow>, StoreError> {
-    let texts = match (&filter.owner, filter.state) {
-        (Some(_), _) => ARMED_BY,
-        (None, None) => ANY,
-        (None, Some(RowState::Parked)) => PARKED,
-        (None, Some(RowState::Moving)) => MOVING,
-        (None, Some(RowState::Timer)) => TIMERS,
-    };
     let text = match page.first {
-        First::Latest => texts[0],
-        First::Oldest => texts[1],
+        First::Latest => text(&LATEST, filter),
+        First::Oldest => text(&OLDEST, filter),
     };
-    let mut arguments = SqliteArguments::default();
-    let to = &mut arguments;
-    add(to, filter.destination.clone())?;
-    add(to, filter.message_type.clone())?;
-    add(to, filter.reason.clone())?;
-    add(to, filter.message.map(|id| id.as_uuid()))?;
-    add(to, filter.id)?;
-    add(to, page.body_bytes_max)?;
-    add(to, page.after)?;
-    add(to, page.size())?;
-    add(to, filter.key.clone())?;
-    add(to, filter.since.map(Timestamp::as_micros))?;
-    add(to, filter.until.map(Timestamp::as_micros))?;
-    if let Some(owner) = &filter.owner {
-        add(to, owner.kind.to_string())?;
-        add(to, owner.key.to_string())?;
-    }
+    let mut arguments = arguments(filter)?;
+    add(&mut arguments, page.body_bytes_max)?;
+    add(&mut arguments, page.after)?;
+    add(&mut arguments, page.size())?;
     let rows = sqlx::query_with(text, arguments)
         .fetch_all(store.reader())
         .await
@@ -113,6 +132,34 @@ pub(super) async fn list(
     rows.iter()
         .map(|row| found::row(row).map_err(store_error))
         .collect()
+}
+
+/// Counts what a filter lets through.
+pub(super) async fn count(store: &SqliteStore, filter: &RowFilter) -> Result<Tally, StoreError> {
+    let row = sqlx::query_with(text(&COUNT, filter), arguments(filter)?)
+        .fetch_one(store.reader())
+        .await
+        .map_err(store_error)?;
+    found::tally(&row).map_err(store_error)
+}
+
+pub(super) fn arguments(filter: &RowFilter) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    let to = &mut arguments;
+    add(to, filter.destination.clone())?;
+    add(to, filter.message_type.clone())?;
+    add(to, filter.reason.clone())?;
+    add(to, filter.message.map(|id| id.as_uuid()))?;
+    add(to, filter.id)?;
+    add(to, filter.key.clone())?;
+    add(to, filter.since.map(Timestamp::as_micros))?;
+    add(to, filter.until.map(Timestamp::as_micros))?;
+    add(to, filter.id_max)?;
+    add(to, filter.is_changeable)?;
+    let owner = filter.owner.as_ref();
+    add(to, owner.map(|owner| owner.kind.to_string()))?;
+    add(to, owner.map(|owner| owner.key.to_string()))?;
+    Ok(arguments)
 }
 
 /// Sums the outbox up, per destination.
@@ -140,7 +187,7 @@ mod tests {
         for (_, text) in super::super::super::migrate::migrations() {
             sqlx::raw_sql(*text).execute(&mut connection).await.unwrap();
         }
-        for text in ARMED_BY {
+        for text in [LATEST[4], OLDEST[4], COUNT[4]] {
             let explain = AssertSqlSafe(format!("explain query plan {text}"));
             let plan = sqlx::query(explain).fetch_all(&mut connection).await;
             let plan: Vec<String> = plan.unwrap().iter().map(|row| row.get(3)).collect();

@@ -11,7 +11,7 @@ use super::super::error::store_error;
 use super::super::rows::Rows;
 use super::super::sections::PARK_ROWS;
 use super::super::writer::Write;
-use super::change::{Done, RELEASE, id_argument, sum, summed, summed_by, text_argument};
+use super::change::{Done, id_argument, sum, summed, summed_by, text_argument};
 use super::dead_letters::add;
 
 /// `$1` ids as JSON, as in what releases and discards rows.
@@ -20,6 +20,39 @@ const FIND_MOVING: &str = concat!(
     "where parked is null and timer_name is null and available_at < ",
     never!(),
     " and id in (select value from json_each($1)) order by id"
+);
+
+/// A command that nobody took goes to the endpoint that takes it by now.
+const FIND_RELEASED: &str = concat!(
+    "select o.id, o.message_id, o.message_type, o.destination from sagabus_outbox o ",
+    "where o.parked is not null and o.id in ",
+    "(select value from json_each($1))",
+    " and (o.destination not like '?%' or exists (select 1 from sagabus_subscription s ",
+    "where s.message_type = o.message_type and s.kind = 'command')) order by o.id"
+);
+
+const ADDRESS: &str = concat!(
+    "update sagabus_outbox as o set destination = '@' || e.name, ",
+    "per_key = e.per_key = 1 and o.key is not null and coalesce(o.due_at, 0) <= ",
+    now!(),
+    " from sagabus_subscription s join sagabus_endpoint e on e.id = s.endpoint_id ",
+    "where o.destination like '?%' and s.message_type = o.message_type and s.kind = 'command' ",
+    "and o.id in ",
+    "(select value from json_each($1))"
+);
+
+const RELEASE: &str = concat!(
+    "update sagabus_outbox set parked = null, starts = 0, failures = 0, solo_starts = 0, ",
+    "attempts = null, available_at = max(",
+    now!(),
+    ", coalesce(due_at, 0)) where id in ",
+    "(select value from json_each($1))"
+);
+
+const REMOVE_ROWS: &str = concat!(
+    "delete from sagabus_outbox where parked is not null and id in ",
+    "(select value from json_each($1))",
+    " returning id, message_id, message_type, destination"
 );
 
 /// What has more starts than failures is in hand, or was when its host died.
@@ -37,7 +70,7 @@ const EXPEDITE: &str = concat!(
 );
 
 /// `$2` to where.
-const FIND_PARKED: &str = concat!(
+const FIND_READDRESSED: &str = concat!(
     "select id, message_id, message_type, destination from sagabus_outbox ",
     "where parked is not null and id in (select value from json_each($1)) ",
     "and ($2 not like '@%' or exists (select 1 from sagabus_endpoint e where '@' || e.name = $2)) ",
@@ -60,8 +93,15 @@ pub(super) async fn change(
 ) -> Result<Done, StoreError> {
     match verb {
         RowVerb::Park => park(write, ids).await,
+        RowVerb::Release => release(write, ids).await,
         RowVerb::Expedite => summed(write, EXPEDITE, ids, "destination").await,
         RowVerb::Readdress { to } => readdress(write, ids, to).await,
+        RowVerb::Discard => summed(write, REMOVE_ROWS, ids, "destination").await,
+        RowVerb::Purge => {
+            // Set aside first, so that those behind them go on; what was parked before is, too.
+            park(write, ids).await?;
+            summed(write, REMOVE_ROWS, ids, "destination").await
+        }
     }
 }
 
@@ -85,13 +125,21 @@ async fn park(write: &mut Write, ids: &[i64]) -> Result<Done, StoreError> {
     Ok(done)
 }
 
+async fn release(write: &mut Write, ids: &[i64]) -> Result<Done, StoreError> {
+    let done = summed(write, FIND_RELEASED, ids, "destination").await?;
+    for text in [ADDRESS, RELEASE] {
+        write.step(text, id_argument(&done.0)?).await?;
+    }
+    Ok(done)
+}
+
 async fn readdress(write: &mut Write, ids: &[i64], to: &str) -> Result<Done, StoreError> {
     let with_place = |ids: &[i64]| {
         let mut arguments = id_argument(ids)?;
         add(&mut arguments, to.to_owned())?;
         Ok::<_, StoreError>(arguments)
     };
-    let mut done = summed_by(write, FIND_PARKED, with_place(ids)?, "destination").await?;
+    let mut done = summed_by(write, FIND_READDRESSED, with_place(ids)?, "destination").await?;
     write.step(READDRESS, with_place(&done.0)?).await?;
     write.step(RELEASE, id_argument(&done.0)?).await?;
     for detail in &mut done.1 {

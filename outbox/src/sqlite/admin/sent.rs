@@ -1,6 +1,6 @@
 //! What brokers took and is kept: listed, and sent again.
 
-use sagabus_core::admin::{First, Page, SentFilter, StoredSent};
+use sagabus_core::admin::{First, Page, SentFilter, StoredSent, Tally};
 use sagabus_core::{StoreError, Timestamp};
 use sqlx::sqlite::SqliteArguments;
 
@@ -12,14 +12,24 @@ use super::change::{Done, id_argument, summed};
 use super::dead_letters::add;
 use crate::found;
 
-/// `$1` since, `$2` until, `$3` destination, `$4` type; `$5` behind which id, `$6` how many.
+/// `$1` since, `$2` until, `$3` destination, `$4` type.
+macro_rules! filter {
+    () => {
+        "($1 is null or sent_at >= $1) and ($2 is null or sent_at < $2) \
+         and ($3 is null or destination = $3) and ($4 is null or message_type = $4)"
+    };
+}
+
+pub(super) use filter;
+
+/// `$5` behind which id, `$6` how many.
 macro_rules! sent {
     ($behind:literal, $order:literal) => {
         concat!(
             "select id, message_id, message_type, destination, key, sent_at, kept_until ",
-            "from sagabus_sent where ($1 is null or sent_at >= $1) ",
-            "and ($2 is null or sent_at < $2) and ($3 is null or destination = $3) ",
-            "and ($4 is null or message_type = $4) and ($5 is null or id ",
+            "from sagabus_sent where ",
+            filter!(),
+            " and ($5 is null or id ",
             $behind,
             " $5) order by id ",
             $order,
@@ -30,6 +40,11 @@ macro_rules! sent {
 
 const LATEST: &str = sent!("<", "desc");
 const OLDEST: &str = sent!(">", "asc");
+
+const COUNT: &str = concat!(
+    "select count(*), min(sent_at), max(sent_at), max(id) from sagabus_sent where ",
+    filter!()
+);
 
 /// `$1` ids as JSON, in all of these texts.
 const FIND: &str = "select id, message_id, message_type, destination from sagabus_sent \
@@ -58,14 +73,9 @@ pub(super) async fn list(
         First::Latest => LATEST,
         First::Oldest => OLDEST,
     };
-    let mut arguments = SqliteArguments::default();
-    let to = &mut arguments;
-    add(to, filter.since.map(Timestamp::as_micros))?;
-    add(to, filter.until.map(Timestamp::as_micros))?;
-    add(to, filter.destination.clone())?;
-    add(to, filter.message_type.clone())?;
-    add(to, page.after)?;
-    add(to, page.size())?;
+    let mut arguments = arguments(filter)?;
+    add(&mut arguments, page.after)?;
+    add(&mut arguments, page.size())?;
     let rows = sqlx::query_with(text, arguments)
         .fetch_all(store.reader())
         .await
@@ -73,6 +83,25 @@ pub(super) async fn list(
     rows.iter()
         .map(|row| found::sent(row).map_err(store_error))
         .collect()
+}
+
+/// Counts what a filter lets through.
+pub(super) async fn count(store: &SqliteStore, filter: &SentFilter) -> Result<Tally, StoreError> {
+    let row = sqlx::query_with(COUNT, arguments(filter)?)
+        .fetch_one(store.reader())
+        .await
+        .map_err(store_error)?;
+    found::tally(&row).map_err(store_error)
+}
+
+pub(super) fn arguments(filter: &SentFilter) -> Result<SqliteArguments, StoreError> {
+    let mut arguments = SqliteArguments::default();
+    let to = &mut arguments;
+    add(to, filter.since.map(Timestamp::as_micros))?;
+    add(to, filter.until.map(Timestamp::as_micros))?;
+    add(to, filter.destination.clone())?;
+    add(to, filter.message_type.clone())?;
+    Ok(arguments)
 }
 
 /// Puts what is kept into the outbox again, inside the open transaction.
