@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use sagabus_core::MessageId;
 use sagabus_ops::Role;
 
+use crate::audit::AuditArguments;
 use crate::bulk::PaceArguments;
 use crate::filter::DeadLetters;
 use crate::inbox::InboxVerb;
@@ -218,9 +219,10 @@ pub(crate) enum Noun {
     #[command(after_help = "Example:\n  sagabus accounts || page-somebody")]
     Accounts,
     /// What operators changed.
+    #[command(after_help = "Example:\n  sagabus audit --by ada --younger-than 1d")]
     Audit {
         #[command(flatten)]
-        page: PageArguments,
+        which: AuditArguments,
         #[command(flatten)]
         sight: SightArguments,
     },

@@ -150,7 +150,7 @@ pub(crate) async fn ask(
         Noun::Schedules(verb) => schedules::run(admin, about.now, verb, operator, out).await,
         Noun::Timers(verb) => timers::run(admin, about.now, verb, operator, out).await,
         Noun::Accounts => accounts::run(admin, about.now, out).await,
-        Noun::Audit { page, .. } => audit::run(admin, about.now, page, out).await,
+        Noun::Audit { which, .. } => audit::run(admin, about.now, which, out).await,
         Noun::Schema(_)
         | Noun::Plan(_)
         | Noun::Demo

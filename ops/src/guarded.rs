@@ -8,11 +8,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    About, Accounts, Action, AuditEntry, Bodies, Change, Counts, DeadLetterFilter, DeadLetterGroup,
-    DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, InstanceShape,
-    NewOperation, Operations, Page, Redriven, RowFilter, SentFilter, StoreAdmin, StoredDeadLetter,
-    StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow, StoredSent, TakenOver,
-    Tally, Told, Vitals, WaitingShape, Wheel,
+    About, Accounts, Action, AuditEntry, AuditFilter, Bodies, Change, Counts, DeadLetterFilter,
+    DeadLetterGroup, DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview,
+    InstanceShape, NewOperation, Operations, Page, Redriven, RowFilter, SentFilter, StoreAdmin,
+    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredOperation, StoredRow,
+    StoredSent, TakenOver, Tally, Told, Vitals, WaitingShape, Wheel,
 };
 use sagabus_core::envelope::Envelope;
 use sagabus_core::store::Instance;
@@ -280,9 +280,9 @@ impl StoreAdmin for Guarded<'_> {
         self.admin.accounts(without)
     }
 
-    fn audit(&self, page: Page) -> Answer<'_, Vec<AuditEntry>> {
+    fn audit<'b>(&'b self, filter: &'b AuditFilter, page: Page) -> Answer<'b, Vec<AuditEntry>> {
         async move {
-            let mut entries = self.admin.audit(page).await?;
+            let mut entries = self.admin.audit(filter, page).await?;
             if !self.sees_bodies() {
                 return Ok(entries.into_iter().map(without_bodies).collect());
             }

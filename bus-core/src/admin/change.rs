@@ -317,22 +317,3 @@ pub(super) fn shown(bytes: &Bytes) -> Value {
         }
     }
 }
-
-/// A change as its audit entry keeps it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AuditEntry {
-    /// Its id in this database.
-    pub id: i64,
-    /// When, by the database's clock.
-    pub at: Timestamp,
-    /// Who.
-    pub who: String,
-    /// What, as [`Action::as_str`] spells it.
-    pub action: String,
-    /// Why.
-    pub why: String,
-    /// The operation of which it is a step, or which was begun, paused, resumed or cancelled.
-    pub operation: Option<i64>,
-    /// What was changed: one object per row, with what a reader needs to find the message.
-    pub detail: Value,
-}

@@ -4,7 +4,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::account::Accounts;
-use super::change::{Action, AuditEntry, Change};
+use super::audit::{AuditEntry, AuditFilter};
+use super::change::{Action, Change};
 use super::dead_letter::{DeadLetterFilter, DeadLetterGroup, StoredDeadLetter, Tally};
 use super::operation::Operations;
 use super::page::{About, Counts, Page};
@@ -148,7 +149,11 @@ pub trait StoreAdmin: Operations + Send + Sync {
     -> BoxFuture<'a, Result<Accounts, StoreError>>;
 
     /// Reads the changes of operators.
-    fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>>;
+    fn audit<'a>(
+        &'a self,
+        filter: &'a AuditFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>>;
 
     /// Carries a change out, and writes who did it and why in the same transaction.
     ///

@@ -10,13 +10,15 @@ mod running;
 mod vitals;
 mod shape;
 mod account;
+mod audit;
 mod change;
 mod verb;
 mod operation;
 mod errand;
 
 pub use account::{AccountLine, Accounts, End, MISSING_MAX, MissingMessage, Origin};
-pub use change::{Action, Alteration, AuditEntry, Change, Edit, Held, TEXT_BYTES_MAX};
+pub use audit::{AuditEntry, AuditFilter};
+pub use change::{Action, Alteration, Change, Edit, Held, TEXT_BYTES_MAX};
 pub use contract::StoreAdmin;
 pub use dead_letter::{
     DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, StoredDeadLetter, Tally,

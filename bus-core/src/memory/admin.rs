@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use super::database::Database;
 use super::store::{MemoryStore, ready};
 use crate::admin::{
-    About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
+    About, Accounts, AuditEntry, AuditFilter, Change, Counts, DeadLetterFilter, DeadLetterGroup,
     DeadLetterStatus, DestinationOverview, First, HistoryOf, InboxFilter, InstanceFilter,
     InstanceOverview, InstanceShape, Page, RowFilter, RowState, SentFilter, StoreAdmin,
     StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, StoredSent, TakenOver,
@@ -189,9 +189,14 @@ impl StoreAdmin for MemoryStore {
         ready(Ok(self.with(|database, _| database.accounts(without))))
     }
 
-    fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
+    fn audit<'a>(
+        &'a self,
+        filter: &'a AuditFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
         ready(Ok(self.with(|database, _| {
-            paged(database.audit.iter().cloned(), page, |entry| entry.id)
+            let found = database.audit.iter().filter(|one| filter.lets(one));
+            paged(found.cloned(), page, |entry| entry.id)
         })))
     }
 

@@ -66,6 +66,23 @@ async fn a_whole_group_is_retried_once() {
         })
         .collect();
     assert_eq!(rows, [("begin_operation", 1), ("redrive_dead_letters", 7)]);
+    assert_eq!(
+        scene.json(&["audit", "--oldest-first", "--operation", "1"]),
+        audit
+    );
+    let others = scene.json(&["audit", "--operation", "2"]);
+    assert_eq!(others["audit"], serde_json::json!([]));
+    let id = audit["audit"][1]["id"].to_string();
+    let ran = scene.run(&["audit", &id]);
+    assert!(
+        ran.out.starts_with("redrive_dead_letters, by ada, "),
+        "{ran:?}"
+    );
+    assert!(
+        ran.out.contains("why: gateway is back\noperation 1\n"),
+        "{ran:?}"
+    );
+    assert_eq!(ran.out.matches("\"message_type\"").count(), 7, "{ran:?}");
     let redriven = scene.json(&["dead-letters", "list", "--status", "redriven"]);
     assert_eq!(redriven["dead_letters"].as_array().unwrap().len(), 7);
 }

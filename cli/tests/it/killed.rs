@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-use sagabus_core::admin::{Page, StoreAdmin};
+use sagabus_core::admin::{AuditFilter, Page, StoreAdmin};
 use sagabus_core::{EndpointBuilder, Host, Outgoing, Result, RunningHost, Store};
 use sagabus_outbox::{PgStore, Postgres, Sqlite, SqliteStore, Tx};
 use sagabus_testkit::wait::eventually;
@@ -197,7 +197,7 @@ async fn audited(store: &impl StoreAdmin, action: &str) -> Vec<i64> {
     let mut ids = Vec::new();
     let mut page = Page::oldest(100);
     loop {
-        let entries = store.audit(page).await.unwrap();
+        let entries = store.audit(&AuditFilter::default(), page).await.unwrap();
         let Some(last) = entries.last() else {
             return ids;
         };

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use sagabus_core::admin::{Page, RowFilter, StoreAdmin};
+use sagabus_core::admin::{AuditFilter, Page, RowFilter, StoreAdmin};
 use sagabus_core::message::{self, Kind, Message};
 use sagabus_core::unit_of_work::InstanceStatus;
 
@@ -168,6 +168,12 @@ async fn probes_and_questions_leave_no_trace() {
         assert_eq!(scene.run(question).code, 0);
     }
     assert_eq!(store.counts().await.unwrap(), before);
-    assert!(store.audit(Page::latest(1)).await.unwrap().is_empty());
+    assert!(
+        store
+            .audit(&AuditFilter::default(), Page::latest(1))
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert!(host.stop(std::time::Duration::from_secs(10)).await);
 }

@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use sagabus_core::admin::{Page, RowFilter, StoreAdmin};
+use sagabus_core::admin::{AuditFilter, Page, RowFilter, StoreAdmin};
 use sagabus_testkit::wait::eventually;
 
 use crate::scene::{self, Ran, Scene, program};
@@ -81,7 +81,10 @@ async fn a_pause_is_noticed_by_the_process_that_drives() {
     let resumed = program.run(&["operations", "resume", "1"]);
     assert_eq!(resumed.code, 1, "{resumed:?}");
     assert_eq!(store.counts().await.unwrap().dead_letters, left);
-    let audit = store.audit(Page::latest(2)).await.unwrap();
+    let audit = store
+        .audit(&AuditFilter::default(), Page::latest(2))
+        .await
+        .unwrap();
     let actions: Vec<_> = audit.iter().map(|one| one.action.as_str()).collect();
     assert_eq!(actions, ["cancel_operation", "pause_operation"]);
 }

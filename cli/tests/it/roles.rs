@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, Change, Errand, Forced, Page, Parcel, RowFilter, RowState, RowVerb, StoreAdmin, Task,
+    Action, AuditFilter, Change, Errand, Forced, Page, Parcel, RowFilter, RowState, RowVerb,
+    StoreAdmin, Task,
 };
 use sagabus_core::envelope::Envelope;
 use sagabus_core::schedule::ScheduleVerb;
@@ -348,7 +349,10 @@ async fn an_operators_login_does_all_that_an_operator_may() {
         let name = url["postgres://".len()..].split(':').next().unwrap();
         on_server(&database.url, format!("drop role {name}")).await;
     }
-    let noted = store.audit(Page::latest(100)).await.unwrap();
+    let noted = store
+        .audit(&AuditFilter::default(), Page::latest(100))
+        .await
+        .unwrap();
     assert_eq!(noted.len(), actions.len(), "each left its entry");
     store.close();
     database.drop().await;

@@ -46,6 +46,9 @@ const COMMANDS: &[&str] = &[
     "operations list",
     "operations show 1",
     "audit",
+    "audit --action pause_endpoint",
+    "audit --by bob",
+    "audit 1000",
 ];
 
 /// Replaces what differs from run to run: identities, times and ages, numbers of rows, and the order

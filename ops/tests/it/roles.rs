@@ -6,10 +6,10 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    Action, Alteration, Batch, Change, Command, DeadLetterFilter, Edit, Errand, Forced, Held,
-    HistoryOf, InboxFilter, InstanceFilter, NewOperation, Operations, Pace, Page, Parcel,
-    RowFilter, RowVerb, Selected, SentFilter, Standing, StoreAdmin, Task, Told, Transitioned, Verb,
-    Wheel,
+    Action, Alteration, AuditFilter, Batch, Change, Command, DeadLetterFilter, Edit, Errand,
+    Forced, Held, HistoryOf, InboxFilter, InstanceFilter, NewOperation, Operations, Pace, Page,
+    Parcel, RowFilter, RowVerb, Selected, SentFilter, Standing, StoreAdmin, Task, Told,
+    Transitioned, Verb, Wheel,
 };
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::schedule::ScheduleVerb;
@@ -107,7 +107,7 @@ const CALLS: &[Case] = &[
         .history(&HistoryOf::Instance(instance()), PAGE)),
     case!(inbox, Reader, |at| at.inbox(&InboxFilter::default(), 1)),
     case!(accounts, Reader, |at| at.accounts(&[])),
-    case!(audit, Reader, |at| at.audit(PAGE)),
+    case!(audit, Reader, |at| at.audit(&AuditFilter::default(), PAGE)),
     case!(dead_letters, Reader, |at| at.dead_letters(1)),
     case!(redrive, Operator, |at| at.redrive(1)),
     case!(begin_operation, Operator, |at| at.begin_operation(&new())),

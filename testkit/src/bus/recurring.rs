@@ -128,8 +128,15 @@ pub async fn operators_pause_resume_and_fire_what_recurs(scene: Scene) {
     assert_eq!((schedule.fired, schedule.firings.len()), (2, 2));
     assert_eq!(operate(&scene, ScheduleVerb::Remove).await, 1);
     assert!(stored(&scene).await.is_none());
-    let audit = scene.admin().audit(sagabus_core::admin::Page::latest(50));
-    let audit = audit.await.expect("it can be read");
+    let (every, page) = (
+        sagabus_core::admin::AuditFilter::default(),
+        sagabus_core::admin::Page::latest(50),
+    );
+    let audit = scene
+        .admin()
+        .audit(&every, page)
+        .await
+        .expect("it can be read");
     let actions: Vec<_> = audit.iter().rev().map(|one| one.action.as_str()).collect();
     let fire = "fire_schedule";
     let done = [

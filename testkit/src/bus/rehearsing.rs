@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    ANSWERED, Action, Change, Errand, ErrandAnswer, Page, Parcel, RowFilter, StoreAdmin, Task,
-    Verdict, errand_id,
+    ANSWERED, Action, AuditFilter, Change, Errand, ErrandAnswer, Page, Parcel, RowFilter,
+    StoreAdmin, Task, Verdict, errand_id,
 };
 use sagabus_core::{
     Envelope, HandlerError, Result, ResultExt, Retry, RunningHost, State, Timestamp,
@@ -152,7 +152,10 @@ pub async fn a_rehearsal_says_what_would_happen_and_leaves_nothing(scene: Scene)
     // A claim that finds nothing has places in hand for as long as it takes.
     let as_before = || async { (everything(&scene, &host).await == before).then_some(()) };
     eventually("everything to be as it was", as_before).await;
-    let audit = scene.admin().audit(Page::oldest(10)).await;
+    let audit = scene
+        .admin()
+        .audit(&AuditFilter::default(), Page::oldest(10))
+        .await;
     let audit = audit.expect("the audit can be read");
     assert_eq!(audit.len(), 5, "{audit:?}");
     let entry = (audit[0].action.as_str(), audit[0].who.as_str());

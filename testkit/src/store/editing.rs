@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sagabus_core::admin::{
-    Action, Alteration, AuditEntry, Change, DeadLetterFilter, DeadLetterStatus, Edit, Errand,
-    Forced, Held, Page, Standing, StoredDeadLetter, Task, Transitioned,
+    Action, Alteration, AuditEntry, AuditFilter, Change, DeadLetterFilter, DeadLetterStatus, Edit,
+    Errand, Forced, Held, Page, Standing, StoredDeadLetter, Task, Transitioned,
 };
 use sagabus_core::codec::BODY_BYTES_MAX;
 use sagabus_core::error::StoreError;
@@ -31,7 +31,10 @@ async fn letter(at: &Harness, id: i64) -> StoredDeadLetter {
 }
 
 async fn latest_entry(at: &Harness) -> Option<AuditEntry> {
-    let entries = at.admin.audit(Page::latest(1)).await;
+    let entries = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(1))
+        .await;
     entries.expect("the audit is shown").pop()
 }
 
@@ -288,7 +291,10 @@ pub async fn what_came_of_a_move_stands_in_the_entry_of_who_asked(at: Arc<Harnes
     assert_eq!(latest_entry(&at).await.as_ref(), Some(&asked));
 
     assert_eq!(does(&at, note(3)).await, [4]);
-    let entries = at.admin.audit(Page::latest(10)).await;
+    let entries = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(10))
+        .await;
     let mut entries = entries.expect("the audit is shown");
     assert_eq!(entries.len(), 1, "in the same entry: {entries:?}");
     let entry = entries.remove(0);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagabus_core::admin::{Action, Change, Page, RowFilter};
+use sagabus_core::admin::{Action, AuditFilter, Change, Page, RowFilter};
 use sagabus_core::envelope::Envelope;
 use sagabus_core::error::StoreError;
 use sagabus_core::headers;
@@ -348,7 +348,10 @@ pub async fn an_operators_message_stands_in_no_line(at: Arc<Harness>) {
     assert_eq!((vec![row.row.id], &row.envelope), (ids, &envelope));
     assert_eq!(row.key.as_deref(), Some("k"));
     assert_eq!((row.starts, row.failures), (1, 0));
-    let audit = at.admin.audit(Page::latest(10)).await;
+    let audit = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(10))
+        .await;
     let audit = audit.expect("the audit is shown");
     assert_eq!(audit.len(), 1, "what changed nothing leaves no entry");
     assert_eq!(

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, RowState, RowVerb, StoredRow,
-    TakenOver,
+    Action, AuditFilter, HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, RowState,
+    RowVerb, StoredRow, TakenOver,
 };
 use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::error::StoreError;
@@ -133,7 +133,7 @@ pub async fn only_parked_rows_are_released_or_discarded(at: Arc<Harness>) {
     assert_eq!(rows(&at, &RowFilter::default()).await.len(), 1);
     let entry = at
         .admin
-        .audit(Page::latest(1))
+        .audit(&AuditFilter::default(), Page::latest(1))
         .await
         .expect("it is shown")
         .remove(0);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sagabus_core::admin::{
-    Action, Change, PARKED_BY_OPERATOR, Page, RowFilter, RowState, RowVerb, StoredRow,
+    Action, AuditFilter, Change, PARKED_BY_OPERATOR, Page, RowFilter, RowState, RowVerb, StoredRow,
 };
 use sagabus_core::envelope::Due;
 use sagabus_core::error::StoreError;
@@ -35,7 +35,10 @@ fn to(place: &str) -> RowVerb {
 }
 
 async fn last_audit(at: &Harness) -> (String, serde_json::Value) {
-    let found = at.admin.audit(Page::latest(1)).await;
+    let found = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(1))
+        .await;
     let entry = found.expect("it is shown").remove(0);
     (entry.action, entry.detail)
 }
@@ -129,7 +132,10 @@ pub async fn timers_and_stubs_are_neither_set_aside_nor_hurried_on(at: Arc<Harne
     for verb in [RowVerb::Park, RowVerb::Expedite, to("@audit")] {
         assert_eq!(changes(&at, &both, verb).await, [0; 0]);
     }
-    let audit = at.admin.audit(Page::latest(10)).await;
+    let audit = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(10))
+        .await;
     assert!(audit.expect("it is shown").is_empty());
 }
 

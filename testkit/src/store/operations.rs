@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, AuditEntry, Command, DeadLetterFilter, DeadLetterStatus, NewOperation, OperationState,
-    PAGE_MAX, Pace, Page, Redriven, Selected, StoredOperation, Told, Verb, Wheel,
+    Action, AuditEntry, AuditFilter, Command, DeadLetterFilter, DeadLetterStatus, NewOperation,
+    OperationState, PAGE_MAX, Pace, Page, Redriven, Selected, StoredOperation, Told, Verb, Wheel,
 };
 use sagabus_core::error::StoreError;
 use sagabus_core::unit_of_work::{DeadLetter, KeyAfterDeath, Settle, Start};
@@ -83,7 +83,10 @@ async fn read(at: &Harness, id: i64) -> StoredOperation {
 }
 
 pub(super) async fn audit(at: &Harness) -> Vec<AuditEntry> {
-    let entries = at.admin.audit(Page::oldest(100)).await;
+    let entries = at
+        .admin
+        .audit(&AuditFilter::default(), Page::oldest(100))
+        .await;
     entries.expect("the audit is shown")
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, Change, DeadLetterFilter, DeadLetterStatus, PAGE_MAX, Page, RowFilter, RowVerb,
-    StoredDeadLetter,
+    Action, AuditFilter, Change, DeadLetterFilter, DeadLetterStatus, PAGE_MAX, Page, RowFilter,
+    RowVerb, StoredDeadLetter,
 };
 use sagabus_core::error::StoreError;
 use sagabus_core::id::MessageId;
@@ -302,6 +302,94 @@ pub async fn a_discarded_dead_letter_can_be_restored_once(at: Arc<Harness>) {
     assert!(at.claim(&orders).await.is_empty());
 }
 
+/// By each of what an entry says, and by two of them.
+pub async fn changes_are_found_by_who_what_and_when(at: Arc<Harness>) {
+    let id = dies(&at, &at.orders(), "no", None).await;
+    let change = async |who: &str, action| {
+        let (who, why) = (who.to_owned(), String::new());
+        at.admin.change(&Change { who, why, action }).await
+    };
+    let letters = vec![id];
+    for (who, action) in [
+        ("ada", Action::DiscardDeadLetters(letters.clone())),
+        ("bob", Action::RestoreDeadLetters(letters.clone())),
+        ("ada", Action::RestoreDeadLetters(letters.clone())),
+        ("bob", Action::DiscardDeadLetters(letters)),
+    ] {
+        change(who, action).await.expect("it is changed");
+    }
+    let all = AuditFilter::default();
+    let entries = at.admin.audit(&all, Page::oldest(10)).await;
+    let entries = entries.expect("the audit is shown");
+    assert_eq!(entries.len(), 3, "what changed nothing left nothing");
+    let (first, last) = (&entries[0], &entries[2]);
+    let discards = "discard_dead_letters".to_owned();
+    let cases: [(AuditFilter, &[usize]); 7] = [
+        (
+            AuditFilter {
+                id: Some(first.id),
+                ..all.clone()
+            },
+            &[0],
+        ),
+        (
+            AuditFilter {
+                who: Some("bob".into()),
+                ..all.clone()
+            },
+            &[1, 2],
+        ),
+        (
+            AuditFilter {
+                action: Some(discards.clone()),
+                ..all.clone()
+            },
+            &[0, 2],
+        ),
+        (
+            AuditFilter {
+                who: Some("bob".into()),
+                action: Some(discards),
+                ..all.clone()
+            },
+            &[2],
+        ),
+        (
+            AuditFilter {
+                since: Some(last.at),
+                ..all.clone()
+            },
+            &[2],
+        ),
+        (
+            AuditFilter {
+                until: Some(last.at),
+                ..all.clone()
+            },
+            &[0, 1],
+        ),
+        (
+            AuditFilter {
+                operation: Some(1),
+                ..all.clone()
+            },
+            &[],
+        ),
+    ];
+    for (filter, expected) in cases {
+        let found = at.admin.audit(&filter, Page::oldest(10)).await;
+        let expected: Vec<_> = expected.iter().map(|n| entries[*n].clone()).collect();
+        assert_eq!(found.expect("the audit is shown"), expected, "{filter:?}");
+    }
+    let behind = Page::latest(1).behind(Some(last.id));
+    let by_bob = AuditFilter {
+        who: Some("bob".into()),
+        ..all
+    };
+    let found = at.admin.audit(&by_bob, behind).await;
+    assert_eq!(found.expect("the audit is shown"), entries[1..2]);
+}
+
 /// Who, when, what, why, in the order of the changes.
 pub async fn every_change_leaves_one_audit_entry_and_none_when_nothing_changed(at: Arc<Harness>) {
     let first = dies(&at, &at.orders(), "no", None).await;
@@ -314,11 +402,17 @@ pub async fn every_change_leaves_one_audit_entry_and_none_when_nothing_changed(a
     changes(&at, &[1, 2], RowVerb::Release).await;
     does(&at, Action::RestoreDeadLetters(vec![second])).await;
 
-    let latest = at.admin.audit(Page::latest(10)).await;
+    let latest = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(10))
+        .await;
     let latest = latest.expect("the audit is shown");
     let actions: Vec<_> = latest.iter().map(|one| one.action.as_str()).collect();
     assert_eq!(actions, ["restore_dead_letters", "discard_dead_letters"]);
-    let oldest = at.admin.audit(Page::oldest(1)).await;
+    let oldest = at
+        .admin
+        .audit(&AuditFilter::default(), Page::oldest(1))
+        .await;
     let oldest = oldest.expect("the audit is shown").remove(0);
     assert_eq!(oldest, latest[1]);
     assert_eq!(
@@ -336,7 +430,11 @@ pub async fn every_change_leaves_one_audit_entry_and_none_when_nothing_changed(a
     assert_eq!(oldest.detail[0], expected);
     assert_eq!(oldest.detail.as_array().map(Vec::len), Some(2));
     let rest = Page::oldest(10).behind(Some(oldest.id));
-    let rest = at.admin.audit(rest).await.expect("the audit is shown");
+    let rest = at
+        .admin
+        .audit(&AuditFilter::default(), rest)
+        .await
+        .expect("the audit is shown");
     assert_eq!(rest, latest[..1]);
 }
 
@@ -362,7 +460,7 @@ pub async fn a_change_of_too_much_is_refused_and_changes_nothing(at: Arc<Harness
     assert_eq!(at.counts().await.dead_letters, 1);
     assert!(
         at.admin
-            .audit(Page::latest(1))
+            .audit(&AuditFilter::default(), Page::latest(1))
             .await
             .expect("it is shown")
             .is_empty()

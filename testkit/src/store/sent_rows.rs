@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagabus_core::admin::{Action, Page, SentFilter, StoredSent};
+use sagabus_core::admin::{Action, AuditFilter, Page, SentFilter, StoredSent};
 use sagabus_core::endpoint::Order;
 use sagabus_core::store::{ClaimedRow, Place, Retention, Swept};
 use sagabus_core::unit_of_work::{Outcome, RowKey, Settle};
@@ -123,7 +123,10 @@ pub async fn what_is_sent_again_is_what_was_sent(at: Arc<Harness>) {
     at.settle([keep(second.row)]).await;
     assert_eq!(kept(&at).await, [second.row.id], "it is kept anew");
 
-    let audit = at.admin.audit(Page::latest(10)).await;
+    let audit = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(10))
+        .await;
     let audit = audit.expect("it is shown");
     assert_eq!(audit.len(), 1);
     assert_eq!(audit[0].action, "republish_sent");

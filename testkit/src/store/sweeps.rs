@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sagabus_core::admin::{Action, Page};
+use sagabus_core::admin::{Action, AuditFilter, Page};
 use sagabus_core::envelope::Due;
 use sagabus_core::id::MessageId;
 use sagabus_core::store::{Birth, Counts, Retention, Swept};
@@ -154,7 +154,10 @@ pub async fn dealt_with_dead_letters_and_the_audit_are_swept(at: Arc<Harness>) {
         assert_eq!(sweep(&at, &audit).await.audit, removed);
     }
     does(&at, Action::DiscardDeadLetters(vec![ids[5]])).await;
-    let entries = at.admin.audit(Page::latest(10)).await;
+    let entries = at
+        .admin
+        .audit(&AuditFilter::default(), Page::latest(10))
+        .await;
     let entries = entries.expect("the audit is shown");
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].id, 3, "no id is given out twice");

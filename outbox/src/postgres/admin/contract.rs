@@ -3,7 +3,7 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    About, Accounts, AuditEntry, Change, Counts, DeadLetterFilter, DeadLetterGroup,
+    About, Accounts, AuditEntry, AuditFilter, Change, Counts, DeadLetterFilter, DeadLetterGroup,
     DestinationOverview, HistoryOf, InboxFilter, InstanceFilter, InstanceOverview, InstanceShape,
     Page, RowFilter, SentFilter, StoreAdmin, StoredDeadLetter, StoredEndpoint, StoredHistory,
     StoredHost, StoredRow, StoredSent, TakenOver, Tally, Vitals, WaitingShape,
@@ -142,8 +142,12 @@ impl StoreAdmin for PgStore {
         accounts::accounts(self, without).boxed()
     }
 
-    fn audit(&self, page: Page) -> BoxFuture<'_, Result<Vec<AuditEntry>, StoreError>> {
-        running::audit(self, page).boxed()
+    fn audit<'a>(
+        &'a self,
+        filter: &'a AuditFilter,
+        page: Page,
+    ) -> BoxFuture<'a, Result<Vec<AuditEntry>, StoreError>> {
+        running::audit(self, filter, page).boxed()
     }
 
     fn change<'a>(&'a self, change: &'a Change) -> BoxFuture<'a, Result<Vec<i64>, StoreError>> {

@@ -1,7 +1,8 @@
 //! The database, its hosts, endpoints, history and audit.
 
 use sagabus_core::admin::{
-    About, AuditEntry, Counts, First, HistoryOf, Page, StoredEndpoint, StoredHistory, StoredHost,
+    About, AuditEntry, AuditFilter, Counts, First, HistoryOf, Page, StoredEndpoint, StoredHistory,
+    StoredHost,
 };
 use sagabus_core::endpoint::Order;
 use sagabus_core::{StoreError, StoreId, Timestamp};
@@ -55,13 +56,26 @@ const OF_INSTANCE: [&str; 2] = history!("h.kind = $1 and h.key = $2");
 const OF_MESSAGE: [&str; 2] = history!("h.message_id = $1 and $2::text is null");
 const OF_CONVERSATION: [&str; 2] = history!("h.correlation_id = $1 and $2::text is null");
 
-const AUDIT_LATEST: &str = "select id, at, who, action, why, detail, operation_id, outcome \
-    from sagabus.audit \
-    where $1::bigint is null or id < $1 order by id desc limit $2::bigint";
+/// `$1` id, `$2` who, `$3` action, `$4` operation, `$5` since, `$6` until; `$7` behind which id, `$8`
+/// how many.
+macro_rules! audit {
+    ($behind:literal, $order:literal) => {
+        concat!(
+            "select id, at, who, action, why, detail, operation_id, outcome from sagabus.audit ",
+            "where ($1::bigint is null or id = $1) and ($2::text is null or who = $2) ",
+            "and ($3::text is null or action = $3) ",
+            "and ($4::bigint is null or operation_id = $4) ",
+            "and ($5::bigint is null or at >= $5) and ($6::bigint is null or at < $6) ",
+            "and ($7::bigint is null or id ",
+            $behind,
+            " $7) order by id ",
+            $order,
+            " limit $8::bigint"
+        )
+    };
+}
 
-const AUDIT_OLDEST: &str = "select id, at, who, action, why, detail, operation_id, outcome \
-    from sagabus.audit \
-    where $1::bigint is null or id > $1 order by id limit $2::bigint";
+const AUDIT: [&str; 2] = [audit!("<", "desc"), audit!(">", "asc")];
 
 /// Says which database this is, if its schema is of this release.
 pub(super) async fn about(store: &PgStore) -> Result<About, StoreError> {
@@ -171,13 +185,20 @@ pub(super) async fn history(
 }
 
 /// Reads the changes of operators.
-pub(super) async fn audit(store: &PgStore, page: Page) -> Result<Vec<AuditEntry>, StoreError> {
-    let text = match page.first {
-        First::Latest => AUDIT_LATEST,
-        First::Oldest => AUDIT_OLDEST,
-    };
+pub(super) async fn audit(
+    store: &PgStore,
+    filter: &AuditFilter,
+    page: Page,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let text = AUDIT[usize::from(page.first == First::Oldest)];
     let mut taken = store.take().await?;
     let call = sqlx::query(text)
+        .bind(filter.id)
+        .bind(filter.who.as_deref())
+        .bind(filter.action.as_deref())
+        .bind(filter.operation)
+        .bind(filter.since.map(Timestamp::as_micros))
+        .bind(filter.until.map(Timestamp::as_micros))
         .bind(page.after)
         .bind(i64::from(page.size()))
         .fetch_all(&mut *taken);
