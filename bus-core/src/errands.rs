@@ -387,6 +387,7 @@ pub(crate) fn unit_by_hand(
     let detail = HistoryDetail {
         state_from: staged.state_from.clone(),
         state_to: change.and_then(|change| change.state.clone()),
+        is_over: change.is_some_and(InstanceChange::is_over),
         sent: outgoing
             .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
             .collect(),

@@ -19,7 +19,8 @@ use crate::request;
 use crate::retry::Decision;
 use crate::store::OpenTransaction;
 use crate::unit_of_work::{
-    DeadLetter, HistoryDetail, HistoryEntry, Outcome, Reason, RowKey, Settle, Source, UnitOfWork,
+    DeadLetter, HistoryDetail, HistoryEntry, InstanceChange, Outcome, Reason, RowKey, Settle,
+    Source, UnitOfWork,
 };
 
 /// Attempts that a dead letter remembers: the latest. More would only repeat what these say.
@@ -142,6 +143,7 @@ impl Case<'_> {
             causation_id: causation.and_then(|id| id.parse().ok()),
             state_from: staged.state_from.clone(),
             state_to: instance.and_then(|change| change.state.clone()),
+            is_over: instance.is_some_and(InstanceChange::is_over),
             sent: outgoing
                 .map(|one| (one.envelope.id, one.envelope.message_type.clone()))
                 .collect(),

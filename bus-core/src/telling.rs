@@ -101,7 +101,7 @@ fn moved(change: Option<&InstanceChange>, before: Option<&Instance>) -> Option<M
         }),
         after: change.map(|one| Standing {
             version: one.expected + 1,
-            is_over: one.status == InstanceStatus::Completed,
+            is_over: one.is_over(),
             state: one.state.as_ref().map(ToString::to_string),
             data: shown(&one.data),
             timers: one.timers.keys().cloned().collect(),

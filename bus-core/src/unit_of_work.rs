@@ -139,6 +139,13 @@ pub struct InstanceChange {
     pub labels: Option<Vec<Label>>,
 }
 
+impl InstanceChange {
+    /// Says whether the instance ends with it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.status == InstanceStatus::Completed
+    }
+}
+
 /// A second name of an instance, such as the number of its payment: finds it as its key does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label {
@@ -215,6 +222,9 @@ pub struct HistoryDetail {
     /// The machine's state after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_to: Option<Cow<'static, str>>,
+    /// The instance ended with it; not said by what was written before hosts noted it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_over: bool,
     /// What was sent: identity and type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sent: Vec<(MessageId, MessageType)>,
@@ -424,4 +434,19 @@ pub enum Start {
     Counted,
     /// It never ran: the start is given back.
     GivenBack,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a host wrote before it noted where an instance ended.
+    #[test]
+    fn history_that_says_nothing_of_an_end_is_read_and_written_as_it_was() {
+        let old = r#"{"state_from":"placed","state_to":"paid","attempt":1,"micros":7}"#;
+        let detail: HistoryDetail = serde_json::from_str(old).expect("it is history");
+        assert!(!detail.is_over);
+        let again = serde_json::to_string(&detail).expect("it can be encoded");
+        assert_eq!(again, old);
+    }
 }

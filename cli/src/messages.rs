@@ -96,7 +96,11 @@ pub(crate) fn handled(one: &StoredHistory) -> String {
     if let Some((id, version)) = &entry.instance {
         told.push_str(&format!(", {} {} to version {version}", id.kind, id.key));
     }
-    if let (Some(from), Some(to)) = (&entry.detail.state_from, &entry.detail.state_to) {
+    let to = match entry.detail.is_over {
+        true => Some("the end"),
+        false => entry.detail.state_to.as_deref(),
+    };
+    if let (Some(from), Some(to)) = (&entry.detail.state_from, to) {
         told.push_str(&format!(" ({from} to {to})"));
     }
     if let Some(note) = &entry.detail.note {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Subcommand;
 use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin, StoredHistory};
-use sagabus_core::unit_of_work::{InstanceStatus, Label};
+use sagabus_core::unit_of_work::{HistoryDetail, InstanceStatus, Label};
 use sagabus_core::{InstanceId, Timestamp};
 use sagabus_ops::{instances, shape};
 use serde_json::json;
@@ -265,12 +265,7 @@ fn timeline(history: &[StoredHistory], out: &Output) -> Result<(), Failure> {
     for one in history {
         let (entry, detail) = (&one.entry, &one.entry.detail);
         let version = entry.instance.as_ref().map_or(0, |(_, version)| *version);
-        let from = detail.state_from.as_deref().unwrap_or("(new)");
-        let moved = match detail.state_to.as_deref() {
-            Some(to) if detail.state_from.as_deref() == Some(to) => format!("stays {to}"),
-            Some(to) => format!("{from} to {to}"),
-            None => from.to_owned(),
-        };
+        let moved = moved(detail, version);
         let note = detail.note.as_deref().map(|note| format!(", {note}"));
         let host = detail.host.as_deref().map(|host| format!(", by {host}"));
         out.line(&format!(
@@ -294,6 +289,20 @@ fn timeline(history: &[StoredHistory], out: &Output) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Says how an instance came to a version.
+fn moved(detail: &HistoryDetail, version: i64) -> String {
+    let from = detail.state_from.as_deref();
+    match (from, detail.state_to.as_deref()) {
+        (Some(from), _) if detail.is_over => format!("{from} to the end"),
+        _ if detail.is_over => "to the end".to_owned(),
+        (Some(from), Some(to)) if from == to => format!("stays {to}"),
+        (from, Some(to)) => format!("{} to {to}", from.unwrap_or("(new)")),
+        // A saga without states.
+        (_, None) if version == 1 => "(new)".to_owned(),
+        (_, None) => "goes on".to_owned(),
+    }
 }
 
 async fn alter(
@@ -359,5 +368,32 @@ fn said(id: &InstanceId, version: i64, what: &str, out: &Output) -> Result<(), F
     match out.json(|| document)? {
         true => Ok(()),
         false => out.line(&format!("{} {what}; its version is {version}", named(id))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_an_instance_came_to_a_version_is_said_in_words() {
+        let cases = [
+            (1, None, Some("placed"), false, "(new) to placed"),
+            (2, Some("placed"), Some("placed"), false, "stays placed"),
+            (3, Some("placed"), Some("paid"), false, "placed to paid"),
+            (4, Some("paid"), Some("paid"), true, "paid to the end"),
+            (1, None, None, false, "(new)"),
+            (2, None, None, false, "goes on"),
+            (3, None, None, true, "to the end"),
+        ];
+        for (version, from, to, is_over, expected) in cases {
+            let detail = HistoryDetail {
+                state_from: from.map(Into::into),
+                state_to: to.map(Into::into),
+                is_over,
+                ..HistoryDetail::default()
+            };
+            assert_eq!(moved(&detail, version), expected);
+        }
     }
 }

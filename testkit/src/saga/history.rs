@@ -55,7 +55,10 @@ fn push_entry(text: &mut String, entry: &HistoryEntry) {
     let detail = &entry.detail;
     let version = entry.instance.as_ref().map_or(0, |(_, to)| *to);
     let from = detail.state_from.as_deref().unwrap_or("-");
-    let to = detail.state_to.as_deref().unwrap_or("-");
+    let to = match detail.is_over {
+        true => "the end",
+        false => detail.state_to.as_deref().unwrap_or("-"),
+    };
     let sent: Vec<_> = detail.sent.iter().map(|(_, kind)| kind.as_ref()).collect();
     let message_type = &entry.message_type;
     let _ = write!(text, "  v{version} {message_type}: {from} -> {to}");
