@@ -35,9 +35,9 @@ pub use sagabus_saga::{
 pub use sagabus_core::health_routes;
 pub use sagabus_core::{
     Announcing, Breaker, BuildError, Bus, BusError, DurationExt, EndpointBuilder, EndpointHealth,
-    Fate, Flow, History, Host, HostBuilder, HostHealth, Lifecycle, RequestError, Requesting,
-    RunError, RunningHost, Verdict, announce, asking, bus, counters, faults, host, lifecycle,
-    pipeline, plan,
+    Fate, Flow, History, Host, HostBuilder, HostHealth, Lifecycle, Observer, RequestError,
+    Requesting, RunError, RunningHost, Verdict, announce, asking, bus, counters, faults, host,
+    lifecycle, observer, pipeline, plan,
 };
 // What bodies are protected by.
 pub use sagabus_core::{Keyring, Protection, Redaction, keyring, protection, redaction};

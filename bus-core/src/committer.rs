@@ -20,6 +20,7 @@ use crate::faults::{self, Point};
 use crate::grouping::{Batch, Entry, UNITS_MAX, take_group};
 use crate::intake::{InHand, Intakes, Slot};
 use crate::lifecycle::Lifecycle;
+use crate::observer::Observers;
 use crate::route::{Router, note_places};
 use crate::store::{
     Birth, ClaimedRow, CommitReport, Group, OpenTransaction, Place, Placement, Store,
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) intakes: Arc<Intakes>,
     pub(crate) in_hand: Arc<InHand>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) observers: Arc<Observers>,
     pub(crate) lease: Duration,
     pub(crate) lifecycle: Lifecycle,
 }
@@ -392,6 +394,7 @@ impl Shared {
     fn hand_over(&self, prepared: Prepared, report: &CommitReport) {
         let Prepared { mut group, slots } = prepared;
         self.tell_parked(&group, report);
+        self.observers.tell(&mut group.units, report);
         let leased = slots.into_iter().zip(&report.leased).zip(&group.placements);
         for ((slot, row), placement) in leased {
             let (Some(slot), Some(row)) = (slot, row) else {
@@ -503,6 +506,7 @@ mod tests {
             intakes: Arc::default(),
             in_hand: Arc::default(),
             counters: Arc::default(),
+            observers: Arc::default(),
             lease: Duration::from_secs(30),
             lifecycle: Lifecycle::new(),
         })

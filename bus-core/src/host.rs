@@ -20,6 +20,7 @@ use crate::keeping::Keeping;
 use crate::lifecycle::Lifecycle;
 use crate::memory::MemoryStore;
 use crate::message::{Event, Kind, Message};
+use crate::observer::{Observer, Observers};
 use crate::plan::{EndpointBuilder, EndpointPlan, check_retention};
 use crate::protection::Protector;
 use crate::recurrence::Recurrence;
@@ -53,6 +54,7 @@ pub struct Host {
     pub(crate) overloaded_after: Option<Duration>,
     pub(crate) protector: Option<Arc<Protector>>,
     pub(crate) keeping: Keeping,
+    pub(crate) observers: Arc<Observers>,
 }
 
 impl Host {
@@ -84,6 +86,12 @@ impl Host {
     /// Returns the shared value of this type, as handlers get it.
     pub fn state<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.states.get::<T>()
+    }
+
+    /// Follows what the host does once it runs: each message that it handled, and how an instance
+    /// moved, told after the commit. Several may observe; none of them can hold the host up.
+    pub fn observe(&self) -> Observer {
+        self.observers.join()
     }
 
     /// Describes transports, endpoints, subscriptions, retries and the pipeline, as JSON.
@@ -437,6 +445,7 @@ impl HostBuilder {
             overloaded_after: self.overloaded_after,
             protector,
             keeping: self.keeping,
+            observers: Arc::default(),
         })
     }
 }

@@ -75,6 +75,7 @@ pub mod error;
 // What commits, sends and runs it.
 pub mod committer;
 mod grouping;
+pub mod observer;
 mod breakers;
 mod relay;
 pub mod recurrence;
@@ -119,6 +120,7 @@ pub use id::{CorrelationId, HostId, InstanceId, MessageId, StoreId};
 pub use keyring::Keyring;
 pub use lifecycle::Lifecycle;
 pub use message::{Command, Event, Kind, Message};
+pub use observer::Observer;
 pub use plan::{EndpointBuilder, History};
 pub use protection::Protection;
 pub use recurrence::{Missed, Overlap, Recurrence, cron};

@@ -256,6 +256,7 @@ impl Parts {
             intakes: Arc::new(Intakes::default()),
             in_hand: Arc::new(InHand::default()),
             counters: Arc::new(Counters::default()),
+            observers: Arc::clone(&host.observers),
             lease: host.lease,
             lifecycle: lifecycle.clone(),
         });

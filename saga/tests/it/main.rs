@@ -15,6 +15,7 @@ mod locks;
 mod machine;
 mod migrated;
 mod named;
+mod observed;
 mod order;
 mod own_sql;
 mod parcel;
