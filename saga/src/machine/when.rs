@@ -186,7 +186,8 @@ impl_all_of!(A, B, C);
 impl_all_of!(A, B, C, D);
 impl_all_of!(A, B, C, D, E);
 
-/// One state or several: `Stage::Paying` or `[Stage::Paying, Stage::Packing]`.
+/// One state or several: `Stage::Paying`, `[Stage::Paying, Stage::Packing]`, or a `Vec` of those that
+/// are known when the program runs.
 pub trait States<T> {
     #[doc(hidden)]
     fn list(self) -> Vec<T>;
@@ -201,6 +202,12 @@ impl<T> States<T> for T {
 impl<T, const N: usize> States<T> for [T; N] {
     fn list(self) -> Vec<T> {
         self.into()
+    }
+}
+
+impl<T> States<T> for Vec<T> {
+    fn list(self) -> Vec<T> {
+        self
     }
 }
 

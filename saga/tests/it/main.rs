@@ -10,6 +10,7 @@ mod stores;
 mod messages;
 mod bad_input;
 mod by_hand;
+mod configured;
 mod declared;
 mod locks;
 mod machine;
