@@ -1,11 +1,13 @@
 //! A fresh store of each kind for each test.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::{Keyring, Protection};
 use sagabus_outbox::{PgStore, SqliteStore};
 use sagabus_testkit::bus::BusUnderTest;
+use sagabus_testkit::saga::SagaTest;
 use sagabus_testkit::store::StoreUnderTest;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection};
@@ -65,6 +67,32 @@ pub(crate) async fn postgres() -> Option<StoreUnderTest> {
     Some(StoreUnderTest::new(store).with_peer(peer).keeping(database))
 }
 
+/// Runs one scenario in memory, on a file and on a server.
+pub(crate) fn everywhere(test: impl Fn() -> SagaTest, scenario: impl Fn(SagaTest)) {
+    scenario(test());
+    let folder = Folder::new();
+    scenario(test().on(async {
+        let store = SqliteStore::open(folder.file()).await.unwrap();
+        store.migrate().await.unwrap();
+        store
+    }));
+    if let Some(database) = wait_for(Database::new()) {
+        scenario(test().on(async {
+            let store = PgStore::connect(&database.url).await.unwrap();
+            store.migrate().await.unwrap();
+            store
+        }));
+    }
+}
+
+/// Waits on this thread.
+pub(crate) fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(future)
+}
+
 /// A directory that goes with its test.
 pub(crate) struct Folder(PathBuf);
 
@@ -120,12 +148,8 @@ impl Drop for Database {
         let (server, name) = (self.server.clone(), self.name.clone());
         // A thread of its own: the test's runtime may be about to end, or in a panic.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
             let drop = format!("drop database if exists {name} with (force)");
-            runtime.block_on(run(&server, drop));
+            wait_for(run(&server, drop));
         });
         let _ = dropped.join(); // A database too many harms nobody.
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use sagabus_core::State;
-use sagabus_outbox::{PgStore, SqliteStore};
 use sagabus_saga::saga;
 use sagabus_testkit::bus::Log;
 use sagabus_testkit::saga::{Point, SagaTest};
@@ -13,33 +12,12 @@ use crate::order::{
     order_machine,
 };
 use crate::shipping::{Hurry, OrderPacked, OrderPaid, Shipped, Shipping, TookTooLong};
-use crate::stores::{Database, Folder};
+use crate::stores::everywhere;
 
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 fn orders() -> SagaTest {
     SagaTest::machine("order", || order_machine(DEADLINE))
-}
-
-/// Runs one scenario in memory, on a file and on a server.
-fn everywhere(test: impl Fn() -> SagaTest, scenario: impl Fn(SagaTest)) {
-    scenario(test());
-    let folder = Folder::new();
-    scenario(test().on(async {
-        let store = SqliteStore::open(folder.file()).await.unwrap();
-        store.migrate().await.unwrap();
-        store
-    }));
-    let made = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    if let Some(database) = made.unwrap().block_on(Database::new()) {
-        scenario(test().on(async {
-            let store = PgStore::connect(&database.url).await.unwrap();
-            store.migrate().await.unwrap();
-            store
-        }));
-    }
 }
 
 #[test]
