@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    Action, AuditFilter, Change, DeadLetterFilter, DeadLetterStatus, PAGE_MAX, Page, RowFilter,
-    RowVerb, StoredDeadLetter,
+    Action, AuditEntry, AuditFilter, Change, DeadLetterFilter, DeadLetterStatus, PAGE_MAX, Page,
+    RowFilter, RowVerb, StoredDeadLetter,
 };
 use sagabus_core::error::StoreError;
 use sagabus_core::id::MessageId;
@@ -304,90 +304,53 @@ pub async fn a_discarded_dead_letter_can_be_restored_once(at: Arc<Harness>) {
 
 /// By each of what an entry says, and by two of them.
 pub async fn changes_are_found_by_who_what_and_when(at: Arc<Harness>) {
-    let id = dies(&at, &at.orders(), "no", None).await;
-    let change = async |who: &str, action| {
-        let (who, why) = (who.to_owned(), String::new());
-        at.admin.change(&Change { who, why, action }).await
+    let entries = changed_by_two(&at).await;
+    let (first, last) = (entries[0].id, entries[2].at);
+    let of = |set: &dyn Fn(&mut AuditFilter)| {
+        let mut filter = AuditFilter::default();
+        set(&mut filter);
+        filter
     };
-    let letters = vec![id];
-    for (who, action) in [
-        ("ada", Action::DiscardDeadLetters(letters.clone())),
-        ("bob", Action::RestoreDeadLetters(letters.clone())),
-        ("ada", Action::RestoreDeadLetters(letters.clone())),
-        ("bob", Action::DiscardDeadLetters(letters)),
-    ] {
-        change(who, action).await.expect("it is changed");
-    }
-    let all = AuditFilter::default();
-    let entries = at.admin.audit(&all, Page::oldest(10)).await;
-    let entries = entries.expect("the audit is shown");
-    assert_eq!(entries.len(), 3, "what changed nothing left nothing");
-    let (first, last) = (&entries[0], &entries[2]);
-    let discards = "discard_dead_letters".to_owned();
+    let (bob, discards) = ("bob".to_owned(), "discard_dead_letters".to_owned());
+    let both = of(&|f| (f.who, f.action) = (Some(bob.clone()), Some(discards.clone())));
     let cases: [(AuditFilter, &[usize]); 7] = [
-        (
-            AuditFilter {
-                id: Some(first.id),
-                ..all.clone()
-            },
-            &[0],
-        ),
-        (
-            AuditFilter {
-                who: Some("bob".into()),
-                ..all.clone()
-            },
-            &[1, 2],
-        ),
-        (
-            AuditFilter {
-                action: Some(discards.clone()),
-                ..all.clone()
-            },
-            &[0, 2],
-        ),
-        (
-            AuditFilter {
-                who: Some("bob".into()),
-                action: Some(discards),
-                ..all.clone()
-            },
-            &[2],
-        ),
-        (
-            AuditFilter {
-                since: Some(last.at),
-                ..all.clone()
-            },
-            &[2],
-        ),
-        (
-            AuditFilter {
-                until: Some(last.at),
-                ..all.clone()
-            },
-            &[0, 1],
-        ),
-        (
-            AuditFilter {
-                operation: Some(1),
-                ..all.clone()
-            },
-            &[],
-        ),
+        (of(&|f| f.id = Some(first)), &[0]),
+        (of(&|f| f.who = Some(bob.clone())), &[1, 2]),
+        (of(&|f| f.action = Some(discards.clone())), &[0, 2]),
+        (both, &[2]),
+        (of(&|f| f.since = Some(last)), &[2]),
+        (of(&|f| f.until = Some(last)), &[0, 1]),
+        (of(&|f| f.operation = Some(1)), &[]),
     ];
     for (filter, expected) in cases {
         let found = at.admin.audit(&filter, Page::oldest(10)).await;
         let expected: Vec<_> = expected.iter().map(|n| entries[*n].clone()).collect();
         assert_eq!(found.expect("the audit is shown"), expected, "{filter:?}");
     }
-    let behind = Page::latest(1).behind(Some(last.id));
-    let by_bob = AuditFilter {
-        who: Some("bob".into()),
-        ..all
-    };
+    let behind = Page::latest(1).behind(Some(entries[2].id));
+    let by_bob = of(&|f| f.who = Some(bob.clone()));
     let found = at.admin.audit(&by_bob, behind).await;
     assert_eq!(found.expect("the audit is shown"), entries[1..2]);
+}
+
+/// Two operators change a dead letter, four times, of which one changes nothing.
+async fn changed_by_two(at: &Harness) -> Vec<AuditEntry> {
+    let letters = vec![dies(at, &at.orders(), "no", None).await];
+    for (who, action) in [
+        ("ada", Action::DiscardDeadLetters(letters.clone())),
+        ("bob", Action::RestoreDeadLetters(letters.clone())),
+        ("ada", Action::RestoreDeadLetters(letters.clone())),
+        ("bob", Action::DiscardDeadLetters(letters)),
+    ] {
+        let (who, why) = (who.to_owned(), String::new());
+        let change = Change { who, why, action };
+        at.admin.change(&change).await.expect("it is changed");
+    }
+    let all = AuditFilter::default();
+    let entries = at.admin.audit(&all, Page::oldest(10)).await;
+    let entries = entries.expect("the audit is shown");
+    assert_eq!(entries.len(), 3, "what changed nothing left nothing");
+    entries
 }
 
 /// Who, when, what, why, in the order of the changes.
