@@ -177,8 +177,8 @@ macro_rules! __store_behaviours {
                 what_is_redriven_or_discarded_stays_readable,
                 many_are_redriven_in_the_order_in_which_they_died,
                 a_discarded_dead_letter_can_be_restored_once,
-                every_change_leaves_one_audit_entry_and_none_when_nothing_changed,
                 changes_are_found_by_who_what_and_when,
+                every_change_leaves_one_audit_entry_and_none_when_nothing_changed,
                 a_change_of_too_much_is_refused_and_changes_nothing,
                 two_operators_redrive_each_message_once,
             ]
