@@ -177,7 +177,8 @@ fn why_skipped(endpoint: &Endpoint, subscriber: &dyn Subscriber) -> Option<Verdi
     })
 }
 
-/// Moves an instance of a machine to another state, with what its machine does on the way.
+/// Moves an instance of a machine to another state, or to its end, with what its machine does on the
+/// way.
 async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
     let of = |verdict| Report {
         handler: Some(forced.instance.kind.to_string()),
@@ -190,19 +191,10 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
             error,
         })
     };
-    let all = endpoint.dispatch.subscribers().into_iter();
-    let mut machines = all.filter(|one| one.name() == &*forced.instance.kind);
-    let Some(machine) = machines
-        .find(|one| one.has_state(&forced.to).is_some())
-        .cloned()
-    else {
-        let (kind, name) = (&forced.instance.kind, &endpoint.name);
-        return refused(format!("endpoint `{name}` has no machine `{kind}` here"));
+    let machine = match mover(endpoint, &forced) {
+        Ok(machine) => machine,
+        Err(error) => return refused(error),
     };
-    if machine.has_state(&forced.to) == Some(false) {
-        let (kind, to) = (&forced.instance.kind, &forced.to);
-        return refused(format!("machine `{kind}` has no state `{to}`"));
-    }
     let question = Question {
         instance: Some(forced.instance.clone()),
         ..Question::default()
@@ -228,14 +220,15 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
     let envelope = run.envelope.clone();
     let by_hand = ByHand {
         subscriber: &*machine,
-        deed: Deed::MoveTo(&forced.to),
+        deed: forced.to.as_deref().map_or(Deed::Cancel, Deed::MoveTo),
     };
     let (staged, transaction) = match run.on(endpoint, &by_hand, Box::new(())).await {
         Ok(done) => done,
         Err(error) => return of(failed(endpoint, &*machine, &error)),
     };
     let report = tell(endpoint, of(Verdict::Well), &staged, Some(&instance));
-    let note = format!("moved by {}", forced.who);
+    let done = forced.to.as_ref().map_or("cancelled", |_| "moved");
+    let note = format!("{done} by {}", forced.who);
     let unit = unit_by_hand(endpoint, &envelope, staged, note);
     match commit(endpoint, unit, transaction).await {
         Ok(Outcome::Committed | Outcome::Duplicate) => report,
@@ -243,6 +236,26 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
             refused("the instance moved meanwhile; look at it again".to_owned())
         }
         Err(error) => refused(error),
+    }
+}
+
+/// Finds who moves an instance.
+fn mover(endpoint: &Endpoint, forced: &Forced) -> Result<Arc<dyn Subscriber>, String> {
+    let (kind, name) = (&forced.instance.kind, &endpoint.name);
+    let all = endpoint.dispatch.subscribers().into_iter();
+    let mut sagas = all.filter(|one| one.name() == &**kind);
+    let Some(to) = &forced.to else {
+        let found = sagas.find(|one| one.schema_version().is_some());
+        let found = found.cloned();
+        return found.ok_or(format!(
+            "endpoint `{name}` has no saga or machine `{kind}` here"
+        ));
+    };
+    let found = sagas.find_map(|one| Some((one, one.has_state(to)?)));
+    match found {
+        Some((machine, true)) => Ok(Arc::clone(machine)),
+        Some((_, false)) => Err(format!("machine `{kind}` has no state `{to}`")),
+        None => Err(format!("endpoint `{name}` has no machine `{kind}` here")),
     }
 }
 
@@ -323,6 +336,7 @@ pub(crate) struct ByHand<'a> {
 /// What an operator does to an instance.
 pub(crate) enum Deed<'a> {
     MoveTo(&'a str),
+    Cancel,
     WriteAnew,
 }
 
@@ -354,6 +368,7 @@ impl Subscriber for ByHand<'_> {
     ) -> BoxFuture<'b, Result<(), HandlerError>> {
         match self.deed {
             Deed::MoveTo(state) => self.subscriber.move_to(state, cx),
+            Deed::Cancel => self.subscriber.cancel(cx),
             Deed::WriteAnew => Box::pin(std::future::ready(self.subscriber.rewrite(cx))),
         }
     }

@@ -344,6 +344,13 @@ pub trait Subscriber: Send + Sync {
         Box::pin(std::future::ready(Err(HandlerError::new(error).terminal())))
     }
 
+    /// Ends the instance in `cx` because an operator says so, with what is done on the way to the
+    /// end.
+    fn cancel<'a>(&'a self, _cx: &'a Ctx) -> BoxFuture<'a, Result<(), HandlerError>> {
+        let error = format!("`{}` has no instances", self.name());
+        Box::pin(std::future::ready(Err(HandlerError::new(error).terminal())))
+    }
+
     /// The version of the data of its instances; `None` where it has none.
     fn schema_version(&self) -> Option<i32> {
         None

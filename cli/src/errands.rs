@@ -5,8 +5,8 @@ use std::time::Duration;
 use sagabus_core::InstanceId;
 use sagabus_core::admin::{ErrandAnswer, Migrated, Report, Sent, Standing, StoreAdmin, Verdict};
 use sagabus_ops::difference::{Difference, between};
-use sagabus_ops::errands::{self, Subject};
-use sagabus_ops::{OpsError, demand_at_most, migration, shape};
+use sagabus_ops::errands::{self, PlannedMove, Subject};
+use sagabus_ops::{Operator, OpsError, demand_at_most, migration, shape};
 use serde_json::{Value, json};
 
 use crate::arguments::OperatorArguments;
@@ -59,27 +59,59 @@ pub(crate) async fn transition(
     let from = before
         .and_then(|held| held.state.clone())
         .unwrap_or_default();
-    let preview = json!({ "kind": id.kind, "key": id.key, "version": planned.forced.version,
-        "endpoint": planned.endpoint, "from": from, "to": to });
     let instance = named(id);
     let what =
         format!("move {instance} from {from} to {to}, with what its machine does on the way");
+    let done = |host: &str| format!("{instance} is moved by {host} to {to}");
+    carry_out(admin, &operator, planned, (what, &done), (who, out)).await
+}
+
+/// Has an instance ended by its saga or machine.
+pub(crate) async fn cancel(
+    admin: &dyn StoreAdmin,
+    id: &InstanceId,
+    who: &OperatorArguments,
+    out: &Output,
+) -> Result<(), Failure> {
+    let operator = operator(who);
+    let planned = errands::plan_cancel(admin, &operator, id).await?;
+    let before = planned.forced.before.as_ref();
+    let state = before.and_then(|held| held.state.as_deref());
+    let state = state.map_or_else(String::new, |state| format!(" in state {state}"));
+    let instance = named(id);
+    let what = format!("cancel {instance}{state}, with what is done on the way to its end");
+    let done = |host: &str| format!("{instance} is cancelled by {host}");
+    carry_out(admin, &operator, planned, (what, &done), (who, out)).await
+}
+
+/// Has a live host make a move that was planned, after a question, and tells what came of it.
+async fn carry_out(
+    admin: &dyn StoreAdmin,
+    operator: &Operator,
+    planned: PlannedMove,
+    (what, done): (String, &(dyn Fn(&str) -> String + Sync)),
+    (who, out): (&OperatorArguments, &Output),
+) -> Result<(), Failure> {
+    let (forced, endpoint) = (&planned.forced, planned.endpoint.clone());
+    let id = forced.instance.clone();
+    let from = forced.before.as_ref().and_then(|held| held.state.clone());
+    let preview = json!({ "kind": id.kind, "key": id.key, "version": forced.version,
+        "endpoint": endpoint, "from": from, "to": forced.to });
     if confirm(who, &what)? == Answer::Preview {
         return match out.json(|| preview)? {
             true => Ok(()),
             false => out.line(&format!("would {what}")),
         };
     }
-    let endpoint = planned.endpoint.clone();
-    let answer = errands::move_instance(admin, &operator, planned, PATIENCE).await?;
+    let answer = errands::move_instance(admin, operator, planned, PATIENCE).await?;
     let report = &answer.report;
     if report.verdict != Verdict::Well {
-        return Err(OpsError::Refused(refusal(id, &report.verdict)).into());
+        return Err(OpsError::Refused(refusal(&id, &report.verdict)).into());
     }
     if out.json(|| json!({ "moved": shape::answer(&endpoint, &answer) }))? {
         return Ok(());
     }
-    out.line(&format!("{instance} is moved by {} to {to}", answer.host))?;
+    out.line(&done(&answer.host))?;
     tell(report, out)
 }
 

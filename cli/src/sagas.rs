@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator, read_file};
-use crate::errands::{migrate, transition};
+use crate::errands::{cancel, migrate, transition};
 use crate::failure::Failure;
 use crate::filter::{self, before};
 use crate::messages;
@@ -87,6 +87,14 @@ pub(crate) enum SagasVerb {
         /// The state.
         #[arg(long, value_name = "STATE")]
         to: String,
+    },
+    /// Have its saga or machine end one that is not wanted any more.
+    #[command(after_help = "Example:\n  sagabus sagas cancel order 7 --why 'the shop is closed'")]
+    Cancel {
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
     },
     /// Have live hosts write the data of older releases anew in the shape of theirs.
     Migrate {
@@ -163,6 +171,7 @@ pub(crate) async fn run(
         SagasVerb::Transition { kind, key, to } => {
             transition(admin, &instance(kind, key), to, who, out).await
         }
+        SagasVerb::Cancel { kind, key } => cancel(admin, &instance(kind, key), who, out).await,
         SagasVerb::Migrate { kind, at_most } => migrate(admin, kind, *at_most, who, out).await,
         SagasVerb::Complete { kind, key } => complete(admin, &instance(kind, key), who, out).await,
     }

@@ -9,14 +9,13 @@ use sagabus_core::admin::{
     Verdict, errand_id,
 };
 use sagabus_core::store::Instance;
-use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{InstanceId, MessageId};
 use tokio::time::Instant;
 
 use crate::error::OpsError;
 use crate::operator::Operator;
 use crate::status::{has_endpoint, is_alive};
-use crate::{dead_letters, instances, machines};
+use crate::{dead_letters, instances, machines, migration};
 
 /// How long a host may take to notice: it looks every second.
 const NOTICE_MAX: Duration = Duration::from_secs(5);
@@ -126,7 +125,7 @@ pub async fn rehearse(
 pub struct PlannedMove {
     /// The endpoint of the machine.
     pub endpoint: String,
-    /// The instance, the version that was seen, and the state that it gets.
+    /// The instance, the version that was seen, and where it goes.
     pub forced: Forced,
 }
 
@@ -143,10 +142,7 @@ pub async fn plan_move(
     to: &str,
 ) -> Result<PlannedMove, OpsError> {
     let refused = |fact: String| Err(OpsError::Refused(fact));
-    let instance = instances::show(admin, id).await?;
-    if instance.status == InstanceStatus::Completed {
-        return refused(format!("{id} is over [SB0403]"));
-    }
+    let instance = instances::running(admin, id).await?;
     match instance.state.as_deref() {
         None => return refused(format!("{id} has no states [SB0403]")),
         Some(state) if state == to => {
@@ -156,26 +152,59 @@ pub async fn plan_move(
     }
     // What live hosts run comes first.
     let mut described = machines::find(admin, &id.kind).await?;
-    let Instance {
-        version,
-        state,
-        data,
-        ..
-    } = instance;
-    Ok(PlannedMove {
-        endpoint: described.swap_remove(0).endpoint,
-        forced: Forced {
-            instance: id.clone(),
-            version,
-            to: to.to_owned(),
-            before: Some(Held { state, data }),
-            who: operator.who.clone(),
-        },
-    })
+    let endpoint = described.swap_remove(0).endpoint;
+    let to = Some(to.to_owned());
+    Ok(PlannedMove::new(endpoint, instance, to, operator))
 }
 
-/// Has a live host move an instance to another state, with what its machine does on the way, and
-/// writes what came of it into the audit entry that has what it was since the host was asked.
+/// Says what instance would be cancelled, and by which endpoint's hosts. Changes nothing.
+///
+/// # Errors
+/// [`OpsError::NotFound`] where there is no such instance; [`OpsError::Refused`] where it is over, or
+/// no live host described its saga or machine.
+pub async fn plan_cancel(
+    admin: &dyn StoreAdmin,
+    operator: &Operator,
+    id: &InstanceId,
+) -> Result<PlannedMove, OpsError> {
+    let instance = instances::running(admin, id).await?;
+    let now = admin.about().await?.now;
+    let hosts = admin.hosts().await?;
+    let alive = hosts.iter().filter(|host| is_alive(host, now));
+    let mut known = alive.flat_map(|host| migration::described(host, &id.kind));
+    let Some((endpoint, _)) = known.next() else {
+        let kind = &id.kind;
+        return Err(OpsError::Refused(format!(
+            "no live host described a saga or machine `{kind}`; start one and ask again [SB0404]"
+        )));
+    };
+    Ok(PlannedMove::new(endpoint, instance, None, operator))
+}
+
+impl PlannedMove {
+    fn new(endpoint: String, instance: Instance, to: Option<String>, operator: &Operator) -> Self {
+        let Instance {
+            id,
+            version,
+            state,
+            data,
+            ..
+        } = instance;
+        Self {
+            endpoint,
+            forced: Forced {
+                instance: id,
+                version,
+                to,
+                before: Some(Held { state, data }),
+                who: operator.who.clone(),
+            },
+        }
+    }
+}
+
+/// Has a live host move an instance to another state, or cancel it, with what its machine does on the
+/// way, and writes what came of it into the audit entry that has what it was since the host was asked.
 ///
 /// # Errors
 /// As the other requests to a host. [`OpsError::Store`] also where the instance was moved, and only

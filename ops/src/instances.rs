@@ -111,7 +111,7 @@ async fn moved(
     })
 }
 
-async fn running(admin: &dyn StoreAdmin, id: &InstanceId) -> Result<Instance, OpsError> {
+pub(crate) async fn running(admin: &dyn StoreAdmin, id: &InstanceId) -> Result<Instance, OpsError> {
     let instance = show(admin, id).await?;
     match instance.status {
         InstanceStatus::Running => Ok(instance),

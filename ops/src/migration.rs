@@ -82,7 +82,7 @@ pub async fn plan(admin: &dyn StoreAdmin, kind: &str) -> Result<Migration, OpsEr
 }
 
 /// Lists endpoint and version of each saga or machine of a kind that a host described.
-fn described(host: &StoredHost, kind: &str) -> Vec<(String, i32)> {
+pub(crate) fn described(host: &StoredHost, kind: &str) -> Vec<(String, i32)> {
     let endpoints = host.definitions["endpoints"].as_array();
     let of = |endpoint: &Value| {
         let name = endpoint["endpoint"].as_str()?;

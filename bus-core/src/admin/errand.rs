@@ -21,6 +21,8 @@ pub const TAKEN: &str = "taken";
 pub const ANSWERED: &str = "answered";
 /// The word by which audit entries name it that a host was asked to move an instance.
 pub const TRANSITION: &str = "transition_instance";
+/// The word by which audit entries name it that a host was asked to cancel an instance.
+pub const CANCEL: &str = "cancel_instance";
 /// How long an errand without an answer keeps its endpoint from being asked another one, in
 /// microseconds: longer than anybody waits for one.
 pub const ERRAND_STALE_MICROS: i64 = 60_000_000;
@@ -50,7 +52,8 @@ pub struct Errand {
 pub enum Task {
     /// Handle a message and undo it: what would it do now?
     Rehearse(Box<Parcel>),
-    /// Move an instance of a machine to another state, with what its machine does on the way.
+    /// Move an instance of a machine to another state, with what its machine does on the way; or end
+    /// one, of a saga without states, too.
     Transition(Box<Forced>),
     /// Write instances of older releases anew in the shape of this one.
     Migrate(Box<Batch>),
@@ -144,8 +147,8 @@ pub struct Forced {
     pub instance: InstanceId,
     /// The version that the operator saw; a host moves no other.
     pub version: i64,
-    /// The state that it gets.
-    pub to: String,
+    /// The state that it gets; `None`: it is cancelled.
+    pub to: Option<String>,
     /// What the operator saw, for the audit.
     #[serde(skip)]
     pub before: Option<Held>,
@@ -184,8 +187,9 @@ impl Transitioned {
 impl Errand {
     /// Returns the word by which audit entries name it.
     pub const fn as_str(&self) -> &'static str {
-        match self.task {
+        match &self.task {
             Task::Rehearse(_) => "rehearse_message",
+            Task::Transition(forced) if forced.to.is_none() => CANCEL,
             Task::Transition(_) => TRANSITION,
             Task::Migrate(_) => "migrate_instances",
         }

@@ -24,9 +24,9 @@ pub use dead_letter::{
     DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, StoredDeadLetter, Tally,
 };
 pub use errand::{
-    ANSWERED, ASKED, BATCH_MAX, Batch, ERRAND_KIND, ERRAND_STALE_MICROS, Errand, ErrandAnswer,
-    Forced, Migrated, Moved, Parcel, Report, SENT_BODY_CHARS_MAX, SENT_MAX, Sent, Standing, TAKEN,
-    TRANSITION, Task, Transitioned, Verdict, errand_id,
+    ANSWERED, ASKED, BATCH_MAX, Batch, CANCEL, ERRAND_KIND, ERRAND_STALE_MICROS, Errand,
+    ErrandAnswer, Forced, Migrated, Moved, Parcel, Report, SENT_BODY_CHARS_MAX, SENT_MAX, Sent,
+    Standing, TAKEN, TRANSITION, Task, Transitioned, Verdict, errand_id,
 };
 pub use operation::{
     Command, NewOperation, OperationState, Operations, Pace, Redriven, SELECTED_MAX, Selected,

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::database::{Database, StoredInstance};
 use super::outbox::NewRow;
 use crate::admin::{
-    ASKED, Action, Alteration, AuditEntry, Change, DeadLetterStatus, ERRAND_STALE_MICROS, Edit,
-    Errand, StoredDeadLetter, StoredRow, TRANSITION, Transitioned, errand_id,
+    ASKED, Action, Alteration, AuditEntry, CANCEL, Change, DeadLetterStatus, ERRAND_STALE_MICROS,
+    Edit, Errand, StoredDeadLetter, StoredRow, TRANSITION, Transitioned, errand_id,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::Order;
@@ -275,7 +275,7 @@ impl Database {
     fn note_transition(&mut self, who: &str, done: &Transitioned) -> Done {
         let is_asked = |one: &&mut AuditEntry| {
             let asked = &one.detail[0];
-            one.action == TRANSITION
+            [TRANSITION, CANCEL].contains(&one.action.as_str())
                 && one.who == who
                 && asked["kind"] == *done.instance.kind
                 && asked["key"] == *done.instance.key

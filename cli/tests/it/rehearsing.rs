@@ -339,5 +339,39 @@ async fn a_machine_moves_an_instance_and_refuses_what_it_does_not_know() {
             .contains("lost to moving, moved by ada, by carrier"),
         "{history:?}"
     );
+
+    let cancel = ["sagas", "cancel", "parcel", "2"];
+    let seen = scene.run(&[&cancel[..], &["--dry-run"]].concat());
+    assert_eq!(
+        (seen.code, seen.out.as_str()),
+        (
+            0,
+            "would cancel parcel 2 in state moving, with what is done on the way to its end\n"
+        )
+    );
+    assert_eq!(found().await.version, 3);
+    let over = scene.run(&[&cancel[..], &["--yes", "--why", "never came"]].concat());
+    assert_eq!(over.code, 0, "{over:?}");
+    assert!(
+        over.out.contains("parcel 2 is cancelled by carrier"),
+        "{over:?}"
+    );
+    assert_eq!(found().await.version, 4);
+    let audit = scene.json(&["audit", "--action", "cancel_instance"]);
+    let entry = &audit["audit"][0]["detail"][0];
+    assert_eq!(
+        (&entry["from"], &entry["to"]),
+        (&"moving".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(entry["after"]["is_over"], true, "{audit}");
+    let history = scene.run(&["sagas", "show", "parcel", "2"]);
+    assert!(
+        history
+            .out
+            .contains("moving to the end, cancelled by ada, by carrier"),
+        "{history:?}"
+    );
+    let again = scene.run(&[&cancel[..], &["--yes"]].concat());
+    assert_eq!(again.code, 1, "{again:?}");
     stop(host).await;
 }

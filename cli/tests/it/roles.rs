@@ -204,7 +204,7 @@ fn transition() -> Action {
             key: "1".into(),
         },
         version: 1,
-        to: "lost".to_owned(),
+        to: Some("lost".to_owned()),
         before: None,
         who: "ada".to_owned(),
     })))

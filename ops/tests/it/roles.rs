@@ -287,7 +287,7 @@ fn transition() -> Action {
     ask(Task::Transition(Box::new(Forced {
         instance: instance(),
         version: 1,
-        to: "paid".to_owned(),
+        to: Some("paid".to_owned()),
         before: None,
         who: "ada".to_owned(),
     })))
@@ -359,6 +359,7 @@ fn no_call_and_no_action_is_forgotten() {
     known.extend([
         "rehearse_message",
         "transition_instance",
+        "cancel_instance",
         "migrate_instances",
     ]);
     known.extend(["republish_sent", "park_rows", "release_rows"]);

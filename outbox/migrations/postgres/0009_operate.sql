@@ -510,7 +510,8 @@ as $$
     where a.outcome is null and a.id = (
         select e.id from sagabus.audit e
         cross join lateral (select convert_from(e.detail, 'UTF8')::json -> 0 as one) asked
-        where e.action = 'transition_instance' and e.who = p_who and e.outcome is null
+        where e.action in ('transition_instance', 'cancel_instance')
+            and e.who = p_who and e.outcome is null
             and asked.one ->> 'kind' = p_kind and asked.one ->> 'key' = p_key
             and (asked.one ->> 'version')::bigint = p_seen
         order by e.id desc limit 1

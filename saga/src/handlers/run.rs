@@ -34,17 +34,22 @@ impl<S: Saga> HandlerSubscriber<S> {
         &self.saga.entries[self.index]
     }
 
-    /// Stages an instance as it is, in the shape of this release.
-    fn write_anew(&self, cx: &Ctx) -> Result {
+    /// Stages an instance because an operator says so: as it is, in the shape of this release, or at
+    /// its end, as a handler leaves it that completes it and does nothing else.
+    fn put_by_hand(&self, cx: &Ctx, is_over: bool) -> Result {
         let instance = held(cx)?;
-        let (data, book) = read::<S>(instance)?;
+        let (data, mut book) = read::<S>(instance)?;
+        let mut effects = Effects::new(Arc::clone(&self.saga.name));
+        if is_over {
+            lock::settle(&mut book, &mut effects, cx, is_over)?;
+        }
         let to = Changed {
             id: instance.id.clone(),
             is_new: false,
-            is_over: false,
+            is_over,
             labels: Before::of(cx, false, &data),
         };
-        to.stage(cx, &data, &book, Effects::new(Arc::clone(&self.saga.name)))
+        to.stage(cx, &data, &book, effects)
     }
 
     async fn run(&self, message: Box<dyn Any + Send + Sync>, cx: &Ctx) -> Result {
@@ -138,7 +143,11 @@ impl<S: Saga> Subscriber for HandlerSubscriber<S> {
     }
 
     fn rewrite(&self, cx: &Ctx) -> Result {
-        self.write_anew(cx)
+        self.put_by_hand(cx, false)
+    }
+
+    fn cancel<'a>(&'a self, cx: &'a Ctx) -> BoxFuture<'a, Result> {
+        Box::pin(std::future::ready(self.put_by_hand(cx, true)))
     }
 
     fn merges(&self) -> bool {

@@ -98,6 +98,17 @@ impl<S: Saga> MachineSubscriber<S> {
         turn.stage()
     }
 
+    /// Ends an instance because an operator says so, as a transition to the end would that does
+    /// nothing else.
+    async fn end_by_hand(&self, cx: &Ctx) -> Result {
+        let instance = held(cx)?;
+        let (data, book) = read::<S>(instance)?;
+        let from = current::<S>(instance)?;
+        let mut turn = Turn::new(&self.definition, cx, Some(from), data, book)?;
+        turn.end().await?;
+        turn.stage()
+    }
+
     /// Moves an instance on.
     async fn go_on(
         &self,
@@ -230,6 +241,10 @@ impl<S: Saga> Subscriber for MachineSubscriber<S> {
 
     fn move_to<'a>(&'a self, state: &'a str, cx: &'a Ctx) -> BoxFuture<'a, Result> {
         Box::pin(self.move_by_hand(state, cx))
+    }
+
+    fn cancel<'a>(&'a self, cx: &'a Ctx) -> BoxFuture<'a, Result> {
+        Box::pin(self.end_by_hand(cx))
     }
 
     fn handle<'a>(

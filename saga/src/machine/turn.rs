@@ -69,10 +69,7 @@ impl<'a, S: Saga> Turn<'a, S> {
         self.act(&transition.performance.acts, message).await?;
         match transition.ending {
             Ending::To(next) if self.state != Some(next) => self.go(Some(next)).await,
-            Ending::Finalize => {
-                self.status = InstanceStatus::Completed;
-                self.go(None).await
-            }
+            Ending::Finalize => self.end().await,
             Ending::To(_) | Ending::Stay | Ending::Ignore | Ending::Defer => Ok(()),
         }
     }
@@ -83,6 +80,12 @@ impl<'a, S: Saga> Turn<'a, S> {
             true => Ok(()),
             false => self.go(Some(to)).await,
         }
+    }
+
+    /// Goes to the end.
+    pub(super) async fn end(&mut self) -> Result {
+        self.status = InstanceStatus::Completed;
+        self.go(None).await
     }
 
     async fn act(&mut self, acts: &[Act<S>], message: &Erased) -> Result {

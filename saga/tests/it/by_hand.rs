@@ -6,6 +6,7 @@ use std::time::Duration;
 use sagabus_core::admin::{
     Forced, HistoryOf, Page, Report, RowFilter, Standing, StoreAdmin, Task, Verdict,
 };
+use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{Envelope, InstanceId, RunningHost};
 use sagabus_saga::{MachineEndpoint, Saga, SagaState, StateMachine};
 use sagabus_testkit::bus::rehearsing::{ask, rehearsal};
@@ -18,6 +19,7 @@ on_every_store! {
     a_rehearsed_message_shows_how_its_instance_would_move,
     an_instance_is_moved_with_what_its_machine_does_on_the_way,
     a_move_that_its_machine_cannot_make_changes_nothing,
+    a_cancelled_instance_ends_as_its_machine_would_end_it,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,7 +63,8 @@ messages! { Gate:
     Event Creaked "gates.creaked",
 }
 
-/// A gate that creaks whenever it opens, shuts by itself, and takes a push while ajar for later.
+/// A gate that creaks whenever it opens and when it goes, shuts by itself, and takes a push while
+/// ajar for later.
 fn gates() -> StateMachine<Gate> {
     let build = Gate::when::<Build>()
         .init(|_| Gate { opened: 0 })
@@ -82,6 +85,7 @@ fn gates() -> StateMachine<Gate> {
         .during(Stage::Open, Gate::when::<Push>().stay())
         .during_any(Gate::when::<Shut>().finalize())
         .on_enter(Stage::Open, |hook| hook.publish(|_, ()| Creaked { id: 1 }))
+        .on_leave(Stage::Ajar, |hook| hook.publish(|_, ()| Creaked { id: 2 }))
 }
 
 fn gate() -> InstanceId {
@@ -159,10 +163,14 @@ fn types(report: &Report) -> Vec<&str> {
 }
 
 fn by_hand(to: &str, version: i64) -> Task {
+    forced(gate(), Some(to), version)
+}
+
+fn forced(instance: InstanceId, to: Option<&str>, version: i64) -> Task {
     Task::Transition(Box::new(Forced {
-        instance: gate(),
+        instance,
         version,
-        to: to.to_owned(),
+        to: to.map(str::to_owned),
         before: None,
         who: "ada".to_owned(),
     }))
@@ -176,8 +184,9 @@ async fn an_instance_is_moved_with_what_its_machine_does_on_the_way(scene: Scene
     version(&scene, 3).await; // It is kept for a later state.
     let report = ask(scene.admin(), "gates", by_hand("open", 3)).await.report;
     assert_eq!(report.verdict, Verdict::Well);
-    // The hook's event, and what was kept comes back.
-    assert_eq!(types(&report), ["gates.creaked", "gates.push"]);
+    // The hooks' events, and what was kept comes back.
+    let hooks = "gates.creaked";
+    assert_eq!(types(&report), [hooks, hooks, "gates.push"]);
     version(&scene, 5).await;
     let found = scene.admin().instance(&gate()).await.unwrap().unwrap();
     assert_eq!(found.state.as_deref(), Some("open"));
@@ -199,20 +208,16 @@ async fn an_instance_is_moved_with_what_its_machine_does_on_the_way(scene: Scene
 async fn a_move_that_its_machine_cannot_make_changes_nothing(scene: Scene) {
     let host = built(&scene).await;
     let before = everything(scene.admin()).await;
-    let other = Task::Transition(Box::new(Forced {
-        instance: InstanceId {
-            kind: "door".into(),
-            key: "1".into(),
-        },
-        version: 1,
-        to: "open".to_owned(),
-        before: None,
-        who: "ada".to_owned(),
-    }));
+    let door = || InstanceId {
+        kind: "door".into(),
+        key: "1".into(),
+    };
     for (task, why) in [
         (by_hand("flying", 1), "machine `gate` has no state `flying`"),
         (by_hand("open", 7), "moved meanwhile"),
-        (other, "has no machine `door`"),
+        (forced(door(), Some("open"), 1), "has no machine `door`"),
+        (forced(door(), None, 1), "has no saga or machine `door`"),
+        (forced(gate(), None, 7), "moved meanwhile"),
     ] {
         let report = ask(scene.admin(), "gates", task).await.report;
         let Verdict::Refused { error, .. } = report.verdict else {
@@ -221,5 +226,42 @@ async fn a_move_that_its_machine_cannot_make_changes_nothing(scene: Scene) {
         assert!(error.contains(why), "{error}");
     }
     assert_eq!(everything(scene.admin()).await, before);
+    stop(host).await;
+}
+
+async fn a_cancelled_instance_ends_as_its_machine_would_end_it(scene: Scene) {
+    let host = built(&scene).await;
+    let report = ask(scene.admin(), "gates", by_hand("ajar", 1)).await.report;
+    assert_eq!(report.verdict, Verdict::Well);
+    host.bus().send(Push { id: 1 }).await.unwrap();
+    version(&scene, 3).await; // It is kept for a later state.
+    let cancel = forced(gate(), None, 3);
+    let report = ask(scene.admin(), "gates", cancel.clone()).await.report;
+    assert_eq!(report.verdict, Verdict::Well);
+    // The hook's event, and what was kept, which comes too late now.
+    assert_eq!(types(&report), ["gates.creaked", "gates.push"]);
+    let after = report.instance.unwrap().after.unwrap();
+    assert!(after.is_over && after.timers.is_empty(), "{after:?}");
+    let dead = || async { (scene.counts().await.dead_letters == 1).then_some(()) };
+    eventually("the push is too late", dead).await;
+    let found = scene.admin().instance(&gate()).await.unwrap().unwrap();
+    assert_eq!((found.version, found.timers.len()), (4, 0));
+    assert_eq!(found.status, InstanceStatus::Completed);
+    let (every, page) = (RowFilter::default(), Page::oldest(100));
+    let rows = scene.admin().rows(&every, page).await.unwrap();
+    assert!(rows.iter().all(|row| row.timer.is_none()), "{rows:?}");
+    let of = HistoryOf::Instance(gate());
+    let history = scene.admin().history(&of, Page::latest(1)).await.unwrap();
+    let detail = &history[0].entry.detail;
+    assert_eq!(detail.note.as_deref(), Some("cancelled by ada"));
+    assert_eq!(
+        (detail.state_from.as_deref(), detail.is_over),
+        (Some("ajar"), true)
+    );
+    let again = ask(scene.admin(), "gates", cancel).await.report;
+    assert!(
+        matches!(again.verdict, Verdict::Refused { .. }),
+        "{again:?}"
+    );
     stop(host).await;
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use sagabus_core::admin::{Forced, HistoryOf, Page, RowFilter, Task, Verdict};
 use sagabus_core::memory::MemoryStore;
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{Ctx, Host, InstanceId, Result, RunningHost, State};
 use sagabus_outbox::{Postgres, Tx};
 use sagabus_saga::{HandlerSaga, Missing, SagaEndpoint, saga};
+use sagabus_testkit::bus::rehearsing::ask;
 use sagabus_testkit::bus::{Log, Scene, quick_retry, start, stop};
 use sagabus_testkit::wait::eventually;
 
@@ -28,6 +30,7 @@ on_every_store! {
     a_message_whose_instance_never_comes_is_a_dead_letter_after_its_budget,
     a_key_that_lives_once_is_not_started_again,
     keys_may_be_long_and_of_any_script_but_not_empty,
+    a_cancelled_saga_is_over_with_its_timers,
 }
 
 fn shipping() -> HandlerSaga<Shipping> {
@@ -304,4 +307,32 @@ fn a_saga_that_nothing_starts_or_that_takes_a_message_twice_is_refused() {
             .on::<OrderPaid>(),
     );
     assert!(error.contains("`shop.paid` is added twice"), "{error}");
+}
+
+async fn a_cancelled_saga_is_over_with_its_timers(scene: Scene) {
+    let host = host_of(&scene, shipping()).await;
+    host.bus().publish(OrderPaid { id: 9 }).await.unwrap();
+    assert_eq!(at_version(&scene, 9, 1).await.timers.len(), 1);
+    let cancel = Task::Transition(Box::new(Forced {
+        instance: id(9),
+        version: 1,
+        to: None,
+        before: None,
+        who: "ada".to_owned(),
+    }));
+    let report = ask(scene.admin(), "shipping", cancel).await.report;
+    assert_eq!(report.verdict, Verdict::Well);
+    assert!(report.sent.is_empty(), "{report:?}");
+    let over = at_version(&scene, 9, 2).await;
+    assert_eq!(over.status, InstanceStatus::Completed);
+    assert!(over.timers.is_empty(), "{over:?}");
+    let (every, page) = (RowFilter::default(), Page::oldest(100));
+    let rows = scene.admin().rows(&every, page).await.unwrap();
+    assert!(rows.iter().all(|row| row.timer.is_none()), "{rows:?}");
+    let of = HistoryOf::Instance(id(9));
+    let history = scene.admin().history(&of, Page::latest(1)).await.unwrap();
+    let detail = &history[0].entry.detail;
+    assert_eq!(detail.note.as_deref(), Some("cancelled by ada"));
+    assert!(detail.is_over);
+    stop(host).await;
 }

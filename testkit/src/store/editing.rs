@@ -265,7 +265,7 @@ pub async fn what_came_of_a_move_stands_in_the_entry_of_who_asked(at: Arc<Harnes
     let forced = Forced {
         instance: instance("7"),
         version: 3,
-        to: "found".to_owned(),
+        to: Some("found".to_owned()),
         before: Some(Held {
             state: Some("lost".to_owned()),
             data: data("{}"),
@@ -310,4 +310,26 @@ pub async fn what_came_of_a_move_stands_in_the_entry_of_who_asked(at: Arc<Harnes
 
     assert_eq!(does(&at, note(3)).await, [0; 0], "it is written once");
     assert_eq!(latest_entry(&at).await, Some(entry));
+}
+
+/// By the word of its own, so that who looks for it finds it.
+pub async fn what_came_of_a_cancel_stands_in_the_entry_of_who_asked(at: Arc<Harness>) {
+    let forced = Forced {
+        instance: instance("7"),
+        version: 3,
+        to: None,
+        before: None,
+        who: "ada".to_owned(),
+    };
+    let errand = Errand {
+        endpoint: "orders".to_owned(),
+        until: sagabus_core::Timestamp::NEVER,
+        task: Task::Transition(Box::new(forced)),
+    };
+    assert_eq!(does(&at, Action::AskHost(Box::new(errand))).await, [1]);
+    let note = Action::NoteTransition(Box::new(transitioned(3)));
+    assert_eq!(does(&at, note).await, [4]);
+    let entry = latest_entry(&at).await.expect("it is there");
+    assert_eq!(entry.action, "cancel_instance");
+    assert_eq!(entry.detail[0]["after"]["is_over"], true, "{entry:?}");
 }

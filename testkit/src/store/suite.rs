@@ -203,6 +203,7 @@ macro_rules! __store_behaviours {
                 an_altered_instance_moves_by_one_version,
                 a_completed_instance_is_a_tombstone_without_timers,
                 what_came_of_a_move_stands_in_the_entry_of_who_asked,
+                what_came_of_a_cancel_stands_in_the_entry_of_who_asked,
             ]
             inspection: [
                 a_released_row_is_tried_as_if_it_were_new,

@@ -50,8 +50,8 @@ const ASK_HOST: &str = concat!(
 
 /// `$1` who, `$2` kind, `$3` key, `$4` the version that was seen, `$5` what came of it.
 const NOTE_TRANSITION: &str = "update sagabus_audit set outcome = $5 where id = (\
-    select id from sagabus_audit where action = 'transition_instance' and who = $1 \
-    and outcome is null and cast(detail as text) ->> '$[0].kind' = $2 \
+    select id from sagabus_audit where action in ('transition_instance', 'cancel_instance') \
+    and who = $1 and outcome is null and cast(detail as text) ->> '$[0].kind' = $2 \
     and cast(detail as text) ->> '$[0].key' = $3 and cast(detail as text) ->> '$[0].version' = $4 \
     order by id desc limit 1) returning id";
 
