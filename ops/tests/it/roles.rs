@@ -248,7 +248,8 @@ fn actions() -> Vec<(Role, Action)> {
             },
         ),
         (Role::Operator, rehearsal()),
-        (Role::Admin, transition()),
+        (Role::Admin, transition(Some("paid"))),
+        (Role::Admin, transition(None)),
         (Role::Admin, migration()),
         (Role::Operator, Action::RepublishSent(vec![1])),
         (Role::Operator, rows(RowVerb::Park)),
@@ -283,11 +284,11 @@ fn rehearsal() -> Action {
     ask(Task::Rehearse(Box::new(Parcel::new(&envelope, None))))
 }
 
-fn transition() -> Action {
+fn transition(to: Option<&str>) -> Action {
     ask(Task::Transition(Box::new(Forced {
         instance: instance(),
         version: 1,
-        to: Some("paid".to_owned()),
+        to: to.map(str::to_owned),
         before: None,
         who: "ada".to_owned(),
     })))
