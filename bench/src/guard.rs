@@ -20,9 +20,10 @@ pub(crate) const GUARD: Profile = Profile {
     ..QUICK
 };
 
-/// Rows and what they reached, as the README's table has it.
+/// Rows and what they reached, as the README's table has it; H1 is another one on each machine, and
+/// has what it reached on the slower of two (docs/performance.md, "Missed").
 const REACHED: &[(&str, f64)] = &[
-    ("H1@PostgreSQL", 1.03),
+    ("H1@PostgreSQL", 0.84),
     ("H2@PostgreSQL", 0.62),
     ("H2@SQLite", 0.79),
     ("H2@RabbitMQ", 0.80),
