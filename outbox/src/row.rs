@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use sagabus_core::admin::{RowFilter, RowState};
 use sagabus_core::clock::micros;
 use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::envelope::{Due, Outgoing};
@@ -16,6 +17,17 @@ use sagabus_core::unit_of_work::{Attempt, HistoryDetail, Origin, Reason, UnitOfW
 /// Says an endpoint of this database, as the outbox stores it: `@orders`.
 pub(crate) fn endpoint_text(name: &EndpointName) -> String {
     ["@", name.as_str()].concat()
+}
+
+/// Picks the text for what a filter of rows looks at, out of one for each state and one for an owner.
+pub(crate) fn text_of<T: Copy>(texts: &[T; 5], filter: &RowFilter) -> T {
+    match (&filter.owner, filter.state) {
+        (None, None) => texts[0],
+        (None, Some(RowState::Parked)) => texts[1],
+        (None, Some(RowState::Moving)) => texts[2],
+        (None, Some(RowState::Timer)) => texts[3],
+        (Some(_), _) => texts[4],
+    }
 }
 
 /// Says whether a row stands in the line of its key, where only the oldest moves.

@@ -7,8 +7,8 @@ use sagabus_core::{StoreError, Timestamp};
 use sqlx::Arguments;
 use sqlx::postgres::PgArguments;
 
-use super::super::error::store_error;
 use super::super::store::PgStore;
+use super::read;
 use crate::found;
 
 /// `$1` status, `$2` endpoint, `$3` fingerprint, `$4` text in it, `$5` and `$6` the earliest and the
@@ -80,13 +80,7 @@ pub(super) async fn list(
     add(&mut arguments, page.body_bytes_max.cast_signed().max(0))?;
     add(&mut arguments, page.after)?;
     add(&mut arguments, i64::from(page.size()))?;
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| found::dead_letter(row).map_err(store_error))
-        .collect()
+    read::all(store, text, arguments, found::dead_letter).await
 }
 
 /// Groups dead letters by endpoint and fingerprint, the largest first.
@@ -97,22 +91,12 @@ pub(super) async fn groups(
 ) -> Result<Vec<DeadLetterGroup>, StoreError> {
     let mut arguments = arguments(filter)?;
     add(&mut arguments, i64::from(Page::latest(limit).size()))?;
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(GROUPS, arguments).fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| found::group(row).map_err(store_error))
-        .collect()
+    read::all(store, GROUPS, arguments, found::group).await
 }
 
 /// Counts what a filter lets through.
 pub(super) async fn count(store: &PgStore, filter: &DeadLetterFilter) -> Result<Tally, StoreError> {
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(COUNT, arguments(filter)?).fetch_one(&mut *taken);
-    let answer = store.answer(call).await;
-    let row = taken.finish(answer, store_error)?;
-    found::tally(&row).map_err(store_error)
+    read::one(store, COUNT, arguments(filter)?, found::tally).await
 }
 
 pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<PgArguments, StoreError> {

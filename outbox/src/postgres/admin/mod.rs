@@ -13,3 +13,4 @@ mod instances;
 mod change;
 mod editing;
 mod sent;
+mod read;

@@ -16,7 +16,7 @@ use sqlx::{Arguments, Row};
 use super::super::error::{commit_error, store_error};
 use super::super::store::PgStore;
 use super::dead_letters::{self, add};
-use super::{outgoing, sent};
+use super::{outgoing, read, sent};
 use crate::{found, row};
 
 /// In the order in which [`found::operation`] takes them.
@@ -235,7 +235,7 @@ async fn begin(store: &PgStore, new: &NewOperation) -> Result<Option<StoredOpera
 /// Finds the statement for what an operation is for, and the values of its filter.
 fn meant(new: &NewOperation) -> Result<(&'static str, PgArguments), StoreError> {
     let rows = |filter: &RowFilter| {
-        let text = outgoing::text(&BEGIN_ROWS, filter);
+        let text = row::text_of(&BEGIN_ROWS, filter);
         Ok((text, outgoing::arguments(filter)?))
     };
     let letters =
@@ -264,13 +264,7 @@ async fn list(
     add(&mut arguments, id)?;
     add(&mut arguments, page.after)?;
     add(&mut arguments, i64::from(page.size()))?;
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| found::operation(row).map_err(store_error))
-        .collect()
+    read::all(store, text, arguments, found::operation).await
 }
 
 async fn take_wheel(

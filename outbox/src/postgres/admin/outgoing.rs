@@ -1,15 +1,13 @@
 //! Rows of the outbox: lists, and sums per destination.
 
-use sagabus_core::admin::{
-    DestinationOverview, First, Page, RowFilter, RowState, StoredRow, Tally,
-};
+use sagabus_core::admin::{DestinationOverview, First, Page, RowFilter, StoredRow, Tally};
 use sagabus_core::{StoreError, Timestamp};
 use sqlx::postgres::PgArguments;
 
-use super::super::error::store_error;
 use super::super::store::PgStore;
 use super::dead_letters::add;
-use crate::found;
+use super::read;
+use crate::{found, row};
 
 /// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id, `$6` key, `$7` and `$8` from when
 /// to when, `$9` the largest id, `$10` whether only what operators change as rows is meant. Where an
@@ -87,17 +85,6 @@ const LATEST: [&str; 5] = each_state!(latest);
 const OLDEST: [&str; 5] = each_state!(oldest);
 const COUNT: [&str; 5] = each_state!(count);
 
-/// Picks the text for what a filter looks at.
-pub(super) fn text<T: Copy>(texts: &[T; 5], filter: &RowFilter) -> T {
-    match (&filter.owner, filter.state) {
-        (None, None) => texts[0],
-        (None, Some(RowState::Parked)) => texts[1],
-        (None, Some(RowState::Moving)) => texts[2],
-        (None, Some(RowState::Timer)) => texts[3],
-        (Some(_), _) => texts[4],
-    }
-}
-
 const DESTINATIONS: &str = "select destination, \
     count(*) filter (where parked is null and available_at < sagabus.never_micros()), \
     count(*) filter (where parked is null and available_at <= t.now), \
@@ -113,29 +100,25 @@ pub(super) async fn list(
     page: Page,
 ) -> Result<Vec<StoredRow>, StoreError> {
     let text = match page.first {
-        First::Latest => text(&LATEST, filter),
-        First::Oldest => text(&OLDEST, filter),
+        First::Latest => row::text_of(&LATEST, filter),
+        First::Oldest => row::text_of(&OLDEST, filter),
     };
     let mut arguments = arguments(filter)?;
     add(&mut arguments, page.body_bytes_max.cast_signed().max(0))?;
     add(&mut arguments, page.after)?;
     add(&mut arguments, i64::from(page.size()))?;
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| found::row(row).map_err(store_error))
-        .collect()
+    read::all(store, text, arguments, found::row).await
 }
 
 /// Counts what a filter lets through.
 pub(super) async fn count(store: &PgStore, filter: &RowFilter) -> Result<Tally, StoreError> {
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(text(&COUNT, filter), arguments(filter)?).fetch_one(&mut *taken);
-    let answer = store.answer(call).await;
-    let row = taken.finish(answer, store_error)?;
-    found::tally(&row).map_err(store_error)
+    read::one(
+        store,
+        row::text_of(&COUNT, filter),
+        arguments(filter)?,
+        found::tally,
+    )
+    .await
 }
 
 pub(super) fn arguments(filter: &RowFilter) -> Result<PgArguments, StoreError> {
@@ -159,11 +142,11 @@ pub(super) fn arguments(filter: &RowFilter) -> Result<PgArguments, StoreError> {
 
 /// Sums the outbox up, per destination.
 pub(super) async fn destinations(store: &PgStore) -> Result<Vec<DestinationOverview>, StoreError> {
-    let mut taken = store.take().await?;
-    let call = sqlx::query(DESTINATIONS).fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| found::destination(row).map_err(store_error))
-        .collect()
+    read::all(
+        store,
+        DESTINATIONS,
+        PgArguments::default(),
+        found::destination,
+    )
+    .await
 }

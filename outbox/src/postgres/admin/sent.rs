@@ -4,9 +4,9 @@ use sagabus_core::admin::{First, Page, SentFilter, StoredSent, Tally};
 use sagabus_core::{StoreError, Timestamp};
 use sqlx::postgres::PgArguments;
 
-use super::super::error::store_error;
 use super::super::store::PgStore;
 use super::dead_letters::add;
+use super::read;
 use crate::found;
 
 /// `$1` since, `$2` until, `$3` destination, `$4` type.
@@ -56,22 +56,12 @@ pub(super) async fn list(
     let mut arguments = arguments(filter)?;
     add(&mut arguments, page.after)?;
     add(&mut arguments, i64::from(page.size()))?;
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(text, arguments).fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
-    let rows = taken.finish(answer, store_error)?;
-    rows.iter()
-        .map(|row| found::sent(row).map_err(store_error))
-        .collect()
+    read::all(store, text, arguments, found::sent).await
 }
 
 /// Counts what a filter lets through.
 pub(super) async fn count(store: &PgStore, filter: &SentFilter) -> Result<Tally, StoreError> {
-    let mut taken = store.take().await?;
-    let call = sqlx::query_with(COUNT, arguments(filter)?).fetch_one(&mut *taken);
-    let answer = store.answer(call).await;
-    let row = taken.finish(answer, store_error)?;
-    found::tally(&row).map_err(store_error)
+    read::one(store, COUNT, arguments(filter)?, found::tally).await
 }
 
 pub(super) fn arguments(filter: &SentFilter) -> Result<PgArguments, StoreError> {

@@ -292,7 +292,7 @@ async fn begin(
 /// Finds the statements for what an operation is for, and the values of its filter.
 fn meant(new: &NewOperation) -> Result<(Begin, SqliteArguments), StoreError> {
     let rows = |filter: &RowFilter| {
-        let texts = outgoing::text(&BEGIN_ROWS, filter);
+        let texts = row::text_of(&BEGIN_ROWS, filter);
         Ok((texts, outgoing::arguments(filter)?))
     };
     let letters =

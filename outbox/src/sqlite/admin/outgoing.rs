@@ -1,8 +1,6 @@
 //! Rows of the outbox: lists, and sums per destination.
 
-use sagabus_core::admin::{
-    DestinationOverview, First, Page, RowFilter, RowState, StoredRow, Tally,
-};
+use sagabus_core::admin::{DestinationOverview, First, Page, RowFilter, StoredRow, Tally};
 use sagabus_core::{StoreError, Timestamp};
 use sqlx::sqlite::SqliteArguments;
 
@@ -10,7 +8,7 @@ use super::super::clock::{never, now};
 use super::super::error::store_error;
 use super::super::store::SqliteStore;
 use super::dead_letters::add;
-use crate::found;
+use crate::{found, row};
 
 /// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id, `$6` key, `$7` and `$8` from when
 /// to when, `$9` the largest id, `$10` whether only what operators change as rows is meant. Where an
@@ -89,17 +87,6 @@ const LATEST: [&str; 5] = each_state!(latest);
 const OLDEST: [&str; 5] = each_state!(oldest);
 const COUNT: [&str; 5] = each_state!(count);
 
-/// Picks the text for what a filter looks at.
-pub(super) fn text<T: Copy>(texts: &[T; 5], filter: &RowFilter) -> T {
-    match (&filter.owner, filter.state) {
-        (None, None) => texts[0],
-        (None, Some(RowState::Parked)) => texts[1],
-        (None, Some(RowState::Moving)) => texts[2],
-        (None, Some(RowState::Timer)) => texts[3],
-        (Some(_), _) => texts[4],
-    }
-}
-
 const DESTINATIONS: &str = concat!(
     "select destination, sum(parked is null and available_at < ",
     never!(),
@@ -118,8 +105,8 @@ pub(super) async fn list(
     page: Page,
 ) -> Result<Vec<StoredRow>, StoreError> {
     let text = match page.first {
-        First::Latest => text(&LATEST, filter),
-        First::Oldest => text(&OLDEST, filter),
+        First::Latest => row::text_of(&LATEST, filter),
+        First::Oldest => row::text_of(&OLDEST, filter),
     };
     let mut arguments = arguments(filter)?;
     add(&mut arguments, page.body_bytes_max)?;
@@ -136,7 +123,7 @@ pub(super) async fn list(
 
 /// Counts what a filter lets through.
 pub(super) async fn count(store: &SqliteStore, filter: &RowFilter) -> Result<Tally, StoreError> {
-    let row = sqlx::query_with(text(&COUNT, filter), arguments(filter)?)
+    let row = sqlx::query_with(row::text_of(&COUNT, filter), arguments(filter)?)
         .fetch_one(store.reader())
         .await
         .map_err(store_error)?;
