@@ -107,8 +107,11 @@ pub(crate) struct Case<'a> {
 
 /// How one try ended.
 pub(crate) enum End {
-    /// The unit is committed, or had been before.
+    /// The unit is committed.
     Settled,
+    /// The message had ended before, here or on another host: nothing of the unit is written, unless
+    /// it was this unit whose commit had not answered.
+    Known,
     /// Somebody else was faster: load and run again. With what is known of the cause.
     Reload(String),
     /// The database ended the try: so it costs none. With what is known of the cause.
@@ -338,13 +341,13 @@ impl<'a> Case<'a> {
         } else {
             let end = self.attempt(subscriber, message, question, answer.instance, turn);
             let end = end.await;
-            if matches!(end, End::Settled) {
+            if matches!(end, End::Settled | End::Known) {
                 self.endpoint.gate.succeeded(turn);
             }
             end
         };
         match end {
-            End::Settled => Step::End(Fate::Ack),
+            End::Settled | End::Known => Step::End(Fate::Ack),
             End::Abandoned => Step::End(Fate::Abandon),
             End::Reload(cause) => Step::Follow(self.excused(cause)),
             End::Excused(cause) => Step::Follow(self.ended_by_database(cause)),

@@ -73,7 +73,7 @@ async fn merge(endpoint: &Endpoint, members: &mut VecDeque<Member<'_>>) {
     };
     let end = first.case.commit_grouped(unit).await;
     match end {
-        End::Settled => {
+        End::Settled | End::Known => {
             for member in members.drain(..count) {
                 member.case.ack().await;
                 member.held.let_go(endpoint);

@@ -64,7 +64,8 @@ impl Case<'_> {
             .commit_through(transaction, unit)
             .await
         {
-            Ok(Outcome::Committed | Outcome::Duplicate) => End::Settled,
+            Ok(Outcome::Committed) => End::Settled,
+            Ok(Outcome::Duplicate) => End::Known,
             Ok(Outcome::Conflict) => End::Reload(MOVED.to_owned()),
             Err(error @ (StoreError::Busy(_) | StoreError::Unavailable(_))) => {
                 End::Excused(chain(&error))
@@ -90,7 +91,8 @@ impl Case<'_> {
     pub(crate) fn commit_grouped(&self, unit: UnitOfWork) -> impl Future<Output = End> + Send {
         let answer = self.endpoint.committer.commit(unit);
         answer.map(|answer| match answer {
-            Some(Answer::Done(Outcome::Committed | Outcome::Duplicate)) => End::Settled,
+            Some(Answer::Done(Outcome::Committed)) => End::Settled,
+            Some(Answer::Done(Outcome::Duplicate)) => End::Known,
             Some(Answer::Done(Outcome::Conflict)) => End::Reload(MOVED.to_owned()),
             Some(Answer::Refused(error)) => {
                 End::Failed(HandlerError::dead(Reason::RefusedByStore, error))
@@ -232,6 +234,7 @@ impl Case<'_> {
                 }
                 self.ack().await;
             }
+            End::Known => self.ack().await,
             // It can never be written down: coming again and again would not help it.
             End::Failed(error) => self.dead(Reason::RefusedByStore, Some(error.chain())).await,
             End::Reload(_) | End::Excused(_) | End::Abandoned => {}
@@ -279,6 +282,10 @@ impl Case<'_> {
                 self.endpoint.counters.dead_lettered.increment();
                 let (endpoint, reason) = (&self.endpoint.name, reason.as_str());
                 tracing::warn!(%id, %message_type, %endpoint, reason, "message is a dead letter");
+                self.ack().await;
+            }
+            End::Known => {
+                tracing::info!(%id, "message to be given up had ended before");
                 self.ack().await;
             }
             End::Failed(error) => {

@@ -14,6 +14,8 @@ use crate::dice::Dice;
 
 /// Between two transfers.
 const PACE: Duration = Duration::from_millis(20);
+/// After one that was refused: while a disk is full, the next one is refused as well.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// One in so many messages is sent again under its identity, up to this often.
 const FLOODED: u64 = 5;
 const COPIES_MAX: u64 = 3;
@@ -93,11 +95,13 @@ impl Client {
     pub(crate) async fn run(self, seed: u64, mut is_over: watch::Receiver<bool>) -> (Self, Placed) {
         let mut placed = Placed::default();
         let mut dice = Dice::new(seed ^ 0xc11e);
+        let mut pause = PACE;
         loop {
             tokio::select! {
                 _ = is_over.wait_for(|is_over| *is_over) => return (self, placed),
-                () = tokio::time::sleep(PACE) => {}
+                () = tokio::time::sleep(pause) => {}
             }
+            let refused = placed.failed.len();
             let id = placed.attempts;
             placed.attempts += 1;
             if id % 2 == 0 {
@@ -105,6 +109,8 @@ impl Client {
             } else {
                 self.place_by_message(id, &mut placed, &mut dice).await;
             }
+            let is_refused = placed.failed.len() > refused;
+            pause = if is_refused { PATIENCE } else { PACE };
         }
     }
 

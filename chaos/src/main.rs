@@ -143,7 +143,7 @@ async fn run_all(arguments: &Arguments) -> Result<bool> {
                 continue;
             }
             Err(error) => {
-                println!("{set_up:?}: {error:?}");
+                println!("{set_up:?}: FAILED: {error:?}");
                 false
             }
         };

@@ -27,6 +27,7 @@ mod services;
 mod stages;
 mod test;
 mod totals;
+mod failures;
 
 use std::process::ExitCode;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::fail::{Doing, Result, fail};
+use crate::failures::Failures;
 use crate::services::{self, Choice, Held};
 use crate::stages::{Call, STAGES, Stage};
 use crate::totals::Totals;
@@ -40,6 +41,7 @@ struct Ended {
     stage: &'static Stage,
     passed: bool,
     totals: Totals,
+    failures: Failures,
     took: Duration,
 }
 
@@ -103,8 +105,9 @@ fn run_stage(
     say::step(format!("stage {}: {}", stage.name, stage.what));
     say::detail(process::show(&command));
     let started = Instant::now();
-    let mut totals = Totals::default();
+    let (mut totals, mut failures) = (Totals::default(), Failures::default());
     let status = process::stream(&mut command, |line| {
+        failures.note(line);
         let counts_plain = matches!(stage.command, Call::Program(_));
         if counts_plain || line.starts_with("test result: ") {
             totals += Totals::of_line(line).unwrap_or_default();
@@ -114,6 +117,7 @@ fn run_stage(
         stage,
         passed: status.success(),
         totals,
+        failures,
         took: started.elapsed(),
     })
 }
@@ -138,15 +142,14 @@ fn summary(ended: &[Ended], not_run: &[&str]) -> Totals {
     for what in not_run {
         say::result(format_args!("not run: {what}"));
     }
-    let failed: Vec<&str> = ended
-        .iter()
-        .filter(|stage| !stage.passed)
-        .map(|stage| stage.stage.name)
-        .collect();
+    let failed: Vec<_> = ended.iter().filter(|stage| !stage.passed).collect();
     // A stage that did not compile has no failed test, and is a failure all the same.
     totals.failed = totals.failed.max(failed.len() as u64);
-    if !failed.is_empty() {
-        say::result(format_args!("failed stages: {}", failed.join(", ")));
+    for stage in failed {
+        say::result(format_args!(
+            "failed: {}{}",
+            stage.stage.name, stage.failures
+        ));
     }
     totals
 }

@@ -6,3 +6,4 @@ mod hostile;
 mod memory_store;
 mod health;
 mod refusing;
+mod copies;
