@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use serde_json::json;
 
 use crate::bus::Bus;
@@ -16,6 +16,7 @@ use crate::endpoint::Order;
 use crate::error::{BuildError, RunError};
 use crate::handler::{Given, States};
 use crate::health::{EndpointHealth, HostHealth, Watched};
+use crate::id::HostId;
 use crate::keeping::Keeping;
 use crate::lifecycle::Lifecycle;
 use crate::memory::MemoryStore;
@@ -25,10 +26,10 @@ use crate::plan::{EndpointBuilder, EndpointPlan, check_retention};
 use crate::protection::Protector;
 use crate::recurrence::Recurrence;
 use crate::recurring::{Recurring, RecurringPlan};
-use crate::running;
 use crate::store::{Retention, Store};
 use crate::transport::{Health, Transport};
 use crate::transports::{TransportName, Transports};
+use crate::{running, upkeep};
 
 /// How long a stop waits for what is in hand before it lets go.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -151,6 +152,8 @@ pub struct RunningHost {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) watched: Vec<Watched>,
     pub(crate) health: HostHealth,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) id: HostId,
 }
 
 impl RunningHost {
@@ -207,7 +210,8 @@ impl RunningHost {
                 );
             }
         });
-        join_all(leaving).await;
+        let farewell = upkeep::say_farewell(&*self.store, self.id, patience);
+        join(join_all(leaving), farewell).await;
         is_clean
     }
 }

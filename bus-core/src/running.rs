@@ -119,6 +119,8 @@ async fn start_on(host: Host, lifecycle: &Lifecycle) -> Result<RunningHost, RunE
         lifecycle: lifecycle.clone(),
         watched,
         health,
+        store: Arc::clone(&parts.shared.store),
+        id: host_id,
     })
 }
 

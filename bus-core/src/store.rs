@@ -379,6 +379,8 @@ pub struct Extension {
     pub lease: Duration,
     /// What the host wants to know about what waits.
     pub measure: Measure,
+    /// The host has stopped: this is the last that is heard of it.
+    pub is_last: bool,
 }
 
 /// How long things are kept, and how much one sweep removes.

@@ -8,6 +8,7 @@ use crate::backoff::{Backoff, jittered};
 use crate::clock;
 use crate::counters::Counters;
 use crate::endpoint::EndpointName;
+use crate::error::chain;
 use crate::faults::{self, Point};
 use crate::id::HostId;
 use crate::inflow::Inflow;
@@ -83,6 +84,7 @@ pub(crate) async fn extend_leases(
             rows: in_hand.rows(),
             lease,
             measure: bounds.question(),
+            is_last: false,
         };
         bounds.clock.tried();
         match store.extend(&extension).await {
@@ -99,6 +101,28 @@ pub(crate) async fn extend_leases(
             }
         }
     }
+}
+
+/// Says that a host has stopped, so that nobody takes it for alive until its heartbeat is old.
+pub(crate) async fn say_farewell(store: &dyn Store, host: HostId, patience: Duration) {
+    let last = Extension {
+        host,
+        clock: clock::now(),
+        rows: Vec::new(),
+        lease: Duration::ZERO,
+        measure: Measure::default(),
+        is_last: true,
+    };
+    let said = time::timeout(patience, store.extend(&last)).await;
+    let error = match said {
+        Ok(Ok(_)) => return,
+        Ok(Err(error)) => chain(&error),
+        Err(_) => "the database did not answer in time".to_owned(),
+    };
+    tracing::info!(
+        error,
+        "host stopped and could not say so; it counts as alive for two leases"
+    );
 }
 
 /// Removes what is older than its retention, a bounded number of rows at a time.

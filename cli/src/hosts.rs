@@ -32,7 +32,11 @@ pub(crate) async fn list(
     let rows: Vec<_> = found
         .iter()
         .map(|one| {
-            let state = if is_alive(one, now) { "alive" } else { "gone" };
+            let state = match one.stopped_at {
+                Some(_) => "stopped",
+                None if is_alive(one, now) => "alive",
+                None => "gone",
+            };
             let endpoints = one.definitions["endpoints"].as_array();
             let names = endpoints.into_iter().flatten();
             let names: Vec<_> = names.filter_map(|one| one["endpoint"].as_str()).collect();

@@ -402,6 +402,7 @@ mod tests {
             name: name.to_owned(),
             started_at: NOW,
             heartbeat_at: NOW,
+            stopped_at: None,
             behind,
             definitions: json!({
                 "inbox_retention_seconds": retention,

@@ -158,6 +158,7 @@ mod tests {
             name: name.to_owned(),
             started_at: heard,
             heartbeat_at: heard,
+            stopped_at: None,
             behind: None,
             definitions: json!({
                 "endpoints": [{ "endpoint": "orders", "handlers": handlers }],

@@ -116,6 +116,7 @@ mod tests {
             name: name.to_owned(),
             started_at: heard,
             heartbeat_at: heard,
+            stopped_at: None,
             behind: None,
             definitions: json!({ "lease_seconds": 15, "endpoints": [endpoint] }),
         }

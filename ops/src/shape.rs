@@ -241,6 +241,7 @@ pub fn host(one: &StoredHost, now: Timestamp) -> Value {
         "is_alive": is_alive(one, now),
         "started_at": time(one.started_at),
         "heartbeat_at": time(one.heartbeat_at),
+        "stopped_at": maybe_time(one.stopped_at),
         "clock_behind_seconds": one.behind.map(|behind| behind as f64 / 1e6),
         "definitions": one.definitions,
     })

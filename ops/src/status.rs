@@ -89,8 +89,12 @@ pub async fn status(admin: &dyn StoreAdmin) -> Result<Status, OpsError> {
     })
 }
 
-/// Says whether a host was heard of within twice its lease; it speaks three times in one.
+/// Says whether a host has not said that it stopped, and was heard of within twice its lease; it
+/// speaks three times in one.
 pub fn is_alive(host: &StoredHost, now: Timestamp) -> bool {
+    if host.stopped_at.is_some() {
+        return false;
+    }
     let lease = host.definitions["lease_seconds"].as_f64();
     let lease = lease.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     host.heartbeat_at

@@ -209,6 +209,7 @@ pub(crate) fn host(found: &impl Found) -> Result<StoredHost, sqlx::Error> {
         name: found.text(1)?,
         started_at: Timestamp::from_micros(found.int(2)?),
         heartbeat_at: Timestamp::from_micros(found.int(3)?),
+        stopped_at: found.maybe_int(6)?.map(Timestamp::from_micros),
         behind: found.maybe_int(5)?,
         definitions: row::value_from_json(&found.bytes(4)?),
     })

@@ -16,6 +16,8 @@ pub struct StoredHost {
     pub started_at: Timestamp,
     /// When it was last heard of.
     pub heartbeat_at: Timestamp,
+    /// When it said that it has stopped. None: it runs, or it was killed.
+    pub stopped_at: Option<Timestamp>,
     /// How far its clock was behind the database's at its last heartbeat, in microseconds; below zero
     /// where it was ahead. None: it has not said.
     pub behind: Option<i64>,

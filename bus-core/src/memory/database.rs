@@ -16,8 +16,8 @@ use crate::fingerprint::fingerprint;
 use crate::id::{HostId, InstanceId, MessageId, StoreId};
 use crate::message::Kind;
 use crate::store::{
-    Answer, Attached, EndpointSpec, Fate, Instance, Place, Question, Registration, Retention,
-    Routes, Swept, Target,
+    Answer, Attached, EndpointSpec, Extension, Fate, Instance, Place, Question, Registration,
+    Retention, Routes, Swept, Target,
 };
 use crate::unit_of_work::{DeadLetter, HistoryEntry, InstanceStatus};
 
@@ -175,17 +175,19 @@ impl Database {
             name: registration.host_name.clone(),
             started_at: known.map_or(now, |known| known.started_at),
             heartbeat_at: now,
+            stopped_at: None,
             behind: known.and_then(|known| known.behind),
             definitions: registration.definitions.clone(),
         };
         self.hosts.insert(registration.host, host);
     }
 
-    /// Notes that a host is alive.
-    pub(super) fn beat(&mut self, host: HostId, clock: Timestamp, now: Timestamp) {
-        if let Some(host) = self.hosts.get_mut(&host) {
+    /// Notes that a host is alive, or was until now.
+    pub(super) fn beat(&mut self, extension: &Extension, now: Timestamp) {
+        if let Some(host) = self.hosts.get_mut(&extension.host) {
             host.heartbeat_at = now;
-            host.behind = Some(now.as_micros() - clock.as_micros());
+            host.stopped_at = extension.is_last.then_some(now);
+            host.behind = Some(now.as_micros() - extension.clock.as_micros());
         }
     }
 

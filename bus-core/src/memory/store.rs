@@ -137,7 +137,7 @@ impl Store for MemoryStore {
         extension: &'a Extension,
     ) -> BoxFuture<'a, Result<Extended, StoreError>> {
         ready(Ok(self.with(|database, now| {
-            database.beat(extension.host, extension.clock, now);
+            database.beat(extension, now);
             let lease_end = now.plus(extension.lease);
             Extended {
                 rows: database.outbox.extend(&extension.rows, lease_end),

@@ -32,6 +32,7 @@ create table sagabus.host (
     definitions  bytea  not null,                -- JSON: routes, machines, versions
     started_at   bigint not null,
     heartbeat_at bigint not null,
+    stopped_at   bigint,                         -- null: it runs, or was killed
     behind       bigint                          -- its clock, microseconds; null: it never said
 );
 

@@ -159,10 +159,10 @@ begin
     end loop;
 end $$;
 
--- Extends what a host has in hand, and its heartbeat; `p_clock` is what the host takes for now. A row
+-- Extends what a host has in hand, and its heartbeat, which may be the last; `p_clock` is what the host takes for now. A row
 -- that is being settled at this moment is left alone: waiting for it here could make a circle.
 create function sagabus.extend_v1(
-    p_host uuid, p_ids bigint[], p_epochs int[], p_lease bigint, p_clock bigint,
+    p_host uuid, p_ids bigint[], p_epochs int[], p_lease bigint, p_clock bigint, p_last boolean,
     out rows bigint, out now bigint
 ) language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
@@ -170,7 +170,9 @@ set plan_cache_mode = force_generic_plan
 as $$
 begin
     now := sagabus.now_micros();
-    update sagabus.host h set heartbeat_at = extend_v1.now, behind = extend_v1.now - p_clock
+    update sagabus.host h set
+        heartbeat_at = extend_v1.now, behind = extend_v1.now - p_clock,
+        stopped_at = case when p_last then extend_v1.now end
     where h.id = p_host;
     with ours as (
         select o.id from unnest(p_ids, p_epochs) as k(id, epoch)

@@ -28,7 +28,8 @@ begin
     insert into sagabus.host (id, name, definitions, started_at, heartbeat_at)
     values (p_host, p_name, p_definitions, v_now, v_now)
     on conflict (id) do update set
-        name = excluded.name, definitions = excluded.definitions, heartbeat_at = v_now;
+        name = excluded.name, definitions = excluded.definitions, heartbeat_at = v_now,
+        stopped_at = null;
     -- Looked up first: an identity is not spent on an endpoint that is known.
     insert into sagabus.endpoint (name, per_key)
     select e.name, e.per_key from unnest(e_name, e_per_key) as e(name, per_key)

@@ -27,6 +27,7 @@ create table sagabus_host (
     definitions  blob    not null,              -- JSON: routes, machines, versions
     started_at   integer not null,
     heartbeat_at integer not null,
+    stopped_at   integer,                       -- null: it runs, or was killed
     behind       integer                        -- its clock, microseconds; null: it never said
 ) strict;
 

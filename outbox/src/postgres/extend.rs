@@ -10,7 +10,7 @@ use super::error::commit_error;
 use super::measure::measure;
 use super::store::PgStore;
 
-const EXTEND: &str = "select rows, now from sagabus.extend_v1($1, $2, $3, $4, $5)";
+const EXTEND: &str = "select rows, now from sagabus.extend_v1($1, $2, $3, $4, $5, $6)";
 
 /// Extends everything in one call.
 pub(super) async fn extend(store: &PgStore, extension: &Extension) -> Result<Extended, StoreError> {
@@ -25,6 +25,7 @@ pub(super) async fn extend(store: &PgStore, extension: &Extension) -> Result<Ext
             .bind(epochs)
             .bind(micros(extension.lease))
             .bind(extension.clock.as_micros())
+            .bind(extension.is_last)
             .fetch_one(&mut *connection)
             .await?;
         Ok((count, now, measure(connection, &extension.measure).await?))

@@ -25,7 +25,7 @@ const PUT_HOST: &str = concat!(
     ", ",
     now!(),
     ") on conflict (id) do update set name = excluded.name, definitions = excluded.definitions, ",
-    "heartbeat_at = excluded.heartbeat_at"
+    "heartbeat_at = excluded.heartbeat_at, stopped_at = null"
 );
 
 const PUT_ENDPOINT: &str = "insert into sagabus_endpoint (name, per_key) values ($1, $2) \

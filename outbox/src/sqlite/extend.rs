@@ -19,7 +19,9 @@ pub(super) const EXTEND: &str = concat!(
     now!(),
     ", behind = ",
     now!(),
-    " - $4 where id = $1; update sagabus_outbox set available_at = ",
+    " - $4, stopped_at = case when $5 then ",
+    now!(),
+    " end where id = $1; update sagabus_outbox set available_at = ",
     now!(),
     " + $2 where id in (select o.id from json_each($3) e cross join sagabus_outbox o ",
     // As in the commit call's sections.
@@ -50,6 +52,8 @@ pub(super) async fn extend(
     arguments.add(rows).map_err(StoreError::Refused)?;
     let clock = extension.clock.as_micros();
     arguments.add(clock).map_err(StoreError::Refused)?;
+    let is_last = extension.is_last;
+    arguments.add(is_last).map_err(StoreError::Refused)?;
     let mut write = store.write().await?;
     let replies = write.whole(EXTEND, arguments).await.map_err(commit_error)?;
     drop(write);

@@ -405,6 +405,7 @@ async fn questions(site: &Site) {
 async fn upkeep(site: &Site) {
     let rows = site.claim("orders", PART).await;
     let extension = Extension {
+        is_last: false,
         host: HostId::new(),
         clock: Timestamp::from_micros(1),
         rows: rows.iter().map(|row| row.row).collect(),

@@ -271,6 +271,7 @@ async fn answer(site: &Site) {
 async fn extend(site: &Site) {
     let claimed = site.claim("orders", 2).await;
     let extension = Extension {
+        is_last: false,
         host: HostId::new(),
         clock: sagabus_core::clock::now(),
         rows: claimed.iter().map(|one| one.row).collect(),

@@ -87,6 +87,7 @@ async fn leases_are_extended_for_what_is_still_ours() {
         .await;
     let rows = bench.claim("plain", 5).await;
     let extension = Extension {
+        is_last: false,
         clock: sagabus_core::clock::now(),
         host: HostId::new(),
         rows: vec![

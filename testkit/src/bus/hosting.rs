@@ -167,6 +167,21 @@ pub async fn a_stopping_host_finishes_what_it_has_in_hand(scene: Scene) {
     assert_eq!(scene.counts().await.outbox, 0);
 }
 
+pub async fn a_host_that_stops_says_so_and_one_that_is_lost_does_not(scene: Scene) {
+    let stays = scene.host("work", |e| e.handle(note)).await;
+    let goes = scene.builder_on("goes", scene.peer());
+    let goes = start(goes.endpoint("work", |e| e.handle(note))).await;
+    let stopped = async || {
+        let hosts = scene.admin().hosts().await.expect("hosts are read");
+        let stopped = hosts.into_iter().filter(|one| one.stopped_at.is_some());
+        stopped.map(|one| one.name).collect::<Vec<_>>()
+    };
+    assert!(stopped().await.is_empty());
+    stop(goes).await;
+    assert_eq!(stopped().await, ["goes"]);
+    stop(stays).await;
+}
+
 pub async fn a_stopped_host_gives_back_what_it_never_started(scene: Scene) {
     async fn wait(command: Do, gate: State<Semaphore>, log: State<Log>) {
         log.add(format!("starts {}", command.n));

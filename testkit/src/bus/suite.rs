@@ -112,6 +112,7 @@ macro_rules! __bus_behaviours {
                 what_a_lost_host_had_in_hand_is_taken_over,
                 a_long_handler_keeps_its_lease,
                 a_stopping_host_finishes_what_it_has_in_hand,
+                a_host_that_stops_says_so_and_one_that_is_lost_does_not,
                 a_stopped_host_gives_back_what_it_never_started,
                 a_second_owner_of_a_command_is_refused,
                 a_bus_without_a_running_host_says_so,

@@ -258,19 +258,34 @@ impl Harness {
         self.extend_and_measure(&[], HOUR, measure).await.backlog
     }
 
+    /// Says that the host has stopped.
+    pub async fn say_farewell(&self) {
+        let last = Extension {
+            is_last: true,
+            ..self.extension(&[], Duration::ZERO, Measure::default())
+        };
+        let said = self.store.extend(&last).await;
+        said.expect("a farewell is answered");
+    }
+
+    fn extension(&self, rows: &[RowKey], lease: Duration, measure: Measure) -> Extension {
+        Extension {
+            host: self.host,
+            clock: sagabus_core::clock::now(),
+            rows: rows.to_vec(),
+            lease,
+            measure,
+            is_last: false,
+        }
+    }
+
     async fn extend_and_measure(
         &self,
         rows: &[RowKey],
         lease: Duration,
         measure: Measure,
     ) -> Extended {
-        let extension = Extension {
-            host: self.host,
-            clock: sagabus_core::clock::now(),
-            rows: rows.to_vec(),
-            lease,
-            measure,
-        };
+        let extension = self.extension(rows, lease, measure);
         let extended = self.store.extend(&extension).await;
         extended.expect("an extension is answered")
     }

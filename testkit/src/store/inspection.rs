@@ -429,6 +429,11 @@ pub async fn hosts_are_listed_and_swept_when_they_are_long_gone(at: Arc<Harness>
     let behind = hosts[0].behind.expect("a heartbeat says it");
     assert!(behind.abs() < 60_000_000, "{behind}");
     assert_eq!(hosts[1].behind, None);
+    assert!(hosts.iter().all(|one| one.stopped_at.is_none()));
+    at.say_farewell().await;
+    let hosts = at.admin.hosts().await.expect("hosts are shown");
+    assert_eq!(hosts[0].stopped_at, Some(hosts[0].heartbeat_at));
+    assert_eq!(hosts[1].stopped_at, None);
 
     let kept = Retention {
         history: Duration::from_secs(60),

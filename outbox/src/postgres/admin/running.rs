@@ -25,7 +25,8 @@ const COUNTS: &str = "select \
     (select count(*) from sagabus.dead_letter where status = 'open'), \
     (select count(*) from sagabus.history)";
 
-const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, behind from sagabus.host \
+const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, behind, stopped_at \
+    from sagabus.host \
     order by heartbeat_at desc, id desc";
 
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus.endpoint e \

@@ -28,7 +28,8 @@ const COUNTS: &str = concat!(
     (select count(*) from sagabus_history)"
 );
 
-const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, behind from sagabus_host \
+const HOSTS: &str = "select id, name, started_at, heartbeat_at, definitions, behind, stopped_at \
+    from sagabus_host \
     order by heartbeat_at desc, id desc";
 
 const ENDPOINTS: &str = "select e.name, e.per_key, s.message_type, s.kind from sagabus_endpoint e \
