@@ -22,6 +22,7 @@ use crate::headers::{self, Headers};
 use crate::id::{CorrelationId, InstanceId, MessageId};
 use crate::migrating::migrate;
 use crate::pipeline::Next;
+use crate::reading::read;
 use crate::store::{Instance, OpenTransaction, Question, Subscription};
 use crate::telling::{failed, tell};
 use crate::unit_of_work::{
@@ -60,6 +61,7 @@ pub(crate) async fn attend(endpoint: Arc<Endpoint>, row: Instance, now: Timestam
         }
         Task::Transition(forced) => transition(&endpoint, *forced).await,
         Task::Migrate(batch) => migrate(&endpoint, *batch).await,
+        Task::Read(candidate) => read(&endpoint, *candidate).await,
     };
     let answer = ErrandAnswer {
         host: endpoint.host.name.clone(),
@@ -242,21 +244,29 @@ async fn transition(endpoint: &Endpoint, forced: Forced) -> Report {
 /// Finds who moves an instance.
 fn mover(endpoint: &Endpoint, forced: &Forced) -> Result<Arc<dyn Subscriber>, String> {
     let (kind, name) = (&forced.instance.kind, &endpoint.name);
+    let Some(to) = &forced.to else {
+        return Ok(saga_of(endpoint, kind)?.0);
+    };
     let all = endpoint.dispatch.subscribers().into_iter();
     let mut sagas = all.filter(|one| one.name() == &**kind);
-    let Some(to) = &forced.to else {
-        let found = sagas.find(|one| one.schema_version().is_some());
-        let found = found.cloned();
-        return found.ok_or(format!(
-            "endpoint `{name}` has no saga or machine `{kind}` here"
-        ));
-    };
     let found = sagas.find_map(|one| Some((one, one.has_state(to)?)));
     match found {
         Some((machine, true)) => Ok(Arc::clone(machine)),
         Some((_, false)) => Err(format!("machine `{kind}` has no state `{to}`")),
         None => Err(format!("endpoint `{name}` has no machine `{kind}` here")),
     }
+}
+
+/// Finds a saga or machine by its kind, with the version of the data of its instances.
+pub(crate) fn saga_of(
+    endpoint: &Endpoint,
+    kind: &str,
+) -> Result<(Arc<dyn Subscriber>, i32), String> {
+    let all = endpoint.dispatch.subscribers().into_iter();
+    let mut sagas = all.filter(|one| one.name() == kind);
+    let found = sagas.find_map(|one| Some((Arc::clone(one), one.schema_version()?)));
+    let name = &endpoint.name;
+    found.ok_or_else(|| format!("endpoint `{name}` has no saga or machine `{kind}` here"))
 }
 
 /// Commits what an operator had done to an instance.

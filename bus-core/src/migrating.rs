@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::admin::{Batch, Migrated, Report, Verdict};
-use crate::errands::{ByHand, Deed, Run, by_hand, commit, unit_by_hand};
+use crate::errands::{ByHand, Deed, Run, by_hand, commit, saga_of, unit_by_hand};
 use crate::handler::Subscriber;
 use crate::handling::Endpoint;
 use crate::id::InstanceId;
@@ -22,14 +22,12 @@ pub(crate) async fn migrate(endpoint: &Endpoint, batch: Batch) -> Report {
         migrated,
         ..Report::default()
     };
-    let all = endpoint.dispatch.subscribers().into_iter();
-    let mut sagas = all.filter(|one| one.name() == batch.kind);
-    let found = sagas.find_map(|one| Some((Arc::clone(one), one.schema_version()?)));
-    let Some((saga, version)) = found else {
-        let (kind, name) = (&batch.kind, &endpoint.name);
-        let error = format!("endpoint `{name}` has no saga or machine `{kind}` here");
-        let reason = None;
-        return of(Verdict::Refused { reason, error }, None);
+    let (saga, version) = match saga_of(endpoint, &batch.kind) {
+        Ok(found) => found,
+        Err(error) => {
+            let reason = None;
+            return of(Verdict::Refused { reason, error }, None);
+        }
     };
     let mut done = Migrated::default();
     for key in &batch.keys {

@@ -17,7 +17,7 @@ use crate::output::Output;
 use crate::sagas::named;
 
 /// How long an answer is waited for: as long as the database keeps others from asking.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Characters of a value that people are shown; `--json` has it all.
 const VALUE_CHARS_MAX: usize = 200;
 

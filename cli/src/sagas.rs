@@ -7,12 +7,12 @@ use clap::Subcommand;
 use sagabus_core::admin::{HistoryOf, InstanceFilter, Page, StoreAdmin, StoredHistory};
 use sagabus_core::unit_of_work::{HistoryDetail, InstanceStatus, Label};
 use sagabus_core::{InstanceId, Timestamp};
-use sagabus_ops::{instances, shape};
+use sagabus_ops::{errands, instances, shape};
 use serde_json::json;
 
 use crate::arguments::OperatorArguments;
 use crate::confirm::{Answer, confirm, operator, read_file};
-use crate::errands::{cancel, migrate, transition};
+use crate::errands::{PATIENCE, cancel, migrate, transition};
 use crate::failure::Failure;
 use crate::filter::{self, before};
 use crate::messages;
@@ -77,6 +77,9 @@ pub(crate) enum SagasVerb {
         /// The new state of a machine. Without it the state stays.
         #[arg(long, required_unless_present = "data")]
         state: Option<String>,
+        /// Do not have a live host read it first.
+        #[arg(long)]
+        unread: bool,
     },
     /// Have its machine move one to another state, with what it does on the way.
     Transition {
@@ -157,16 +160,14 @@ pub(crate) async fn run(
             key,
             data,
             state,
+            unread,
         } => {
-            alter(
-                admin,
-                &instance(kind, key),
-                data.as_deref(),
-                state,
-                who,
-                out,
-            )
-            .await
+            let wanted = Wanted {
+                file: data.as_deref(),
+                state: state.clone(),
+                is_read: !unread,
+            };
+            alter(admin, &instance(kind, key), wanted, who, out).await
         }
         SagasVerb::Transition { kind, key, to } => {
             transition(admin, &instance(kind, key), to, who, out).await
@@ -314,19 +315,26 @@ fn moved(detail: &HistoryDetail, version: i64) -> String {
     }
 }
 
+/// What an operator would have an instance be.
+struct Wanted<'a> {
+    file: Option<&'a str>,
+    state: Option<String>,
+    /// Whether a live host reads it first.
+    is_read: bool,
+}
+
 async fn alter(
     admin: &dyn StoreAdmin,
     id: &InstanceId,
-    file: Option<&str>,
-    state: &Option<String>,
+    wanted: Wanted<'_>,
     who: &OperatorArguments,
     out: &Output,
 ) -> Result<(), Failure> {
-    let data = match file {
+    let data = match wanted.file {
         Some(file) => read_file(file)?,
         None => instances::show(admin, id).await?.data,
     };
-    let plan = instances::plan(admin, id, data, state.clone()).await?;
+    let plan = instances::plan(admin, id, data, wanted.state).await?;
     if out.is_for_people() {
         for (name, held) in [("before", &plan.before), ("after", &plan.after)] {
             let state = held.state.as_deref().unwrap_or_default();
@@ -343,8 +351,16 @@ async fn alter(
         };
         return out.json(document).map(|_| ());
     }
-    let version = instances::alter(admin, &operator(who), plan).await?;
-    said(id, version, "is altered", out)
+    let operator = operator(who);
+    let done = match wanted.is_read {
+        false => "is altered, unread".to_owned(),
+        true => match errands::check_alteration(admin, &operator, &plan, PATIENCE).await? {
+            Some(host) => format!("is altered, read by {host}"),
+            None => "is altered; no live host was there to read it".to_owned(),
+        },
+    };
+    let version = instances::alter(admin, &operator, plan).await?;
+    said(id, version, &done, out)
 }
 
 async fn complete(

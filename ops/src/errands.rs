@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use sagabus_core::admin::{
-    ANSWERED, ASKED, Action, DeadLetterFilter, DeadLetterStatus, Errand, ErrandAnswer, Forced,
-    Held, Page, Parcel, RowFilter, StoreAdmin, StoredDeadLetter, StoredRow, Task, Transitioned,
-    Verdict, errand_id,
+    ANSWERED, ASKED, Action, Alteration, Candidate, DeadLetterFilter, DeadLetterStatus, Errand,
+    ErrandAnswer, Forced, Held, Page, Parcel, RowFilter, StoreAdmin, StoredDeadLetter, StoredRow,
+    Task, Transitioned, Verdict, errand_id,
 };
 use sagabus_core::store::Instance;
 use sagabus_core::{InstanceId, MessageId};
@@ -168,17 +168,57 @@ pub async fn plan_cancel(
     id: &InstanceId,
 ) -> Result<PlannedMove, OpsError> {
     let instance = instances::running(admin, id).await?;
-    let now = admin.about().await?.now;
-    let hosts = admin.hosts().await?;
-    let alive = hosts.iter().filter(|host| is_alive(host, now));
-    let mut known = alive.flat_map(|host| migration::described(host, &id.kind));
-    let Some((endpoint, _)) = known.next() else {
+    let Some(endpoint) = live_endpoint(admin, &id.kind).await? else {
         let kind = &id.kind;
         return Err(OpsError::Refused(format!(
             "no live host described a saga or machine `{kind}`; start one and ask again [SB0404]"
         )));
     };
     Ok(PlannedMove::new(endpoint, instance, None, operator))
+}
+
+/// Finds an endpoint whose live hosts described a saga or machine.
+async fn live_endpoint(admin: &dyn StoreAdmin, kind: &str) -> Result<Option<String>, OpsError> {
+    let now = admin.about().await?.now;
+    let hosts = admin.hosts().await?;
+    let alive = hosts.iter().filter(|host| is_alive(host, now));
+    let mut known = alive.flat_map(|host| migration::described(host, kind));
+    Ok(known.next().map(|(endpoint, _)| endpoint))
+}
+
+/// Has a live host read what an instance is to be, and returns the host's name; `None` where none
+/// lives that could.
+///
+/// # Errors
+/// [`OpsError::Refused`] where its saga or machine cannot read it; as the other requests to a host.
+pub async fn check_alteration(
+    admin: &dyn StoreAdmin,
+    operator: &Operator,
+    alteration: &Alteration,
+    patience: Duration,
+) -> Result<Option<String>, OpsError> {
+    let id = &alteration.instance;
+    let Some(endpoint) = live_endpoint(admin, &id.kind).await? else {
+        return Ok(None);
+    };
+    let now = instances::running(admin, id).await?;
+    let candidate = Candidate {
+        instance: id.clone(),
+        schema_version: now.schema_version,
+        state: alteration.after.state.clone(),
+        data: String::from_utf8_lossy(&alteration.after.data).into_owned(),
+    };
+    let task = Task::Read(Box::new(candidate));
+    let answer = ask(admin, operator, endpoint, task, patience).await?;
+    let error = match answer.report.verdict {
+        Verdict::Well => return Ok(Some(answer.host)),
+        Verdict::Refused { error, .. } | Verdict::Failed { error, .. } => error,
+        Verdict::Skipped { why } => why,
+    };
+    Err(OpsError::Refused(format!(
+        "`{}` cannot read it, says {}: {error} [SB0407]",
+        id.kind, answer.host
+    )))
 }
 
 impl PlannedMove {

@@ -28,8 +28,9 @@ pub async fn show(admin: &dyn StoreAdmin, id: &InstanceId) -> Result<Instance, O
 /// Says what an instance would become: checks other data, and another state where that is wanted.
 /// Changes nothing.
 ///
-/// The code of the saga is not here to be asked. Data that it cannot read makes dead letters of the
-/// messages for this instance, and can be altered again.
+/// The code of the saga is not here to be asked:
+/// [`check_alteration`](crate::errands::check_alteration) has a live host read it. Data that it cannot
+/// read makes dead letters of the messages for this instance, and can be altered again.
 ///
 /// # Errors
 /// [`OpsError::Refused`] where the instance is over, the data is no JSON or of another shape (an

@@ -70,7 +70,7 @@ impl Role {
             Action::AskHost(errand) => match errand.task {
                 // Shows what an instance holds, and nothing of it is left.
                 Task::Rehearse(_) => Self::Operator,
-                Task::Transition(_) | Task::Migrate(_) => Self::Admin,
+                Task::Transition(_) | Task::Migrate(_) | Task::Read(_) => Self::Admin,
             },
             Action::EditDeadLetter(_)
             | Action::NoteTransition(_)

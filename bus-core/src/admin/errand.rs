@@ -57,6 +57,21 @@ pub enum Task {
     Transition(Box<Forced>),
     /// Write instances of older releases anew in the shape of this one.
     Migrate(Box<Batch>),
+    /// Read what an operator would have an instance be. Nothing is written.
+    Read(Box<Candidate>),
+}
+
+/// What an operator would have an instance be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Which one.
+    pub instance: InstanceId,
+    /// The version of the shape of the data.
+    pub schema_version: i32,
+    /// The state of a machine.
+    pub state: Option<String>,
+    /// The data: JSON.
+    pub data: String,
 }
 
 /// The most instances that one errand names: each is a commit, and all of them are to be done long
@@ -192,6 +207,7 @@ impl Errand {
             Task::Transition(forced) if forced.to.is_none() => CANCEL,
             Task::Transition(_) => TRANSITION,
             Task::Migrate(_) => "migrate_instances",
+            Task::Read(_) => "read_instance",
         }
     }
 
@@ -222,6 +238,11 @@ impl Errand {
                 "endpoint": self.endpoint,
                 "kind": batch.kind,
                 "keys": batch.keys,
+            }),
+            Task::Read(candidate) => json!({
+                "endpoint": self.endpoint,
+                "kind": candidate.instance.kind,
+                "key": candidate.instance.key,
             }),
         }
     }

@@ -24,7 +24,7 @@ pub use dead_letter::{
     DeadLetterFilter, DeadLetterGroup, DeadLetterStatus, StoredDeadLetter, Tally,
 };
 pub use errand::{
-    ANSWERED, ASKED, BATCH_MAX, Batch, CANCEL, ERRAND_KIND, ERRAND_STALE_MICROS, Errand,
+    ANSWERED, ASKED, BATCH_MAX, Batch, CANCEL, Candidate, ERRAND_KIND, ERRAND_STALE_MICROS, Errand,
     ErrandAnswer, Forced, Migrated, Moved, Parcel, Report, SENT_BODY_CHARS_MAX, SENT_MAX, Sent,
     Standing, TAKEN, TRANSITION, Task, Transitioned, Verdict, errand_id,
 };

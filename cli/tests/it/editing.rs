@@ -1,10 +1,16 @@
 //! What the program writes itself: bodies and data.
 
+use std::time::Duration;
+
+use sagabus_core::Store;
 use sagabus_core::admin::{Page, RowFilter, StoreAdmin};
+use sagabus_outbox::PgStore;
 use serde_json::json;
 
-use crate::sagas::lost_one;
-use crate::scene::Scene;
+use crate::parcels::{self, Hand, Release};
+use crate::postgres::Database;
+use crate::sagas::{lost_one, parcel};
+use crate::scene::{Ran, Scene, run};
 
 /// Writes a file beside the database, and returns its name.
 fn file(scene: &Scene, text: &str) -> String {
@@ -107,7 +113,8 @@ async fn an_instance_is_altered_where_that_makes_sense() {
     let done = scene.run(&[&alter[..], &["--state", "moving", "--data", &data]].concat());
     assert_eq!(done.code, 0, "{done:?}");
     assert!(
-        done.out.ends_with("is altered; its version is 3\n"),
+        done.out
+            .ends_with("is altered; no live host was there to read it; its version is 3\n"),
         "{done:?}"
     );
     let shown = scene.json(&["sagas", "show", "parcel", "2"]);
@@ -142,6 +149,75 @@ async fn an_instance_is_altered_where_that_makes_sense() {
         (&hidden["version"], &hidden["data"]["text"]),
         (&3.into(), &json!(""))
     );
+}
+
+/// Alters an instance that a live host can be asked about, by a program that goes on this database.
+async fn a_live_host_reads_it(store: impl StoreAdmin + Store + Clone, program: &Program<'_>) {
+    let host = parcels::host(store.clone(), Release::Current).await;
+    host.bus().send(Hand { parcel: 2 }).await.unwrap();
+    sagabus_testkit::wait::eventually("a parcel", || async {
+        store.instance(&parcel("2")).await.unwrap()
+    })
+    .await;
+    let alter = ["sagas", "alter", "parcel", "2", "--yes", "--data"];
+    let unread = program(&[&alter[..], &[r#"{"parcel":"two"}"#]].concat());
+    assert_eq!(unread.code, 1, "{unread:?}");
+    let told = "`parcel` cannot read it, says carrier: ";
+    assert!(unread.err.contains(told), "{unread:?}");
+    assert!(unread.err.contains("invalid type: string"), "{unread:?}");
+    let version = async || store.instance(&parcel("2")).await.unwrap().unwrap().version;
+    assert_eq!(version().await, 1, "nothing is written");
+
+    let data = r#"{"parcel":2,"note":"found"}"#;
+    let read = program(&[&alter[..], &[data]].concat());
+    let done = "parcel 2 is altered, read by carrier; its version is 2\n";
+    assert!(read.out.ends_with(done), "{read:?}");
+    let forced = program(&[&alter[..], &[r#"{"parcel":"two"}"#, "--unread"]].concat());
+    let done = "parcel 2 is altered, unread; its version is 3\n";
+    assert!(forced.out.ends_with(done), "{forced:?}");
+    assert_eq!(version().await, 3);
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+/// Runs the program with data in place of the file's name.
+type Program<'a> = dyn Fn(&[&str]) -> Ran + 'a;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instance_is_to_be_is_read_by_a_live_host_first() {
+    let (scene, store) = Scene::new().await;
+    let program = |arguments: &[&str]| {
+        let arguments = with_file(&scene, arguments);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        tokio::task::block_in_place(|| scene.run(&arguments))
+    };
+    a_live_host_reads_it(store, &program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instance_is_to_be_is_read_by_a_live_host_of_a_server_first() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let (scene, _) = Scene::new().await;
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    let program = |arguments: &[&str]| {
+        let arguments = with_file(&scene, arguments);
+        let mut all = vec!["--store", database.url.as_str()];
+        all.extend(arguments.iter().map(String::as_str));
+        tokio::task::block_in_place(|| run(&all))
+    };
+    a_live_host_reads_it(store.clone(), &program).await;
+    store.close();
+    database.drop().await;
+}
+
+/// Puts what comes after `--data` into a file.
+fn with_file(scene: &Scene, arguments: &[&str]) -> Vec<String> {
+    let at = arguments.iter().position(|one| *one == "--data").unwrap() + 1;
+    let mut all: Vec<_> = arguments.iter().map(|one| (*one).to_owned()).collect();
+    all[at] = file(scene, arguments[at]);
+    all
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use sagabus_core::admin::{
-    Action, Alteration, AuditFilter, Batch, Change, Command, DeadLetterFilter, Edit, Errand,
-    Forced, Held, HistoryOf, InboxFilter, InstanceFilter, NewOperation, Operations, Pace, Page,
-    Parcel, RowFilter, RowVerb, Selected, SentFilter, Standing, StoreAdmin, Task, Told,
+    Action, Alteration, AuditFilter, Batch, Candidate, Change, Command, DeadLetterFilter, Edit,
+    Errand, Forced, Held, HistoryOf, InboxFilter, InstanceFilter, NewOperation, Operations, Pace,
+    Page, Parcel, RowFilter, RowVerb, Selected, SentFilter, Standing, StoreAdmin, Task, Told,
     Transitioned, Verb, Wheel,
 };
 use sagabus_core::memory::MemoryStore;
@@ -251,6 +251,7 @@ fn actions() -> Vec<(Role, Action)> {
         (Role::Admin, transition(Some("paid"))),
         (Role::Admin, transition(None)),
         (Role::Admin, migration()),
+        (Role::Admin, reading()),
         (Role::Operator, Action::RepublishSent(vec![1])),
         (Role::Operator, rows(RowVerb::Park)),
         (Role::Operator, rows(RowVerb::Release)),
@@ -271,6 +272,15 @@ fn migration() -> Action {
         kind: "order".to_owned(),
         keys: vec!["1".to_owned()],
         who: "ada".to_owned(),
+    })))
+}
+
+fn reading() -> Action {
+    ask(Task::Read(Box::new(Candidate {
+        instance: instance(),
+        schema_version: 1,
+        state: None,
+        data: "{}".to_owned(),
     })))
 }
 
@@ -362,6 +372,7 @@ fn no_call_and_no_action_is_forgotten() {
         "transition_instance",
         "cancel_instance",
         "migrate_instances",
+        "read_instance",
     ]);
     known.extend(["republish_sent", "park_rows", "release_rows"]);
     known.extend(["expedite_rows", "readdress_rows", "discard_rows"]);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sagabus_core::host::{Host, RunningHost};
 use sagabus_core::retry::Retry;
 use sagabus_core::store::StoreAdmin;
 use sagabus_core::{Command, HandlerError, Kind, Message, MessageId, Outgoing};
+use sagabus_core::{Host, RunningHost};
 use sagabus_outbox::{BusExt, PgConfig, PgStore, Postgres, Tx};
 use sagabus_testkit::wait::eventually;
 use serde::{Deserialize, Serialize};

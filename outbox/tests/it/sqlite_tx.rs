@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sagabus_core::host::{Host, RunningHost};
 use sagabus_core::retry::Retry;
 use sagabus_core::store::StoreAdmin;
 use sagabus_core::{
     BusError, Command, HandlerError, Kind, Message, MessageId, Outgoing, StoreError,
 };
+use sagabus_core::{Host, RunningHost};
 use sagabus_outbox::{BusExt, Sqlite, SqliteConfig, SqliteStore, Tx};
 use sagabus_testkit::wait::eventually;
 use serde::{Deserialize, Serialize};

@@ -128,7 +128,7 @@ fn text(action: &Action) -> &'static str {
         Action::ChangeSchedule { .. } => CHANGE_SCHEDULE,
         Action::AskHost(errand) => match errand.task {
             Task::Rehearse(_) => editing::REHEARSE,
-            Task::Transition(_) | Task::Migrate(_) => editing::TRANSITION,
+            Task::Transition(_) | Task::Migrate(_) | Task::Read(_) => editing::TRANSITION,
         },
         Action::NoteTransition(_) => editing::NOTE_TRANSITION,
     }
