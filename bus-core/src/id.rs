@@ -92,6 +92,19 @@ uuid_newtype! {
 impl MessageId {
     /// Makes the identity of something that may be sent again from the same facts, such as a timer
     /// (UUID version 5): equal facts give the equal identity.
+    ///
+    /// So an API maps the idempotency key of a call to the identity of its message, and a call that is
+    /// made again sends once. The caller is one of the facts: keys are the callers' own.
+    ///
+    /// ```
+    /// # use sagabus_core::{Bus, BusError, Command};
+    /// use sagabus_core::MessageId;
+    ///
+    /// # async fn place<C: Command>(bus: Bus, order: C, tenant: &str, key: &str) -> Result<(), BusError> {
+    /// let id = MessageId::derived(&["place-order", tenant, key]);
+    /// bus.send(order).with_id(id).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn derived(parts: &[&str]) -> Self {
         let mut name = String::new();
         for part in parts {

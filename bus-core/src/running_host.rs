@@ -72,6 +72,9 @@ impl RunningHost {
     /// Stops: takes nothing new, finishes what is in hand for at most `deadline`, then lets go.
     /// What was let go comes again. Returns whether everything was finished.
     ///
+    /// A handler that calls it waits for itself: it is let go with the stop at the deadline, and its
+    /// message comes again. Have a task of your own stop the host.
+    ///
     /// # Cancel safety
     /// Calling again goes on where the dropped call was.
     pub async fn stop(&self, deadline: Duration) -> bool {

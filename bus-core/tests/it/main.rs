@@ -7,3 +7,4 @@ mod memory_store;
 mod health;
 mod refusing;
 mod copies;
+mod patience;

@@ -119,22 +119,23 @@ pub async fn an_answer_that_comes_too_late_is_counted(scene: Scene) {
 
 /// An HTTP call that is made again: the command has its effect once, and both calls get its answer.
 pub async fn a_question_that_is_asked_twice_is_answered_once(scene: Scene) {
-    let host = both(&scene, |e| {
-        e.handle(async |command: Do| {
-            tokio::time::sleep(SHORT * 3).await;
-            Answered { n: command.n }
-        })
-    })
-    .await;
-    let (bus, id) = (host.bus(), MessageId::new());
-    let ask = || {
+    async fn answer_late(command: Do, log: State<Log>) -> Answered {
+        tokio::time::sleep(SHORT * 3).await;
+        log.add(format!("do {}", command.n));
+        Answered { n: command.n }
+    }
+    let host = both(&scene, |e| e.handle(answer_late)).await;
+    let bus = host.bus();
+    let ask = |key: &'static str| {
         bus.request::<Answered>(Do { n: 3 })
-            .with_id(id)
+            .with_id(MessageId::derived(&["do", "ada", key]))
             .within(LONG)
     };
-    let (first, second) = tokio::join!(ask(), ask());
-    assert_eq!(first.expect("it is answered").n, 3);
-    assert_eq!(second.expect("it is answered").n, 3);
+    let (first, again, other) = tokio::join!(ask("k-1"), ask("k-1"), ask("k-2"));
+    for answer in [first, again, other] {
+        assert_eq!(answer.expect("it is answered").n, 3);
+    }
+    assert_eq!(scene.log.lines(), ["do 3", "do 3"], "once for each key");
     scene.quiet().await;
     assert_eq!(host.counters().late_answers.get(), 0, "a second answer");
     stop(host).await;
