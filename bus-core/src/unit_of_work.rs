@@ -251,6 +251,13 @@ pub struct HistoryDetail {
     pub note: Option<Cow<'static, str>>,
 }
 
+impl HistoryDetail {
+    /// Says whether a message is among those that were sent.
+    pub fn has_sent(&self, message: MessageId) -> bool {
+        self.sent.iter().any(|(id, _)| *id == message)
+    }
+}
+
 /// A message that stopped being tried, with everything needed to understand and redrive it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeadLetter {

@@ -40,6 +40,12 @@ async fn show(admin: &dyn StoreAdmin, id: MessageId, out: &Output) -> Result<(),
         return Ok(());
     }
     out.line(&format!("message {id}"))?;
+    if let Some(source) = &found.source {
+        out.line(&format!("sent by host {source}"))?;
+    }
+    if let Some(one) = &found.created_by {
+        out.line(&format!("{}  {}", one.at, created(one)))?;
+    }
     for one in &found.taken_over {
         let endpoint = one.endpoint.as_deref().unwrap_or("(removed)");
         out.line(&format!("{}  taken over at {endpoint}", one.at))?;
@@ -56,14 +62,38 @@ async fn show(admin: &dyn StoreAdmin, id: MessageId, out: &Output) -> Result<(),
     for one in &found.rows {
         out.line(&format!("{}  {}", one.created_at, waiting(one)))?;
     }
-    Ok(())
+    match found.is_known() {
+        true => Ok(()),
+        false => out.line(END_UNKNOWN),
+    }
+}
+
+/// What is said of a message whose end no table knows.
+pub(crate) const END_UNKNOWN: &str = "nothing is known of its end: a broker has it, or it was a \
+    timer that was cancelled, or it is forgotten";
+
+/// Tells in a line which unit sent a message.
+fn created(one: &StoredHistory) -> String {
+    let endpoint = one.endpoint.as_deref().unwrap_or("(removed)");
+    let (cause, entry) = (one.entry.message_id, &one.entry);
+    let by = entry
+        .detail
+        .host
+        .as_deref()
+        .map(|host| format!(" by {host}"));
+    let by = by.unwrap_or_default();
+    format!(
+        "sent at {endpoint}{by}, where {} {cause} was handled",
+        entry.message_type
+    )
 }
 
 /// Tells of a dead letter in a line.
 pub(crate) fn given_up(one: &StoredDeadLetter) -> String {
     let (status, why) = (one.status.as_str(), &one.fingerprint);
+    let tries = try_count(&one.attempts);
     format!(
-        "given up at {}: dead letter {} ({status}), {why}",
+        "given up at {} after {tries} tries: dead letter {} ({status}), {why}",
         one.endpoint, one.id
     )
 }
@@ -75,7 +105,11 @@ pub(crate) fn waiting(one: &StoredRow) -> String {
         None if one.is_stub() => "holds the place of a dead letter".to_owned(),
         None => format!("waits until {}", one.available_at),
     };
-    format!("row {} for {}: {state}", one.id, one.destination)
+    let tried = match (try_count(&one.attempts), one.attempts.last()) {
+        (tries @ 1.., Some(last)) => format!(", {tries} tries, last error: {}", last.error),
+        _ => String::new(),
+    };
+    format!("row {} for {}: {state}{tried}", one.id, one.destination)
 }
 
 /// Tells what a history entry says in a line.
@@ -84,6 +118,9 @@ fn told(one: &StoredHistory) -> String {
     let mut told = format!("{} {}", entry.message_type, handled(one));
     if let Some(cause) = entry.detail.causation_id {
         told.push_str(&format!(", caused by {cause}"));
+    }
+    if let Some(host) = &entry.detail.host {
+        told.push_str(&format!(", attempt {} on {host}", entry.detail.attempt));
     }
     told
 }

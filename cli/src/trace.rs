@@ -5,7 +5,7 @@ use sagabus_core::admin::StoreAdmin;
 use sagabus_ops::trace::{self, MESSAGES_MAX, Traced};
 
 use crate::failure::Failure;
-use crate::messages::{given_up, handled, waiting};
+use crate::messages::{END_UNKNOWN, given_up, handled, waiting};
 use crate::output::Output;
 
 /// The deepest place that moves a line to the right: deeper ones would leave the screen.
@@ -56,10 +56,7 @@ fn print(one: &Traced, asked: MessageId, out: &Output) -> Result<(), Failure> {
         out.line(&format!("{pad}    {line}"))?;
     }
     if !one.is_known() {
-        out.line(&format!(
-            "{pad}    nothing is known of its end: a broker has it, or it was a timer that was \
-             cancelled, or it is forgotten"
-        ))?;
+        out.line(&format!("{pad}    {END_UNKNOWN}"))?;
     }
     Ok(())
 }

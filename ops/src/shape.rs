@@ -343,6 +343,8 @@ fn taken_over(one: &TakenOver) -> Value {
 pub fn biography(one: &Biography) -> Value {
     json!({
         "message_id": one.message,
+        "source": one.source,
+        "created_by": one.created_by.as_ref().map(history),
         "taken_over": one.taken_over.iter().map(taken_over).collect::<Vec<_>>(),
         "rows": one.rows.iter().map(row).collect::<Vec<_>>(),
         "history": one.history.iter().map(history).collect::<Vec<_>>(),

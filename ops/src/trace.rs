@@ -124,7 +124,8 @@ pub fn shape(one: &Trace) -> Value {
 }
 
 fn conversation_of(asked: &Biography) -> Option<CorrelationId> {
-    let handled = asked.history.first().map(|one| one.entry.correlation_id);
+    let handled = asked.history.first().or(asked.created_by.as_ref());
+    let handled = handled.map(|one| one.entry.correlation_id);
     let rows = asked.rows.iter().map(|one| &one.envelope);
     let dead = asked.dead_letters.iter().map(|one| &one.envelope);
     handled.or_else(|| rows.chain(dead).find_map(told))

@@ -83,6 +83,8 @@ pub enum HistoryOf {
     Instance(InstanceId),
     /// What was done with a message.
     Message(MessageId),
+    /// What sent a message: the unit that noted it among what it sent. Reads through history.
+    Sender(MessageId),
     /// What belongs to a conversation.
     Conversation(CorrelationId),
 }

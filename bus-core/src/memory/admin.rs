@@ -266,6 +266,7 @@ fn is_of(of: &HistoryOf, one: &StoredHistory) -> bool {
             instance.is_some_and(|(moved, _)| moved == id)
         }
         HistoryOf::Message(id) => one.entry.message_id == *id,
+        HistoryOf::Sender(id) => one.entry.detail.has_sent(*id),
         HistoryOf::Conversation(id) => one.entry.correlation_id == *id,
     }
 }

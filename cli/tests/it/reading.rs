@@ -96,11 +96,16 @@ async fn a_message_tells_its_life() {
     let ran = scene.run(&["messages", "show", &id]);
     assert!(
         ran.out
-            .contains("given up at payments: dead letter 1 (open)"),
+            .contains("given up at payments after 1 tries: dead letter 1 (open)"),
         "{}",
         ran.out
     );
+    assert!(ran.out.contains("\nsent by host shop\n"), "{}", ran.out);
     let told = scene.json(&["messages", "show", &id]);
+    assert_eq!(
+        (&told["source"], &told["created_by"]),
+        (&"shop".into(), &serde_json::Value::Null)
+    );
     assert_eq!(told["dead_letters"][0]["id"], 1);
 }
 

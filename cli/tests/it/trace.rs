@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use sagabus_core::admin::StoreAdmin;
+use sagabus_core::admin::{HistoryOf, Page, StoreAdmin};
+use sagabus_core::memory::MemoryTransport;
 use sagabus_core::message::{self, Kind, Message};
-use sagabus_core::{Host, Result, ResultExt, Retry};
+use sagabus_core::{Host, MessageId, Result, ResultExt, Retry, Store};
+use sagabus_outbox::PgStore;
 use sagabus_testkit::wait::eventually;
 use serde_json::Value;
 
 use crate::parcels::{self, Hand, Release};
-use crate::scene::{Charge, Scene};
+use crate::postgres::Database;
+use crate::scene::{Charge, Ran, Scene, run};
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Place;
@@ -87,12 +90,124 @@ async fn a_conversation_is_shown_whole_from_any_of_its_messages() {
         format!("\nshop.place {root}\n"),
         format!("\n  > shop.charge {dead}\n"),
         format!("\n    parcels.lose {timer}\n"),
-        "given up at payments: dead letter 1 (open), terminal: declined".to_owned(),
+        "given up at payments after 1 tries: dead letter 1 (open), terminal: declined".to_owned(),
         "handled at parcels, parcel 1 to version 1".to_owned(),
         "for @parcels: waits until".to_owned(),
     ] {
         assert!(ran.out.contains(&line), "{line}: {}", ran.out);
     }
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Placed;
+
+impl Message for Placed {
+    const TYPE: &'static str = "shop.placed";
+    const KIND: Kind = Kind::Event;
+}
+
+impl message::Event for Placed {}
+
+/// Publishes an event, which a broker takes; returns the message that it came of, and its own.
+async fn leaves_with_a_broker(store: &(impl Store + StoreAdmin + Clone)) -> (MessageId, MessageId) {
+    async fn place_abroad(_: Place) -> Placed {
+        Placed
+    }
+    let shop = Host::builder("shop")
+        .store(store.clone())
+        .transport_named("archive", MemoryTransport::new())
+        .route::<Placed>("archive")
+        .endpoint("orders", |e| e.handle(place_abroad));
+    let shop = shop.build().unwrap().start().await.unwrap();
+    let place = shop.bus().send(Place).await.unwrap();
+    let is_sent = async || {
+        let of = HistoryOf::Message(place);
+        let found = store.history(&of, Page::oldest(1)).await.unwrap();
+        let placed = found.first()?.entry.detail.sent.first()?.0;
+        (store.counts().await.unwrap().outbox == 0).then_some(placed)
+    };
+    let (placed, _) = eventually("an event that has left", is_sent).await;
+    assert!(shop.stop(Duration::from_secs(10)).await);
+    (place, placed)
+}
+
+/// Who sent it is known, and that nothing else is.
+fn is_told(run: impl Fn(&[&str]) -> Ran, place: MessageId, placed: MessageId) {
+    let placed = placed.to_string();
+    let shown = run(&["messages", "show", &placed]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let sent = format!("sent at orders by shop, where shop.place {place} was handled");
+    for text in [
+        sent.as_str(),
+        "nothing is known of its end: a broker has it",
+    ] {
+        assert!(shown.out.contains(text), "{text}: {shown:?}");
+    }
+    let json = run(&["messages", "why", &placed, "--json"]);
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        json["created_by"]["message_id"],
+        place.to_string(),
+        "{json:#}"
+    );
+    let traced = run(&["messages", "trace", &placed]);
+    assert_eq!(traced.code, 0, "{traced:?}");
+    for line in [
+        format!("shop.place {place}"),
+        format!("> shop.placed {placed}"),
+    ] {
+        assert!(traced.out.contains(&line), "{line}: {traced:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sent_what_left_with_a_broker_is_told_of_a_file() {
+    let (scene, store) = Scene::new().await;
+    let (place, placed) = leaves_with_a_broker(&store).await;
+    is_told(|words| scene.run(words), place, placed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sent_what_left_with_a_broker_is_told_of_a_server() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    let (place, placed) = leaves_with_a_broker(&store).await;
+    let at = |words: &[&str]| run(&[&["--store", &database.url][..], words].concat());
+    is_told(at, place, placed);
+    store.close();
+    database.drop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sent_what_died_is_told() {
+    let (scene, store) = Scene::new().await;
+    let shop = Host::builder("shop")
+        .store(store.clone())
+        .endpoint("orders", |e| e.handle(place))
+        .endpoint("payments", |e| e.retry(Retry::none()).handle(refuse));
+    let shop = shop.build().unwrap().start().await.unwrap();
+    let place = shop.bus().send(Place).await.unwrap();
+    let dies = async || store.dead_letters(1).await.unwrap().pop();
+    let (dead, _) = eventually("a dead letter", dies).await;
+    assert!(shop.stop(Duration::from_secs(10)).await);
+    let shown = scene.run(&["messages", "show", &dead.envelope.id.to_string()]);
+    let sent = format!("sent at orders by shop, where shop.place {place} was handled");
+    for text in [
+        sent.as_str(),
+        "given up at payments after 1 tries: dead letter 1 (open)",
+    ] {
+        assert!(shown.out.contains(text), "{text}: {shown:?}");
+    }
+    // What an API sent, nobody caused.
+    let root = scene.run(&["messages", "show", &place.to_string()]);
+    assert!(
+        root.out.contains("handled at orders, attempt 1 on shop"),
+        "{root:?}"
+    );
+    assert!(!root.out.contains("where"), "{root:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -143,6 +143,14 @@ impl Plan {
         self
     }
 
+    /// Notes in the last entry what caused its message.
+    #[must_use]
+    pub(super) fn tells_its_cause(mut self, cause: MessageId) -> Self {
+        let entry = self.unit.history.last_mut().expect("an entry");
+        entry.detail.causation_id = Some(cause);
+        self
+    }
+
     /// Gives a message up.
     #[must_use]
     pub fn gives_up(mut self, dead: DeadLetter) -> Self {

@@ -15,7 +15,7 @@ use sagabus_core::store::{Birth, Place, Retention, Subscription, Target};
 use sagabus_core::unit_of_work::{InstanceChange, InstanceStatus, Reason, Settle};
 
 use super::build::{
-    api, attempts, broker, change as moved, message, message_for, message_to_address,
+    api, attempts, broker, change as moved, message, message_for, message_to_address, row,
 };
 use super::harness::{HOUR, Harness, endpoint, instance, registration};
 use super::operators::{changes, dies, does};
@@ -330,6 +330,35 @@ pub async fn history_tells_of_instance_message_and_conversation(at: Arc<Harness>
     );
     assert!(told(HistoryOf::Instance(instance("2"))).await.is_empty());
     assert!(told(HistoryOf::Message(MessageId::new())).await.is_empty());
+}
+
+/// For an endpoint or for a broker; who only names it, or was caused by it, is not meant.
+pub async fn what_sent_a_message_is_found(at: Arc<Harness>) {
+    let (orders, audit) = (at.orders(), at.audit());
+    let cause = MessageId::new();
+    let (here, away) = (message(&audit), message_to_address("exchange"));
+    let ids = [here.id(), away.id()];
+    let unit = broker(&orders, cause).sends(here).sends(away);
+    at.write(unit.records(&orders, cause).tells_what_it_sent())
+        .await;
+    let effect = message(&audit);
+    let effect_id = effect.id();
+    let row_of = at.claim_one(&audit).await.row;
+    let unit = row(row_of).sends(effect).records(&audit, ids[0]);
+    at.write(unit.tells_what_it_sent().tells_its_cause(ids[1]))
+        .await;
+    let sender = async |id: MessageId| -> Vec<MessageId> {
+        let of = HistoryOf::Sender(id);
+        let found = at.admin.history(&of, Page::oldest(10)).await;
+        let found = found.expect("history is shown").into_iter();
+        found.map(|one| one.entry.message_id).collect()
+    };
+    assert_eq!(sender(ids[0]).await, [cause]);
+    assert_eq!(sender(ids[1]).await, [cause]);
+    assert_eq!(sender(effect_id).await, [ids[0]]);
+    for nobodys in [cause, MessageId::new()] {
+        assert!(sender(nobodys).await.is_empty());
+    }
 }
 
 async fn inbox(at: &Harness, filter: &InboxFilter, limit: u32) -> Vec<TakenOver> {

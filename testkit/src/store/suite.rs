@@ -215,6 +215,7 @@ macro_rules! __store_behaviours {
                 instances_are_listed_by_kind_and_state,
                 instances_with_data_of_an_older_version_are_found,
                 history_tells_of_instance_message_and_conversation,
+                what_sent_a_message_is_found,
                 the_inbox_tells_what_was_taken_over_and_handled,
                 hosts_are_listed_and_swept_when_they_are_long_gone,
                 a_removed_subscription_gets_no_more_messages,

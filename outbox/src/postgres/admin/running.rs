@@ -56,6 +56,12 @@ macro_rules! history {
 const OF_INSTANCE: [&str; 2] = history!("h.kind = $1 and h.key = $2");
 const OF_MESSAGE: [&str; 2] = history!("h.message_id = $1 and $2::text is null");
 const OF_CONVERSATION: [&str; 2] = history!("h.correlation_id = $1 and $2::text is null");
+/// Few details are read as JSON: those in which the identity stands at all.
+const OF_SENDER: [&str; 2] = history!(
+    "$2::text is null and position(convert_to($1::uuid::text, 'UTF8') in h.detail) > 0 and exists ( \
+        select from json_array_elements(convert_from(h.detail, 'UTF8')::json -> 'sent') s \
+        where s.value ->> 0 = $1::uuid::text)"
+);
 
 /// `$1` id, `$2` who, `$3` action, `$4` operation, `$5` since, `$6` until; `$7` behind which id, `$8`
 /// how many.
@@ -170,6 +176,9 @@ pub(super) async fn history(
         HistoryOf::Message(id) => sqlx::query(OF_MESSAGE[order])
             .bind(id.as_uuid())
             .bind(None::<String>),
+        HistoryOf::Sender(id) => sqlx::query(OF_SENDER[order])
+            .bind(id.as_uuid())
+            .bind(None::<String>),
         HistoryOf::Conversation(id) => sqlx::query(OF_CONVERSATION[order])
             .bind(id.as_uuid())
             .bind(None::<String>),
@@ -178,7 +187,10 @@ pub(super) async fn history(
         .bind(page.after)
         .bind(i64::from(page.size()))
         .fetch_all(&mut *taken);
-    let answer = store.answer(call).await;
+    let answer = match of {
+        HistoryOf::Sender(_) => store.slow_answer(call).await,
+        _ => store.answer(call).await,
+    };
     let rows = taken.finish(answer, store_error)?;
     rows.iter()
         .map(|row| found::history(row).map_err(store_error))

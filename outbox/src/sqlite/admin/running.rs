@@ -59,6 +59,11 @@ macro_rules! history {
 const OF_INSTANCE: [&str; 2] = history!("h.kind = $1 and h.key = $2");
 const OF_MESSAGE: [&str; 2] = history!("h.message_id = $1 and $2 is null");
 const OF_CONVERSATION: [&str; 2] = history!("h.correlation_id = $1 and $2 is null");
+/// Few details are read as JSON: those in which the identity stands at all.
+const OF_SENDER: [&str; 2] = history!(
+    "$1 is null and instr(h.detail, cast($2 as blob)) > 0 and exists ( \
+        select 1 from json_each(cast(h.detail as text), '$.sent') s where s.value ->> 0 = $2)"
+);
 
 /// `$1` id, `$2` who, `$3` action, `$4` operation, `$5` since, `$6` until; `$7` behind which id, `$8`
 /// how many.
@@ -170,6 +175,9 @@ pub(super) async fn history(
         HistoryOf::Message(id) => sqlx::query(OF_MESSAGE[order])
             .bind(id.as_uuid())
             .bind(None::<String>),
+        HistoryOf::Sender(id) => sqlx::query(OF_SENDER[order])
+            .bind(None::<String>)
+            .bind(id.to_string()),
         HistoryOf::Conversation(id) => sqlx::query(OF_CONVERSATION[order])
             .bind(id.as_uuid())
             .bind(None::<String>),
