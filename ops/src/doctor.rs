@@ -117,6 +117,11 @@ pub const CHECKS: &[(&str, &str, &[&str])] = &[
     ),
     ("parked", "no row waits for an operator", &["parked"]),
     (
+        "operations",
+        "no change of many stands still half-way",
+        &["operation"],
+    ),
+    (
         "dead_letters",
         "no message stopped being tried, and none holds up its key",
         &["dead_letters", "keys_held"],

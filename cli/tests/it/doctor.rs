@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use sagabus_core::admin::StoreAdmin;
 use sagabus_core::memory::MemoryTransport;
 use sagabus_core::transport::{Capabilities, Deliveries, Transport};
+use sagabus_core::{Host, Order, Result, ResultExt, cron};
 use sagabus_testkit::transport::{Alteration, Altered};
+use sagabus_testkit::wait::eventually;
 
-use crate::scene::{Scene, host, host_with};
+use crate::scene::{Charge, Scene, Ship, host, host_with, spare_host};
 
 /// A broker whose queues have such a limit.
 #[derive(Debug)]
@@ -100,6 +103,88 @@ async fn a_clock_a_stuck_instance_and_a_short_memory_are_found() {
     .await;
     assert_eq!(codes(&scene), ["instances_idle", "retention_short"]);
     assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_nobody_takes_and_endpoints_that_nobody_runs_are_found() {
+    let (scene, store) = Scene::new().await;
+    let shop = host(store.clone()).await;
+    assert!(shop.stop(Duration::from_secs(10)).await);
+    let spare = spare_host(store).await;
+    run_sql(
+        &scene,
+        "update sagabus_host set heartbeat_at = 1 where name = 'shop'",
+    )
+    .await;
+    assert_eq!(codes(&scene), ["endpoint_without_host"]);
+    let note = String::new();
+    let sent = spare.bus().send(Charge { order: 1, note }).await;
+    sent.unwrap();
+    assert_eq!(codes(&scene), ["endpoint_without_host"], "it is young");
+    let age = "update sagabus_outbox set available_at = available_at - 120000000";
+    run_sql(&scene, age).await;
+    assert_eq!(codes(&scene), ["endpoint_without_host", "overdue"]);
+    let ran = scene.run(&["doctor"]);
+    for text in [
+        "endpoint `payments` is run by no live host",
+        "1 rows for `@payments` are due and nobody takes them",
+        "look whether a host with this endpoint runs and keeps up: `sagabus hosts`",
+    ] {
+        assert!(ran.out.contains(text), "{text}: {}", ran.out);
+    }
+    assert!(spare.stop(Duration::from_secs(10)).await);
+    run_sql(&scene, "update sagabus_host set heartbeat_at = 1").await;
+    assert_eq!(codes(&scene), ["no_host", "overdue"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_held_up_is_found() {
+    async fn refuse(_: Charge) -> Result<()> {
+        Err::<(), _>(std::io::Error::other("declined")).terminal()
+    }
+    let (scene, store) = Scene::new().await;
+    let host = Host::builder("shop").store(store.clone());
+    let host = host.endpoint("payments", |e| e.order(Order::PerKey).handle(refuse));
+    let host = host.build().unwrap().start().await.unwrap();
+    let note = String::new();
+    let bus = host.bus();
+    let charge = bus.send(Charge { order: 1, note }).key("ada");
+    charge.await.unwrap();
+    let dies = async || store.dead_letters(1).await.unwrap().pop();
+    eventually("a dead letter", dies).await;
+    assert_eq!(codes(&scene), ["dead_letters", "keys_held"]);
+    let ran = scene.run(&["doctor"]);
+    let fact = "1 dead letters hold up the later messages of their keys";
+    assert!(ran.out.contains(fact), "{ran:?}");
+    let done = scene.run(&["dead-letters", "discard", "1", "--yes"]);
+    assert_eq!(done.code, 0, "{done:?}");
+    assert_eq!(codes(&scene), [""; 0]);
+    assert!(host.stop(Duration::from_secs(10)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_to_be_fired_and_a_change_that_stands_still_are_found() {
+    let (scene, store) = Scene::with_failures(30).await;
+    let host = host_with(store, |builder| {
+        builder.recurring("report", cron("0 6 1 1 *"), |_| Ship { order: 1 })
+    })
+    .await;
+    let ran = scene.run(&["dead-letters", "retry", "--all", "--canary", "4", "--yes"]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(host.stop(Duration::from_secs(10)).await);
+    assert_eq!(codes(&scene), ["parked", "operation", "dead_letters"]);
+    // By its heartbeat the host lives, and has not fired what was due.
+    let due = "update sagabus_instance set data = cast(json_set(cast(data as text), '$.next', 1) \
+        as blob) where kind = '@schedule'";
+    run_sql(&scene, due).await;
+    let found = ["schedule_overdue", "parked", "operation", "dead_letters"];
+    assert_eq!(codes(&scene), found);
+    let cancelled = scene.run(&["operations", "cancel", "1"]);
+    assert_eq!(cancelled.code, 0, "{cancelled:?}");
+    assert_eq!(
+        codes(&scene),
+        ["schedule_overdue", "parked", "dead_letters"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

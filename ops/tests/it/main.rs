@@ -4,5 +4,6 @@
     reason = "a step that fails is a test that fails, also in what tests share"
 )]
 
+mod findings;
 mod roles;
 mod sight;
