@@ -21,6 +21,8 @@ mod killed;
 mod schema;
 #[cfg(unix)]
 mod progress;
+#[cfg(unix)]
+mod terminal;
 mod editing;
 mod sealed;
 mod canary;

@@ -4,12 +4,10 @@ use std::fs::File;
 use std::io::Read;
 use std::process::Stdio;
 
-use rustix::fs::{Mode, OFlags, open};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use sagabus_core::admin::StoreAdmin;
 
 use crate::scene::{Scene, program};
+use crate::terminal::terminal;
 
 /// Retries forty in a bit more than a second.
 const RETRY: [&str; 6] = ["dead-letters", "retry", "--all", "--rate", "25", "--yes"];
@@ -30,18 +28,7 @@ async fn what_is_no_terminal_gets_lines() {
 
 /// Runs the program with standard error on a terminal, and returns all that it shows there.
 fn on_terminal(scene: &Scene, term: &str, arguments: &[&str]) -> String {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap();
-    let there = open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-    let size = Winsize {
-        ws_row: 24,
-        ws_col: 100,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
-    tcsetwinsize(&there, size).unwrap();
+    let (terminal, there) = terminal();
     let file = scene.file();
     let mut running = program(&[&["--store", file.to_str().unwrap()], arguments].concat())
         .env("TERM", term)
