@@ -172,8 +172,9 @@ async fn what_was_to_be_fired_and_a_change_that_stands_still_are_found() {
     let ran = scene.run(&["dead-letters", "retry", "--all", "--canary", "4", "--yes"]);
     assert_eq!(ran.code, 5, "{ran:?}");
     assert!(host.stop(Duration::from_secs(10)).await);
-    assert_eq!(codes(&scene), ["parked", "operation", "dead_letters"]);
     // By its heartbeat the host lives, and has not fired what was due.
+    run_sql(&scene, "update sagabus_host set stopped_at = null").await;
+    assert_eq!(codes(&scene), ["parked", "operation", "dead_letters"]);
     let due = "update sagabus_instance set data = cast(json_set(cast(data as text), '$.next', 1) \
         as blob) where kind = '@schedule'";
     run_sql(&scene, due).await;
