@@ -3,10 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sagabus_core::cron;
+use sagabus_core::admin::{
+    Pace, Page, RowFilter, RowState, Selected, SentFilter, StoreAdmin, Verb,
+};
+use sagabus_core::memory::MemoryTransport;
+use sagabus_core::{Flow, RunningHost, cron};
+use sagabus_ops::{Operator, operations};
+use sagabus_outbox::SqliteStore;
+use sagabus_testkit::wait::eventually;
 use serde_json::Value;
 
-use crate::scene::{Scene, Ship, compare, host_with};
+use crate::locks::{self, Come};
+use crate::parcels::{self, Hand, Release};
+use crate::rehearsing::hosts_are_gone;
+use crate::scene::{Audited, Charge, Scene, Ship, compare, host_with, spare_host};
 
 /// Describes a document: an object by its names, a list by what its entries have together.
 fn shape(value: &Value, indent: usize) -> String {
@@ -158,6 +168,174 @@ async fn the_shape_of_every_change_is_what_it_was() {
     ];
     text.push_str(&shapes(&scene, &after));
     compare("changes.txt", &text);
+}
+
+/// Each looked at, then made.
+fn both(scene: &Scene, changes: &[&[&str]]) -> String {
+    let each = changes.iter().flat_map(|change| {
+        let ways = ["--dry-run", "--yes"];
+        ways.map(|way| [change, &[way][..]].concat())
+    });
+    shapes(scene, &each.collect::<Vec<_>>())
+}
+
+/// Two parcels under way, a room that is reserved, what recurs, and two events that a broker took.
+async fn all_run(scene: &Scene, store: &SqliteStore) -> Vec<RunningHost> {
+    let carrier = parcels::host(store.clone(), Release::Current).await;
+    let hotel = locks::hotel(store.clone()).await;
+    let shop = host_with(store.clone(), |builder| {
+        builder
+            .recurring("report", cron("0 6 1 1 *"), |_| Ship { order: 1 })
+            .transport_named("archive", MemoryTransport::new())
+            .route::<Audited>("archive")
+            .keep_sent(Duration::from_secs(3600))
+    })
+    .await;
+    for n in [1, 2] {
+        carrier.bus().send(Hand { parcel: n }).await.unwrap();
+        shop.bus().publish(Audited).await.unwrap();
+    }
+    hotel.bus().send(Come { guest: 1 }).await.unwrap();
+    eventually("what runs", || async {
+        let sent = store.sent(&SentFilter::default(), Page::latest(9)).await;
+        let timers = RowFilter {
+            state: Some(RowState::Timer),
+            ..RowFilter::default()
+        };
+        let timers = store.count_rows(&timers).await.unwrap().count;
+        let is_held = scene.json(&["locks", "list"])["locks"][0].is_object();
+        (sent.unwrap().len() == 2 && timers == 2 && is_held).then_some(())
+    })
+    .await;
+    vec![carrier, hotel, shop]
+}
+
+/// A change of many that nobody drives.
+async fn begun(store: &SqliteStore) -> String {
+    let operator = Operator {
+        who: "ada".to_owned(),
+        why: "snapshot".to_owned(),
+    };
+    let selected = Selected::Named(vec![1]);
+    let begun = operations::begin(store, &operator, Verb::Discard, selected, Pace::default());
+    begun.await.unwrap().unwrap().id.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shape_of_what_takes_a_live_host_is_what_it_was() {
+    let (scene, store) = Scene::with_failures(3).await;
+    let spare = spare_host(store.clone()).await;
+    assert!(spare.stop(Duration::from_secs(10)).await);
+    let hosts = all_run(&scene, &store).await;
+    let timers = scene.json(&["timers", "list"])["timers"].clone();
+    let timer = timers[0]["message_id"].as_str().unwrap();
+    let mut text = shapes(
+        &scene,
+        &[
+            vec!["dead-letters", "rehearse", "1"],
+            vec!["messages", "rehearse", timer],
+            vec!["locks", "list"],
+        ],
+    );
+    let lost = ["sagas", "transition", "parcel", "1", "--to", "lost"];
+    text += &both(
+        &scene,
+        &[
+            &lost,
+            &["sagas", "cancel", "parcel", "1"],
+            &["sagas", "migrate", "parcel"],
+            &["locks", "break", "room/12 A"],
+            &["schedules", "fire", "report"],
+            &["outbox", "republish", "--since", "1h", "--at-most", "9"],
+            &["outbox", "pause", "--transport", "archive"],
+            &["outbox", "resume", "--transport", "archive"],
+        ],
+    );
+    eventually("a firing", || async {
+        (scene.json(&["schedules", "show", "report"])["fired"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(
+        scene.run(&["endpoints", "pause", "payments", "--yes"]).code,
+        0
+    );
+    let held = async || (hosts[2].endpoints()[0].flow == Flow::Paused).then_some(());
+    eventually("a pause", held).await;
+    let note = String::new();
+    hosts[2]
+        .bus()
+        .send(Charge { order: 9, note })
+        .await
+        .unwrap();
+    text += &both(
+        &scene,
+        &[
+            &["outbox", "park", "--destination", "@payments"],
+            &["outbox", "release", "--reason", "operator"],
+        ],
+    );
+    assert_eq!(
+        scene.run(&["schedules", "pause", "report", "--yes"]).code,
+        0
+    );
+    text += &both(&scene, &[&["schedules", "resume", "report"]]);
+    for host in hosts {
+        assert!(host.stop(Duration::from_secs(10)).await);
+    }
+    hosts_are_gone(&scene).await;
+    let removals: [&[&str]; 2] = [
+        &["schedules", "remove", "report"],
+        &["endpoints", "remove", "spare"],
+    ];
+    text += &both(&scene, &removals);
+    let (first, second) = (begun(&store).await, begun(&store).await);
+    for (verb, id) in [("pause", &first), ("resume", &first), ("cancel", &second)] {
+        text += &shapes(
+            &scene,
+            &[
+                vec!["operations", verb, id, "--dry-run"],
+                vec!["operations", verb, id],
+            ],
+        );
+    }
+    let file = scene.file().with_extension("json");
+    let release = scene.run(&["describe", "carrier", "--json"]).out;
+    std::fs::write(&file, release).unwrap();
+    text += &shapes(&scene, &[vec!["plan", "--release", file.to_str().unwrap()]]);
+    let text = text.replace(file.to_str().unwrap(), "FILE");
+    compare("hosted.txt", &text);
+}
+
+/// Commands that print no document, and one that a file has not.
+const WITHOUT: [&str; 3] = ["completions", "man", "schema grants"];
+
+#[test]
+fn every_command_has_a_document_whose_shape_is_kept() {
+    let [help, documents, changes, hosted] = ["help.txt", "json.txt", "changes.txt", "hosted.txt"]
+        .map(|name| {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+            std::fs::read_to_string(folder.join(name)).unwrap()
+        });
+    let kept = [documents, changes, hosted].concat();
+    let kept: Vec<_> = kept
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .collect();
+    let mut commands = 0;
+    for part in help.split("## sagabus ").skip(1) {
+        let (command, told) = part.split_once('\n').unwrap();
+        let has_verbs = told.contains("\nCommands:\n");
+        if has_verbs || command.is_empty() || WITHOUT.contains(&command) {
+            continue;
+        }
+        let is_kept = |one: &&str| {
+            let rest = one.strip_prefix(command);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        assert!(kept.iter().any(is_kept), "`{command}` is in no snapshot");
+        commands += 1;
+    }
+    assert!(commands > 60, "{commands}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::scene::Scene;
 
 #[derive(Serialize, Deserialize)]
-struct Come {
-    guest: u32,
+pub(crate) struct Come {
+    pub(crate) guest: u32,
 }
 
 impl Message for Come {
@@ -76,7 +76,8 @@ impl Handles<ReservationLost> for Guest {
     }
 }
 
-async fn hotel(store: impl Store) -> RunningHost {
+/// Starts a host with a saga that reserves the room `room/12 A`.
+pub(crate) async fn hotel(store: impl Store) -> RunningHost {
     let guests = saga::<Guest>()
         .starts_with::<Come>()
         .on_answer::<Reserved>()
