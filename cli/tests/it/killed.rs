@@ -1,17 +1,19 @@
-//! A change of many, of dead letters or of rows, whose process is killed in the middle of it: another
-//! one goes on, while the service handles what comes. Judged by a ledger that its handler writes.
+//! A change of many, of dead letters, of rows or of what was sent, whose process is killed in the middle
+//! of it: another one goes on, while the service handles or sends what comes. Judged by a ledger that
+//! its handler writes, or by what its broker noted.
 
 use std::collections::HashSet;
 use std::process::Stdio;
 use std::time::Duration;
 
-use sagabus_core::admin::{AuditFilter, Page, StoreAdmin};
+use sagabus_core::admin::{AuditFilter, Page, SentFilter, StoreAdmin};
 use sagabus_core::{EndpointBuilder, Host, Outgoing, Result, RunningHost, Store};
 use sagabus_outbox::{PgStore, Postgres, Sqlite, SqliteStore, Tx};
 use sagabus_testkit::wait::eventually;
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tokio::time::Instant;
 
+use crate::noting_broker::NotingBroker;
 use crate::postgres::{Database, on_server};
 use crate::scene::{self, Charge, Ran, Scene, program};
 
@@ -21,6 +23,8 @@ const TOLD: &str = "SAGABUS_DEAD_LETTERS";
 const COUNT: u64 = 3_000;
 /// How many are changed in a second: so many that their half is a while.
 const RATE: &str = "1500";
+/// As many as one operation is for.
+const AT_MOST: &str = "1000000";
 /// Messages that are sent at once.
 const PART: u64 = 500;
 /// The ledger has no key and no constraint: what is done twice is in it twice.
@@ -87,15 +91,18 @@ impl Ledger {
     }
 }
 
-/// Starts the service whose handler works again.
-async fn mended(store: impl Store, ledger: &Ledger) -> RunningHost {
-    let payments = |e: EndpointBuilder| match ledger {
+/// Starts the service: its handler works again, or its broker has a queue again.
+async fn mended(store: impl Store, site: &Site) -> RunningHost {
+    let payments = |e: EndpointBuilder| match site.ledger {
         Ledger::File(_) => e.handle(enter_on_file),
         Ledger::Server(_) => e.handle(enter_on_server),
     };
     let host = Host::builder("shop").store(store);
-    let host = host.endpoint("payments", payments).build().unwrap();
-    host.start().await.unwrap()
+    let host = match site.what {
+        What::Letters | What::Rows => host.endpoint("payments", payments),
+        What::Sent => host.transport(site.broker.clone()),
+    };
+    host.build().unwrap().start().await.unwrap()
 }
 
 /// Waits until a number is there, for as long as it moves.
@@ -121,18 +128,25 @@ enum What {
     Letters,
     /// Parked rows are released.
     Rows,
+    /// What a broker took is sent again.
+    Sent,
 }
 
 impl What {
     /// The command, what it prints that it did, and how the audit calls it.
-    fn words(self) -> ([&'static str; 3], &'static str, &'static str) {
+    fn words(self) -> (&'static [&'static str], &'static str, &'static str) {
         match self {
             Self::Letters => (
-                ["dead-letters", "retry", "--all"],
+                &["dead-letters", "retry", "--all"],
                 "retried",
                 "redrive_dead_letters",
             ),
-            Self::Rows => (["outbox", "release", "--all"], "released", "release_rows"),
+            Self::Rows => (&["outbox", "release", "--all"], "released", "release_rows"),
+            Self::Sent => (
+                &["outbox", "republish", "--since", "1d", "--at-most", AT_MOST],
+                "republished",
+                "republish_sent",
+            ),
         }
     }
 
@@ -140,6 +154,7 @@ impl What {
         match self {
             Self::Letters => "dead letters",
             Self::Rows => "rows",
+            Self::Sent => "messages",
         }
     }
 
@@ -149,27 +164,64 @@ impl What {
         match self {
             Self::Letters => counts.dead_letters,
             Self::Rows => counts.parked,
+            // The service keeps none of what it sends by now.
+            Self::Sent => {
+                let kept = store.count_sent(&SentFilter::default()).await;
+                kept.unwrap().count
+            }
+        }
+    }
+}
+
+/// What is changed, and where it is judged.
+struct Site {
+    what: What,
+    ledger: Ledger,
+    broker: NotingBroker,
+}
+
+impl Site {
+    /// Counts what was done, and of how many charges.
+    async fn done(&self) -> (u64, u64) {
+        match self.what {
+            What::Letters | What::Rows => self.ledger.entries().await,
+            What::Sent => self.broker.taken(),
         }
     }
 
     /// Leaves so many to be changed.
-    async fn fill<S: Store + StoreAdmin + Clone>(self, store: &S, ledger: &Ledger, count: u64) {
-        let host = scene::host(store.clone()).await;
+    async fn fill<S: Store + StoreAdmin + Clone>(&self, store: &S, count: u64) {
+        let left = || self.what.left(store);
         let stop = async |host: RunningHost| assert!(host.stop(Duration::from_secs(10)).await);
-        if let Self::Letters = self {
-            send(&host, count).await;
-            reaches("dead letters", || self.left(store), |dead| dead == count).await;
-            return stop(host).await;
+        let api = || Host::builder("api").store(store.clone());
+        match self.what {
+            What::Letters => {
+                let host = scene::host(store.clone()).await;
+                send(&host, count).await;
+                reaches("dead letters", left, |dead| dead == count).await;
+                stop(host).await;
+            }
+            What::Rows => {
+                // Who only sends leaves them to the endpoint's hosts, of which none runs.
+                stop(scene::host(store.clone()).await).await;
+                let api = api().build().unwrap().start().await.unwrap();
+                send(&api, count).await;
+                stop(api).await;
+                let parked = self.ledger.run(&["outbox", "park", "--all", "--yes"]);
+                let done = format!("parked {count} rows (operation 1)");
+                assert!(parked.out.contains(&done), "{parked:?}");
+            }
+            What::Sent => {
+                let api = api().transport(self.broker.clone());
+                let api = api.keep_sent(Duration::from_secs(3600)).build().unwrap();
+                let api = api.start().await.unwrap();
+                send(&api, count).await;
+                reaches("what is kept", left, |kept| kept == count).await;
+                stop(api).await;
+                assert_eq!(self.broker.taken(), (count, count));
+                self.broker.forget();
+            }
         }
-        // Who only sends leaves them to the endpoint's hosts, of which none runs.
-        stop(host).await;
-        let api = Host::builder("api").store(store.clone()).build().unwrap();
-        let api = api.start().await.unwrap();
-        send(&api, count).await;
-        stop(api).await;
-        let parked = ledger.run(&["outbox", "park", "--all", "--yes"]);
-        let done = format!("parked {count} rows (operation 1)");
-        assert!(parked.out.contains(&done), "{parked:?}");
     }
 }
 
@@ -208,18 +260,19 @@ async fn audited(store: &impl StoreAdmin, action: &str) -> Vec<i64> {
     }
 }
 
-async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger, what: What) {
+async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, site: Site) {
+    let (what, ledger) = (site.what, &site.ledger);
     let told = std::env::var(TOLD).ok();
     let count = told.map_or(COUNT, |told| told.parse().unwrap());
     let (command, done, action) = what.words();
     ledger.make().await;
-    what.fill(&store, &ledger, count).await;
-    let host = mended(store.clone(), &ledger).await;
+    site.fill(&store, count).await;
+    let host = mended(store.clone(), &site).await;
     let left = || what.left(&store);
 
     let began = Instant::now();
     let pace = ["--rate", RATE, "--yes"];
-    let mut driver = program(&[&["--store", ledger.at()], &command[..], &pace[..]].concat())
+    let mut driver = program(&[&["--store", ledger.at()], command, &pace[..]].concat())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -249,7 +302,7 @@ async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger, 
     let took = began.elapsed();
     assert!(host.stop(Duration::from_secs(10)).await);
 
-    let (entries, distinct) = ledger.entries().await;
+    let (entries, distinct) = site.done().await;
     let ids = audited(&store, action).await;
     let noted: HashSet<_> = ids.iter().collect();
     println!(
@@ -269,10 +322,18 @@ async fn is_taken_over<S: Store + StoreAdmin + Clone>(store: S, ledger: Ledger, 
     assert_eq!(left().await, 0);
 }
 
+fn at(what: What, ledger: Ledger) -> Site {
+    Site {
+        what,
+        ledger,
+        broker: NotingBroker::default(),
+    }
+}
+
 async fn on_sqlite(what: What) {
     let (scene, store): (Scene, SqliteStore) = Scene::new().await;
     let ledger = Ledger::File(scene.file().to_str().unwrap().to_owned());
-    is_taken_over(store, ledger, what).await;
+    is_taken_over(store, at(what, ledger)).await;
 }
 
 async fn on_postgres(what: What) {
@@ -281,7 +342,8 @@ async fn on_postgres(what: What) {
     };
     let store = PgStore::connect(&database.url).await.unwrap();
     store.migrate().await.unwrap();
-    is_taken_over(store.clone(), Ledger::Server(database.url.clone()), what).await;
+    let ledger = Ledger::Server(database.url.clone());
+    is_taken_over(store.clone(), at(what, ledger)).await;
     store.close();
     database.drop().await;
 }
@@ -304,4 +366,14 @@ async fn a_killed_change_of_rows_neither_loses_nor_repeats_one_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_change_of_rows_neither_loses_nor_repeats_one_on_postgres() {
     on_postgres(What::Rows).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_republication_neither_loses_nor_repeats_one_on_sqlite() {
+    on_sqlite(What::Sent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_republication_neither_loses_nor_repeats_one_on_postgres() {
+    on_postgres(What::Sent).await;
 }

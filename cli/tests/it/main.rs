@@ -17,6 +17,7 @@ mod searched;
 mod shown;
 mod changing;
 mod operations;
+mod noting_broker;
 mod killed;
 mod schema;
 #[cfg(unix)]
