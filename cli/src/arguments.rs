@@ -14,7 +14,7 @@ use crate::machines::Drawing;
 use crate::output::Form;
 use crate::plan::PlanArguments;
 use crate::republish::RepublishArguments;
-use crate::row_filter::{RowArguments, RowChangeArguments};
+use crate::row_filter::{RowArguments, RowChangeArguments, RowListArguments};
 use crate::sagas::SagasVerb;
 use crate::schedules::SchedulesVerb;
 use crate::schema::SchemaVerb;
@@ -364,14 +364,14 @@ pub(crate) enum OutboxVerb {
     /// List rows that wait for an operator.
     Parked {
         #[command(flatten)]
-        filter: RowArguments,
+        filter: RowListArguments,
         #[command(flatten)]
         page: PageArguments,
     },
     /// List all rows.
     Rows {
         #[command(flatten)]
-        filter: RowArguments,
+        filter: RowListArguments,
         #[command(flatten)]
         page: PageArguments,
     },
@@ -396,14 +396,11 @@ pub(crate) enum OutboxVerb {
     Expedite(RowChangeArguments),
     /// Remove parked rows for good.
     Discard(RowChangeArguments),
-    /// Remove all that waits for one destination, for good.
+    /// Remove what waits for one destination, for good.
+    #[command(mut_arg("destination", |one| one.required(true)))]
     Purge {
-        /// Which one: `@endpoint`, or an address as `list` shows it.
-        #[arg(long)]
-        destination: String,
-        /// Only this message type.
-        #[arg(long = "type", value_name = "TYPE")]
-        message_type: Option<String>,
+        #[command(flatten)]
+        filter: RowArguments,
         /// Refuse where more rows than this are meant.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         at_most: u64,

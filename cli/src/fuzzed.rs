@@ -77,6 +77,7 @@ const WORDS: &[&str] = &[
     "--endpoint",
     "--type",
     "--text",
+    "--error",
     "--key",
     "--label",
     "--message",

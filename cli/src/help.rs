@@ -54,7 +54,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("outbox parked", "sagabus outbox parked --reason no_owner"),
     (
         "outbox rows",
-        "sagabus outbox rows --destination @payments --oldest-first",
+        "sagabus outbox rows --destination @payments --error 'timed out'",
     ),
     ("outbox show", "sagabus outbox show 4711"),
     (

@@ -54,16 +54,11 @@ pub(crate) async fn run(
             self::change(admin, now, RowVerb::Discard, change, (operator, out)).await
         }
         OutboxVerb::Purge {
-            destination,
-            message_type,
+            filter,
             at_most,
             rate,
         } => {
-            let filter = RowFilter {
-                destination: Some(destination.clone()),
-                message_type: message_type.clone(),
-                ..RowFilter::default()
-            };
+            let filter = filter.at(now, None);
             let pace = PaceArguments {
                 rate: *rate,
                 at_most: Some(*at_most),

@@ -7,7 +7,7 @@ use sagabus_core::admin::{RowFilter, RowState};
 use sagabus_core::{MessageId, Timestamp};
 
 use crate::bulk::PaceArguments;
-use crate::filter::before;
+use crate::filter::{before, each_once};
 
 /// Which rows of the outbox.
 #[derive(Debug, Args)]
@@ -21,6 +21,9 @@ pub(crate) struct RowArguments {
     /// Only rows parked for this reason.
     #[arg(long)]
     pub(crate) reason: Option<String>,
+    /// Only what has this text in its last error or its reason.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) error: Option<String>,
     /// Only this business key.
     #[arg(long)]
     pub(crate) key: Option<String>,
@@ -33,6 +36,26 @@ pub(crate) struct RowArguments {
     /// Only what was written later than that.
     #[arg(long, value_name = "AGE", value_parser = crate::filter::age)]
     pub(crate) younger_than: Option<Duration>,
+}
+
+/// Which rows are listed.
+#[derive(Debug, Args)]
+pub(crate) struct RowListArguments {
+    /// These ones.
+    #[arg(value_name = "ID")]
+    ids: Vec<i64>,
+    #[command(flatten)]
+    filter: RowArguments,
+}
+
+impl RowListArguments {
+    /// Makes the filter, with ages counted from the database's time.
+    pub(crate) fn at(&self, now: Timestamp, state: Option<RowState>) -> RowFilter {
+        RowFilter {
+            ids: (!self.ids.is_empty()).then(|| each_once(&self.ids)),
+            ..self.filter.at(now, state)
+        }
+    }
 }
 
 /// Which rows a change is for.
@@ -58,6 +81,7 @@ impl RowArguments {
             destination: self.destination.clone(),
             message_type: self.message_type.clone(),
             reason: self.reason.clone(),
+            error: self.error.clone(),
             message: self.message,
             key: self.key.clone(),
             since: self.younger_than.map(|age| before(now, age)),

@@ -53,7 +53,7 @@ pub async fn change(
 /// [`OpsError::NotFound`] when there is none of this id: it was sent, or never was.
 pub async fn show(admin: &dyn StoreAdmin, id: i64) -> Result<StoredRow, OpsError> {
     let filter = RowFilter {
-        id: Some(id),
+        ids: Some(vec![id]),
         ..RowFilter::default()
     };
     let found = admin.rows(&filter, Page::latest(1)).await?;

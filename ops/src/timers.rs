@@ -43,7 +43,7 @@ pub async fn list(
 pub async fn show(admin: &dyn StoreAdmin, id: i64) -> Result<StoredRow, OpsError> {
     let filter = RowFilter {
         state: Some(RowState::Timer),
-        id: Some(id),
+        ids: Some(vec![id]),
         ..RowFilter::default()
     };
     let found = admin.rows(&filter, Page::latest(1)).await?;

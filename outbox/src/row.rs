@@ -19,14 +19,16 @@ pub(crate) fn endpoint_text(name: &EndpointName) -> String {
     ["@", name.as_str()].concat()
 }
 
-/// Picks the text for what a filter of rows looks at, out of one for each state and one for an owner.
-pub(crate) fn text_of<T: Copy>(texts: &[T; 5], filter: &RowFilter) -> T {
-    match (&filter.owner, filter.state) {
-        (None, None) => texts[0],
-        (None, Some(RowState::Parked)) => texts[1],
-        (None, Some(RowState::Moving)) => texts[2],
-        (None, Some(RowState::Timer)) => texts[3],
-        (Some(_), _) => texts[4],
+/// Picks the text for what a filter of rows looks at, out of one for each state, one for ids and one
+/// for an owner.
+pub(crate) fn text_of<T: Copy>(texts: &[T; 6], filter: &RowFilter) -> T {
+    match (&filter.owner, &filter.ids, filter.state) {
+        (None, None, None) => texts[0],
+        (None, None, Some(RowState::Parked)) => texts[1],
+        (None, None, Some(RowState::Moving)) => texts[2],
+        (None, None, Some(RowState::Timer)) => texts[3],
+        (None, Some(_), _) => texts[4],
+        (Some(_), _, _) => texts[5],
     }
 }
 

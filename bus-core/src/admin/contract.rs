@@ -26,7 +26,8 @@ use crate::unit_of_work::Label;
 /// the engine needs.
 ///
 /// Every answer is bounded by its page, and every text in it is as the message brought it: whoever
-/// shows it escapes it. All reading calls may be dropped at any time.
+/// shows it escapes it. What a filter's `check` refuses is [`StoreError::Refused`], in a list, a sum
+/// and an operation alike. All reading calls may be dropped at any time.
 pub trait StoreAdmin: Operations + Send + Sync {
     /// Says which database this is and what its clock says.
     ///

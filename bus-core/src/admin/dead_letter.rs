@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::page::set_parts;
+#[cfg(doc)]
+use super::change::TEXT_BYTES_MAX;
+use super::page::{check_searched, set_parts};
 use crate::clock::Timestamp;
 use crate::envelope::Envelope;
+use crate::error::StoreError;
 use crate::id::{InstanceId, MessageId};
 use crate::unit_of_work::{Attempt, Label};
 
@@ -100,6 +103,14 @@ impl DeadLetterFilter {
             until: None,
             id_max: None,
         }
+    }
+
+    /// Checks what every store refuses alike.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the text has a NUL character or is longer than [`TEXT_BYTES_MAX`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        check_searched(self.text.as_deref())
     }
 
     /// Says for people which parts of it are set.

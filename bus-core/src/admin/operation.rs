@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::change::check_text;
 use super::dead_letter::DeadLetterFilter;
-use super::page::{PAGE_MAX, Page};
+#[cfg(doc)]
+use super::page::PAGE_MAX;
+use super::page::{Page, check_named};
 use super::row::RowFilter;
 use super::sent::SentFilter;
 use super::verb::{Subject, Verb};
@@ -89,11 +91,10 @@ impl NewOperation {
             return refused(format!("`{word}` is for {subject}, not for {other}"));
         }
         match &self.selected {
-            Selected::Named(ids) if ids.len() > PAGE_MAX as usize => refused(format!(
-                "{} ids are named, of {PAGE_MAX} at most",
-                ids.len()
-            )),
-            _ => Ok(()),
+            Selected::Named(ids) => check_named(ids),
+            Selected::Rows(filter) => filter.check(),
+            Selected::DeadLetters(filter) => filter.check(),
+            Selected::Sent(_) => Ok(()),
         }
     }
 

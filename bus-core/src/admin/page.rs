@@ -4,7 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::change::TEXT_BYTES_MAX;
 use crate::clock::Timestamp;
+use crate::error::StoreError;
 use crate::id::StoreId;
 
 /// The most entries that one answer has, and the most that one change touches: what is written
@@ -125,6 +127,28 @@ impl Page {
     pub fn size(&self) -> u32 {
         self.limit.min(PAGE_MAX)
     }
+}
+
+/// Refuses more names than one answer has entries.
+pub(super) fn check_named(ids: &[i64]) -> Result<(), StoreError> {
+    if ids.len() <= PAGE_MAX as usize {
+        return Ok(());
+    }
+    let fact = format!("{} ids are named, of {PAGE_MAX} at most", ids.len());
+    Err(StoreError::Refused(fact.into()))
+}
+
+/// Refuses a text that no column takes, so that none has it in it.
+pub(super) fn check_searched(text: Option<&str>) -> Result<(), StoreError> {
+    let text = text.unwrap_or_default();
+    let fact = if text.contains('\0') {
+        "a text that is searched for takes no NUL character".to_owned()
+    } else if text.len() > TEXT_BYTES_MAX {
+        format!("a text that is searched for takes {TEXT_BYTES_MAX} bytes at most")
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Refused(fact.into()))
 }
 
 /// The parts of a filter that are set, for people.

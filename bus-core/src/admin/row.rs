@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::change::TEXT_BYTES_MAX;
-use super::page::set_parts;
+#[cfg(doc)]
+use super::page::PAGE_MAX;
+use super::page::{check_named, check_searched, set_parts};
 use crate::clock::Timestamp;
 use crate::endpoint::Destination;
 use crate::envelope::{Envelope, Timer};
@@ -14,8 +16,8 @@ use crate::unit_of_work::Attempt;
 /// Which rows of the outbox are meant. What is `None` lets everything through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowFilter {
-    /// Only this row.
-    pub id: Option<i64>,
+    /// Only these rows: [`PAGE_MAX`] at most.
+    pub ids: Option<Vec<i64>>,
     /// Only rows that wait for an operator, only the others, or only timers.
     pub state: Option<RowState>,
     /// Only rows for this destination, as it is stored: `@orders`, or a transport's address.
@@ -24,6 +26,9 @@ pub struct RowFilter {
     pub message_type: Option<String>,
     /// Only rows parked for this reason.
     pub reason: Option<String>,
+    /// Only rows with this text in their last error or in the reason for which they are parked, in
+    /// whatever case of A to Z.
+    pub error: Option<String>,
     /// Only this message.
     pub message: Option<MessageId>,
     /// Only rows with this business key.
@@ -41,15 +46,50 @@ pub struct RowFilter {
 }
 
 impl RowFilter {
+    /// Checks what every store refuses alike.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when more than [`PAGE_MAX`] ids are named, or the text has a NUL
+    /// character or is longer than [`TEXT_BYTES_MAX`].
+    pub fn check(&self) -> Result<(), StoreError> {
+        check_named(self.ids.as_deref().unwrap_or_default())?;
+        check_searched(self.error.as_deref())
+    }
+
+    /// Says whether it lets a row through.
+    pub(crate) fn lets(&self, row: &StoredRow) -> bool {
+        let is = |wanted: &Option<String>, text: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == text)
+        };
+        let ids = self.ids.as_ref();
+        ids.is_none_or(|ids| ids.contains(&row.id))
+            && self.state.is_none_or(|state| state.has(row))
+            && is(&self.destination, &row.destination)
+            && is(&self.message_type, &row.envelope.message_type)
+            && self.message.is_none_or(|id| id == row.envelope.id)
+            && (self.reason.is_none() || self.reason == row.parked)
+            && self.error.as_deref().is_none_or(|text| row.failed_by(text))
+            && (self.key.is_none() || self.key == row.key)
+            && self.owner.as_ref().is_none_or(|owner| {
+                let timer = row.timer.as_ref();
+                timer.is_some_and(|timer| timer.owner == *owner)
+            })
+            && self.since.is_none_or(|since| row.created_at >= since)
+            && self.until.is_none_or(|until| row.created_at < until)
+            && self.id_max.is_none_or(|id_max| row.id <= id_max)
+            && (!self.is_changeable || row.timer.is_none() && !row.is_stub())
+    }
+
     /// Says for people which parts of it are set; what an operation always leaves out is not said.
     pub(super) fn describe(&self) -> Value {
         let at = |time: Option<Timestamp>| time.map(|time| time.to_string());
         set_parts([
-            ("id", json!(self.id)),
+            ("ids", json!(self.ids)),
             ("state", json!(self.state.map(RowState::as_str))),
             ("destination", json!(self.destination)),
             ("message_type", json!(self.message_type)),
             ("reason", json!(self.reason)),
+            ("error", json!(self.error)),
             ("message", json!(self.message)),
             ("key", json!(self.key)),
             ("owner", json!(self.owner)),
@@ -72,11 +112,20 @@ pub enum RowState {
 }
 
 impl RowState {
-    const fn as_str(self) -> &'static str {
+    /// Returns the word by which filters name it.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Parked => "parked",
             Self::Moving => "moving",
             Self::Timer => "timer",
+        }
+    }
+
+    fn has(self, row: &StoredRow) -> bool {
+        match self {
+            Self::Parked => row.parked.is_some(),
+            Self::Moving => row.parked.is_none(),
+            Self::Timer => row.timer.is_some(),
         }
     }
 }
@@ -200,6 +249,14 @@ impl StoredRow {
     /// Says whether it only holds the place of a dead letter, whose key waits.
     pub fn is_stub(&self) -> bool {
         self.available_at == Timestamp::NEVER
+    }
+
+    /// Says whether a text is in what went wrong with it at last, in whatever case.
+    fn failed_by(&self, text: &str) -> bool {
+        let last = self.attempts.last().map(|last| last.error.as_str());
+        let text = text.to_ascii_lowercase();
+        let mut said = last.into_iter().chain(self.parked.as_deref());
+        said.any(|said| said.to_ascii_lowercase().contains(&text))
     }
 }
 

@@ -9,9 +9,9 @@ use super::store::{MemoryStore, ready};
 use crate::admin::{
     About, Accounts, AuditEntry, AuditFilter, Change, Counts, DeadLetterFilter, DeadLetterGroup,
     DeadLetterStatus, DestinationOverview, First, HistoryOf, InboxFilter, InstanceFilter,
-    InstanceOverview, InstanceShape, Page, RowFilter, RowState, SentFilter, StoreAdmin,
-    StoredDeadLetter, StoredEndpoint, StoredHistory, StoredHost, StoredRow, StoredSent, TakenOver,
-    Tally, Vitals, WaitingShape, cut,
+    InstanceOverview, InstanceShape, Page, RowFilter, SentFilter, StoreAdmin, StoredDeadLetter,
+    StoredEndpoint, StoredHistory, StoredHost, StoredRow, StoredSent, TakenOver, Tally, Vitals,
+    WaitingShape, cut,
 };
 use crate::clock::Timestamp;
 use crate::endpoint::{EndpointId, EndpointName};
@@ -47,7 +47,7 @@ impl StoreAdmin for MemoryStore {
         filter: &'a DeadLetterFilter,
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredDeadLetter>, StoreError>> {
-        ready(Ok(self.with(|database, _| {
+        self.checked(filter.check(), |database| {
             let found = database.matching(filter).map(|one| StoredDeadLetter {
                 envelope: Envelope {
                     body: cut(&one.envelope.body, page.body_bytes_max),
@@ -56,7 +56,7 @@ impl StoreAdmin for MemoryStore {
                 ..one.clone()
             });
             paged(found, page, |one| one.id)
-        })))
+        })
     }
 
     fn dead_letter_groups<'a>(
@@ -64,16 +64,16 @@ impl StoreAdmin for MemoryStore {
         filter: &'a DeadLetterFilter,
         limit: u32,
     ) -> BoxFuture<'a, Result<Vec<DeadLetterGroup>, StoreError>> {
-        ready(Ok(self.with(|database, _| database.groups(filter, limit))))
+        self.checked(filter.check(), |database| database.groups(filter, limit))
     }
 
     fn count_dead_letters<'a>(
         &'a self,
         filter: &'a DeadLetterFilter,
     ) -> BoxFuture<'a, Result<Tally, StoreError>> {
-        ready(Ok(self.with(|database, _| {
+        self.checked(filter.check(), |database| {
             tally(database.matching(filter).map(|one| (one.id, one.at)))
-        })))
+        })
     }
 
     fn rows<'a>(
@@ -81,17 +81,17 @@ impl StoreAdmin for MemoryStore {
         filter: &'a RowFilter,
         page: Page,
     ) -> BoxFuture<'a, Result<Vec<StoredRow>, StoreError>> {
-        ready(Ok(self.with(|database, _| {
+        self.checked(filter.check(), |database| {
             let all = database.outbox.stored(page.body_bytes_max);
-            paged(all.filter(|row| lets_row(filter, row)), page, |row| row.id)
-        })))
+            paged(all.filter(|row| filter.lets(row)), page, |row| row.id)
+        })
     }
 
     fn count_rows<'a>(&'a self, filter: &'a RowFilter) -> BoxFuture<'a, Result<Tally, StoreError>> {
-        ready(Ok(self.with(|database, _| {
+        self.checked(filter.check(), |database| {
             let rows = database.rows_of(filter);
             tally(rows.map(|row| (row.id, row.created_at)))
-        })))
+        })
     }
 
     fn sent<'a>(
@@ -205,6 +205,17 @@ impl StoreAdmin for MemoryStore {
     }
 }
 
+impl MemoryStore {
+    /// Answers a question that is not refused.
+    fn checked<'a, T: Send + 'a>(
+        &self,
+        check: Result<(), StoreError>,
+        answer: impl FnOnce(&mut Database) -> T,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        ready(check.map(|()| self.with(|database, _| answer(database))))
+    }
+}
+
 /// Takes a page out of what is in the order of its ids.
 pub(super) fn paged<T>(all: impl Iterator<Item = T>, page: Page, id: impl Fn(&T) -> i64) -> Vec<T> {
     let mut all: Vec<T> = all.collect();
@@ -232,31 +243,6 @@ fn tally(all: impl Iterator<Item = (i64, Timestamp)>) -> Tally {
 
 fn is<T: PartialEq + ?Sized>(wanted: Option<&T>, value: &T) -> bool {
     wanted.is_none_or(|wanted| wanted == value)
-}
-
-fn lets_row(filter: &RowFilter, row: &StoredRow) -> bool {
-    let state = match row.parked {
-        Some(_) => RowState::Parked,
-        None => RowState::Moving,
-    };
-    is(filter.id.as_ref(), &row.id)
-        && match filter.state {
-            Some(RowState::Timer) => row.timer.is_some(),
-            wanted => is(wanted.as_ref(), &state),
-        }
-        && is(filter.destination.as_deref(), &row.destination)
-        && is(filter.message_type.as_deref(), &row.envelope.message_type)
-        && is(filter.message.as_ref(), &row.envelope.id)
-        && (filter.reason.is_none() || filter.reason == row.parked)
-        && (filter.key.is_none() || filter.key == row.key)
-        && filter.owner.as_ref().is_none_or(|owner| {
-            let timer = row.timer.as_ref();
-            timer.is_some_and(|timer| timer.owner == *owner)
-        })
-        && filter.since.is_none_or(|since| row.created_at >= since)
-        && filter.until.is_none_or(|until| row.created_at < until)
-        && filter.id_max.is_none_or(|id_max| row.id <= id_max)
-        && (!filter.is_changeable || row.timer.is_none() && !row.is_stub())
 }
 
 fn is_of(of: &HistoryOf, one: &StoredHistory) -> bool {
@@ -293,7 +279,7 @@ impl Database {
 
     /// Lists the rows that a filter lets through, the oldest first and without bodies.
     pub(super) fn rows_of(&self, filter: &RowFilter) -> impl Iterator<Item = StoredRow> {
-        self.outbox.stored(0).filter(|row| lets_row(filter, row))
+        self.outbox.stored(0).filter(|row| filter.lets(row))
     }
 
     /// Lists the kept messages that a filter lets through, the oldest row first.

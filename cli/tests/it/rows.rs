@@ -97,6 +97,74 @@ async fn rows_are_found_by_message_key_and_age() {
     assert_eq!(store.counts().await.unwrap().parked, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_found_by_error_and_id() {
+    let (scene, store) = waiting(3).await;
+    let ids = ids(&scene);
+    let attempts = r#"[{"at":0,"host":"shop","error":"100% of cards were Declined"}]"#;
+    let sql = format!(
+        "update sagabus_outbox set attempts = cast('{attempts}' as blob), failures = 1 where id = {}",
+        ids[1]
+    );
+    on_file(&scene, &sql).await;
+    let listed = |filter: &[&str]| -> Vec<String> {
+        let found = scene.json(&[&["outbox", "rows", "--oldest-first"], filter].concat());
+        let rows = found["rows"].as_array().unwrap().iter();
+        rows.map(|one| one["id"].to_string()).collect()
+    };
+    for (filter, found) in [
+        (&["--error", "cards WERE declined"][..], &ids[1..2]),
+        (&["--error", "100%"], &ids[1..2]),
+        (&["--error", "%"], &ids[1..2]),
+        (&["--error", "shop"], &[]),
+        (&["--error", ""], &ids[1..2]),
+        (
+            &[&ids[2], &ids[0], &ids[0]],
+            &[ids[0].clone(), ids[2].clone()],
+        ),
+        (&[&ids[0], "--error", "declined"], &[]),
+        (&["4711"], &[]),
+    ] {
+        assert_eq!(listed(filter), found, "{filter:?}");
+    }
+    let shown = scene.run(&["outbox", "rows", &ids[1]]);
+    assert!(shown.out.contains("cards were Declined"), "{shown:?}");
+    let long = "x".repeat(1001);
+    let refused = scene.run(&["outbox", "rows", "--error", &long]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let fact = "a text that is searched for takes 1000 bytes at most";
+    assert!(refused.err.contains(fact), "{refused:?}");
+
+    let one = scene.json(&["outbox", "park", "--error", "DECLINED", "--yes"]);
+    assert_eq!((&one["changed"], &one["total"]), (&1.into(), &1.into()));
+    assert_eq!(one["selection"]["error"], "DECLINED");
+    assert_eq!(store.counts().await.unwrap().parked, 1);
+    let parked = |filter: &[&str]| scene.json(&[&["outbox", "parked"], filter].concat());
+    assert_eq!(parked(&[&ids[1]])["rows"][0]["id"].to_string(), ids[1]);
+    assert_eq!(parked(&[&ids[0]])["rows"], serde_json::json!([]));
+    assert_eq!(
+        parked(&["--error", "operator"])["rows"][0]["parked"],
+        "operator"
+    );
+    let purge = [
+        "outbox",
+        "purge",
+        "--error",
+        "declined",
+        "--at-most",
+        "3",
+        "--yes",
+    ];
+    let refused = scene.run(&purge);
+    assert_eq!(refused.code, 2, "of one destination: {refused:?}");
+    let done = scene.run(&[&purge[..], &["--destination", "@payments"]].concat());
+    assert!(
+        done.out.ends_with("removed 1 rows (operation 2)\n"),
+        "{done:?}"
+    );
+    assert_eq!(listed(&[]), [ids[0].clone(), ids[2].clone()]);
+}
+
 /// Writes so many rows for `payments` by hand, from an id on; timers where they have a name.
 async fn fill(scene: &Scene, from: i64, count: u32, timer: &str) {
     let sql = format!(

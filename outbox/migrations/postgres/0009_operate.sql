@@ -16,6 +16,16 @@ begin
     return v_id;
 end $$;
 
+-- Reads the text of the last failed try of a row; null where it cannot be read.
+create function sagabus.last_error_v1(p_attempts bytea) returns text language plpgsql immutable
+as $$
+begin
+    -- No text of this server has a NUL.
+    return replace(convert_from(p_attempts, 'UTF8'), '\u0000', '\ufffd')::json -> -1 ->> 'error';
+exception when data_exception or program_limit_exceeded then
+    return null;
+end $$;
+
 -- Deals with dead letters that are open, in the order of their ids: redriven, each is a row of its
 -- endpoint again, in the place that its stub held, else the last; discarded, or redriven to another
 -- endpoint, it makes way.

@@ -1,6 +1,8 @@
 //! Plans that are made while a table is empty, and kept while it grows.
 
-use sagabus_core::admin::{HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, StoreAdmin};
+use sagabus_core::admin::{
+    HistoryOf, InboxFilter, InstanceFilter, Page, RowFilter, RowState, StoreAdmin,
+};
 use sagabus_core::store::Store;
 use sagabus_core::unit_of_work::{Label, Source, UnitOfWork};
 use sagabus_core::{InstanceId, MessageId};
@@ -144,6 +146,43 @@ async fn timers_of_an_instance_are_looked_up() {
             let found = store.rows(&filter, page).await.unwrap();
             assert_eq!(found.len(), 1);
         }
+    }
+    store.close();
+    drop(store);
+    let ended = async || (database.number(SERVERS).await == 0).then_some(());
+    eventually("end of all servers", ended).await;
+    let read = database.number(READ_OF_OUTBOX).await - before;
+    assert!(read < OTHERS, "{read} rows were read");
+}
+
+/// By a statement that was prepared while there were none.
+#[tokio::test]
+async fn rows_that_are_named_or_parked_are_looked_up() {
+    let Some((database, store)) = Database::migrated().await else {
+        return;
+    };
+    let filters = async |store: &sagabus_outbox::PgStore, id: i64| {
+        let named = RowFilter {
+            ids: Some(vec![id, id + 1]),
+            ..RowFilter::default()
+        };
+        let failed = RowFilter {
+            state: Some(RowState::Parked),
+            error: Some("no such place".to_owned()),
+            ..RowFilter::default()
+        };
+        for filter in [named, failed] {
+            store.rows(&filter, Page::oldest(10)).await.unwrap();
+            store.rows(&filter, Page::latest(10)).await.unwrap();
+            store.count_rows(&filter).await.unwrap();
+        }
+    };
+    filters(&store, 1).await;
+    database.run(GROWN).await;
+    database.run("vacuum analyze sagabus.outbox").await;
+    let before = database.number(READ_OF_OUTBOX).await;
+    for round in 0..CALLS {
+        filters(&store, 100 + i64::from(round)).await;
     }
     store.close();
     drop(store);

@@ -1,11 +1,24 @@
 //! Values that a database may not like, and rows that somebody damaged.
 
+use sagabus_core::admin::RowFilter;
 use sagabus_core::store::{Store, StoreAdmin};
 use sagabus_core::unit_of_work::{Attempt, DeadLetter, KeyAfterDeath, Outcome, Reason, UnitOfWork};
 use sagabus_core::{EndpointName, Envelope, MessageId, StoreError, Timestamp};
 
 use crate::postgres_support::Database;
 use crate::postgres_units::{Site, change, outgoing};
+
+/// Failed tries that nobody can read; the last can be.
+const BROKEN_ATTEMPTS: [&str; 8] = [
+    "'\\xff00'",
+    "''",
+    "'['",
+    "'null'",
+    "'{\"error\":\"disk\"}'",
+    "'[{\"error\":\"disk \\\\ud800\"}]'",
+    "convert_to(repeat('[', 100000), 'UTF8')",
+    "'[{\"error\":\"no disk\"}]'",
+];
 
 /// Makes a unit bad.
 type Spoil = fn(&mut UnitOfWork);
@@ -106,6 +119,33 @@ async fn a_row_with_broken_headers_and_attempts_is_still_claimed() {
     let row = site.claim("orders", 1).await.remove(0);
     assert!(row.envelope.headers.is_empty() && row.attempts.is_empty());
     assert_eq!(row.envelope.body, group.units[0].outgoing[0].envelope.body);
+    site.stop().await;
+}
+
+/// One damaged row keeps nobody from finding the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_with_broken_attempts_are_searched_as_if_they_had_none() {
+    let Some((database, store)) = Database::migrated().await else {
+        return;
+    };
+    let site = Site::new(store).await;
+    for sql in BROKEN_ATTEMPTS {
+        let group = site.group(vec![site.unit(MessageId::new())]);
+        site.store.commit(&group).await.unwrap();
+        let latest = "(select max(id) from sagabus.outbox)";
+        let broken = format!("update sagabus.outbox set attempts = {sql} where id = {latest}");
+        database.run_text(&broken).await;
+    }
+    let with_error = |text: &str| RowFilter {
+        error: Some(text.to_owned()),
+        ..RowFilter::default()
+    };
+    for (text, count) in [("disk", 1), ("", 1), ("\u{fffd}", 0)] {
+        let found = site.store.count_rows(&with_error(text)).await.unwrap();
+        assert_eq!(found.count, count, "{text:?}");
+    }
+    let all = site.store.count_rows(&RowFilter::default()).await.unwrap();
+    assert_eq!(all.count, BROKEN_ATTEMPTS.len() as u64);
     site.stop().await;
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use sagabus_core::Destination;
 use sagabus_core::HostId;
 use sagabus_core::MessageId;
+use sagabus_core::admin::RowFilter;
 use sagabus_core::store::{Birth, ClaimFrom, Extension, Retention, Store, StoreAdmin};
 use sagabus_core::transports::TransportName;
 use sagabus_core::unit_of_work::RowKey;
@@ -61,6 +62,38 @@ async fn a_row_with_broken_headers_is_still_handed_out() {
     assert_eq!(bodies(&rows), ["x"]);
     assert!(rows[0].envelope.headers.is_empty() && rows[0].attempts.is_empty());
     assert_eq!(rows[0].failures, 2);
+}
+
+/// One damaged row keeps nobody from finding the others.
+#[tokio::test]
+async fn rows_with_broken_attempts_are_searched_as_if_they_had_none() {
+    let bench = Bench::new().await;
+    let broken = [
+        "x'ff00'",
+        "x''",
+        "'['",
+        "'null'",
+        "'{\"error\":\"disk\"}'",
+        "replace(zeroblob(100000), x'00', '[')",
+        "'[{\"error\":\"no disk\"}]'",
+    ];
+    for sql in broken {
+        bench.commit(vec![sends(vec![message("x")])]).await;
+        let latest = "(select max(id) from sagabus_outbox)";
+        let broken =
+            format!("update sagabus_outbox set attempts = cast({sql} as blob) where id = {latest}");
+        bench.change(&broken).await;
+    }
+    let with_error = |text: &str| RowFilter {
+        error: Some(text.to_owned()),
+        ..RowFilter::default()
+    };
+    for (text, count) in [("disk", 1), ("", 1), ("\u{fffd}", 0)] {
+        let found = bench.store.count_rows(&with_error(text)).await.unwrap();
+        assert_eq!(found.count, count, "{text:?}");
+    }
+    let all = bench.store.count_rows(&RowFilter::default()).await.unwrap();
+    assert_eq!(all.count, broken.len() as u64);
 }
 
 #[tokio::test]

@@ -145,39 +145,6 @@ pub async fn only_parked_rows_are_released_or_discarded(at: Arc<Harness>) {
     );
 }
 
-/// Of a row that was written at a moment, `since` has it and `until` has not.
-pub async fn rows_are_found_by_their_key_and_their_age(at: Arc<Harness>) {
-    let orders = at.orders();
-    for key in ["a", "b"] {
-        at.write(api().sends(message(&orders).keyed(key))).await;
-        grow_older(Duration::from_millis(5)).await;
-    }
-    at.write(api().sends(message(&orders))).await;
-    let all = rows(&at, &RowFilter::default()).await;
-    let second = &all[1];
-    let ids = async |filter: RowFilter| -> Vec<i64> {
-        let found = rows(&at, &filter).await;
-        found.iter().map(|row| row.id).collect()
-    };
-    let key = |key: &str| RowFilter {
-        key: Some(key.to_owned()),
-        ..RowFilter::default()
-    };
-    assert_eq!(ids(key("b")).await, [second.id]);
-    assert_eq!(ids(key("c")).await, [0; 0]);
-    let (since, until) = (Some(second.created_at), Some(second.created_at));
-    let later = RowFilter {
-        since,
-        ..RowFilter::default()
-    };
-    assert_eq!(ids(later).await, [second.id, all[2].id]);
-    let earlier = RowFilter {
-        until,
-        ..RowFilter::default()
-    };
-    assert_eq!(ids(earlier).await, [all[0].id]);
-}
-
 /// Waiting, due, in hand and parked are told apart.
 pub async fn destinations_are_summed_up(at: Arc<Harness>) {
     let orders = at.orders();

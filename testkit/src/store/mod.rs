@@ -20,6 +20,7 @@ pub mod operators;
 pub mod operations;
 pub mod editing;
 pub mod inspection;
+pub mod searches;
 pub mod moved_rows;
 pub mod sent_rows;
 pub mod row_operations;

@@ -210,7 +210,6 @@ macro_rules! __store_behaviours {
                 a_released_command_goes_to_the_endpoint_that_takes_it_by_now,
                 a_released_row_takes_its_place_in_line_again,
                 only_parked_rows_are_released_or_discarded,
-                rows_are_found_by_their_key_and_their_age,
                 destinations_are_summed_up,
                 instances_are_listed_by_kind_and_state,
                 instances_with_data_of_an_older_version_are_found,
@@ -220,6 +219,13 @@ macro_rules! __store_behaviours {
                 hosts_are_listed_and_swept_when_they_are_long_gone,
                 a_removed_subscription_gets_no_more_messages,
                 an_endpoint_is_removed_when_nothing_waits_for_it,
+            ]
+            searches: [
+                rows_are_found_by_what_went_wrong_with_them,
+                rows_are_changed_by_what_went_wrong_with_them,
+                rows_are_found_by_their_ids,
+                rows_are_found_by_their_key_and_their_age,
+                what_no_row_has_is_not_searched_for,
             ]
             moved_rows: [
                 a_row_that_waits_is_set_aside_until_it_is_released,
@@ -381,6 +387,7 @@ mod tests {
             ("operations", include_str!("operations.rs")),
             ("editing", include_str!("editing.rs")),
             ("inspection", include_str!("inspection.rs")),
+            ("searches", include_str!("searches.rs")),
             ("moved_rows", include_str!("moved_rows.rs")),
             ("sent_rows", include_str!("sent_rows.rs")),
             ("row_operations", include_str!("row_operations.rs")),

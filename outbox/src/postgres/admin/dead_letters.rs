@@ -100,6 +100,7 @@ pub(super) async fn count(store: &PgStore, filter: &DeadLetterFilter) -> Result<
 }
 
 pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<PgArguments, StoreError> {
+    filter.check()?;
     let mut arguments = PgArguments::default();
     let to = &mut arguments;
     add(to, filter.status.map(DeadLetterStatus::as_str))?;

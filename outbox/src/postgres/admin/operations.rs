@@ -75,7 +75,7 @@ macro_rules! begin_rows {
     };
 }
 
-const BEGIN_ROWS: [&str; 5] = outgoing::each_state!(begin_rows);
+const BEGIN_ROWS: [&str; 6] = outgoing::each_state!(begin_rows);
 
 const BEGIN_SENT: &str = begin!("null::text as endpoint from sagabus.sent", sent::filter!());
 

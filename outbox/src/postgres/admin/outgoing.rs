@@ -1,6 +1,8 @@
 //! Rows of the outbox: lists, and sums per destination.
 
-use sagabus_core::admin::{DestinationOverview, First, Page, RowFilter, StoredRow, Tally};
+use sagabus_core::admin::{
+    DestinationOverview, First, Page, RowFilter, RowState, StoredRow, Tally,
+};
 use sagabus_core::{StoreError, Timestamp};
 use sqlx::postgres::PgArguments;
 
@@ -9,25 +11,32 @@ use super::dead_letters::add;
 use super::read;
 use crate::{found, row};
 
-/// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` id, `$6` key, `$7` and `$8` from when
-/// to when, `$9` the largest id, `$10` whether only what operators change as rows is meant. Where an
-/// instance is named: `$11` its kind, `$12` its key.
+/// `$1` destination, `$2` type, `$3` reason, `$4` message, `$5` ids, `$6` key, `$7` and `$8` from when
+/// to when, `$9` the largest id, `$10` whether only what operators change as rows is meant, `$11` text
+/// of the last error or of the reason, `$12` state. Where an instance is named: `$13` its kind, `$14`
+/// its key.
 macro_rules! filter {
     ($state:expr) => {
         concat!(
             $state,
             " and ($1::text is null or destination = $1) ",
             "and ($2::text is null or message_type = $2) and ($3::text is null or parked = $3) ",
-            "and ($4::uuid is null or message_id = $4) and ($5::bigint is null or id = $5) ",
+            "and ($4::uuid is null or message_id = $4) and ($5::bigint[] is null or id = any($5)) ",
             "and ($6::text is null or key = $6) and ($7::bigint is null or created_at >= $7) ",
             "and ($8::bigint is null or created_at < $8) and ($9::bigint is null or id <= $9) ",
-            "and (not $10 or timer_name is null and available_at < sagabus.never_micros())"
+            "and (not $10 or timer_name is null and available_at < sagabus.never_micros()) ",
+            "and ($11::text is null ",
+            "or strpos(lower(parked collate \"C\"), lower($11 collate \"C\")) > 0 ",
+            "or attempts is not null and strpos(lower(sagabus.last_error_v1(attempts) ",
+            "collate \"C\"), lower($11 collate \"C\")) > 0) ",
+            "and ($12::text is null or case $12 when 'parked' then parked is not null ",
+            "when 'moving' then parked is null else timer_name is not null end)"
         )
     };
 }
 
-/// A text per state, in the order of [`text`]: only what names `parked` itself may use the index of what
-/// is parked, and what names the instance uses the index of timers.
+/// The texts of [`row::text_of`]: only what names `parked` itself may use the index of what is parked,
+/// what names ids looks them up, and what names the instance uses the index of timers.
 macro_rules! each_state {
     ($text:ident) => {
         [
@@ -35,27 +44,28 @@ macro_rules! each_state {
             $text!("parked is not null"),
             $text!("parked is null"),
             $text!("timer_name is not null"),
-            $text!("timer_name is not null and timer_kind = $11 and timer_key = $12"),
+            $text!("id = any($5)"),
+            $text!("timer_name is not null and timer_kind = $13 and timer_key = $14"),
         ]
     };
 }
 
 pub(super) use {each_state, filter};
 
-/// `$13` how much of a body, `$14` behind which id, `$15` how many.
+/// `$15` how much of a body, `$16` behind which id, `$17` how many.
 macro_rules! rows {
     ($state:expr, $behind:literal, $order:literal) => {
         concat!(
             "select id, destination, message_id, message_type, headers, ",
-            "substr(body, 1, $13::int), length(body)::bigint, key, available_at, due_at, ",
+            "substr(body, 1, $15::int), length(body)::bigint, key, available_at, due_at, ",
             "expires_at, epoch, failures, attempts, parked, timer_kind, timer_key, timer_name, ",
             "timer_generation, created_at from sagabus.outbox where ",
             filter!($state),
-            " and ($14::bigint is null or id ",
+            " and ($16::bigint is null or id ",
             $behind,
-            " $14) order by id ",
+            " $16) order by id ",
             $order,
-            " limit $15::bigint"
+            " limit $17::bigint"
         )
     };
 }
@@ -81,9 +91,9 @@ macro_rules! count {
     };
 }
 
-const LATEST: [&str; 5] = each_state!(latest);
-const OLDEST: [&str; 5] = each_state!(oldest);
-const COUNT: [&str; 5] = each_state!(count);
+const LATEST: [&str; 6] = each_state!(latest);
+const OLDEST: [&str; 6] = each_state!(oldest);
+const COUNT: [&str; 6] = each_state!(count);
 
 const DESTINATIONS: &str = "select destination, \
     count(*) filter (where parked is null and available_at < sagabus.never_micros()), \
@@ -122,18 +132,21 @@ pub(super) async fn count(store: &PgStore, filter: &RowFilter) -> Result<Tally, 
 }
 
 pub(super) fn arguments(filter: &RowFilter) -> Result<PgArguments, StoreError> {
+    filter.check()?;
     let mut arguments = PgArguments::default();
     let to = &mut arguments;
     add(to, filter.destination.clone())?;
     add(to, filter.message_type.clone())?;
     add(to, filter.reason.clone())?;
     add(to, filter.message.map(|id| id.as_uuid()))?;
-    add(to, filter.id)?;
+    add(to, filter.ids.clone())?;
     add(to, filter.key.clone())?;
     add(to, filter.since.map(Timestamp::as_micros))?;
     add(to, filter.until.map(Timestamp::as_micros))?;
     add(to, filter.id_max)?;
     add(to, filter.is_changeable)?;
+    add(to, filter.error.clone())?;
+    add(to, filter.state.map(RowState::as_str))?;
     let owner = filter.owner.as_ref();
     add(to, owner.map(|owner| owner.kind.to_string()))?;
     add(to, owner.map(|owner| owner.key.to_string()))?;

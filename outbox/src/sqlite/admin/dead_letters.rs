@@ -220,6 +220,7 @@ pub(super) async fn count(
 }
 
 pub(super) fn arguments(filter: &DeadLetterFilter) -> Result<SqliteArguments, StoreError> {
+    filter.check()?;
     let mut arguments = SqliteArguments::default();
     let to = &mut arguments;
     add(to, filter.status.map(DeadLetterStatus::as_str))?;

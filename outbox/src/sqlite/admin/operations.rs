@@ -94,7 +94,7 @@ macro_rules! begin_rows {
     };
 }
 
-const BEGIN_ROWS: [Begin; 5] = outgoing::each_state!(begin_rows);
+const BEGIN_ROWS: [Begin; 6] = outgoing::each_state!(begin_rows);
 
 const BEGIN_SENT: Begin = begin!("'[]'", "sagabus_sent", sent::filter!());
 
