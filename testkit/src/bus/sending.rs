@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use sagabus_core::admin::{HistoryOf, Page};
+use sagabus_core::admin::{HistoryOf, Page, RowFilter, RowState};
 use sagabus_core::pipeline::{Middleware, Next};
 use sagabus_core::{Ctx, MessageId, Result, State, headers};
 use tokio::time::Instant;
@@ -134,8 +134,38 @@ pub async fn a_message_that_came_too_late_is_a_dead_letter(scene: Scene) {
         .expect("it is stored");
     let dead = scene.dead_letters(1).await;
     assert_eq!(dead[0].reason, "expired");
+    assert_eq!(host.counters().expired.get(), 1);
     assert_eq!(scene.log.lines(), [""; 0]);
     stop(host).await;
+}
+
+/// And keeps no other from leaving.
+pub async fn what_expired_before_it_left_is_parked_and_counted(scene: Scene) {
+    let builder = scene.with_broker(scene.builder("host"));
+    let host = start(builder.endpoint("audit", |e| e.handle(note_done))).await;
+    let bus = host.bus();
+    let expired = bus.publish(Done { n: 1 }).after(Duration::from_millis(50));
+    let expired = expired.expires_after(Duration::ZERO).await;
+    let id = expired.expect("it is stored");
+    let parked = RowFilter {
+        state: Some(RowState::Parked),
+        ..RowFilter::default()
+    };
+    let look = || async {
+        let rows = scene.admin().rows(&parked, Page::oldest(10)).await;
+        rows.expect("rows are shown").pop()
+    };
+    let (row, _) = eventually("a parked row", look).await;
+    assert_eq!(
+        (row.envelope.id, row.parked.as_deref()),
+        (id, Some("expired"))
+    );
+    assert_eq!(host.counters().expired.get(), 1);
+    bus.publish(Done { n: 2 }).await.expect("it is stored");
+    scene.log.wait_for(1).await;
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines(), ["done 2"]);
 }
 
 pub async fn a_command_without_owner_is_parked(scene: Scene) {

@@ -17,6 +17,7 @@ macro_rules! __bus_behaviours {
                 a_reply_reaches_the_endpoint_that_asked,
                 a_scheduled_message_arrives_when_its_time_has_come,
                 a_message_that_came_too_late_is_a_dead_letter,
+                what_expired_before_it_left_is_parked_and_counted,
                 a_command_without_owner_is_parked,
                 an_event_without_subscriber_is_nobodys_business,
                 a_resent_identity_is_handled_once,
@@ -47,6 +48,7 @@ macro_rules! __bus_behaviours {
             ]
             retrying: [
                 a_type_is_tried_as_often_as_its_endpoint_says_for_it,
+                a_try_for_later_is_a_row_with_a_time_of_its_own,
                 what_comes_under_a_former_name_is_tried_as_often,
             ]
             fault_events: [

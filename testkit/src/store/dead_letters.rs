@@ -62,6 +62,7 @@ pub async fn a_dead_letter_keeps_raw_bytes_headers_and_every_attempt(at: Arc<Har
     assert_eq!(stored.attempts, dead.attempts);
     assert_eq!(stored.endpoint, "orders");
     assert_eq!(stored.reason, "undecodable");
+    assert_eq!((stored.key, stored.instance), (dead.key, dead.instance));
     // The database's clock may differ from ours, but it is a clock.
     let apart = (stored.at.as_micros() - before.as_micros()).abs();
     assert!(apart < 3_600_000_000, "{apart} microseconds apart");
@@ -122,6 +123,25 @@ pub async fn a_loser_leaves_no_dead_letter(at: Arc<Harness>) {
     });
     assert_eq!(at.outcome(twice).await, Outcome::Duplicate);
     assert_eq!(letters(&at).await[0].reason, "attempts_exhausted");
+}
+
+/// Or not at all.
+pub async fn what_tells_of_a_dead_letter_is_written_with_it(at: Arc<Harness>) {
+    let envelope = brought(&at);
+    let dead = dead_letter(&at.orders().name, &envelope);
+    let unit = || broker(&at.orders(), envelope.id).sends(message(&at.audit()));
+    let loser = unit().moves(&instance("none"), 3).gives_up(dead.clone());
+    assert_eq!(at.outcome(loser).await, Outcome::Conflict);
+    let written = async || {
+        let counts = at.counts().await;
+        (counts.dead_letters, counts.outbox)
+    };
+    assert_eq!(written().await, (0, 0));
+    at.write(unit().gives_up(dead.clone())).await;
+    assert_eq!(written().await, (1, 1));
+    let again = at.outcome(unit().gives_up(dead)).await;
+    assert_eq!(again, Outcome::Duplicate);
+    assert_eq!(written().await, (1, 1));
 }
 
 /// The latest first, and no more than wanted.

@@ -149,6 +149,7 @@ macro_rules! __store_behaviours {
                 a_dead_letter_of_a_row_replaces_the_row,
                 a_message_has_one_open_dead_letter,
                 a_loser_leaves_no_dead_letter,
+                what_tells_of_a_dead_letter_is_written_with_it,
                 dead_letters_come_latest_first,
                 a_redriven_message_is_a_row_again,
                 a_dead_letter_is_redriven_once,
