@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sagabus_core::RunningHost;
 use sagabus_core::admin::StoreAdmin;
+use sagabus_core::{Flow, RunningHost};
 use sagabus_outbox::{PgStore, SqliteStore};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, PgConnection, Row, SqliteConnection};
@@ -130,6 +130,31 @@ async fn a_waiting_message_is_rehearsed_and_every_table_stays_as_it_was() {
     assert_eq!(everything(&store).await, before);
     let audit = scene.json(&["audit"]);
     assert_eq!(audit["audit"][0]["action"], "rehearse_message");
+    stop(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_be_sent_is_shown() {
+    let (scene, store) = Scene::new().await;
+    let host = parcels::host(store.clone(), Release::Current).await;
+    let paused = scene.run(&["endpoints", "pause", "parcels", "--yes"]);
+    assert_eq!(paused.code, 0, "{paused:?}");
+    let is_held = async || (host.endpoints()[0].flow == Flow::Paused).then_some(());
+    sagabus_testkit::wait::eventually("a pause", is_held).await;
+    let id = host.bus().send(Hand { parcel: 7 }).await.unwrap();
+    let ran = scene.run(&["messages", "rehearse", &id.to_string()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let sent = "sends parcels.lose to @parcels, timer patience, after 3600 s\n    {\"parcel\":7}";
+    for text in [
+        "parcel 7 begins\n",
+        "  state: (nothing) -> moving\n",
+        "  data: (nothing) -> {\"parcel\":7}\n",
+        "  label tracking is t-7\n",
+        sent,
+    ] {
+        assert!(ran.out.contains(text), "{text}: {}", ran.out);
+    }
+    assert_eq!(store.counts().await.unwrap().running, 0);
     stop(host).await;
 }
 
