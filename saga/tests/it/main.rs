@@ -12,6 +12,7 @@ mod bad_input;
 mod by_hand;
 mod configured;
 mod declared;
+mod faulted;
 mod itinerary;
 mod locks;
 mod machine;

@@ -43,42 +43,53 @@ messages! { Book:
     Command Write "books.write",
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Diary {
-    lines: u32,
+/// Declares a saga that writes in the transaction of an engine.
+macro_rules! diary {
+    ($name:ident, $engine:ident, $insert:literal) => {
+        #[derive(Debug, Serialize, Deserialize)]
+        struct $name {
+            lines: u32,
+        }
+
+        impl Saga for $name {
+            type Key = u64;
+            type State = ();
+        }
+
+        impl NamedSaga for $name {
+            const NAME: &'static str = "diary";
+        }
+
+        impl sagabus_saga::Correlate<$name> for Write {
+            fn key(&self) -> u64 {
+                self.id
+            }
+        }
+
+        impl Starts<Write> for $name {
+            fn start(_: &Write) -> Self {
+                Self { lines: 0 }
+            }
+        }
+
+        impl Handles<Write> for $name {
+            async fn handle(&mut self, message: Write, cx: &mut SagaCtx) -> Result {
+                let mut tx = cx.tx::<$engine>()?;
+                let insert = sqlx::query($insert).bind(i64::try_from(message.id)?);
+                insert.execute(tx.conn().await?).await?;
+                self.lines += 1;
+                fail_at_13(message.id)
+            }
+        }
+    };
 }
 
-impl Saga for Diary {
-    type Key = u64;
-    type State = ();
-}
-
-impl NamedSaga for Diary {
-    const NAME: &'static str = "diary";
-}
-
-impl sagabus_saga::Correlate<Diary> for Write {
-    fn key(&self) -> u64 {
-        self.id
-    }
-}
-
-impl Starts<Write> for Diary {
-    fn start(_: &Write) -> Self {
-        Self { lines: 0 }
-    }
-}
-
-impl Handles<Write> for Diary {
-    async fn handle(&mut self, message: Write, cx: &mut SagaCtx) -> Result {
-        let mut tx = cx.tx::<Sqlite>()?;
-        let insert = sqlx::query("insert into lines (id) values (?1)");
-        let insert = insert.bind(i64::try_from(message.id)?);
-        insert.execute(tx.conn().await?).await?;
-        self.lines += 1;
-        fail_at_13(message.id)
-    }
-}
+diary!(DiaryOnSqlite, Sqlite, "insert into lines (id) values (?1)");
+diary!(
+    DiaryOnPostgres,
+    Postgres,
+    "insert into lines (id) values ($1)"
+);
 
 fn fail_at_13(id: u64) -> Result {
     match id {
@@ -179,10 +190,41 @@ async fn rows_of_a_machine_commit_with_its_state_or_not_at_all_on_sqlite() {
     assert_eq!(count, 2, "two of 7 and none of 13");
 }
 
+async fn postgres(database: &Database) -> (PgStore, sqlx::PgConnection) {
+    let store = PgStore::connect(&database.url).await.unwrap();
+    store.migrate().await.unwrap();
+    let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql(CREATE)
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    (store, connection)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_saga_commit_with_its_data_or_not_at_all_on_postgres() {
+    let Some(database) = Database::new().await else {
+        return;
+    };
+    let (store, mut connection) = postgres(&database).await;
+    let diaries = saga::<DiaryOnPostgres>()
+        .starts_with::<Write>()
+        .uses::<Tx<Postgres>>();
+    let builder = host(store.clone()).endpoint("diaries", |e| e.saga(diaries));
+    run(builder.build().unwrap(), Arc::new(store), "diary").await;
+    let count: i64 = sqlx::query_scalar(COUNT)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(count, 1, "one of 7 and none of 13");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_of_a_saga_commit_with_its_data_or_not_at_all() {
     let (_folder, store, mut connection) = sqlite().await;
-    let diaries = saga::<Diary>().starts_with::<Write>().uses::<Tx<Sqlite>>();
+    let diaries = saga::<DiaryOnSqlite>()
+        .starts_with::<Write>()
+        .uses::<Tx<Sqlite>>();
     let builder = host(store.clone()).endpoint("diaries", |e| e.saga(diaries));
     run(builder.build().unwrap(), Arc::new(store), "diary").await;
     let count: i64 = sqlx::query_scalar(COUNT)
@@ -197,13 +239,7 @@ async fn rows_of_a_machine_commit_with_its_state_or_not_at_all_on_postgres() {
     let Some(database) = Database::new().await else {
         return;
     };
-    let store = PgStore::connect(&database.url).await.unwrap();
-    store.migrate().await.unwrap();
-    let mut connection = sqlx::PgConnection::connect(&database.url).await.unwrap();
-    sqlx::raw_sql(CREATE)
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    let (store, mut connection) = postgres(&database).await;
     let builder = host(store.clone()).endpoint("books", |e| e.machine(books_on_postgres()));
     run(builder.build().unwrap(), Arc::new(store), "book").await;
     let count: i64 = sqlx::query_scalar(COUNT)
