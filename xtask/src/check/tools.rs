@@ -50,9 +50,7 @@ pub(crate) fn deny(tree: &Tree) -> Result<Outcome> {
         return Ok(Outcome::NotRun("cargo-deny is not installed".to_owned()));
     }
     let mut command = tree.workspace.cargo();
-    command.args(["deny", "--all-features", "check"]);
-    // The packages that may use a driver are named before they do.
-    command.args(["--allow", "unused-wrapper"]);
+    command.args(["deny", "--workspace", "--all-features", "check"]);
     command.args(["bans", "licenses", "sources"]);
     passes(&mut command, "see deny.toml")
 }
