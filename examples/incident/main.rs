@@ -7,6 +7,7 @@
 
 mod shop;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -36,6 +37,15 @@ impl Scene {
         let code = sagabus_cli::run_with(line).await;
         ensure!(code == expected, "it ended with code {code}");
         println!();
+        Ok(())
+    }
+
+    /// Lets orders come, every third one of which is paid by the bank `north`.
+    async fn orders(&self, orders: RangeInclusive<u32>) -> Result<()> {
+        for order in orders {
+            let bank = if order % 3 == 0 { "north" } else { "south" };
+            self.shop.charge(order, bank).await?;
+        }
         Ok(())
     }
 
@@ -95,12 +105,15 @@ async fn play(folder: &Path) -> Result<()> {
 async fn breaks(scene: &Scene) -> Result<()> {
     println!("# 03:00, {ORDERS} orders come, and the gateway knows the bank `north` no more.\n");
     scene.shop.gateway().lose("north");
-    for order in 1..=ORDERS {
-        let bank = if order % 3 == 0 { "north" } else { "south" };
-        scene.shop.charge(order, bank).await?;
-    }
+    scene.orders(1..=ORDERS / 2).await?;
+    scene.settles_with(LOST / 2).await?;
+    println!("# A look after half of them: messages die, and all of them alike.\n");
+    scene.types(&["dead-letters", "groups"], 0).await?;
+    scene.orders(ORDERS / 2 + 1..=ORDERS).await?;
     scene.shop.charge_by_hand(ORDERS + 1).await?;
-    scene.settles_with(LOST + 1).await
+    scene.settles_with(LOST + 1).await?;
+    println!("# And after all of them: the group grows, and one died in its own way.\n");
+    scene.types(&["dead-letters", "groups"], 0).await
 }
 
 /// What died, and why.
