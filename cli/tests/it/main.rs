@@ -43,4 +43,5 @@ mod machines;
 mod mistakes;
 mod sagas;
 mod rehearsing;
+mod till;
 mod postgres;

@@ -14,7 +14,7 @@ use crate::sagas::{lost_one, parcel};
 use crate::scene::{Charge, Scene, host, run};
 
 /// Every row of every table but those that say what an operator did and that hosts live.
-async fn everything(store: &SqliteStore) -> Vec<String> {
+pub(crate) async fn everything(store: &SqliteStore) -> Vec<String> {
     let tables = "select name from sqlite_master where type = 'table' and name like 'sagabus_%' \
         and name not in ('sagabus_audit', 'sagabus_host') order by name";
     let names: Vec<String> = sqlx::query_scalar(tables)
@@ -48,7 +48,7 @@ async fn everything(store: &SqliteStore) -> Vec<String> {
 }
 
 /// The same of a database on a server.
-async fn everything_on_server(url: &str) -> Vec<String> {
+pub(crate) async fn everything_on_server(url: &str) -> Vec<String> {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let tables = "select table_name::text from information_schema.tables \
         where table_schema = 'sagabus' and table_type = 'BASE TABLE' \
@@ -86,7 +86,8 @@ pub(crate) async fn on_file(scene: &Scene, sql: &str) {
     sqlx::query(sql).execute(&mut connection).await.unwrap();
 }
 
-async fn stop(host: RunningHost) {
+/// Stops a host, which has nothing in hand.
+pub(crate) async fn stop(host: RunningHost) {
     assert!(host.stop(Duration::from_secs(10)).await);
 }
 
