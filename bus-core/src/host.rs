@@ -106,7 +106,7 @@ impl Host {
     }
 
     /// Starts the host and returns once it receives. A broker that is away is joined when it comes;
-    /// until then the host is not ready ([`HostHealth::readiness`]).
+    /// until then the host is not ready ([`HostHealth::readiness`](crate::HostHealth::readiness)).
     ///
     /// # Errors
     /// [`RunError`] with what to do: the schema is missing or of another release, the database
