@@ -390,7 +390,8 @@ pub struct Retention {
     pub inbox: Duration,
     /// History. Default 7 days.
     pub history: Duration,
-    /// Tombstones of finished instances, from their last change. Default 30 days.
+    /// Tombstones of finished instances, from their last change. Never shorter than the inbox, so that
+    /// what comes again finds them. Default 30 days.
     pub tombstones: Duration,
     /// Dead letters that were redriven or discarded, from when they were given up; those that are open
     /// are kept for ever. Never shorter than the inbox, which knows their messages. Default 30 days.
@@ -424,6 +425,11 @@ impl Retention {
     /// are recognised, at least.
     pub fn dealt_with(&self) -> Duration {
         self.dead_letters.max(self.inbox)
+    }
+
+    /// Returns how long tombstones are kept: as long as messages that come again, at least.
+    pub fn finished(&self) -> Duration {
+        self.tombstones.max(self.inbox)
     }
 }
 

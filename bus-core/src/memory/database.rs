@@ -346,7 +346,7 @@ impl Database {
             .instances
             .values()
             .filter(|one| one.instance.status == InstanceStatus::Completed)
-            .filter(|one| is_old(one.updated_at, retention.tombstones))
+            .filter(|one| is_old(one.updated_at, retention.finished()))
             .map(|one| one.instance.id.clone())
             .take(most)
             .collect();

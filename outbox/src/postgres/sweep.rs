@@ -82,7 +82,7 @@ pub(super) async fn sweep(store: &PgStore, retention: &Retention) -> Result<Swep
     swept.inbox = (front.removed + wandering.removed).unsigned_abs();
     swept.is_full |= front.is_full(rows_max) || wandering.is_full(rest);
 
-    let tombstones = instance_page(store, rows_max, retention.tombstones).await?;
+    let tombstones = instance_page(store, rows_max, retention.finished()).await?;
     swept.tombstones = tombstones.removed.unsigned_abs();
     swept.is_full |= tombstones.is_full(rows_max);
 

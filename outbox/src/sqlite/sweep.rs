@@ -128,7 +128,7 @@ pub(super) async fn sweep(store: &SqliteStore, retention: &Retention) -> Result<
     add(&mut arguments, micros(retention.history))?;
     add(&mut arguments, rows_max)?;
     let history = delete(store, SWEEP_HISTORY, arguments).await?;
-    let tombstones = sweep_tombstones(store, micros(retention.tombstones), rows_max).await?;
+    let tombstones = sweep_tombstones(store, micros(retention.finished()), rows_max).await?;
     let dead = sweep_oldest(store, SWEEP_DEAD_LETTERS, retention.dealt_with(), rows_max).await?;
     let audit = sweep_oldest(store, SWEEP_AUDIT, retention.audit, rows_max).await?;
     let mut arguments = SqliteArguments::default();

@@ -204,6 +204,7 @@ pub async fn a_tombstone_that_is_swept_takes_its_labels_along(at: Arc<Harness>) 
     at.write(new(&at, ended)).await;
     grow_older(Duration::from_millis(5)).await;
     let retention = Retention {
+        inbox: Duration::ZERO,
         tombstones: Duration::ZERO,
         ..Retention::default()
     };

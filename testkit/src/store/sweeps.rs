@@ -94,7 +94,14 @@ pub async fn sweep_keeps_what_is_young(at: Arc<Harness>) {
         tombstones: Duration::ZERO,
         ..keep(HOUR, 100)
     };
+    // What comes again is to find that it is too late, for as long as it may come.
     let swept = sweep(&at, &only_tombstones).await;
+    assert_eq!((swept.inbox, swept.history, swept.tombstones), (0, 0, 0));
+    let neither = Retention {
+        inbox: Duration::ZERO,
+        ..only_tombstones
+    };
+    let swept = sweep(&at, &neither).await;
     assert_eq!((swept.inbox, swept.history, swept.tombstones), (0, 0, 3));
 }
 
