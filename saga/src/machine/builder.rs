@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use sagabus_core::{BuildError, EndpointBuilder, Message};
 
-use super::check::check;
-use super::definition::{Definition, Moment, NotAccepted, Transition, Trigger};
+use super::check::{check, undeclared};
+use super::definition::{Definition, Hook, Moment, NotAccepted, Transition, Trigger};
 use super::describe::{dot, mermaid};
 use super::run::MachineSubscriber;
 use super::steps::Steps;
@@ -47,13 +47,15 @@ impl<S: Saga> StateMachine<S> {
         let transition = Arc::new(transition.into_transition());
         for state in states.list() {
             let place = format!("in state `{}`", state.name());
+            let message = transition.trigger.messages(&self.definition.name).remove(0);
+            let what = format!("`{}` ({})", message.message_type(), transition.at);
+            self.definition.faults.extend(undeclared(state, &what));
             if let Trigger::All(name, parts) = &transition.trigger {
-                let composite = self.definition.composite(name, parts);
+                let composite = self.definition.composite(name, parts, transition.at);
                 let former = composite.by_state.insert(state, transition.clone());
                 self.note_parts(parts, former.is_none(), &place, &transition);
                 continue;
             }
-            let message = transition.trigger.messages(&self.definition.name).remove(0);
             let entry = self.definition.entry(&message);
             let branches = entry.by_state.entry(state).or_default();
             let is_reached = add(branches, transition.clone());
@@ -67,7 +69,7 @@ impl<S: Saga> StateMachine<S> {
         let transition = Arc::new(transition.into_transition());
         let place = "in `during_any`";
         if let Trigger::All(name, parts) = &transition.trigger {
-            let composite = self.definition.composite(name, parts);
+            let composite = self.definition.composite(name, parts, transition.at);
             let former = composite.in_any_state.replace(transition.clone());
             self.note_parts(parts, former.is_none(), place, &transition);
             return self;
@@ -80,6 +82,7 @@ impl<S: Saga> StateMachine<S> {
     }
 
     /// Adds what happens whenever a state is entered from outside it, whatever the message.
+    #[track_caller]
     pub fn on_enter(
         self,
         state: S::State,
@@ -89,6 +92,7 @@ impl<S: Saga> StateMachine<S> {
     }
 
     /// Adds what happens whenever a state is left, whatever the message.
+    #[track_caller]
     pub fn on_leave(
         self,
         state: S::State,
@@ -98,16 +102,19 @@ impl<S: Saga> StateMachine<S> {
     }
 
     /// Adds what happens before any state is entered.
+    #[track_caller]
     pub fn before_any(self, steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>) -> Self {
         self.hook(Moment::BeforeEnteringAny, steps)
     }
 
     /// Adds what happens after any state has been left.
+    #[track_caller]
     pub fn after_any(self, steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>) -> Self {
         self.hook(Moment::AfterLeavingAny, steps)
     }
 
     /// Adds what happens whenever an instance ends, whichever way.
+    #[track_caller]
     pub fn finally(self, steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>) -> Self {
         self.hook(Moment::Finishing, steps)
     }
@@ -171,13 +178,17 @@ impl<S: Saga> StateMachine<S> {
         dot(&self.describe())
     }
 
+    #[track_caller]
     fn hook(
         mut self,
         moment: Moment<S::State>,
         steps: impl FnOnce(Steps<S, ()>) -> Steps<S, ()>,
     ) -> Self {
-        let performance = steps(Steps::new()).performance;
-        self.definition.hooks.push((moment, performance));
+        self.definition.hooks.push(Hook {
+            moment,
+            performance: steps(Steps::new()).performance,
+            at: Location::caller(),
+        });
         self
     }
 

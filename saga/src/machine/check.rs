@@ -47,19 +47,22 @@ fn check_states<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>) {
         if !reached.contains(state) {
             // What only groups its parts is in force while one of them is.
             if !has_parts {
+                let taken = taken_in(definition, *state);
                 faults.push(format!(
-                    "state `{name}` cannot be reached; add a `transition_to` it or remove it"
+                    "state `{name}` cannot be reached{taken}; add a `transition_to` it or remove it"
                 ));
             }
         } else if !can_leave(definition, *state) {
+            let entered = entered_by(definition, *state);
             faults.push(format!(
-                "state `{name}` takes no message; declare one with `during`, or `finalize` \
-                 instead of entering it"
+                "state `{name}` takes no message{entered}; declare one with `during`, or \
+                 `finalize` instead of entering it"
             ));
         } else if !definition.is_endless && !ending.contains(state) {
+            let entered = entered_by(definition, *state);
             faults.push(format!(
-                "state `{name}` has no way to the end; `finalize` somewhere behind it, or say \
-                 `.endless()` where instances live for ever"
+                "state `{name}` has no way to the end{entered}; `finalize` somewhere behind it, \
+                 or say `.endless()` where instances live for ever"
             ));
         }
         for alias in state.aliases() {
@@ -80,6 +83,25 @@ fn check_states<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>) {
             ));
         }
     }
+}
+
+/// Names the first message that a state takes, where one is declared in it.
+fn taken_in<S: Saga>(definition: &Definition<S>, state: S::State) -> String {
+    let mut transitions = definition.transitions().into_iter();
+    let first = transitions.find(|(from, ..)| *from == From::State(state));
+    first.map_or_else(String::new, |(_, on, one)| {
+        format!(", so that `{on}` ({}) is never taken in it", one.at)
+    })
+}
+
+/// Names the first message that leads to a state.
+fn entered_by<S: Saga>(definition: &Definition<S>, state: S::State) -> String {
+    let enters = |one: &Transition<S>| endings(one).any(|ending| ending == Ending::To(state));
+    let mut transitions = definition.transitions().into_iter();
+    let first = transitions.find(|(_, _, one)| enters(one));
+    first.map_or_else(String::new, |(_, on, one)| {
+        format!(", and `{on}` ({}) leads there", one.at)
+    })
 }
 
 /// The endings of a transition: its own, and that of its failure.
@@ -151,28 +173,29 @@ fn can_leave<S: Saga>(definition: &Definition<S>, state: S::State) -> bool {
         .any(|(from, ..)| is_in_force(*from, state))
 }
 
+/// Says that a state is none, and what names it.
+pub(super) fn undeclared<T: SagaState>(state: T, what: &str) -> Option<String> {
+    let fault = || {
+        let name = state.name();
+        format!("{what}: state `{name}` is not in `ALL`; add it there, or derive `State`")
+    };
+    (!T::ALL.contains(&state)).then(fault)
+}
+
 /// Finds targets and hooks that name a state which is none.
 fn check_targets<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>) {
-    let is_declared = |state: &S::State| S::State::ALL.contains(state);
-    let undeclared = |state: S::State| {
-        let name = state.name();
-        format!("state `{name}` is not in `ALL`; add it there, or derive `State`")
-    };
     for (_, on, transition) in definition.transitions() {
         for ending in endings(transition) {
-            if let Ending::To(state) = ending
-                && !is_declared(&state)
-            {
-                let (fault, at) = (undeclared(state), transition.at);
-                faults.push(format!("`{on}` ({at}): {fault}"));
+            if let Ending::To(state) = ending {
+                let what = format!("`{on}` ({})", transition.at);
+                faults.extend(undeclared(state, &what));
             }
         }
     }
-    for (moment, _) in &definition.hooks {
-        if let Moment::Entering(state) | Moment::Leaving(state) = moment
-            && !is_declared(state)
-        {
-            faults.push(undeclared(*state));
+    for hook in &definition.hooks {
+        if let Moment::Entering(state) | Moment::Leaving(state) = hook.moment {
+            let what = format!("a hook ({})", hook.at);
+            faults.extend(undeclared(state, &what));
         }
     }
 }
@@ -196,8 +219,9 @@ fn steps<S: Saga>(definition: &Definition<S>, verb: &str) -> Vec<(Step, String)>
             add(&failure.performance.steps, &place);
         }
     }
-    for (_, performance) in &definition.hooks {
-        add(&performance.steps, "on entering or leaving a state");
+    for hook in &definition.hooks {
+        let place = format!("on entering or leaving a state, {}", hook.at);
+        add(&hook.performance.steps, &place);
     }
     found
 }
@@ -273,7 +297,7 @@ fn check_questions<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>
         };
         if let Some(request) = transition.trigger.request() {
             branches.entry(request).or_default().insert(kind);
-            if !all.iter().any(|(step, _)| step.what.starts_with(request)) {
+            if !all.iter().any(|(step, _)| step.what == request) {
                 let at = transition.at;
                 faults.push(format!(
                     "question `{request}` has a branch ({at}) and is never asked; ask it with \
@@ -284,7 +308,7 @@ fn check_questions<S: Saga>(definition: &Definition<S>, faults: &mut Vec<String>
     }
     let timers = steps(definition, "schedule");
     for (step, place) in asked {
-        let name = step.what.split(' ').next().unwrap_or_default();
+        let name = step.what.as_str();
         faults.extend(question_fault(name, &place));
         if timers.iter().any(|(timer, _)| timer.what == name) {
             faults.push(format!(

@@ -23,7 +23,7 @@ pub(crate) struct Definition<S: Saga> {
     pub(crate) name: Arc<str>,
     pub(crate) messages: Vec<MessageEntry<S>>,
     pub(crate) composites: Vec<Composite<S>>,
-    pub(crate) hooks: Vec<(Moment<S::State>, Performance<S>)>,
+    pub(crate) hooks: Vec<Hook<S>>,
     pub(crate) not_accepted: NotAccepted,
     pub(crate) missing: Missing,
     pub(crate) lives: Lives,
@@ -172,6 +172,8 @@ pub struct Step {
     pub what: String,
     /// The type of the message that it sends, or that its timer brings.
     pub brings: Option<&'static str>,
+    /// It is done in one case only.
+    pub is_in_one_case: bool,
 }
 
 /// What becomes of a message that its state does not take.
@@ -186,7 +188,15 @@ pub enum NotAccepted {
     Defer,
 }
 
-/// A moment in the life of an instance at which something happens, whatever the message.
+/// What happens at a moment in the life of an instance, whatever the message.
+pub(crate) struct Hook<S: Saga> {
+    pub(crate) moment: Moment<S::State>,
+    pub(crate) performance: Performance<S>,
+    /// Where it is declared.
+    pub(crate) at: &'static Location<'static>,
+}
+
+/// A moment in the life of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moment<T> {
     Entering(T),
@@ -249,19 +259,20 @@ impl<S: Saga> Definition<S> {
         &mut self,
         name: &'static str,
         parts: &[MessageFacts],
+        at: &'static Location<'static>,
     ) -> &mut Composite<S> {
         let parts: Vec<_> = parts
             .iter()
             .map(|one| one.message_type().to_string())
             .collect();
         let known = self.composites.iter().position(|one| one.name == name);
-        if let Some(at) = known {
-            if self.composites[at].parts != parts {
-                let fault =
-                    format!("`{name}` is declared with different messages; give each its name");
-                self.faults.push(fault);
+        if let Some(known) = known {
+            if self.composites[known].parts != parts {
+                self.faults.push(format!(
+                    "`{name}` is declared with different messages ({at}); give each its name"
+                ));
             }
-            return &mut self.composites[at];
+            return &mut self.composites[known];
         }
         self.composites.push(Composite {
             name,
@@ -326,7 +337,7 @@ impl<S: Saga> Definition<S> {
 
     /// Lists every performance: of transitions, of their failures, of hooks.
     pub(crate) fn performances(&self) -> Vec<&Performance<S>> {
-        let mut all: Vec<_> = self.hooks.iter().map(|(_, one)| one).collect();
+        let mut all: Vec<_> = self.hooks.iter().map(|hook| &hook.performance).collect();
         for (_, _, transition) in self.transitions() {
             all.push(&transition.performance);
             all.extend(transition.on_failure.iter().map(|one| &one.performance));

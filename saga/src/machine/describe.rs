@@ -18,15 +18,15 @@ impl<S: Saga> Definition<S> {
                 transitions.push(describe::<S>(from, &on, failure, true, "gives up"));
             }
         }
-        let hooks = self.hooks.iter().map(|(moment, performance)| {
-            let (when, state) = match moment {
+        let hooks = self.hooks.iter().map(|hook| {
+            let (when, state) = match hook.moment {
                 Moment::Entering(state) => ("enter", Some(state.name())),
                 Moment::Leaving(state) => ("leave", Some(state.name())),
                 Moment::BeforeEnteringAny => ("before any", None),
                 Moment::AfterLeavingAny => ("after any", None),
                 Moment::Finishing => ("end", None),
             };
-            json!({ "when": when, "state": state, "steps": steps(performance) })
+            json!({ "when": when, "state": state, "steps": steps(&hook.performance) })
         });
         let within = S::State::ALL.iter().filter_map(|state| {
             let outer = state.within()?;
@@ -111,7 +111,10 @@ fn describe<S: Saga>(
 fn steps<S>(performance: &Performance<S>) -> Vec<String> {
     let steps = performance.steps.iter();
     steps
-        .map(|step| format!("{} {}", step.verb, step.what))
+        .map(|step| match step.is_in_one_case {
+            true => format!("{} {} (in one case)", step.verb, step.what),
+            false => format!("{} {}", step.verb, step.what),
+        })
         .collect()
 }
 

@@ -222,9 +222,9 @@ macro_rules! impl_steps {
                 let Performance { acts, steps, needs } = steps(Steps::new()).performance;
                 let performance = self.performance();
                 performance.needs.extend(needs);
-                performance.steps.extend(steps.into_iter().map(|mut step| {
-                    step.what = format!("{} (in one case)", step.what);
-                    step
+                performance.steps.extend(steps.into_iter().map(|step| Step {
+                    is_in_one_case: true,
+                    ..step
                 }));
                 performance.acts.push(Act::If(erased(condition), acts));
                 self
@@ -263,6 +263,7 @@ fn step(verb: &'static str, what: &str) -> Step {
         verb,
         what: what.to_owned(),
         brings: None,
+        is_in_one_case: false,
     }
 }
 

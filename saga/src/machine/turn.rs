@@ -144,8 +144,8 @@ impl<'a, S: Saga> Turn<'a, S> {
 
     async fn hooks(&mut self, moment: Moment<S::State>) -> Result {
         let definition = self.definition;
-        for (_, hook) in definition.hooks.iter().filter(|(when, _)| *when == moment) {
-            self.act(&hook.acts, &()).await?;
+        for hook in definition.hooks.iter().filter(|hook| hook.moment == moment) {
+            self.act(&hook.performance.acts, &()).await?;
         }
         Ok(())
     }

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use sagabus_core::Host;
 use sagabus_core::memory::MemoryStore;
-use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+use sagabus_saga::machine::Steps;
+use sagabus_saga::{
+    Correlate, MachineEndpoint, NotReserved, Reserve, Reserved, Saga, SagaState, StateMachine,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::order::{
@@ -54,10 +57,9 @@ fn a_state_that_cannot_be_reached_is_refused() {
         .during(Stage::Paying, Order::when::<PaymentTaken>().finalize())
         .during(Stage::Shipping, Order::when::<OrderShipped>().finalize());
     let error = refusal(machine);
-    assert!(
-        error.contains("state `shipping` cannot be reached"),
-        "{error}"
-    );
+    let fact = "state `shipping` cannot be reached, so that `shipping.shipped` \
+                (saga/tests/it/declared.rs:";
+    assert!(error.contains(fact), "{error}");
 }
 
 #[test]
@@ -67,10 +69,9 @@ fn a_state_that_takes_no_message_is_refused() {
         Order::when::<PaymentTaken>().transition_to(Stage::Shipping),
     );
     let error = refusal(machine);
-    assert!(
-        error.contains("state `shipping` takes no message"),
-        "{error}"
-    );
+    let fact = "state `shipping` takes no message, and `payments.taken` \
+                (saga/tests/it/declared.rs:";
+    assert!(error.contains(fact), "{error}");
 }
 
 #[test]
@@ -101,8 +102,10 @@ fn a_state_without_a_way_to_the_end_is_refused_unless_that_is_meant() {
             )
     };
     let error = refusal(machine());
-    for state in ["paying", "shipping"] {
-        let fact = format!("state `{state}` has no way to the end");
+    for (state, on) in [("paying", "orders.place"), ("shipping", "payments.taken")] {
+        let fact = format!(
+            "state `{state}` has no way to the end, and `{on}` (saga/tests/it/declared.rs:"
+        );
         assert!(error.contains(&fact), "{error}");
     }
     assert_eq!(machine().endless().check(), [""; 0]);
@@ -152,10 +155,70 @@ fn a_question_needs_a_branch_for_each_way_not_to_be_answered() {
         .during(Stage::Paying, Order::when_failed("payment").finalize())
         .during(Stage::Paying, Order::when_timed_out("payment").finalize());
     assert_eq!(answered.check(), [""; 0]);
-    let never = whole().during(Stage::Paying, Order::when_failed("refund").finalize());
-    let error = refusal(never);
-    assert!(error.contains("question `refund`"), "{error}");
-    assert!(error.contains("is never asked"), "{error}");
+    // `pay` is no question because `payment` is one.
+    for question in ["refund", "pay"] {
+        let branch = Order::when_failed(question).finalize();
+        let error = asking().during(Stage::Shipping, branch).check().join("; ");
+        let fact = format!("question `{question}` has a branch (saga/tests/it/declared.rs:");
+        assert!(error.contains(&fact), "{error}");
+        assert!(error.contains("is never asked"), "{error}");
+    }
+}
+
+/// What is done in one case only is checked, and described, as what is always done.
+#[test]
+fn steps_in_one_case_are_checked_under_their_own_names() {
+    let second = Duration::from_secs(1);
+    let sometimes = |asks: fn(Steps<Order, Remark>) -> Steps<Order, Remark>| {
+        let asks = Order::when::<Remark>().only_if(|o, _| o.remarks > 1, asks);
+        whole().during(Stage::Paying, asks.stay())
+    };
+    let room = || sometimes(|s| s.reserve("room", |_, _| Reserve::key("room", 1)));
+    let has = |answer| whole_with_room(room(), answer).check();
+    assert_eq!(has(true), [""; 0]);
+    let error = has(false).join("; ");
+    assert!(error.contains("when_answered::<NotReserved>"), "{error}");
+    let late = sometimes(|s| {
+        s.schedule("late", Duration::from_secs(1), |o, _| PaymentTimedOut {
+            id: o.id,
+        })
+    });
+    let late = late
+        .during(
+            Stage::Shipping,
+            Order::when::<Remark>()
+                .ask("late", second, |o, _| TakePayment { id: o.id })
+                .stay(),
+        )
+        .check()
+        .join("; ");
+    for fact in [
+        "timer `late` (`orders.remark` in state `paying`",
+        "question `late` (`orders.remark` in state `shipping`",
+        "has the name of a timer",
+    ] {
+        assert!(late.contains(fact), "{fact}: {late}");
+    }
+    let described = room().describe().to_string();
+    assert!(
+        described.contains("reserve room (in one case)"),
+        "{described}"
+    );
+}
+
+/// Adds what the room's lock is answered with; without the second branch, not all of it.
+fn whole_with_room(machine: StateMachine<Order>, has_both: bool) -> StateMachine<Order> {
+    let machine = machine.during(
+        Stage::Paying,
+        Order::when_answered::<Reserved>("room").stay(),
+    );
+    match has_both {
+        true => machine.during(
+            Stage::Paying,
+            Order::when_answered::<NotReserved>("room").stay(),
+        ),
+        false => machine,
+    }
 }
 
 #[test]
@@ -201,10 +264,8 @@ fn a_composite_has_one_list_of_messages() {
             Order::when_all::<(Remark, PaymentTaken)>("both").finalize(),
         );
     let error = refusal(machine);
-    assert!(
-        error.contains("`both` is declared with different"),
-        "{error}"
-    );
+    let fact = "`both` is declared with different messages (saga/tests/it/declared.rs:";
+    assert!(error.contains(fact), "{error}");
 }
 
 #[test]
@@ -269,6 +330,26 @@ fn a_target_that_is_no_declared_state_is_refused_with_its_line() {
     assert!(error.contains(fact), "{error}");
     let fact = "state `forgotten` is not in `ALL`";
     assert!(error.contains(fact), "{error}");
+}
+
+#[test]
+fn a_branch_or_hook_of_a_state_that_is_none_is_refused_with_its_line() {
+    let machine = || {
+        let start = OddOne::when::<PlaceOrder>().init(|_| OddOne);
+        StateMachine::named("odd").initially(start.finalize())
+    };
+    let branch = machine().during(Odd::Forgotten, OddOne::when::<PlaceOrder>().stay());
+    let hook = machine().on_leave(Odd::Forgotten, |steps| steps);
+    let cases = [
+        (branch, "`orders.place` (saga/tests/it/declared.rs:"),
+        (hook, "a hook (saga/tests/it/declared.rs:"),
+    ];
+    for (machine, what) in cases {
+        let faults = machine.check();
+        let is_it = |fault: &&String| fault.contains("state `forgotten` is not in `ALL`");
+        let fault = faults.iter().find(is_it);
+        assert!(fault.is_some_and(|one| one.contains(what)), "{faults:?}");
+    }
 }
 
 #[test]
