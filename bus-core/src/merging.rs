@@ -72,6 +72,10 @@ async fn merge(endpoint: &Endpoint, members: &mut VecDeque<Member<'_>>) {
         return;
     };
     let end = first.case.commit_grouped(unit).await;
+    if matches!(end, End::Known) {
+        // The unit was counted as one.
+        endpoint.counters.duplicates.add(count as u64 - 1);
+    }
     match end {
         End::Settled | End::Known => {
             for member in members.drain(..count) {

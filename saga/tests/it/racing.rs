@@ -25,6 +25,7 @@ on_every_store! {
     random_messages_with_duplicates_on_two_hosts_end_where_a_plain_sum_does,
     a_hot_instance_takes_many_messages_in_one_unit_and_each_once,
     copies_that_come_together_with_their_messages_change_nothing,
+    two_hosts_that_get_the_same_messages_at_once_apply_each_once,
     an_error_cuts_a_merged_unit_before_it_and_hurts_nobody_else,
     what_one_merged_message_arms_a_later_one_cancels,
 }
@@ -251,6 +252,45 @@ async fn copies_that_come_together_with_their_messages_change_nothing(scene: Sce
         (MESSAGES, MESSAGES * (MESSAGES + 1) / 2)
     );
     assert_eq!(scene.counts().await.history, 100);
+}
+
+/// Each host has a broker of its own, and both bring all messages: whole units conflict, because the
+/// other host has moved the instance or knows a part of them. No conflict costs a try.
+async fn two_hosts_that_get_the_same_messages_at_once_apply_each_once(scene: Scene) {
+    const MESSAGES: i64 = 300;
+    let mut window: Vec<_> = (1..=MESSAGES)
+        .map(|amount| publication(1, amount))
+        .collect();
+    let mut hosts = Vec::new();
+    let mut brokers = Vec::new();
+    for (name, store) in [("here", scene.store()), ("there", scene.peer())] {
+        let transport = MemoryTransport::new();
+        let builder = scene.builder_on(name, store).transport(transport.clone());
+        let once = |e: EndpointBuilder| e.machine(sums()).retry(Retry::none());
+        hosts.push(start(builder.endpoint("sums", once)).await);
+        brokers.push(transport);
+    }
+    publish(&brokers[0], &window).await;
+    window.reverse();
+    publish(&brokers[1], &window).await;
+    let look = || async { (count(&hosts, "duplicates") == 300).then_some(()) };
+    eventually("every copy is recognised", look).await;
+    scene.quiet().await;
+    let (units, conflicts) = (count(&hosts, "committed"), count(&hosts, "conflicts"));
+    for host in hosts {
+        stop(host).await;
+    }
+    let end = at_version(&scene, 1, MESSAGES).await;
+    let sum: Sum = serde_json::from_slice(&end.data).unwrap();
+    let expected = MESSAGES * (MESSAGES + 1) / 2;
+    assert_eq!((end.version, sum.sum), (MESSAGES, expected));
+    let counts = scene.counts().await;
+    assert_eq!((counts.dead_letters, counts.inbox), (0, 300));
+    assert_eq!(counts.history, 300);
+    say(&format!(
+        "300 messages of one instance that two hosts had at once were {units} units, after \
+         {conflicts} conflicts\n"
+    ));
 }
 
 /// Refuses one amount, arms a timer at another, and cancels it at a third.
