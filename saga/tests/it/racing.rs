@@ -9,10 +9,13 @@ use sagabus_core::memory::MemoryTransport;
 use sagabus_core::store::Instance;
 use sagabus_core::transport::{Publication, address};
 use sagabus_core::{
-    Command, EndpointBuilder, Envelope, InstanceId, Kind, Message, MessageId, Retry, RunningHost,
-    Transport,
+    Command, EndpointBuilder, Envelope, InstanceId, Kind, Message, MessageId, Result, Retry,
+    RunningHost, Transport,
 };
-use sagabus_saga::{Correlate, MachineEndpoint, Saga, SagaState, StateMachine};
+use sagabus_saga::{
+    Correlate, Handles, MachineEndpoint, NamedSaga, Saga, SagaCtx, SagaEndpoint, SagaState, Starts,
+    StateMachine, saga,
+};
 use sagabus_testkit::bus::{Scene, start, stop};
 use sagabus_testkit::wait::eventually;
 use serde::{Deserialize, Serialize};
@@ -26,6 +29,7 @@ on_every_store! {
     a_hot_instance_takes_many_messages_in_one_unit_and_each_once,
     copies_that_come_together_with_their_messages_change_nothing,
     two_hosts_that_get_the_same_messages_at_once_apply_each_once,
+    only_what_may_be_done_again_is_merged,
     an_error_cuts_a_merged_unit_before_it_and_hurts_nobody_else,
     what_one_merged_message_arms_a_later_one_cancels,
 }
@@ -291,6 +295,95 @@ async fn two_hosts_that_get_the_same_messages_at_once_apply_each_once(scene: Sce
         "300 messages of one instance that two hosts had at once were {units} units, after \
          {conflicts} conflicts\n"
     ));
+}
+
+/// A sum as a struct.
+#[derive(Debug, Serialize, Deserialize)]
+struct Tally {
+    sum: i64,
+}
+
+impl Saga for Tally {
+    type Key = u64;
+    type State = ();
+}
+
+impl NamedSaga for Tally {
+    const NAME: &'static str = "sum";
+}
+
+impl Correlate<Tally> for Add {
+    fn key(&self) -> u64 {
+        self.key
+    }
+}
+
+impl Starts<Add> for Tally {
+    fn start(_: &Add) -> Self {
+        Self { sum: 0 }
+    }
+}
+
+impl Handles<Add> for Tally {
+    async fn handle(&mut self, message: Add, _: &mut SagaCtx) -> Result {
+        self.sum += message.amount;
+        Ok(())
+    }
+}
+
+async fn add(mut sum: Sum, message: Add) -> Result<Sum> {
+    sum.sum += message.amount;
+    Ok(sum)
+}
+
+/// Sums by a function of the user's, which may do anything.
+fn running() -> StateMachine<Sum> {
+    StateMachine::named("sum")
+        .endless()
+        .initially(
+            Sum::when::<Add>()
+                .init(|_| Sum { sum: 0 })
+                .run(add)
+                .transition_to(Stage::Counting),
+        )
+        .during(Stage::Counting, Sum::when::<Add>().run(add).stay())
+}
+
+/// A machine that runs nothing, and a struct that says so; no others.
+async fn only_what_may_be_done_again_is_merged(scene: Scene) {
+    const MESSAGES: i64 = 120;
+    let tally = || saga::<Tally>().starts_with::<Add>();
+    type Equip = Box<dyn FnOnce(EndpointBuilder) -> EndpointBuilder>;
+    let cases: [(&str, bool, Equip); 4] = [
+        ("a pure machine", true, Box::new(|e| e.machine(sums()))),
+        (
+            "a struct that says so",
+            true,
+            Box::new(move |e| e.saga(tally().merges())),
+        ),
+        ("a struct", false, Box::new(move |e| e.saga(tally()))),
+        (
+            "a machine that runs functions",
+            false,
+            Box::new(|e| e.machine(running())),
+        ),
+    ];
+    for (key, (what, is_merged, equip)) in (1..).zip(cases) {
+        let transport = MemoryTransport::new();
+        let builder = scene.builder("here").transport(transport.clone());
+        let host = start(builder.endpoint("sums", equip)).await;
+        let window: Vec<_> = (0..MESSAGES).map(|_| publication(key, 1)).collect();
+        publish(&transport, &window).await;
+        let end = at_version(&scene, key, MESSAGES).await;
+        let units = count(std::slice::from_ref(&host), "committed");
+        stop(host).await;
+        let sum: Sum = serde_json::from_slice(&end.data).unwrap();
+        assert_eq!((end.version, sum.sum), (MESSAGES, MESSAGES), "{what}");
+        match is_merged {
+            true => assert!(units < 60, "{what}: 120 messages were {units} units"),
+            false => assert_eq!(units, 120, "{what}"),
+        }
+    }
 }
 
 /// Refuses one amount, arms a timer at another, and cancels it at a third.
