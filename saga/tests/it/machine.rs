@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use sagabus_core::admin::{HistoryOf, Page};
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::InstanceStatus;
-use sagabus_core::{InstanceId, RunningHost, State};
-use sagabus_saga::MachineEndpoint;
+use sagabus_core::{InstanceId, MessageId, RunningHost, State};
+use sagabus_saga::{MachineEndpoint, Missing};
 use sagabus_testkit::bus::{Log, Scene, quick_retry, start, stop};
 use sagabus_testkit::wait::eventually;
 
@@ -18,6 +19,7 @@ on_every_store! {
     a_timer_fires_and_an_answer_that_comes_later_is_too_late,
     an_event_that_its_state_does_not_take_is_a_stored_decision,
     a_message_without_an_instance_waits_for_it_and_then_says_so,
+    a_message_without_an_instance_may_be_ignored_or_given_up_at_once,
     many_messages_for_one_instance_are_applied_once_each,
     a_finished_key_begins_a_new_life_whose_versions_go_on,
 }
@@ -125,6 +127,31 @@ async fn a_message_without_an_instance_waits_for_it_and_then_says_so(scene: Scen
     host.bus().publish(Remark { id: 4 }).await.unwrap();
     assert_eq!(scene.dead_letters(1).await[0].reason, "no_instance");
     stop(host).await;
+}
+
+async fn a_message_without_an_instance_may_be_ignored_or_given_up_at_once(scene: Scene) {
+    let machine = order_machine(LONG).missing(Missing::Ignore);
+    let machine = machine.missing_for::<OrderShipped>(Missing::DeadLetter);
+    let builder = scene.builder("shop");
+    let host = start(builder.endpoint("orders", |e| e.machine(machine))).await;
+    let id = MessageId::new();
+    let bus = host.bus();
+    let sent = bus.publish(PaymentTaken { id: 7 }).with_id(id);
+    sent.await.unwrap();
+    let told = || async {
+        let of = HistoryOf::Message(id);
+        let found = scene.admin().history(&of, Page::oldest(10)).await.unwrap();
+        found.into_iter().next()
+    };
+    let told = eventually("a note", told).await.0;
+    assert_eq!(told.entry.detail.note.as_deref(), Some("no_instance"));
+    assert_eq!(scene.counts().await.dead_letters, 0);
+    bus.publish(OrderShipped { id: 7 }).await.unwrap();
+    let dead = scene.dead_letters(1).await;
+    stop(host).await;
+    assert_eq!(dead[0].reason, "no_instance");
+    assert_eq!(dead[0].attempts.len(), 1, "{:?}", dead[0].attempts);
+    assert!(instance(&scene, 7).await.is_none());
 }
 
 async fn many_messages_for_one_instance_are_applied_once_each(scene: Scene) {

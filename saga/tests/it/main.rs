@@ -8,6 +8,7 @@
 mod stores;
 #[macro_use]
 mod messages;
+mod answering;
 mod bad_input;
 mod by_hand;
 mod configured;

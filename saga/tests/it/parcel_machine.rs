@@ -1,5 +1,6 @@
 //! What each word of a machine does.
 
+use sagabus_core::admin::{HistoryOf, Page};
 use sagabus_core::store::Instance;
 use sagabus_core::unit_of_work::InstanceStatus;
 use sagabus_core::{Bus, Ctx, HandlerError, InstanceId, Result, RunningHost, State};
@@ -230,7 +231,12 @@ async fn an_ignored_message_leaves_a_note_and_no_effect(scene: Scene) {
     bus.send(Touch { id: 2 }).await.unwrap();
     let after = at_version(&scene, 2, 4).await;
     stop(host).await;
-    assert_eq!((after.data, after.state), (before.data, before.state));
+    assert_eq!((&after.data, &after.state), (&before.data, &before.state));
+    let of = HistoryOf::Instance(after.id);
+    let told = scene.admin().history(&of, Page::latest(1)).await.unwrap();
+    let detail = &told[0].entry.detail;
+    assert_eq!(detail.note.as_deref(), Some("ignored"));
+    assert!(detail.sent.is_empty(), "{detail:?}");
     assert_eq!(scene.counts().await.dead_letters, 0);
 }
 

@@ -55,6 +55,20 @@ fn a_message_that_overtakes_the_one_before_it_finds_its_instance() {
     });
 }
 
+/// Unless the machine says otherwise: half a minute.
+#[test]
+fn a_message_that_comes_too_early_waits_for_half_a_minute() {
+    everywhere(orders, |mut test| {
+        test.when(PaymentTaken { id: 8 });
+        let dead = test.dead_letters();
+        assert_eq!(dead.len(), 1);
+        assert_eq!(dead[0].reason, "no_instance");
+        // Pauses that double from 50 ms on (6.35 s), four of 5 s, and one of the rest: 30 s.
+        let tries = dead[0].attempts.len();
+        assert_eq!(tries, 1 + 7 + 4 + 1, "{:?}", dead[0].attempts);
+    });
+}
+
 #[test]
 fn a_host_may_die_at_every_point_of_a_message() {
     const POINTS: [Point; 6] = [
