@@ -22,14 +22,22 @@ fn fault(cells: &[&str]) -> Option<String> {
     let [feature, _, _, ours, test] = cells else {
         return Some(format!("{cells:?} has not five cells"));
     };
-    let words: Vec<&str> = test.split('`').skip(1).step_by(2).collect();
     let is_there = !ours.starts_with(NOT_YET);
-    match words.as_slice() {
-        [] if is_there => Some(format!(
+    match (test.contains('`'), is_there) {
+        (false, true) => Some(format!(
             "{feature} has no test and is not said to be missing"
         )),
-        [] => None,
-        _ if !is_there => Some(format!("{feature} has a test and is said to be missing")),
+        (false, false) => None,
+        (true, false) => Some(format!("{feature} has a test and is said to be missing")),
+        (true, true) => test.split("; ").find_map(|file| wrong(feature, file)),
+    }
+}
+
+/// Says what is wrong with a file and the names of tests in it.
+fn wrong(feature: &str, tests: &str) -> Option<String> {
+    let words: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+    match words.as_slice() {
+        [] => Some(format!("{feature}: {tests:?} names no file")),
         [file] => missing(feature, file, "fn main()"),
         [file, names @ ..] => {
             let named = |name: &&str| missing(feature, file, &format!("fn {name}("));
@@ -70,6 +78,20 @@ fn a_row_that_names_nothing_or_what_is_not_there_is_found() {
         (
             ["a", "", "", "`b`", "`saga/src/lib.rs`: `c`"],
             Some("has no `fn c(`"),
+        ),
+        (
+            [
+                "a",
+                "",
+                "",
+                "`b`",
+                &format!("{whole}; `saga/nowhere.rs`: `c`"),
+            ],
+            Some("there is no"),
+        ),
+        (
+            ["a", "", "", "`b`", &format!("{whole}; ")],
+            Some("names no file"),
         ),
     ];
     for (cells, wanted) in cases {

@@ -19,6 +19,8 @@ async fn a_machine_is_listed_and_drawn_as_its_host_runs_it() {
     assert!(line.ends_with("carrier"), "{line}");
 
     let [mermaid, dot] = drawings();
+    let page = include_str!("../../../docs/operations.md");
+    assert!(page.contains(&mermaid), "the page shows another: {mermaid}");
     let shown = scene.run(&["machines", "show", "parcel"]);
     assert_eq!((shown.out, shown.err), (mermaid, String::new()));
     let shown = scene.run(&["machines", "show", "parcel", "--format", "dot"]);
