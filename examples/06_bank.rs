@@ -2,10 +2,13 @@
 //! overdrawn, and no money is lost or made.
 //!
 //! ```text
-//! 32 transfers refused, Bob has 3200 cents
+//! 32 transfers refused, Ada has 0 cents and Bob 3200
 //! ```
 
+use anyhow::Context;
+use sagabus::InstanceId;
 use sagabus::prelude::*;
+use sagabus::store::StoreAdmin;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -101,6 +104,17 @@ async fn note(event: Told, seen: State<mpsc::Sender<Told>>) -> Result {
     Ok(())
 }
 
+/// Reads what is stored of an account.
+async fn cents_of(store: &SqliteStore, name: &str) -> anyhow::Result<i64> {
+    let id = InstanceId {
+        kind: "account".into(),
+        key: name.into(),
+    };
+    let stored = store.instance(&id).await?.context("no such account")?;
+    let account: Account = serde_json::from_slice(&stored.data)?;
+    Ok(account.cents)
+}
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let folder = std::env::temp_dir().join(format!("sagabus-bank-{}", std::process::id()));
@@ -109,7 +123,7 @@ async fn main() -> anyhow::Result<()> {
     store.migrate().await?;
     let (sender, mut seen) = mpsc::channel::<Told>(64);
     let host = Host::builder("bank")
-        .store(store)
+        .store(store.clone())
         .state(sender)
         .endpoint("accounts", |e| e.machine(accounts()))
         .endpoint("notes", |e| e.handle(note))
@@ -141,8 +155,9 @@ async fn main() -> anyhow::Result<()> {
             bob = bob.max(told.cents);
         }
     }
-    println!("{refused} transfers refused, Bob has {bob} cents");
-    assert_eq!((refused, bob), (TRANSFERS / 2, rich));
+    let ada = cents_of(&store, "Ada").await?;
+    println!("{refused} transfers refused, Ada has {ada} cents and Bob {bob}");
+    assert_eq!((refused, ada, bob), (TRANSFERS / 2, 0, rich));
     host.stop(5.secs()).await;
     std::fs::remove_dir_all(&folder)?;
     Ok(())
