@@ -46,6 +46,12 @@ async fn show(admin: &dyn StoreAdmin, id: MessageId, out: &Output) -> Result<(),
     if let Some(one) = &found.created_by {
         out.line(&format!("{}  {}", one.at, created(one)))?;
     }
+    for one in &found.sent {
+        out.line(&format!(
+            "{}  a broker took it at {}",
+            one.sent_at, one.destination
+        ))?;
+    }
     for one in &found.taken_over {
         let endpoint = one.endpoint.as_deref().unwrap_or("(removed)");
         out.line(&format!("{}  taken over at {endpoint}", one.at))?;

@@ -38,6 +38,7 @@ pub(crate) struct RepublishArguments {
 impl RepublishArguments {
     fn at(&self, now: Timestamp) -> SentFilter {
         SentFilter {
+            message: None,
             since: Some(self.since.at(now)),
             until: self.until.map(|until| until.at(now)),
             destination: self.destination.clone(),

@@ -1,8 +1,8 @@
 //! The life of one message, from the tables alone.
 
 use sagabus_core::admin::{
-    DeadLetterFilter, HistoryOf, InboxFilter, Page, RowFilter, StoreAdmin, StoredDeadLetter,
-    StoredHistory, StoredRow, TakenOver,
+    DeadLetterFilter, HistoryOf, InboxFilter, Page, RowFilter, SentFilter, StoreAdmin,
+    StoredDeadLetter, StoredHistory, StoredRow, StoredSent, TakenOver,
 };
 use sagabus_core::{Envelope, MessageId, headers};
 
@@ -25,6 +25,8 @@ pub struct Biography {
     pub taken_over: Vec<TakenOver>,
     /// Its rows that are still to be sent or handled.
     pub rows: Vec<StoredRow>,
+    /// Where brokers confirmed it, as far as what was sent is kept.
+    pub sent: Vec<StoredSent>,
     /// What units did with it, the earliest first: who caused it, what they sent.
     pub history: Vec<StoredHistory>,
     /// Its dead letters, dealt with or not.
@@ -37,6 +39,7 @@ impl Biography {
     pub fn is_known(&self) -> bool {
         !(self.taken_over.is_empty()
             && self.rows.is_empty()
+            && self.sent.is_empty()
             && self.history.is_empty()
             && self.dead_letters.is_empty())
     }
@@ -99,6 +102,10 @@ pub async fn biography(admin: &dyn StoreAdmin, message: MessageId) -> Result<Bio
         message: Some(message),
         ..InboxFilter::default()
     };
+    let sent = SentFilter {
+        message: Some(message),
+        ..SentFilter::default()
+    };
     let page = Page::oldest(ENTRIES_MAX);
     let mut biography = Biography {
         message,
@@ -106,6 +113,7 @@ pub async fn biography(admin: &dyn StoreAdmin, message: MessageId) -> Result<Bio
         created_by: None,
         taken_over: admin.inbox(&inbox, ENTRIES_MAX).await?,
         rows: admin.rows(&rows, page.without_bodies()).await?,
+        sent: admin.sent(&sent, page).await?,
         history: admin.history(&HistoryOf::Message(message), page).await?,
         dead_letters: admin
             .find_dead_letters(&dead, page.without_bodies())

@@ -345,6 +345,7 @@ pub fn biography(one: &Biography) -> Value {
         "message_id": one.message,
         "source": one.source,
         "created_by": one.created_by.as_ref().map(history),
+        "sent": one.sent.iter().map(sent).collect::<Vec<_>>(),
         "taken_over": one.taken_over.iter().map(taken_over).collect::<Vec<_>>(),
         "rows": one.rows.iter().map(row).collect::<Vec<_>>(),
         "history": one.history.iter().map(history).collect::<Vec<_>>(),

@@ -17,6 +17,8 @@ pub struct SentFilter {
     pub destination: Option<String>,
     /// Only this message type.
     pub message_type: Option<String>,
+    /// Only the message of this identity.
+    pub message: Option<MessageId>,
 }
 
 impl SentFilter {
@@ -28,6 +30,7 @@ impl SentFilter {
             ("until", json!(at(self.until))),
             ("destination", json!(self.destination)),
             ("message_type", json!(self.message_type)),
+            ("message", json!(self.message)),
         ])
     }
 
@@ -40,6 +43,7 @@ impl SentFilter {
             && self.until.is_none_or(|until| one.sent_at < until)
             && is(&self.destination, &one.destination)
             && is(&self.message_type, &one.message_type)
+            && self.message.is_none_or(|message| message == one.message)
     }
 }
 

@@ -374,10 +374,14 @@ async fn what_was_sent_is_sent_again_where_it_is_kept() {
     let ran = again(&["3", "--yes"]);
     let none = (0, "republished 0 messages\n");
     assert_eq!((ran.code, ran.out.as_str()), none, "{ran:?}");
+    let mut latest = None;
     for _ in 0..3 {
-        host.bus().publish(Audited).await.unwrap();
+        latest = Some(host.bus().publish(Audited).await.unwrap());
     }
     let first = kept(&store, 3, 0).await;
+    let told = scene.run(&["messages", "show", &latest.unwrap().to_string()]);
+    let took = "  a broker took it at event/shop.audited\n";
+    assert!(told.out.contains(took), "{told:?}");
     let ran = again(&["2", "--yes"]);
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(

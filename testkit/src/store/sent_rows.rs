@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sagabus_core::MessageId;
 use sagabus_core::admin::{Action, AuditFilter, Page, SentFilter, StoredSent};
 use sagabus_core::endpoint::Order;
 use sagabus_core::store::{ClaimedRow, Place, Retention, Swept};
@@ -161,7 +162,8 @@ pub async fn what_is_kept_is_found_by_when_and_where_it_went(at: Arc<Harness>) {
     grow_older(Duration::from_millis(5)).await;
     let between = at.admin.about().await.expect("it answers").now;
     grow_older(Duration::from_millis(5)).await;
-    let second = sent(&at, message_to_address("queue/other")).await.row.id;
+    let second = sent(&at, message_to_address("queue/other")).await;
+    let (message, second) = (Some(second.envelope.id), second.row.id);
     let text = |text: &str| Some(text.to_owned());
     let any = SentFilter::default;
     let with = |change: fn(&mut SentFilter)| {
@@ -196,6 +198,8 @@ pub async fn what_is_kept_is_found_by_when_and_where_it_went(at: Arc<Harness>) {
             vec![first, second],
         ),
         (with(|f| f.message_type = Some("shop.%".to_owned())), vec![]),
+        (SentFilter { message, ..any() }, vec![second]),
+        (with(|f| f.message = Some(MessageId::new())), vec![]),
         (with(|f| f.destination = Some(String::new())), vec![]),
     ] {
         assert_eq!(ids(&at, &filter).await, expected, "{filter:?}");

@@ -1,7 +1,7 @@
 //! What brokers took and is kept: listed, and sent again.
 
 use sagabus_core::admin::{First, Page, SentFilter, StoredSent, Tally};
-use sagabus_core::{StoreError, Timestamp};
+use sagabus_core::{MessageId, StoreError, Timestamp};
 use sqlx::postgres::PgArguments;
 
 use super::super::store::PgStore;
@@ -9,28 +9,29 @@ use super::dead_letters::add;
 use super::read;
 use crate::found;
 
-/// `$1` since, `$2` until, `$3` destination, `$4` type.
+/// `$1` since, `$2` until, `$3` destination, `$4` type, `$5` message.
 macro_rules! filter {
     () => {
         "($1::bigint is null or sent_at >= $1) and ($2::bigint is null or sent_at < $2) \
-         and ($3::text is null or destination = $3) and ($4::text is null or message_type = $4)"
+         and ($3::text is null or destination = $3) and ($4::text is null or message_type = $4) \
+         and ($5::uuid is null or message_id = $5)"
     };
 }
 
 pub(super) use filter;
 
-/// `$5` behind which id, `$6` how many.
+/// `$6` behind which id, `$7` how many.
 macro_rules! sent {
     ($behind:literal, $order:literal) => {
         concat!(
             "select id, message_id, message_type, destination, key, sent_at, kept_until ",
             "from sagabus.sent where ",
             filter!(),
-            " and ($5::bigint is null or id ",
+            " and ($6::bigint is null or id ",
             $behind,
-            " $5) order by id ",
+            " $6) order by id ",
             $order,
-            " limit $6::bigint"
+            " limit $7::bigint"
         )
     };
 }
@@ -71,5 +72,6 @@ pub(super) fn arguments(filter: &SentFilter) -> Result<PgArguments, StoreError> 
     add(to, filter.until.map(Timestamp::as_micros))?;
     add(to, filter.destination.clone())?;
     add(to, filter.message_type.clone())?;
+    add(to, filter.message.as_ref().map(MessageId::as_uuid))?;
     Ok(arguments)
 }

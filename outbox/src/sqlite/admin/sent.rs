@@ -1,7 +1,7 @@
 //! What brokers took and is kept: listed, and sent again.
 
 use sagabus_core::admin::{First, Page, SentFilter, StoredSent, Tally};
-use sagabus_core::{StoreError, Timestamp};
+use sagabus_core::{MessageId, StoreError, Timestamp};
 use sqlx::sqlite::SqliteArguments;
 
 use super::super::clock::now;
@@ -12,28 +12,29 @@ use super::change::{Done, id_argument, summed};
 use super::dead_letters::add;
 use crate::found;
 
-/// `$1` since, `$2` until, `$3` destination, `$4` type.
+/// `$1` since, `$2` until, `$3` destination, `$4` type, `$5` message.
 macro_rules! filter {
     () => {
         "($1 is null or sent_at >= $1) and ($2 is null or sent_at < $2) \
-         and ($3 is null or destination = $3) and ($4 is null or message_type = $4)"
+         and ($3 is null or destination = $3) and ($4 is null or message_type = $4) \
+         and ($5 is null or message_id = $5)"
     };
 }
 
 pub(super) use filter;
 
-/// `$5` behind which id, `$6` how many.
+/// `$6` behind which id, `$7` how many.
 macro_rules! sent {
     ($behind:literal, $order:literal) => {
         concat!(
             "select id, message_id, message_type, destination, key, sent_at, kept_until ",
             "from sagabus_sent where ",
             filter!(),
-            " and ($5 is null or id ",
+            " and ($6 is null or id ",
             $behind,
-            " $5) order by id ",
+            " $6) order by id ",
             $order,
-            " limit $6"
+            " limit $7"
         )
     };
 }
@@ -101,6 +102,7 @@ pub(super) fn arguments(filter: &SentFilter) -> Result<SqliteArguments, StoreErr
     add(to, filter.until.map(Timestamp::as_micros))?;
     add(to, filter.destination.clone())?;
     add(to, filter.message_type.clone())?;
+    add(to, filter.message.as_ref().map(MessageId::as_uuid))?;
     Ok(arguments)
 }
 
