@@ -92,7 +92,7 @@ impl RunningHost {
                 );
             }
         });
-        let farewell = upkeep::say_farewell(&*self.store, self.id, patience);
+        let farewell = upkeep::say_farewell(&*self.store, self.id);
         join(join_all(leaving), farewell).await;
         is_clean
     }

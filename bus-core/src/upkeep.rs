@@ -21,6 +21,8 @@ use crate::sync::time;
 
 /// The pause between sweeps while there is more, so that commits get their turn.
 const SWEEP_PAUSE_FULL: Duration = Duration::from_millis(50);
+/// How long a farewell may take: a database that is away must not keep a host from stopping.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// What a host knows by asking with its heartbeat, so that no message has to ask.
 pub(crate) struct Bounds {
@@ -104,7 +106,7 @@ pub(crate) async fn extend_leases(
 }
 
 /// Says that a host has stopped, so that nobody takes it for alive until its heartbeat is old.
-pub(crate) async fn say_farewell(store: &dyn Store, host: HostId, patience: Duration) {
+pub(crate) async fn say_farewell(store: &dyn Store, host: HostId) {
     let last = Extension {
         host,
         clock: clock::now(),
@@ -113,7 +115,7 @@ pub(crate) async fn say_farewell(store: &dyn Store, host: HostId, patience: Dura
         measure: Measure::default(),
         is_last: true,
     };
-    let said = time::timeout(patience, store.extend(&last)).await;
+    let said = time::timeout(FAREWELL_MAX, store.extend(&last)).await;
     let error = match said {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => chain(&error),

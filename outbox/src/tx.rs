@@ -365,7 +365,8 @@ impl<T: UserTransaction> Outbox<'_, T> {
     ///
     /// # Errors
     /// [`BusError::Codec`] when it cannot be encoded, [`BusError::NotRunning`],
-    /// [`BusError::InsideHandler`], or [`BusError::Store`]: then the transaction has failed.
+    /// [`BusError::Overloaded`], [`BusError::InsideHandler`], or [`BusError::Store`]: then the
+    /// transaction has failed.
     pub async fn send<C: Command>(&mut self, command: C) -> Result<MessageId, BusError> {
         self.push(Outgoing::new(&command)?).await
     }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use sagabus::prelude::*;
 use sagabus::store::StoreAdmin;
-use sagabus::{InstanceId, Store};
+use sagabus::{InstanceId, Kind, Store};
 use sagabus_testkit::wait::eventually;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 
 use crate::databases::{create_database, drop_database, server};
 use crate::demo::program;
@@ -28,6 +29,23 @@ struct PlaceOrder {
 struct Paid {
     order: u64,
 }
+
+/// What a release sends that was rolled out and taken back.
+#[derive(Serialize, Deserialize)]
+struct PaidInParts {
+    order: u64,
+    parts: u32,
+}
+
+impl Message for PaidInParts {
+    const TYPE: &'static str = Paid::TYPE;
+    const KIND: Kind = Kind::Event;
+    const VERSION: u32 = 2;
+}
+impl Event for PaidInParts {}
+
+/// The data of one order in the shape of that release.
+const NEWER: &str = "set schema_version = 2 where kind = 'order' and key = '1'";
 
 /// Which release of the program.
 #[derive(Clone, Copy)]
@@ -155,6 +173,26 @@ async fn plans(url: &str, store: Arc<dyn Store>, admin: &dyn StoreAdmin) {
     assert!(code == 0 && out.contains("reminded"), "{out}");
 }
 
+/// A newer release was here: what it left is found, too.
+async fn plans_after_a_newer_release(url: &str, store: Arc<dyn Store>) {
+    let clerk = Host::builder("clerk").shared_store(store);
+    let clerk = clerk.build().expect("a host without endpoints is one");
+    let clerk = clerk.start().await.expect("it starts");
+    let later = PaidInParts { order: 2, parts: 3 };
+    let sent = clerk.bus().publish(later).await;
+    sent.expect("it is stored");
+    assert!(clerk.stop(Duration::from_secs(10)).await);
+    let (code, out, err) = run(Release::Current, &["plan", "--against", url]);
+    assert_eq!(code, 6, "{out}{err}");
+    assert!(err.contains("2 findings"), "{err}");
+    for fact in [
+        "1 running `order` (`1` is one) of schema version 2, and it reads up to 1",
+        "1 `orders.paid` wait at `orders` in version 2, and it reads up to 1",
+    ] {
+        assert!(out.contains(fact), "{fact}: {out}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_is_compared_with_a_file() {
     let name = format!("own-program-{}", std::process::id());
@@ -168,6 +206,13 @@ async fn a_release_is_compared_with_a_file() {
     assert_eq!(code, 0);
     let store = SqliteStore::open(&file).await.expect("it can be opened");
     plans(url, Arc::new(store.clone()), &store).await;
+    let connection = SqliteConnection::connect(&format!("sqlite://{url}")).await;
+    let mut connection = connection.expect("it can be opened");
+    let newer = format!("update sagabus_instance {NEWER}");
+    let done = connection.execute(AssertSqlSafe(newer)).await;
+    done.expect("it is there");
+    connection.close().await.expect("it can be closed");
+    plans_after_a_newer_release(url, Arc::new(store)).await;
     remove(&folder);
 }
 
@@ -186,6 +231,12 @@ async fn a_release_is_compared_with_a_server() {
     assert_eq!(code, 0);
     let store = PgStore::connect(&url).await.expect("it answers");
     plans(&url, Arc::new(store.clone()), &store).await;
+    let mut connection = PgConnection::connect(&url).await.expect("it answers");
+    let newer = format!("update sagabus.instance {NEWER}");
+    let done = connection.execute(AssertSqlSafe(newer)).await;
+    done.expect("it is there");
+    connection.close().await.expect("it can be closed");
+    plans_after_a_newer_release(&url, Arc::new(store.clone())).await;
     store.close();
     drop(store);
     drop_database(&server, &url).await;

@@ -46,4 +46,6 @@ mod postgres_setup;
 mod postgres_vitals;
 #[cfg(feature = "postgres")]
 mod postgres_tx;
+#[cfg(all(feature = "sqlite", feature = "postgres"))]
+mod overloaded;
 mod conformance;

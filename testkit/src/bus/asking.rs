@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sagabus_core::admin::{HistoryOf, Page};
 use sagabus_core::error::{BusError, HandlerError, RequestError};
 use sagabus_core::{Bus, EndpointBuilder, MessageId, RunningHost, State};
 
@@ -119,24 +120,31 @@ pub async fn an_answer_that_comes_too_late_is_counted(scene: Scene) {
 
 /// An HTTP call that is made again: the command has its effect once, and both calls get its answer.
 pub async fn a_question_that_is_asked_twice_is_answered_once(scene: Scene) {
-    async fn answer_late(command: Do, log: State<Log>) -> Answered {
-        tokio::time::sleep(SHORT * 3).await;
-        log.add(format!("do {}", command.n));
-        Answered { n: command.n }
-    }
-    let host = both(&scene, |e| e.handle(answer_late)).await;
+    let host = both(&scene, |e| {
+        e.handle(async |command: Do| {
+            tokio::time::sleep(SHORT * 3).await;
+            Answered { n: command.n }
+        })
+    })
+    .await;
     let bus = host.bus();
-    let ask = |key: &'static str| {
+    let identity = |key: &'static str| MessageId::derived(&["do", "ada", key]);
+    let ask = |key| {
         bus.request::<Answered>(Do { n: 3 })
-            .with_id(MessageId::derived(&["do", "ada", key]))
+            .with_id(identity(key))
             .within(LONG)
     };
     let (first, again, other) = tokio::join!(ask("k-1"), ask("k-1"), ask("k-2"));
     for answer in [first, again, other] {
         assert_eq!(answer.expect("it is answered").n, 3);
     }
-    assert_eq!(scene.log.lines(), ["do 3", "do 3"], "once for each key");
     scene.quiet().await;
+    for key in ["k-1", "k-2"] {
+        let of = HistoryOf::Message(identity(key));
+        let handled = scene.admin().history(&of, Page::oldest(10)).await;
+        let count = handled.expect("history is read").len();
+        assert_eq!(count, 1, "{key} has one effect");
+    }
     assert_eq!(host.counters().late_answers.get(), 0, "a second answer");
     stop(host).await;
 }
