@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, jittered};
 use crate::counters::Counters;
 use crate::endpoint::EndpointName;
 use crate::error::StoreError;
@@ -19,7 +19,9 @@ use crate::sync::time;
 
 /// Rows that one claim takes for one endpoint: a commit group's worth.
 const ROWS_MAX: usize = 100;
-/// How often an idle host looks. Wake-ups make it look sooner; this is what remains without them.
+/// How often an idle host looks at least. Wake-ups make it look sooner; this is what remains without
+/// them. Shortened by chance: the look of one host wakes the others, so that with equal pauses the
+/// same one would be the first for ever, also to a message that it leaves to another.
 const POLL: Duration = Duration::from_millis(200);
 /// The shortest time between two scans of everything.
 const COLD_MIN: Duration = Duration::from_secs(10);
@@ -73,7 +75,7 @@ impl Claimer {
 
     /// Waits for a wake-up, for room at an endpoint that had none, or for the next poll.
     async fn wait(&mut self, without_room: &[EndpointName]) {
-        let poll = Instant::now() + POLL;
+        let poll = Instant::now() + jittered(POLL);
         loop {
             tokio::select! {
                 biased;

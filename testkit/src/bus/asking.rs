@@ -57,10 +57,13 @@ pub async fn who_asks_gets_the_answer(scene: Scene) {
 
 /// Several processes of one service read the endpoint to which answers come.
 pub async fn each_process_gets_the_answers_to_its_own_questions(scene: Scene) {
-    let one = start(scene.builder("shop").endpoint("shop", ask)).await;
-    let two = scene.builder_on("shop", scene.peer()).endpoint("shop", ask);
-    let two = start(two).await;
-    let prices = scene.builder("prices");
+    // No heartbeat of others wakes a process that has nothing to do.
+    let rarely = Duration::from_secs(120);
+    let one = scene.builder("shop").lease(rarely).endpoint("shop", ask);
+    let one = start(one).await;
+    let two = scene.builder_on("shop", scene.peer()).lease(rarely);
+    let two = start(two.endpoint("shop", ask)).await;
+    let prices = scene.builder("prices").lease(rarely);
     let prices = start(prices.endpoint("prices", |e| e.handle(answer))).await;
     let ask = |bus: Bus, n| async move { bus.request::<Answered>(Do { n }).within(LONG).await };
     for n in 1..=10 {
