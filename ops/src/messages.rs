@@ -45,7 +45,7 @@ impl Biography {
     }
 
     /// Returns the copies of the message that are left.
-    fn envelopes(&self) -> impl Iterator<Item = &Envelope> {
+    pub(crate) fn envelopes(&self) -> impl Iterator<Item = &Envelope> {
         let rows = self.rows.iter().map(|one| &one.envelope);
         rows.chain(self.dead_letters.iter().map(|one| &one.envelope))
     }
@@ -56,9 +56,7 @@ impl Biography {
             .history
             .iter()
             .find_map(|one| one.entry.detail.causation_id);
-        let header =
-            |envelope: &Envelope| envelope.headers.get(headers::CAUSATION_ID)?.parse().ok();
-        told.or_else(|| self.envelopes().find_map(header))
+        told.or_else(|| self.envelopes().find_map(cause))
     }
 
     /// Finds the unit that sent it: among those of its cause where that is known; where nothing is
@@ -81,6 +79,11 @@ impl Biography {
     fn would_say_its_cause(&self) -> bool {
         !self.history.is_empty() || self.envelopes().next().is_some()
     }
+}
+
+/// Reads what a message says of its cause.
+pub(crate) fn cause(envelope: &Envelope) -> Option<MessageId> {
+    envelope.headers.get(headers::CAUSATION_ID)?.parse().ok()
 }
 
 /// Reads everything that is known about a message. Looks through the outbox, which has no index for

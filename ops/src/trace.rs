@@ -10,7 +10,7 @@ use sagabus_core::{CorrelationId, Envelope, MessageId, headers};
 use serde_json::{Value, json};
 
 use crate::error::OpsError;
-use crate::messages::{Biography, biography};
+use crate::messages::{Biography, biography, cause};
 use crate::pages::Pages;
 use crate::shape;
 
@@ -126,18 +126,12 @@ pub fn shape(one: &Trace) -> Value {
 fn conversation_of(asked: &Biography) -> Option<CorrelationId> {
     let handled = asked.history.first().or(asked.created_by.as_ref());
     let handled = handled.map(|one| one.entry.correlation_id);
-    let rows = asked.rows.iter().map(|one| &one.envelope);
-    let dead = asked.dead_letters.iter().map(|one| &one.envelope);
-    handled.or_else(|| rows.chain(dead).find_map(told))
+    handled.or_else(|| asked.envelopes().find_map(told))
 }
 
 /// Reads what a message says of its conversation.
 fn told(envelope: &Envelope) -> Option<CorrelationId> {
     envelope.headers.get(headers::CORRELATION_ID)?.parse().ok()
-}
-
-fn cause(envelope: &Envelope) -> Option<MessageId> {
-    envelope.headers.get(headers::CAUSATION_ID)?.parse().ok()
 }
 
 /// What is known so far.
