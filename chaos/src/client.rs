@@ -114,6 +114,10 @@ impl Client {
         }
     }
 
+    pub(crate) fn bus(&self) -> Bus {
+        self.bus.clone()
+    }
+
     pub(crate) async fn stop(self) {
         self.host.stop(Duration::from_secs(10)).await;
     }

@@ -21,6 +21,8 @@ mod site;
 mod process;
 mod client;
 mod storm;
+mod load;
+mod steady;
 mod operator;
 // What came of it.
 mod records;
@@ -30,7 +32,7 @@ mod run;
 mod report;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -77,6 +79,11 @@ struct Arguments {
     /// Kill hosts about as fast as they start.
     #[arg(long)]
     storm: bool,
+    /// Place four fifths of what the hosts can do, and restart a host, the database or the broker
+    /// every minute; judge that 95 % of it was done in time, and that no backlog stayed for longer
+    /// than a minute.
+    #[arg(long, conflicts_with_all = ["storm", "fault"])]
+    steady: bool,
 }
 
 fn main() -> ExitCode {
@@ -131,12 +138,9 @@ async fn run_all(arguments: &Arguments) -> Result<bool> {
     let mut in_all = BTreeMap::new();
     for &set_up in set_ups {
         let logs = folder.join(format!("{set_up:?}").to_lowercase());
-        let is_good = match run::run(set_up, &plan, seed, &logs).await {
-            Ok(Some(outcome)) => {
-                report::show(&outcome);
-                report::add(&mut in_all, &outcome);
-                outcome.is_good()
-            }
+        let is_good = match run_one(set_up, arguments.steady, &plan, seed, &logs, &mut in_all).await
+        {
+            Ok(Some(is_good)) => is_good,
             Ok(None) => {
                 skipped += 1;
                 std::fs::remove_dir_all(&logs)?;
@@ -164,6 +168,30 @@ async fn run_all(arguments: &Arguments) -> Result<bool> {
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed == 0)
+}
+
+/// Runs one set-up, and shows what came of it; `None` where there is nothing to make it of.
+async fn run_one(
+    set_up: SetUp,
+    is_steady: bool,
+    plan: &Plan,
+    seed: u64,
+    logs: &Path,
+    in_all: &mut BTreeMap<&'static str, u64>,
+) -> Result<Option<bool>> {
+    if is_steady {
+        let shown = steady::run(set_up, plan.time, seed, logs).await?;
+        return Ok(shown.map(|shown| {
+            shown.show();
+            shown.is_good()
+        }));
+    }
+    let outcome = run::run(set_up, plan, seed, logs).await?;
+    Ok(outcome.map(|outcome| {
+        report::show(&outcome);
+        report::add(in_all, &outcome);
+        outcome.is_good()
+    }))
 }
 
 fn plan(arguments: &Arguments, time: Duration) -> Plan {

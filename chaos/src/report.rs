@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::judge::Verdict;
 use crate::run::Outcome;
+use crate::site::SetUp;
 
 /// Examples of one thing that is wrong.
 const EXAMPLES_MAX: usize = 5;
@@ -46,29 +48,13 @@ pub(crate) fn show_all(in_all: &BTreeMap<&'static str, u64>) {
 
 /// Prints what was attempted, what came of it, what was done and what was counted.
 pub(crate) fn show(outcome: &Outcome) {
-    let verdict = &outcome.verdict;
     let word = if outcome.is_good() { "ok" } else { "FAILED" };
-    println!("\n{:?}: {word}", outcome.set_up);
-    println!(
-        "  attempt {}, acknowledged {}, unknown {}, failed {}, recovered {}",
-        verdict.attempts, verdict.acknowledged, verdict.unknown, verdict.failed, verdict.recovered
-    );
-    println!(
-        "  effects {}, lost {}, duplicated {}, unexpected {}",
-        verdict.effects, verdict.lost, verdict.duplicated, verdict.unexpected
-    );
+    let set_up = outcome.set_up;
+    println!("\n{set_up:?}: {word}");
+    show_verdict(set_up, &outcome.verdict);
     match outcome.quiet_after {
         Some(time) => println!("  all done {:.1} s after the storm", time.as_secs_f64()),
         None => println!("  NEVER DONE after the storm"),
-    }
-    let set_up = outcome.set_up;
-    for (what, value) in [
-        ("effects", verdict.effects),
-        ("lost", verdict.lost),
-        ("duplicated", verdict.duplicated),
-        ("unexpected", verdict.unexpected),
-    ] {
-        println!("figure: {set_up:?}, {what}: {value}");
     }
     for (what, times) in &outcome.faults {
         println!("figure: {set_up:?}, {what}: {times}");
@@ -81,10 +67,6 @@ pub(crate) fn show(outcome: &Outcome) {
     });
     let counted: Vec<_> = counted.collect();
     println!("  counted at least: {}", counted.join(", "));
-    for (what, examples) in &verdict.wrong {
-        let shown = examples[..examples.len().min(EXAMPLES_MAX)].join("; ");
-        println!("  WRONG {what}: {} ({shown})", examples.len());
-    }
     if let Some(stops) = &outcome.stops {
         let (in_hand, again) = (stops.in_hand, stops.again);
         println!("figure: {set_up:?}, in hand when told to go: {in_hand}");
@@ -95,5 +77,29 @@ pub(crate) fn show(outcome: &Outcome) {
     }
     for what in &outcome.vacuous {
         println!("  NEVER HAPPENED {what}");
+    }
+}
+
+/// Prints what was attempted, what came of it, and what is wrong.
+pub(crate) fn show_verdict(set_up: SetUp, verdict: &Verdict) {
+    println!(
+        "  attempt {}, acknowledged {}, unknown {}, failed {}, recovered {}",
+        verdict.attempts, verdict.acknowledged, verdict.unknown, verdict.failed, verdict.recovered
+    );
+    println!(
+        "  effects {}, lost {}, duplicated {}, unexpected {}",
+        verdict.effects, verdict.lost, verdict.duplicated, verdict.unexpected
+    );
+    for (what, value) in [
+        ("effects", verdict.effects),
+        ("lost", verdict.lost),
+        ("duplicated", verdict.duplicated),
+        ("unexpected", verdict.unexpected),
+    ] {
+        println!("figure: {set_up:?}, {what}: {value}");
+    }
+    for (what, examples) in &verdict.wrong {
+        let shown = examples[..examples.len().min(EXAMPLES_MAX)].join("; ");
+        println!("  WRONG {what}: {} ({shown})", examples.len());
     }
 }

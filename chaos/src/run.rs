@@ -78,7 +78,7 @@ pub(crate) async fn run(
     let Some(mut site) = Site::open(set_up, folder, &plan.faults, seed).await? else {
         return Ok(None);
     };
-    let mut replicas = start_hosts(&site, plan, folder)?;
+    let mut replicas = start_hosts(&site, plan.only_terminates(), folder)?;
     let (database, carrier) = (site.database(), site.carrier.clone());
     let client = Client::start(&database, carrier.as_ref()).await?;
     let (over, is_over) = watch::channel(false);
@@ -131,7 +131,7 @@ pub(crate) async fn run(
     }))
 }
 
-fn start_hosts(site: &Site, plan: &Plan, folder: &Path) -> Result<Vec<Replica>> {
+pub(crate) fn start_hosts(site: &Site, tells: bool, folder: &Path) -> Result<Vec<Replica>> {
     let database = site.database();
     let carrier = site.carrier.as_ref();
     let replica = |(service, name)| Replica::new(service, name, &database, carrier, folder);
@@ -140,14 +140,17 @@ fn start_hosts(site: &Site, plan: &Plan, folder: &Path) -> Result<Vec<Replica>> 
         replicas[clock.host()].variables = clock.variables();
     }
     for replica in &mut replicas {
-        replica.tells = plan.only_terminates();
+        replica.tells = tells;
         replica.start()?;
     }
     Ok(replicas)
 }
 
 /// Waits until the ledger has all that it must have, and nothing waits.
-async fn until_quiet(storm: &mut Storm<'_>, placed: &Placed) -> Result<Option<Duration>> {
+pub(crate) async fn until_quiet(
+    storm: &mut Storm<'_>,
+    placed: &Placed,
+) -> Result<Option<Duration>> {
     let started = Instant::now();
     let (mut latest, mut done) = (started, 0);
     while started.elapsed() < QUIET_WITHIN && latest.elapsed() < STANDS_STILL {

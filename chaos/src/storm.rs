@@ -104,7 +104,7 @@ impl<'a> Storm<'a> {
         }
     }
 
-    async fn strike(&mut self, fault: Fault) -> Result<()> {
+    pub(crate) async fn strike(&mut self, fault: Fault) -> Result<()> {
         let victim = self.dice.below(self.replicas.len() as u64) as usize;
         match fault {
             Fault::Kill => self.kill(victim).await?,

@@ -16,7 +16,23 @@ const PACE: Duration = Duration::from_millis(5);
 ///
 /// # Panics
 /// When there is none after [`PATIENCE`]; the message names `what` was awaited.
-pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> (T, Duration)
+pub async fn eventually<T, F>(what: &str, look: impl FnMut() -> F) -> (T, Duration)
+where
+    F: Future<Output = Option<T>>,
+{
+    eventually_within(PATIENCE, what, look).await
+}
+
+/// As [`eventually`], for what waits for others on its way: members of a cluster that come back, a
+/// group that waits for one that died.
+///
+/// # Panics
+/// When there is no answer after `time`; the message names `what` was awaited.
+pub async fn eventually_within<T, F>(
+    time: Duration,
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> (T, Duration)
 where
     F: Future<Output = Option<T>>,
 {
@@ -25,10 +41,7 @@ where
         if let Some(found) = look().await {
             return (found, start.elapsed());
         }
-        assert!(
-            start.elapsed() < PATIENCE,
-            "after {PATIENCE:?} still no {what}"
-        );
+        assert!(start.elapsed() < time, "after {time:?} still no {what}");
         tokio::time::sleep(PACE).await;
     }
 }

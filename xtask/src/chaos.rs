@@ -25,13 +25,18 @@ pub(crate) struct Arguments {
 /// Runs the chaos runner. The services are up only for what they leave behind: how to make more.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let workspace = Workspace::find()?;
+    // What hosts can do is asked of a release build.
+    let is_steady = arguments.handed_on.iter().any(|word| word == "--steady");
+    let profile = is_steady.then_some("--release");
     let mut build = workspace.cargo();
     build.args(["build", "--package", "sagabus-chaos"]);
+    build.args(profile);
     if !process::inherit(&mut build)?.success() {
         return Ok(ExitCode::FAILURE);
     }
     let mut command = workspace.cargo();
-    command.args(["run", "--quiet", "--package", "sagabus-chaos", "--", "run"]);
+    command.args(["run", "--quiet", "--package", "sagabus-chaos"]);
+    command.args(profile).args(["--", "run"]);
     command.args(&arguments.handed_on);
     // Help takes no service.
     let held = match arguments.help {

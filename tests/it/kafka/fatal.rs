@@ -10,7 +10,7 @@ use sagabus::Kind;
 use sagabus::prelude::*;
 use sagabus::store::StoreAdmin;
 use sagabus_testkit::service::block_on;
-use sagabus_testkit::wait::eventually;
+use sagabus_testkit::wait::eventually_within;
 use serde::{Deserialize, Serialize};
 
 use crate::databases::say;
@@ -20,7 +20,9 @@ use super::{brokers, prefix, transport};
 
 const FOLDER: &str = "SAGABUS_FATAL_FOLDER";
 const CLUSTER: &str = "SAGABUS_FATAL_CLUSTER";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a life may take: the group waits until it knows that the one before is dead.
+const LIFE_MAX: Duration = Duration::from_secs(60);
 const MESSAGES: u32 = 60;
 const KILLER: u32 = 30;
 
@@ -83,7 +85,7 @@ fn runs_only_as_a_fatal_child() {
             // What is in Kafka is in no table yet.
             (is_over && noted(&folder).len() == MESSAGES as usize - 1).then_some(())
         };
-        eventually("a dead letter and every neighbour", is_over).await;
+        eventually_within(LIFE_MAX, "a dead letter and every neighbour", is_over).await;
         host.stop(Duration::from_secs(10)).await;
     });
 }

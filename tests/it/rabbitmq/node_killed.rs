@@ -7,7 +7,7 @@ use sagabus::transport::Health;
 use sagabus_testkit::amqp_proxy::AmqpProxy;
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
 use sagabus_testkit::service::block_on;
-use sagabus_testkit::wait::eventually;
+use sagabus_testkit::wait::{eventually, eventually_within};
 use tokio::time::Instant;
 
 use crate::outage::site::{Site, send};
@@ -16,6 +16,8 @@ use super::{namespace, report, rounds, start, transport};
 
 /// Transfers that are sent around each kill.
 const PER_ROUND: i64 = 60;
+/// How long a node that was killed may take until it follows its queues again.
+const BACK_WITHIN: Duration = Duration::from_secs(90);
 const STARTED: &str = "select count(*) from ledger where leg = 'debit'";
 const SETTLED: &str = "select count(*) from sagabus.instance where completed";
 
@@ -101,5 +103,6 @@ async fn all_online(nodes: &[RabbitMqBroker], namespace: &str) -> usize {
         let led = |node: &RabbitMqBroker| ours.iter().filter(|one| one[1] == node.node()).count();
         (0..nodes.len()).max_by_key(|number| led(&nodes[*number]))
     };
-    eventually("queues with all their members", look).await.0
+    let what = "queues with all their members";
+    eventually_within(BACK_WITHIN, what, look).await.0
 }
