@@ -159,6 +159,17 @@ mod tests {
     }
 
     #[test]
+    fn new_identities_are_of_version_seven_and_sort_last() {
+        let ids: Vec<_> = (0..1000).map(|_| MessageId::new()).collect();
+        assert!(ids.iter().all(|id| id.as_uuid().get_version_num() == 7));
+        assert!(
+            ids.is_sorted(),
+            "within a process, the later is the greater"
+        );
+        assert_eq!(HostId::new().as_uuid().get_version_num(), 7);
+    }
+
+    #[test]
     fn derived_identities_keep_their_parts_apart() {
         assert_ne!(
             MessageId::derived(&["a", "bc"]),

@@ -87,7 +87,8 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
     /// Extends the leases of all that this host has in hand, and its heartbeat, in one statement;
     /// and measures what waits, where that is asked.
     ///
-    /// `Ok` has the number of rows that were still ours.
+    /// `Ok` promises that no claim returns those of the rows that were still ours before the lease is
+    /// over, counted from the call; it has their number, and what the database's clock says.
     ///
     /// # Cancel safety
     /// Extending again is harmless.
@@ -98,7 +99,8 @@ pub trait Store: Any + Send + Sync + fmt::Debug {
 
     /// Removes a bounded number of rows that are older than their retention.
     ///
-    /// `Ok` has what was removed; where [`Swept::is_full`], there is more to do.
+    /// `Ok` has what was removed, for good; where [`Swept::is_full`], there is more to do. What is not
+    /// finished, or not old by the database's clock, stays.
     ///
     /// # Cancel safety
     /// Sweeping again is harmless.

@@ -22,11 +22,13 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// Creates or verifies what the endpoints of `store` need. Idempotent; never loosens what
     /// exists.
     ///
-    /// `Ok` promises that each endpoint is marked as owned by that store: two stores that share an
+    /// `Ok` promises that what is published from now on reaches the endpoints that take it, and waits
+    /// for them; and that each endpoint is marked as owned by that store: two stores that share an
     /// endpoint would each recognise only the half of its messages that they have seen.
     ///
     /// # Errors
-    /// [`TransportError::Setup`] with what to do, also where an endpoint is owned by another store.
+    /// [`TransportError::Setup`] with what to do, also where an endpoint is owned by another store;
+    /// [`TransportError::Unavailable`] where the broker cannot be reached.
     ///
     /// # Cancel safety
     /// Declaring again is harmless.
@@ -41,6 +43,11 @@ pub trait Transport: Send + Sync + fmt::Debug {
     /// Returns one result per publication, in order. `Ok` promises that the broker took
     /// responsibility and the message was routed (or is an event, which may have no subscriber).
     ///
+    /// # Errors
+    /// Of each message its own: [`TransportError::Unroutable`] and [`TransportError::Refused`] where
+    /// the broker does not have it, [`TransportError::Unavailable`] where it was not sent,
+    /// [`TransportError::Unknown`] where nobody can tell.
+    ///
     /// # Cancel safety
     /// What was published by a dropped call is unknown: publish again, with the same id and bytes.
     fn publish<'a>(
@@ -50,6 +57,13 @@ pub trait Transport: Send + Sync + fmt::Debug {
 
     /// Starts receiving for an endpoint. The stream ends when `Delivery`s can no longer come; the
     /// transport reconnects by itself before that.
+    ///
+    /// `Ok` promises that every message that waits at the endpoint comes, to this replica or another,
+    /// with at most `prefetch` of them in hand here at a time, and comes again until it is acked.
+    ///
+    /// # Errors
+    /// [`TransportError::Setup`] with what to do, also where nobody declared the endpoint;
+    /// [`TransportError::Unavailable`] where the broker cannot be reached.
     ///
     /// # Cancel safety
     /// Deliveries of a dropped stream are delivered again.

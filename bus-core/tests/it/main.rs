@@ -7,4 +7,5 @@ mod memory_store;
 mod health;
 mod refusing;
 mod copies;
+mod traced;
 mod patience;

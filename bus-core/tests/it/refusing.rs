@@ -1,5 +1,5 @@
-//! A host beside an address that takes nothing: what that costs, and what comes after it. Its pauses
-//! last for seconds, so time is stopped.
+//! A host beside an address that takes nothing, or not one of its rows: what that costs, and what
+//! comes after it. Its pauses last for seconds, so time is stopped.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
+use sagabus_core::admin::{
+    Action, Change, Page, RowFilter, RowState, RowVerb, StoreAdmin, StoredRow,
+};
 use sagabus_core::memory::{MemoryStore, MemoryTransport};
 use sagabus_core::transport::{Publication, Transport};
 use sagabus_core::{Event, Host, Kind, Message, MessageId, Outgoing, RunningHost, TransportError};
@@ -163,4 +166,118 @@ async fn an_address_that_takes_its_probe_gets_more_each_time_until_it_has_all() 
     assert_eq!(tries[..3], [1, 8, 64]);
     assert!(tries[3..].contains(&500), "{tries:?}");
     stop(host).await;
+}
+
+/// What is said of a message for this address.
+type Refusal = fn(String) -> TransportError;
+
+/// A broker that does not take one of the messages, and says why.
+#[derive(Clone, Debug)]
+struct Picky {
+    broker: MemoryTransport,
+    has_no: Refusal,
+    /// Numbers of messages, as often as they were sent.
+    sent: Arc<Mutex<Vec<u32>>>,
+    is_cured: Arc<AtomicBool>,
+}
+
+/// The number of the message that it does not take.
+const BAD: u32 = 2;
+
+impl Alteration for Picky {
+    fn transport(&self) -> &dyn Transport {
+        &self.broker
+    }
+
+    fn publish<'a>(
+        &'a self,
+        window: &'a [Publication],
+    ) -> BoxFuture<'a, Vec<Result<(), TransportError>>> {
+        let answer = |one: &Publication| {
+            let printed = Printed::decode(&one.envelope.body).expect("nothing else is sent");
+            let mut sent = self.sent.lock().expect("nobody panics while it is held");
+            sent.push(printed.n);
+            match printed.n == BAD && !self.is_cured.load(Ordering::SeqCst) {
+                true => Err((self.has_no)(one.address.clone())),
+                false => Ok(()),
+            }
+        };
+        std::future::ready(window.iter().map(answer).collect()).boxed()
+    }
+}
+
+async fn parked(store: &MemoryStore) -> Vec<StoredRow> {
+    let parked = RowFilter {
+        state: Some(RowState::Parked),
+        ..RowFilter::default()
+    };
+    let rows = store.rows(&parked, Page::oldest(10)).await;
+    rows.expect("rows are shown")
+}
+
+/// With all that the broker said, and the others are gone by then; an operator lets it be tried again.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_refused_every_time_is_parked_and_keeps_nobody_back() {
+    let refused = |_| TransportError::Refused("too long".to_owned());
+    let unroutable = |address| TransportError::Unroutable { address };
+    let ways: [(Refusal, _, _); 2] = [
+        (refused, 5, "too long"),
+        (unroutable, 12, "event/refusing.printed"),
+    ];
+    for (has_no, tries, word) in ways {
+        let picky = Picky {
+            broker: MemoryTransport::new(),
+            has_no,
+            sent: Arc::default(),
+            is_cured: Arc::default(),
+        };
+        let store = MemoryStore::new();
+        let host = Host::builder("picky")
+            .store(store.clone())
+            .transport(Altered(picky.clone()));
+        let host = host.build().expect("it is put together well").start().await;
+        let host = host.expect("it starts");
+        for n in 0..10 {
+            let sent = host.bus().publish(Printed { n }).await;
+            sent.expect("it is stored");
+        }
+        let began = Instant::now();
+        while parked(&store).await.is_empty() {
+            assert!(
+                began.elapsed() < Duration::from_secs(900),
+                "it is tried for ever"
+            );
+            sleep(Duration::from_millis(100)).await;
+        }
+        let row = parked(&store).await.remove(0);
+        assert_eq!(row.parked.as_deref(), Some("unroutable"));
+        let errors: Vec<_> = row.attempts.iter().map(|one| one.error.clone()).collect();
+        assert_eq!(errors.len(), tries, "{errors:?}");
+        assert!(errors.iter().all(|one| one.contains(word)), "{errors:?}");
+        assert_eq!(host.counters().parked.get(), 1);
+        let often = |wanted: u32| {
+            let sent = picky.sent.lock().expect("nobody panics while it is held");
+            sent.iter().filter(|n| **n == wanted).count()
+        };
+        let all: Vec<_> = (0..10).map(often).collect();
+        let expected: Vec<_> = (0..10).map(|n| if n == BAD { tries } else { 1 }).collect();
+        assert_eq!(all, expected);
+
+        picky.is_cured.store(true, Ordering::SeqCst);
+        let release = Change {
+            who: "ada".to_owned(),
+            why: "the broker takes it now".to_owned(),
+            action: Action::ChangeRows {
+                ids: vec![row.id],
+                verb: RowVerb::Release,
+            },
+        };
+        let released = store.change(&release).await;
+        assert_eq!(released.expect("the store answers"), [row.id]);
+        while store.counts().await.expect("rows are counted").outbox > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(often(BAD), tries + 1);
+        stop(host).await;
+    }
 }
