@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use sagabus_core::codec::BODY_BYTES_MAX;
 use sagabus_core::envelope::Envelope;
 use sagabus_core::{
     Bus, BusError, Command, Ctx, Destination, EndpointBuilder, EndpointName, Event, HandlerError,
@@ -93,19 +94,30 @@ pub async fn a_handler_that_sends_too_much_sends_nothing(scene: Scene) {
 }
 
 pub async fn a_panic_is_an_error_like_any_other(scene: Scene) {
-    async fn panic_once(command: Do, cx: Ctx, log: State<Log>) {
-        log.add(format!("attempt {}", cx.attempt()));
-        assert!(cx.attempt() > 1, "first time {}", command.n);
+    async fn panic(command: Do, cx: Ctx, log: State<Log>) {
+        log.add(format!("attempt {} of {}", cx.attempt(), command.n));
+        let is_well = command.n == 1 && cx.attempt() > 1;
+        assert!(is_well, "no luck with {}", command.n);
     }
     let host = scene
-        .host("work", |e| e.handle(panic_once).retry(quick_retry()))
+        .host("work", |e| e.handle(panic).retry(quick_retry()))
         .await;
     host.bus().send(Do { n: 1 }).await.expect("it is stored");
     scene.log.wait_for(2).await;
     scene.quiet().await;
-    stop(host).await;
-    assert_eq!(scene.log.lines(), ["attempt 1", "attempt 2"]);
+    assert_eq!(scene.log.lines(), ["attempt 1 of 1", "attempt 2 of 1"]);
     assert_eq!(scene.counts().await.dead_letters, 0);
+    host.bus().send(Do { n: 2 }).await.expect("it is stored");
+    ends_with(&scene, "handler panicked: no luck with 2").await;
+    stop(host).await;
+}
+
+/// Waits for the one dead letter, of which every try ended so.
+async fn ends_with(scene: &Scene, error: &str) {
+    let dead = scene.dead_letters(1).await;
+    assert_eq!(dead[0].reason, "attempts_exhausted");
+    let errors: Vec<_> = dead[0].attempts.iter().map(|one| &*one.error).collect();
+    assert_eq!(errors, [error; 4]);
 }
 
 pub async fn what_a_failed_attempt_staged_is_dropped(scene: Scene) {
@@ -133,9 +145,9 @@ pub async fn what_a_failed_attempt_staged_is_dropped(scene: Scene) {
 }
 
 pub async fn a_handler_beyond_its_deadline_has_failed(scene: Scene) {
-    async fn hang(_: Do, cx: Ctx, log: State<Log>) {
+    async fn hang(command: Do, cx: Ctx, log: State<Log>) {
         log.add("started");
-        if cx.attempt() == 1 {
+        if command.n == 2 || cx.attempt() == 1 {
             std::future::pending::<()>().await;
         }
     }
@@ -148,6 +160,8 @@ pub async fn a_handler_beyond_its_deadline_has_failed(scene: Scene) {
     host.bus().send(Do { n: 1 }).await.expect("it is stored");
     assert_eq!(scene.log.wait_for(2).await, ["started", "started"]);
     scene.quiet().await;
+    host.bus().send(Do { n: 2 }).await.expect("it is stored");
+    ends_with(&scene, "handler took longer than its deadline of 50ms").await;
     stop(host).await;
 }
 
@@ -252,67 +266,28 @@ pub async fn headers_out_of_bounds_are_refused_where_they_are_sent(scene: Scene)
     assert!(matches!(large, Err(BusError::Codec(_))), "{large:?}");
     // What slipped past a sender of another make is a dead letter where it arrives.
     send_raw(&bus, |envelope| envelope.headers.set("note", "a\u{7}b")).await;
-    assert_eq!(scene.dead_letters(1).await[0].reason, "out_of_bounds");
+    send_raw(&bus, |envelope| {
+        (0..65).for_each(|n| envelope.headers.set(format!("h{n}"), "x"));
+    })
+    .await;
+    send_raw(&bus, |envelope| {
+        envelope.body = vec![b' '; BODY_BYTES_MAX + 1].into();
+    })
+    .await;
+    let dead = scene.dead_letters(3).await;
+    assert!(dead.iter().all(|one| one.reason == "out_of_bounds"));
+    let errors = dead.iter().map(|one| one.attempts[0].error.as_str());
+    let mut errors: Vec<_> = errors.collect();
+    errors.sort_unstable();
+    for (error, fact) in errors.iter().zip([
+        "headers where at most 64 may be",
+        "body of 1048577 bytes is larger than 1048576",
+        "header `note` contains a control character",
+    ]) {
+        assert!(error.ends_with(fact), "{errors:?}");
+    }
     assert_eq!(scene.log.lines(), [""; 0]);
     stop(host).await;
-}
-
-pub async fn the_bus_refuses_to_be_used_inside_a_handler(scene: Scene) {
-    async fn misuse(_: Do, bus: State<Mutex<Option<Bus>>>, log: State<Log>) {
-        let bus = bus
-            .lock()
-            .expect("nobody panics here")
-            .clone()
-            .expect("it was put there");
-        let refused = bus.publish(Done { n: 1 }).await;
-        log.add(refused.map_or_else(|error| error.to_string(), |_| "sent".to_owned()));
-    }
-    let builder = scene.builder("host").state(Mutex::new(None::<Bus>));
-    let host = builder
-        .endpoint("work", |e| e.handle(misuse))
-        .build()
-        .expect("it can be built");
-    host.state::<Mutex<Option<Bus>>>()
-        .expect("it was given")
-        .lock()
-        .expect("nobody panics here")
-        .replace(host.bus());
-    let host = host.start().await.expect("it starts");
-    host.bus().send(Do { n: 1 }).await.expect("it is stored");
-    let lines = scene.log.wait_for(1).await;
-    assert!(lines[0].contains("used inside a handler"), "{lines:?}");
-    stop(host).await;
-}
-
-pub async fn a_context_refuses_to_be_used_after_its_handler(scene: Scene) {
-    async fn keep(_: Do, cx: Ctx, kept: State<Mutex<Option<Ctx>>>, log: State<Log>) {
-        kept.lock().expect("nobody panics here").replace(cx);
-        log.add("kept");
-    }
-    let builder = scene.builder("host").state(Mutex::new(None::<Ctx>));
-    let host = builder
-        .endpoint("work", |e| e.handle(keep))
-        .build()
-        .expect("it can be built");
-    let kept = host.state::<Mutex<Option<Ctx>>>().expect("it was given");
-    let host = host.start().await.expect("it starts");
-    host.bus().send(Do { n: 1 }).await.expect("it is stored");
-    scene.log.wait_for(1).await;
-    scene.quiet().await;
-    let cx = kept
-        .lock()
-        .expect("nobody panics here")
-        .take()
-        .expect("the handler kept it");
-    let refused = cx
-        .publish(Done { n: 1 })
-        .expect_err("the handler has returned");
-    assert!(
-        refused.chain().contains("after its handler returned"),
-        "{refused:?}"
-    );
-    stop(host).await;
-    assert_eq!(scene.counts().await.outbox, 0);
 }
 
 pub async fn a_redriven_dead_letter_is_handled_once(scene: Scene) {

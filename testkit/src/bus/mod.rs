@@ -10,6 +10,7 @@ pub mod asking;
 pub mod failing;
 pub mod fault_events;
 pub mod hosting;
+pub mod misusing;
 pub mod ordering;
 pub mod pausing;
 pub mod protecting;

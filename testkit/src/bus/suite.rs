@@ -36,8 +36,6 @@ macro_rules! __bus_behaviours {
                 a_type_without_handler_is_a_dead_letter,
                 a_message_of_a_newer_version_is_a_dead_letter,
                 headers_out_of_bounds_are_refused_where_they_are_sent,
-                the_bus_refuses_to_be_used_inside_a_handler,
-                a_context_refuses_to_be_used_after_its_handler,
                 a_redriven_dead_letter_is_handled_once,
                 one_failing_message_does_not_hold_up_the_others,
                 content_that_is_not_accepted_is_a_dead_letter,
@@ -45,6 +43,10 @@ macro_rules! __bus_behaviours {
                 an_error_that_asks_for_time_gets_all_of_it,
                 tries_that_cost_no_attempt_are_bounded_over_restarts,
                 a_message_that_always_conflicts_is_a_dead_letter_in_the_end,
+            ]
+            misusing: [
+                the_bus_refuses_to_be_used_inside_a_handler,
+                a_context_refuses_to_be_used_after_its_handler,
             ]
             retrying: [
                 a_type_is_tried_as_often_as_its_endpoint_says_for_it,
