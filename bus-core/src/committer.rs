@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::attempt::failure_count;
 use crate::backoff::{Backoff, jittered};
 use crate::counters::Counters;
+use crate::endpoint::Destination;
 use crate::envelope::{Due, Outgoing};
 use crate::error::StoreError;
 use crate::faults::{self, Point};
@@ -394,6 +395,7 @@ impl Shared {
     fn hand_over(&self, prepared: Prepared, report: &CommitReport) {
         let Prepared { mut group, slots } = prepared;
         self.tell_parked(&group, report);
+        self.count_unheard(&group, report);
         self.observers.tell(&mut group.units, report);
         let leased = slots.into_iter().zip(&report.leased).zip(&group.placements);
         for ((slot, row), placement) in leased {
@@ -418,6 +420,24 @@ impl Shared {
                 let envelope = &group.units[placement.unit].outgoing[placement.outgoing].envelope;
                 let (id, message_type) = (envelope.id, &envelope.message_type);
                 tracing::warn!(%id, %message_type, reason = reason.as_str(), "message is parked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Counts the events that became no row. Placements come in the order of units and messages.
+    fn count_unheard(&self, group: &Group, report: &CommitReport) {
+        let mut placed = group.placements.iter().peekable();
+        for (unit, (work, outcome)) in group.units.iter().zip(&report.outcomes).enumerate() {
+            for (outgoing, one) in work.outgoing.iter().enumerate() {
+                let is_its = |at: &&Placement| (at.unit, at.outgoing) == (unit, outgoing);
+                let has_row = placed.next_if(is_its).is_some();
+                while placed.next_if(is_its).is_some() {}
+                let is_event = one.destination == Destination::Subscribers;
+                if is_event && !has_row && *outcome == Outcome::Committed {
+                    self.counters.unheard.increment();
+                }
             }
         }
     }
@@ -448,7 +468,7 @@ mod tests {
     use futures_util::future::join_all;
 
     use super::*;
-    use crate::endpoint::{Destination, EndpointId, EndpointName, Order};
+    use crate::endpoint::{EndpointId, EndpointName, Order};
     use crate::intake::{Arrival, Intake, Work};
     use crate::scripted::{MANY, Scripted, envelope, row, rows};
     use crate::store::{Routes, Target};
@@ -473,6 +493,10 @@ mod tests {
 
     fn settle(id: i64) -> Settle {
         Settle::Delete(RowKey { id, epoch: 1 })
+    }
+
+    fn event(message_type: &'static str) -> Outgoing {
+        Outgoing::from_envelope(envelope(message_type), Destination::Subscribers)
     }
 
     fn outgoing(message_type: &'static str, due: Due) -> Outgoing {
@@ -692,8 +716,9 @@ mod tests {
             outgoing("test.do", Due::Now),
             outgoing("test.do", Due::Now),
             outgoing("test.nobodys", Due::Now),
+            event("test.unheard"),
         ];
-        known.outgoing = vec![outgoing("test.nobodys", Due::Now)];
+        known.outgoing = vec![outgoing("test.nobodys", Due::Now), event("test.unheard")];
         let first_due = unit.outgoing[1].envelope.id;
         let committing = [unit, known].map(|unit| committer.commit(unit));
         let answers = join_all(committing).await;
@@ -718,6 +743,7 @@ mod tests {
         // What was known already is parked by whoever committed it.
         let counters = &shared.counters;
         assert_eq!((counters.handed_over.get(), counters.parked.get()), (1, 1));
+        assert_eq!(counters.unheard.get(), 1);
     }
 
     #[tokio::test]

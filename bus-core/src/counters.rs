@@ -57,6 +57,8 @@ counters! {
     publish_failures,
     /// Rows that an operator has to look at.
     parked,
+    /// Events that became no row, because no endpoint of this database subscribed to them.
+    unheard,
     /// Answers that came when nobody waited for them any more.
     late_answers,
     /// Rows that came after their time.

@@ -165,9 +165,14 @@ impl Scene {
         self.under_test.equip(builder)
     }
 
+    /// Says whether a broker carries what the hosts send.
+    pub fn has_broker(&self) -> bool {
+        self.under_test.has_broker()
+    }
+
     /// Gives a host a broker where it has none.
     pub fn with_broker(&self, builder: HostBuilder) -> HostBuilder {
-        match self.under_test.has_broker() {
+        match self.has_broker() {
             true => builder,
             false => builder.transport(MemoryTransport::new()),
         }

@@ -186,6 +186,9 @@ pub async fn an_event_without_subscriber_is_nobodys_business(scene: Scene) {
     scene.quiet().await;
     let counts = scene.counts().await;
     assert_eq!((counts.parked, counts.dead_letters), (0, 0));
+    // A broker may have subscribers that we do not know.
+    let unheard = u64::from(!scene.has_broker());
+    assert_eq!(host.counters().unheard.get(), unheard);
     stop(host).await;
 }
 
