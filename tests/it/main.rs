@@ -11,6 +11,7 @@ mod examples;
 mod own_program;
 // What documents promise.
 mod feature_table;
+mod architecture;
 // Runs on both stores.
 #[cfg(all(feature = "sqlite", feature = "postgres"))]
 mod killed;
