@@ -10,3 +10,4 @@ mod silent;
 mod bad_input;
 mod idle;
 mod downstream;
+mod sleeper;
