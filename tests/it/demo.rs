@@ -2,6 +2,7 @@
 //!
 //! The payment gateway is a process of its own that lives through all kills.
 
+mod page;
 #[cfg(all(feature = "postgres", feature = "kafka", feature = "rabbitmq"))]
 mod services;
 
