@@ -97,3 +97,60 @@ impl fmt::Debug for Nudger {
         f.debug_tuple("Nudger").field(&*self.lock()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns when it woke since the first start, in milliseconds, and how many tasks are left.
+    async fn woken(starts: &[u64]) -> (Vec<u128>, usize) {
+        tokio::time::pause();
+        let began = Instant::now();
+        let woken = Arc::new(Mutex::new(Vec::new()));
+        let noting = Arc::clone(&woken);
+        let nudger = Nudger::new(move || {
+            let mut woken = noting.lock().unwrap();
+            woken.push(began.elapsed().as_millis());
+        });
+        let lifecycle = Lifecycle::new();
+        for at in starts {
+            tokio::time::sleep_until(began + Duration::from_millis(*at)).await;
+            nudger.start(&lifecycle);
+            assert_eq!(lifecycle.task_count(), 1, "one task looks for all");
+        }
+        sleep(WATCHED * 3).await;
+        let woken = woken.lock().unwrap().clone();
+        (woken, lifecycle.task_count())
+    }
+
+    #[tokio::test]
+    async fn it_looks_soon_and_then_at_a_pace_for_a_second() {
+        let (woken, left) = woken(&[0]).await;
+        let paces = woken.iter().scan(0, |before, at| {
+            let pace = at - *before;
+            *before = *at;
+            Some(pace)
+        });
+        let wanted = [1, 2, 4, 8, 16].into_iter().chain(std::iter::repeat(20));
+        // A timer may be late by its granularity, never early.
+        let is_kept = |(is, wanted): (u128, u128)| (wanted..=wanted + 2).contains(&is);
+        assert!(paces.zip(wanted).all(is_kept), "{woken:?}");
+        let last = woken.last().copied().unwrap_or_default();
+        assert!((1000..=1025).contains(&last), "{last}");
+        assert_eq!(left, 0, "it ends");
+    }
+
+    #[tokio::test]
+    async fn a_later_transaction_is_looked_for_from_its_own_beginning() {
+        let (woken, left) = woken(&[0, 700, 2500]).await;
+        for began in [0, 700, 2500] {
+            let looks = woken
+                .iter()
+                .filter(|at| **at > began && **at <= began + 1000);
+            assert!(looks.count() >= 50, "{began}: {woken:?}");
+        }
+        let between = woken.iter().filter(|at| (1721..2500).contains(*at));
+        assert_eq!(between.count(), 0, "{woken:?}");
+        assert_eq!(left, 0, "it ends");
+    }
+}

@@ -1,5 +1,6 @@
 //! A store that is not safe to use says so, and what to do.
 
+use sagabus_core::error::chain;
 use sagabus_core::store::{Registration, Store};
 use sagabus_core::{HostId, Lifecycle, MessageId, StoreError};
 use sagabus_outbox::{PgConfig, PgStore};
@@ -81,6 +82,35 @@ async fn a_database_that_takes_no_writes_is_refused() {
     let text = refusal(&database.store().await).await;
     assert!(text.contains("takes no writes"), "{text}");
     assert!(text.contains("primary"), "{text}");
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_leaves_nothing() {
+    let Some(database) = Database::empty().await else {
+        return;
+    };
+    // Refused in the middle: the tables are there by then, the functions come behind them.
+    database
+        .run(
+            "create function refuse() returns event_trigger language plpgsql as $$ begin \
+                if exists (select from pg_event_trigger_ddl_commands() \
+                    where object_identity like 'sagabus.commit_v1(%') then \
+                    raise exception 'not here'; \
+                end if; end $$; \
+             create event trigger refuse on ddl_command_end execute function refuse()",
+        )
+        .await;
+    let store = database.store().await;
+    let error = store.migrate().await.unwrap_err();
+    assert!(chain(&error).contains("not here"), "{error:?}");
+    let left = "select count(*) from pg_class where relnamespace = \
+        (select oid from pg_namespace where nspname = 'sagabus')";
+    assert_eq!(database.number(left).await, 0);
+    let text = refusal(&store).await;
+    assert!(text.contains("has no schema `sagabus`"), "{text}");
+    database.run("drop event trigger refuse").await;
+    store.migrate().await.unwrap();
+    Site::new(store).await.stop().await;
 }
 
 #[tokio::test]

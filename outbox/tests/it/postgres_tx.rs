@@ -9,7 +9,7 @@ use sagabus_core::store::StoreAdmin;
 use sagabus_core::{Command, HandlerError, Kind, Message, MessageId, Outgoing};
 use sagabus_core::{Host, RunningHost};
 use sagabus_outbox::{BusExt, PgConfig, PgStore, Postgres, Tx};
-use sagabus_testkit::wait::eventually;
+use sagabus_testkit::wait::{eventually, grow_older};
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Executor};
 
@@ -344,6 +344,26 @@ async fn messages_of_a_strangers_transaction_leave_when_it_commits() {
         .unwrap();
     shop.until_receipts(2).await;
     assert_eq!(shop.payments().await, 2);
+    shop.stop().await;
+}
+
+/// Nobody looks for them any more when it commits, and nobody is told: the poll finds them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_a_strangers_long_transaction_leave_with_the_poll() {
+    let Some(shop) = Shop::open().await else {
+        return;
+    };
+    let mut connection = shop.database.connection().await;
+    let mut tx = connection.begin().await.unwrap();
+    let bus = shop.host.bus();
+    bus.outbox(&mut tx)
+        .send(Receipt { cents: 1 })
+        .await
+        .unwrap();
+    grow_older(Duration::from_millis(1300)).await;
+    assert_eq!(shop.receipts.load(Ordering::SeqCst), 0);
+    tx.commit().await.unwrap();
+    shop.until_receipts(1).await;
     shop.stop().await;
 }
 
