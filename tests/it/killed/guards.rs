@@ -253,10 +253,9 @@ async fn run_point(server: &str, point: Point, guard: Guard) -> Report {
         let heir = scene.plan(None);
         let (ended, _) = run_child_that_may_fail(heir.child(), PATIENCE).await;
         let verdict = scene.verdict().await;
-        let is_clean = (verdict.lost, verdict.duplicated, verdict.ghosts) == (0, 0, 0);
         // Dead letters are in no ledger: where one is missing or there twice, the heir waits for
         // what never comes.
-        if ended == Ended::Failed || !is_clean {
+        if ended == Ended::Failed || !verdict.is_clean() {
             let harm = Some((verdict, ended));
             return Report { point, guard, harm };
         }

@@ -24,6 +24,13 @@ pub(crate) struct Verdict {
     pub(crate) ghosts: usize,
 }
 
+impl Verdict {
+    /// Says whether nothing is lost, doubled or invented.
+    pub(crate) fn is_clean(self) -> bool {
+        (self.lost, self.duplicated, self.ghosts) == (0, 0, 0)
+    }
+}
+
 /// Compares the ledger with what each transfer must have left.
 pub(crate) fn judge(transfers: i64, rows: &[(i64, String, i64)]) -> Verdict {
     let mut found: BTreeMap<(i64, &str, i64), usize> = BTreeMap::new();

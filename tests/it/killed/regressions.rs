@@ -6,18 +6,24 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sagabus::Kind;
 use sagabus::prelude::*;
 use sagabus::store::{StoreAdmin, StoredDeadLetter};
+use sagabus::{Kind, MessageId, PgStore, Store};
 use sagabus_testkit::fault_broker::{FaultBroker, FaultTransport};
 use serde::{Deserialize, Serialize};
+use sqlx::{Connection, Executor, SqliteConnection};
 
+use crate::databases::{create_database, drop_database, server};
+
+use super::plan::Database;
 use super::process::{Child, Ended, run_child};
 
 const FOLDER: &str = "SAGABUS_KILL_FOLDER";
 const BROKER: &str = "SAGABUS_KILL_BROKER";
+const SERVER: &str = "SAGABUS_KILL_SERVER";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,15 +66,36 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
+fn file(folder: &Path) -> PathBuf {
+    folder.join("bus.db")
+}
+
 async fn open(folder: &Path) -> SqliteStore {
-    let store = SqliteStore::open(folder.join("bus.db"))
+    let store = SqliteStore::open(file(folder))
         .await
         .expect("the file can be opened");
     store.migrate().await.expect("it can be migrated");
     store
 }
 
-async fn dead_letters(store: &SqliteStore) -> Vec<StoredDeadLetter> {
+/// Opens a database: as a host uses it, and as one looks at it.
+async fn open_at(database: &Database) -> (Arc<dyn Store>, Arc<dyn StoreAdmin>) {
+    match database {
+        Database::Sqlite(path) => {
+            let store = SqliteStore::open(path).await;
+            let store = store.expect("the file can be opened");
+            store.migrate().await.expect("it can be migrated");
+            (Arc::new(store.clone()), Arc::new(store))
+        }
+        Database::Postgres(url) => {
+            let store = PgStore::connect(url).await.expect("the server answers");
+            store.migrate().await.expect("it can be migrated");
+            (Arc::new(store.clone()), Arc::new(store))
+        }
+    }
+}
+
+async fn dead_letters(store: &dyn StoreAdmin) -> Vec<StoredDeadLetter> {
     store
         .dead_letters(10)
         .await
@@ -105,11 +132,14 @@ const KILLER: u32 = 50;
 #[test]
 fn runs_only_as_a_poisoned_child() {
     let Some((folder, _)) = told() else { return };
-    async fn work(command: Work, folder: State<PathBuf>) {
+    async fn work(command: Work, folder: State<PathBuf>, mut tx: Tx<Sqlite>) -> Result {
         if command.n == KILLER {
             std::process::abort();
         }
         note(&folder, command.n);
+        let effect = sqlx::query("insert into effect values (?)").bind(command.n);
+        effect.execute(tx.conn().await?).await?;
+        Ok(())
     }
     block_on(async {
         let store = open(&folder).await;
@@ -126,11 +156,12 @@ fn runs_only_as_a_poisoned_child() {
             .await
             .expect("it starts");
         if !folder.join("sent").exists() {
-            for n in 0..=100 {
-                host.bus()
-                    .schedule(Duration::from_millis(300), Work { n })
-                    .await
-                    .expect("it is stored");
+            // On a busy machine the first are due while the last are sent: they are sent again then.
+            for n in 0..=100_u32 {
+                let id = MessageId::derived(&["poisoned", &n.to_string()]);
+                let bus = host.bus();
+                let sent = bus.schedule(Duration::from_millis(300), Work { n });
+                sent.with_id(id).await.expect("it is stored");
             }
             File::create(folder.join("sent")).expect("a file can be made");
         }
@@ -143,6 +174,12 @@ fn runs_only_as_a_poisoned_child() {
 fn a_message_that_kills_its_host_is_a_dead_letter_and_its_neighbours_are_handled() {
     let folder = folder("poison");
     block_on(async {
+        let url = format!("sqlite://{}", file(&folder).display());
+        // No constraint that could hide a duplicate.
+        open(&folder).await;
+        let mut ledger = SqliteConnection::connect(&url).await.expect("it opens");
+        let table = ledger.execute("create table effect (n integer not null)");
+        table.await.expect("a table can be made");
         let mut aborts = 0;
         let child = || {
             let child = Child::new("killed::regressions::runs_only_as_a_poisoned_child");
@@ -160,8 +197,20 @@ fn a_message_that_kills_its_host_is_a_dead_letter_and_its_neighbours_are_handled
         assert_eq!(aborts, 5);
         let notes = notes(&folder);
         assert_eq!(notes.len(), 100, "every neighbour was handled");
+        let effects = sqlx::query_scalar("select n from effect order by n");
+        let effects: Vec<u32> = effects.fetch_all(&mut ledger).await.expect("it is read");
+        let expected: Vec<u32> = (0..=100).filter(|n| *n != KILLER).collect();
+        assert_eq!(effects, expected, "once each");
     });
     std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
+}
+
+/// Where a failing child's messages are: in a folder's file, or on a server.
+fn told_where(folder: &Path) -> Database {
+    match std::env::var(SERVER) {
+        Ok(url) => Database::Postgres(url),
+        Err(_) => Database::Sqlite(file(folder)),
+    }
 }
 
 #[test]
@@ -173,7 +222,7 @@ fn runs_only_as_a_failing_child() {
         command: Work,
         cx: Ctx,
         folder: State<PathBuf>,
-        store: State<SqliteStore>,
+        store: State<Arc<dyn StoreAdmin>>,
     ) -> Result {
         note(&folder, command.n);
         if folder.join("healed").exists() {
@@ -197,10 +246,10 @@ fn runs_only_as_a_failing_child() {
         ..Retry::default()
     };
     block_on(async {
-        let store = open(&folder).await;
+        let (store, admin) = open_at(&told_where(&folder)).await;
         let host = Host::builder("failing")
-            .store(store.clone())
-            .state(store.clone())
+            .shared_store(store)
+            .state(Arc::clone(&admin))
             .state(folder.clone());
         let host = host
             .transport(FaultTransport::new(broker))
@@ -217,8 +266,8 @@ fn runs_only_as_a_failing_child() {
             File::create(folder.join("sent")).expect("a file can be made");
         }
         let is_over = || async {
-            let counts = store.counts().await.expect("rows can be counted");
-            let dead = dead_letters(&store).await.len();
+            let counts = admin.counts().await.expect("rows can be counted");
+            let dead = dead_letters(&*admin).await.len();
             let is_healed = folder.join("healed").exists();
             (counts.outbox == 0 && dead == usize::from(!is_healed)).then_some(())
         };
@@ -230,58 +279,63 @@ fn runs_only_as_a_failing_child() {
 #[test]
 fn killed_between_commit_and_ack_of_each_of_five_attempts_there_are_five_and_one_dead_letter() {
     let folder = folder("failing");
-    block_on(async {
-        let broker = FaultBroker::start()
-            .await
-            .expect("a port can be listened on");
-        let child = || {
-            let child = Child::new("killed::regressions::runs_only_as_a_failing_child");
-            let child = child.with(FOLDER, folder.display().to_string());
-            child.with(BROKER, broker.address().to_string())
-        };
-        for _ in 0..4 {
-            let killed = run_child(child().killed_at("after_take_over", 1), PATIENCE).await;
-            assert_eq!(killed, Ended::KilledAtPoint);
-            let counts = open(&folder)
-                .await
-                .counts()
-                .await
-                .expect("rows can be counted");
-            assert_eq!(
-                (counts.outbox, counts.dead_letters),
-                (1, 0),
-                "one live copy"
-            );
-        }
-        let killed = run_child(child().killed_at("after_dead_letter", 1), PATIENCE).await;
-        assert_eq!(killed, Ended::KilledAtPoint);
-        assert_eq!(run_child(child(), PATIENCE).await, Ended::Done);
-        assert_eq!(
-            notes(&folder),
-            BTreeMap::from([(1, 5)]),
-            "exactly five attempts"
-        );
-        let store = open(&folder).await;
-        let dead = dead_letters(&store).await;
-        assert_eq!((dead.len(), dead[0].attempts.len()), (1, 5));
+    block_on(five_attempts(&folder, &Database::Sqlite(file(&folder))));
+    std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
+}
 
-        // The inbox forgets, an operator redrives: it is handled once more, not twice.
-        let retention = sagabus::store::Retention {
-            inbox: Duration::ZERO,
-            ..Default::default()
-        };
-        sagabus::Store::sweep(&store, &retention)
-            .await
-            .expect("it can be swept");
-        assert_eq!(store.counts().await.expect("rows can be counted").inbox, 0);
-        File::create(folder.join("healed")).expect("a file can be made");
-        assert!(store.redrive(dead[0].id).await.expect("it can be redriven"));
-        assert_eq!(run_child(child(), PATIENCE).await, Ended::Done);
-        assert_eq!(
-            notes(&folder),
-            BTreeMap::from([(1, 6)]),
-            "and one more for the redrive"
-        );
+#[test]
+fn killed_between_commit_and_ack_on_postgres_there_are_five_attempts_and_one_dead_letter() {
+    let Some(server) = server() else { return };
+    let folder = folder("failing-on-postgres");
+    block_on(async {
+        let name = format!("kill_failing_{}", std::process::id());
+        let url = create_database(&server, &name).await;
+        five_attempts(&folder, &Database::Postgres(url.clone())).await;
+        drop_database(&server, &url).await;
     });
     std::fs::remove_dir_all(&folder).expect("our own folder can be removed");
+}
+
+async fn five_attempts(folder: &Path, database: &Database) {
+    let broker = FaultBroker::start()
+        .await
+        .expect("a port can be listened on");
+    let child = || {
+        let child = Child::new("killed::regressions::runs_only_as_a_failing_child");
+        let child = child.with(FOLDER, folder.display().to_string());
+        let child = child.with(BROKER, broker.address().to_string());
+        match database {
+            Database::Sqlite(_) => child,
+            Database::Postgres(url) => child.with(SERVER, url.clone()),
+        }
+    };
+    let (store, admin) = open_at(database).await;
+    let counts = || async { admin.counts().await.expect("rows can be counted") };
+    for _ in 0..4 {
+        let killed = run_child(child().killed_at("after_take_over", 1), PATIENCE).await;
+        assert_eq!(killed, Ended::KilledAtPoint);
+        let counts = counts().await;
+        let live = (counts.outbox, counts.dead_letters);
+        assert_eq!(live, (1, 0), "one live copy");
+    }
+    let killed = run_child(child().killed_at("after_dead_letter", 1), PATIENCE).await;
+    assert_eq!(killed, Ended::KilledAtPoint);
+    assert_eq!(run_child(child(), PATIENCE).await, Ended::Done);
+    let expected = BTreeMap::from([(1, 5)]);
+    assert_eq!(notes(folder), expected, "exactly five attempts");
+    let dead = dead_letters(&*admin).await;
+    assert_eq!((dead.len(), dead[0].attempts.len()), (1, 5));
+
+    // The inbox forgets, an operator redrives: it is handled once more, not twice.
+    let retention = sagabus::store::Retention {
+        inbox: Duration::ZERO,
+        ..Default::default()
+    };
+    store.sweep(&retention).await.expect("it can be swept");
+    assert_eq!(counts().await.inbox, 0);
+    File::create(folder.join("healed")).expect("a file can be made");
+    assert!(admin.redrive(dead[0].id).await.expect("it can be redriven"));
+    assert_eq!(run_child(child(), PATIENCE).await, Ended::Done);
+    let expected = BTreeMap::from([(1, 6)]);
+    assert_eq!(notes(folder), expected, "and one more for the redrive");
 }
