@@ -93,7 +93,7 @@ impl Host {
             "lease_seconds": self.lease.as_secs_f64(),
             "inbox_retention_seconds": self.retention.inbox.as_secs_f64(),
             "steps": ["receive", "decode", "lane", "load", "pipeline", "retry", "commit", "ack"],
-            "transports": self.transports.describe(),
+            "transports": self.transports.describe(&self.endpoints),
             "endpoints": endpoints.collect::<Vec<_>>(),
             "announces": self.announced,
             "recurring": self.recurring.iter().map(RecurringPlan::describe).collect::<Vec<_>>(),

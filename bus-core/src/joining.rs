@@ -117,6 +117,10 @@ impl<T: Transport> Transport for Joined<T> {
         self.transport.subscribe(endpoint, prefetch)
     }
 
+    fn topology(&self, endpoints: &[EndpointSpec]) -> serde_json::Value {
+        self.transport.topology(endpoints)
+    }
+
     fn health(&self) -> Health {
         match &*self.state() {
             State::Away { since, error } => Health::Reconnecting {

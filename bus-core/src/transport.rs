@@ -73,6 +73,14 @@ pub trait Transport: Send + Sync + fmt::Debug {
         prefetch: u32,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>>;
 
+    /// Says what [`declare`](Self::declare) makes sure of for these endpoints, as JSON for people:
+    /// lists of what has a `name`, by kind (`queues`, `topics`), with its settings. Holds no
+    /// secret and no address. Asks nobody.
+    fn topology(&self, endpoints: &[EndpointSpec]) -> serde_json::Value {
+        let _ = endpoints; // Where there is nothing to declare.
+        serde_json::Value::Null
+    }
+
     /// Says how the broker is doing, as far as this process knows. Asks nobody, so it never waits.
     fn health(&self) -> Health;
 

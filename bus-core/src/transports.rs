@@ -215,10 +215,12 @@ impl Transports {
         self.asked.contains(by).then(answers)
     }
 
-    /// Describes them, as JSON.
-    pub(crate) fn describe(&self) -> serde_json::Value {
+    /// Describes them, as JSON, with what they declare for these endpoints.
+    pub(crate) fn describe(&self, endpoints: &[EndpointPlan]) -> serde_json::Value {
         let each = self.each().map(|(name, transport)| {
             let can = transport.capabilities();
+            let shares = endpoints.iter();
+            let shares = shares.filter_map(|one| self.share(name, &one.reads, &one.spec));
             let routes = self.routes.iter().filter(|(_, by)| *by == name);
             let mut routes: Vec<_> = routes.map(|(message_type, _)| message_type).collect();
             routes.sort_unstable();
@@ -234,6 +236,7 @@ impl Transports {
                 "reports_unroutable": can.reports_unroutable,
                 "body_bytes_max": can.body_bytes_max,
                 "routes": routes,
+                "topology": transport.topology(&shares.collect::<Vec<_>>()),
             })
         });
         each.collect()

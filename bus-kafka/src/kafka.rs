@@ -16,7 +16,7 @@ use crate::config::KafkaConfig;
 use crate::connection::Connection;
 use crate::publisher::Publisher;
 use crate::topology::{self, Reads};
-use crate::{beginning, consumer, owners};
+use crate::{beginning, consumer, owners, pieces};
 
 /// Kafka as a broker. Clones share their connections.
 ///
@@ -136,6 +136,10 @@ impl Transport for Kafka {
         prefetch: u32,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>> {
         consumer::subscribe(&self.shared.connection, endpoint, prefetch).boxed()
+    }
+
+    fn topology(&self, endpoints: &[EndpointSpec]) -> serde_json::Value {
+        pieces::described(self.shared.connection.config(), endpoints)
     }
 
     fn health(&self) -> Health {

@@ -12,6 +12,7 @@ mod connection;
 mod error;
 mod topology;
 mod owners;
+mod pieces;
 mod beginning;
 // What travels.
 mod headers;

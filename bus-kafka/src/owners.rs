@@ -27,7 +27,7 @@ type Claims = BTreeMap<String, String>;
 /// One read of the topic at a time waits this long.
 const POLL: Duration = Duration::from_millis(100);
 
-fn topic(config: &KafkaConfig) -> String {
+pub(crate) fn topic(config: &KafkaConfig) -> String {
     format!("{}sagabus-owners", config.prefix)
 }
 

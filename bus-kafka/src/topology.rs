@@ -249,26 +249,43 @@ pub(crate) async fn create(
              type or put it into a family [SB0225]"
         )));
     }
-    let retention = config.topics.retention.millis().to_string();
-    let record_bytes = record_bytes_max(config).to_string();
-    let partitions = config.topics.partitions.map_or(-1, u32::cast_signed);
-    let replication = config.topics.replication.map_or(-1, u16::cast_signed);
-    let topics = names.iter().map(|name| {
-        // A group's assignor counts partitions and not what is in them: as many idle ones as busy
-        // ones could leave a replica with nothing to do.
-        let partitions = if name.ends_with(ENDPOINT) {
-            1
-        } else {
-            partitions
-        };
+    let plans: Vec<_> = names.iter().map(|name| Plan::of(config, name)).collect();
+    let topics = names.iter().zip(&plans).map(|(name, plan)| {
+        let partitions = plan.partitions.map_or(-1, u32::cast_signed);
+        let replication = plan.replication.map_or(-1, u16::cast_signed);
         let replication = TopicReplication::Fixed(replication.into());
-        NewTopic::new(name, partitions, replication)
-            .set("cleanup.policy", "delete")
-            .set("retention.ms", &retention)
-            .set("max.message.bytes", &record_bytes)
+        let topic = NewTopic::new(name, partitions, replication);
+        let settings = plan.settings.iter();
+        settings.fold(topic, |topic, (setting, value)| topic.set(setting, value))
     });
     let topics: Vec<_> = topics.collect();
     submit(connection, &topics).await
+}
+
+/// What a topic is created with.
+pub(crate) struct Plan {
+    /// `None`: as many as the broker has by default.
+    pub(crate) partitions: Option<u32>,
+    /// `None`: as many copies as the broker makes by default.
+    pub(crate) replication: Option<u16>,
+    pub(crate) settings: [(&'static str, String); 3],
+}
+
+impl Plan {
+    pub(crate) fn of(config: &KafkaConfig, name: &str) -> Self {
+        // A group's assignor counts partitions and not what is in them: as many idle ones as busy
+        // ones could leave a replica with nothing to do.
+        let is_endpoints = name.ends_with(ENDPOINT);
+        Self {
+            partitions: is_endpoints.then_some(1).or(config.topics.partitions),
+            replication: config.topics.replication,
+            settings: [
+                ("cleanup.policy", "delete".to_owned()),
+                ("retention.ms", config.topics.retention.millis().to_string()),
+                ("max.message.bytes", record_bytes_max(config).to_string()),
+            ],
+        }
+    }
 }
 
 /// Creates topics as they are described.

@@ -11,6 +11,7 @@
 mod config;
 mod error;
 // What is on the broker.
+mod pieces;
 mod topology;
 // How it is reached.
 mod nesting;

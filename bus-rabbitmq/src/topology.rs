@@ -16,46 +16,22 @@
 //! an exchange. So `parcels/owner` names the store that owns the endpoint, and `command/..` the
 //! endpoint that takes the command, and another one is refused.
 
-use std::time::Duration;
-
 use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
-use sagabus_core::endpoint::{EndpointName, Order};
 use sagabus_core::error::TransportError;
 use sagabus_core::id::StoreId;
-use sagabus_core::message::Kind;
 use sagabus_core::store::EndpointSpec;
-use sagabus_core::transport::{Publication, address};
+use sagabus_core::transport::Publication;
 
 use crate::config::{RabbitMqConfig, TopologyMode};
 use crate::error::{Refusal, refusal, unavailable};
+use crate::pieces::{Piece, SLOTS, pieces};
 
-/// Slots of an ordered endpoint. Many against the queues, so that these share them evenly; never
-/// changed, because senders and receivers of different releases must agree.
-const SLOTS: u32 = 64;
-/// How long the broker waits for the answer to a delivery. By its own setting it closes the channel
-/// after 30 minutes, or what somebody has set, which AMQP does not show: a handler with a longer
-/// deadline would be run again and again. What hangs is ended by its deadline, not by this.
-const ANSWER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest name that AMQP can carry.
 const NAME_BYTES_MAX: usize = 255;
-
-/// Returns the queues of an endpoint, without their namespace.
-pub(crate) fn queues(
-    endpoint: &EndpointName,
-    order: Order,
-    config: &RabbitMqConfig,
-) -> Vec<String> {
-    match order {
-        Order::Unordered => vec![endpoint.to_string()],
-        Order::PerKey => (0..config.ordered_queues)
-            .map(|number| format!("{endpoint}/{number}"))
-            .collect(),
-    }
-}
 
 /// How an address is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,30 +104,17 @@ impl Declarer<'_> {
         store: StoreId,
         spec: &EndpointSpec,
     ) -> Result<(), TransportError> {
-        let endpoint = &spec.name;
-        self.owner(store, endpoint).await?;
-        let aside = format!("{endpoint}/set-aside");
-        self.queue(&aside, FieldTable::default()).await?;
-        let queues = queues(endpoint, spec.order, self.config);
-        for queue in &queues {
-            self.queue(queue, self.queue_arguments(&aside, spec.order))
-                .await?;
-        }
-        match spec.order {
-            Order::Unordered => {
-                self.exchange(endpoint.as_str(), ExchangeKind::Fanout, None)
-                    .await?;
-                self.bind_queue(&queues[0], endpoint.as_str(), "").await?;
+        for piece in pieces(&store.to_string(), spec, self.config) {
+            match piece {
+                Piece::Queue { name, arguments } => self.queue(&name, arguments).await?,
+                Piece::Exchange {
+                    name,
+                    kind,
+                    alternate,
+                } => self.exchange(&name, kind, alternate.as_deref()).await?,
+                Piece::ToQueue { from, to, key } => self.bind_queue(&to, &from, &key).await?,
+                Piece::ToExchange { from, to } => self.bind_exchange(&to, &from).await?,
             }
-            Order::PerKey => self.slots(endpoint, &queues).await?,
-        }
-        for subscription in &spec.subscriptions {
-            let exchange = address(subscription.kind, &subscription.message_type);
-            let taker =
-                (subscription.kind == Kind::Command).then(|| format!("taken-by/{endpoint}"));
-            self.exchange(&exchange, ExchangeKind::Fanout, taker.as_deref())
-                .await?;
-            self.bind_exchange(endpoint.as_str(), &exchange).await?;
         }
         Ok(())
     }
@@ -161,66 +124,7 @@ impl Declarer<'_> {
         self.exchange(exchange, ExchangeKind::Fanout, None).await
     }
 
-    /// Marks the endpoint as this store's.
-    async fn owner(&self, store: StoreId, endpoint: &EndpointName) -> Result<(), TransportError> {
-        let owner = format!("store/{store}");
-        let marker = format!("{endpoint}/owner");
-        self.exchange(&marker, ExchangeKind::Fanout, Some(&owner))
-            .await
-    }
-
-    /// One direct exchange from slots to queues, and a way for what has no slot.
-    async fn slots(
-        &self,
-        endpoint: &EndpointName,
-        queues: &[String],
-    ) -> Result<(), TransportError> {
-        // With the number in its name, the broker refuses another number of queues.
-        let rest = format!("{endpoint}/unslotted-{}", queues.len());
-        self.exchange(&rest, ExchangeKind::Fanout, None).await?;
-        self.bind_queue(&queues[0], &rest, "").await?;
-        let alternate = format!("{}{rest}", self.config.namespace);
-        self.exchange(endpoint.as_str(), ExchangeKind::Direct, Some(&alternate))
-            .await?;
-        for slot in 0..SLOTS {
-            let queue = &queues[slot as usize % queues.len()];
-            self.bind_queue(queue, endpoint.as_str(), &slot.to_string())
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Quorum; out of reach of its delivery limit and of the broker's time for an answer; and what it gives up in spite of that, by a
-    /// policy that somebody set, is set aside, not deleted.
-    fn queue_arguments(&self, aside: &str, order: Order) -> FieldTable {
-        let mut arguments = FieldTable::default();
-        let text = |value: &str| AMQPValue::LongString(value.into());
-        let limit = AMQPValue::LongLongInt(i64::from(self.config.delivery_limit));
-        arguments.insert("x-delivery-limit".into(), limit);
-        arguments.insert("x-dead-letter-exchange".into(), text(""));
-        let aside = format!("{}{aside}", self.config.namespace);
-        arguments.insert("x-dead-letter-routing-key".into(), text(&aside));
-        arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-        arguments.insert("x-overflow".into(), text("reject-publish"));
-        let patience = i64::try_from(ANSWER_MAX.as_millis()).unwrap_or(i64::MAX);
-        let patience = AMQPValue::LongLongInt(patience);
-        arguments.insert("x-consumer-timeout".into(), patience);
-        if order == Order::PerKey {
-            let single = AMQPValue::Boolean(true);
-            arguments.insert("x-single-active-consumer".into(), single);
-        }
-        arguments
-    }
-
-    async fn queue(&self, queue: &str, mut arguments: FieldTable) -> Result<(), TransportError> {
-        arguments.insert(
-            "x-queue-type".into(),
-            AMQPValue::LongString("quorum".into()),
-        );
-        if let Some(expiry) = self.config.expires_unused {
-            let millis = i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX);
-            arguments.insert("x-expires".into(), AMQPValue::LongLongInt(millis));
-        }
+    async fn queue(&self, queue: &str, arguments: FieldTable) -> Result<(), TransportError> {
         let options = QueueDeclareOptions {
             passive: self.config.topology == TopologyMode::Verify,
             durable: true,

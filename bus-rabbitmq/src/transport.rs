@@ -25,8 +25,9 @@ use crate::config::{RabbitMqConfig, TopologyMode};
 use crate::connection::Link;
 use crate::consumer::{Receiver, Redeclare, Streams};
 use crate::error::unavailable;
+use crate::pieces;
 use crate::publisher::Publisher;
-use crate::topology::{self, Declarer};
+use crate::topology::Declarer;
 
 /// How long a host that stops waits for its last answers.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
@@ -181,7 +182,7 @@ impl Transport for RabbitMq {
                 link: Arc::clone(&parts.receiving),
                 endpoint: endpoint.name.clone(),
                 order: endpoint.order,
-                queues: topology::queues(&endpoint.name, endpoint.order, &self.config)
+                queues: pieces::queues(&endpoint.name, endpoint.order, &self.config)
                     .into_iter()
                     .map(|queue| format!("{}{queue}", self.config.namespace))
                     .collect(),
@@ -193,6 +194,10 @@ impl Transport for RabbitMq {
             receiver.subscribe(&parts.lifecycle).await
         }
         .boxed()
+    }
+
+    fn topology(&self, endpoints: &[EndpointSpec]) -> serde_json::Value {
+        pieces::described(endpoints, &self.config)
     }
 
     fn health(&self) -> Health {

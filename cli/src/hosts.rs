@@ -125,6 +125,9 @@ pub(crate) fn show(hosts: &[&Value], out: &Output) -> Result<(), Failure> {
     }
     for host in hosts {
         out.line(&format!("host {}", host["host"].as_str().unwrap_or("")))?;
+        for transport in host["transports"].as_array().into_iter().flatten() {
+            describe_transport(transport, out)?;
+        }
         for endpoint in host["endpoints"].as_array().into_iter().flatten() {
             describe_endpoint(endpoint, out)?;
         }
@@ -132,11 +135,33 @@ pub(crate) fn show(hosts: &[&Value], out: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn describe_endpoint(endpoint: &Value, out: &Output) -> Result<(), Failure> {
-    let text = |value: &Value| match value.as_str() {
+/// Shows by what a host sends and receives, and the names of what it declares there.
+fn describe_transport(transport: &Value, out: &Output) -> Result<(), Failure> {
+    out.line(&format!(
+        "  transport {} ({}, order {}, bodies of {} bytes at most)",
+        text(&transport["transport"]),
+        text(&transport["broker"]),
+        text(&transport["order"]),
+        text(&transport["body_bytes_max"]),
+    ))?;
+    let topology = transport["topology"].as_object().into_iter().flatten();
+    for (kind, pieces) in topology {
+        for piece in pieces.as_array().into_iter().flatten() {
+            let kind = kind.strip_suffix('s').unwrap_or(kind);
+            out.line(&format!("    {kind} {}", text(&piece["name"])))?;
+        }
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> String {
+    match value.as_str() {
         Some(text) => text.to_owned(),
         None => value.to_string(),
-    };
+    }
+}
+
+fn describe_endpoint(endpoint: &Value, out: &Output) -> Result<(), Failure> {
     let tries = |retry: &Value| {
         let (now, later) = (&retry["immediate"], &retry["delayed"]);
         format!("retry {now} at once and {later} later")

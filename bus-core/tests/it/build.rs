@@ -7,7 +7,7 @@ use sagabus_core::endpoint::Order;
 use sagabus_core::handler::State;
 use sagabus_core::memory::{MemoryStore, MemoryTransport};
 use sagabus_core::retry::Retry;
-use sagabus_core::store::Retention;
+use sagabus_core::store::{EndpointSpec, Retention};
 use sagabus_core::{
     Capabilities, Command, EndpointBuilder, Event, Host, HostBuilder, Kind, Message, Transport,
 };
@@ -361,6 +361,14 @@ fn a_host_describes_its_transports_and_what_goes_by_each() {
             "/transports/1/routes",
             serde_json::json!(["build.paid", "build.pay"]),
         ),
+        // Only what reads from it, and what asks by it.
+        (
+            "/transports/1/topology/queues",
+            serde_json::json!([
+                { "name": "payments", "types": ["build.pay"] },
+                { "name": "audit", "types": [] },
+            ]),
+        ),
         ("/endpoints/0/reads_from", "loose".into()),
         ("/endpoints/1/reads_from", "default".into()),
     ] {
@@ -400,6 +408,14 @@ impl Alteration for Loose {
             order: Order::Unordered,
             ..self.0.capabilities()
         }
+    }
+
+    fn topology(&self, endpoints: &[EndpointSpec]) -> serde_json::Value {
+        let queues = endpoints.iter().map(|one| {
+            let types = one.subscriptions.iter().map(|one| &one.message_type);
+            serde_json::json!({ "name": one.name, "types": types.collect::<Vec<_>>() })
+        });
+        serde_json::json!({ "queues": queues.collect::<Vec<_>>() })
     }
 }
 

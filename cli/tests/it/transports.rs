@@ -15,6 +15,11 @@ async fn a_transport_is_paused_and_goes_on() {
         .transport(MemoryTransport::new())
         .transport_named("archive", MemoryTransport::new());
     let host = host.build().unwrap().start().await.unwrap();
+    let described = scene.run(&["describe", "shop"]).out;
+    for name in ["default", "archive"] {
+        let line = format!("  transport {name} (memory, order PerKey, ");
+        assert!(described.contains(&line), "{described}");
+    }
     let refused = scene.run(&["outbox", "pause"]);
     assert_eq!(refused.code, 2, "nobody confirmed it: {refused:?}");
     let looked = scene.run(&["outbox", "pause", "--dry-run"]);

@@ -19,6 +19,11 @@ pub trait Alteration: fmt::Debug + Send + Sync {
         self.transport().capabilities()
     }
 
+    /// Stands before [`Transport::topology`].
+    fn topology(&self, endpoints: &[EndpointSpec]) -> serde_json::Value {
+        self.transport().topology(endpoints)
+    }
+
     /// Stands before [`Transport::declare`].
     fn declare<'a>(
         &'a self,
@@ -76,6 +81,10 @@ impl<A: Alteration> Transport for Altered<A> {
         prefetch: u32,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Delivery>, TransportError>> {
         self.0.subscribe(endpoint, prefetch)
+    }
+
+    fn topology(&self, endpoints: &[EndpointSpec]) -> serde_json::Value {
+        self.0.topology(endpoints)
     }
 
     fn health(&self) -> Health {
