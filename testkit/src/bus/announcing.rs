@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use sagabus_core::backlog::Extended;
 use sagabus_core::error::{BusError, HandlerError, StoreError};
 use sagabus_core::lifecycle::Lifecycle;
@@ -134,6 +134,52 @@ pub async fn what_is_announced_and_cannot_be_applied_is_a_dead_letter(scene: Sce
     assert_eq!(fate.expect("the broker takes it"), Fate::DeadLettered);
     assert_eq!(scene.dead_letters(1).await.len(), 1);
     stop(host).await;
+}
+
+/// Which process a handler runs in.
+struct At(&'static str);
+
+/// Every fifth cannot be applied.
+async fn apply_or_refuse(event: Done, at: State<At>, log: State<Log>) -> Result<(), HandlerError> {
+    let is_refused = event.n % 5 == 4;
+    log.add(format!("{} {is_refused}", at.0.0));
+    match is_refused {
+        true => Err(HandlerError::new("this cannot be").terminal()),
+        false => Ok(()),
+    }
+}
+
+/// In whichever process the handler ran.
+pub async fn what_another_host_did_with_an_announcement_is_told(scene: Scene) {
+    let shared = scene.shared_broker();
+    let begin = async |name: &'static str, store| {
+        let builder = shared(scene.builder_on(name, store)).state(At(name));
+        let builder = builder.announces::<Done>();
+        start(builder.endpoint("orders", |e| e.handle(apply_or_refuse).capacity(4))).await
+    };
+    // First, so that it keeps most where a broker divides partitions: one of them has the events.
+    let theirs = begin("theirs", scene.peer()).await;
+    let ours = begin("ours", scene.store()).await;
+    let bus = ours.bus();
+    let by_them = |what: &str| scene.log.count(&format!("theirs {what}")) > 0;
+    let mut n = 0;
+    while !by_them("true") || !by_them("false") {
+        assert!(n < 3_000, "the other host gets some of them");
+        let announcing = (n..n + 20).map(|n| {
+            let announced = bus.announce(Done { n }).applied_within(LONG);
+            announced.map(move |fate| (n, fate))
+        });
+        for (n, fate) in join_all(announcing).await {
+            let expected = match n % 5 {
+                4 => Fate::DeadLettered,
+                _ => Fate::Applied,
+            };
+            assert_eq!(fate.expect("the broker takes it"), expected, "{n}");
+        }
+        n += 20;
+    }
+    stop(ours).await;
+    stop(theirs).await;
 }
 
 /// An API that was not answered asks again under the identity that it gave.

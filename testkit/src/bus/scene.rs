@@ -178,6 +178,15 @@ impl Scene {
         }
     }
 
+    /// Makes a broker for several hosts where they have none.
+    pub fn shared_broker(&self) -> impl Fn(HostBuilder) -> HostBuilder {
+        let broker = (!self.under_test.has_broker()).then(MemoryTransport::new);
+        move |builder| match &broker {
+            Some(broker) => builder.transport(broker.clone()),
+            None => builder,
+        }
+    }
+
     /// Starts a host with one endpoint.
     pub async fn host(
         &self,

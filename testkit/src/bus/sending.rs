@@ -4,14 +4,19 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
-use sagabus_core::admin::{HistoryOf, Page, RowFilter, RowState};
+use sagabus_core::admin::{Action, HistoryOf, Page, RowFilter, RowState, RowVerb};
 use sagabus_core::pipeline::{Middleware, Next};
-use sagabus_core::{Ctx, MessageId, Result, State, headers};
+use sagabus_core::{
+    CodecError, Ctx, Event, Kind, Message, MessageId, Result, State, codec, headers,
+};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::wait::eventually;
+use crate::wait::{eventually, grow_older};
 
+use super::pausing::operate;
 use super::scene::{Answered, Do, Done, Log, Scene, start, stop};
 
 async fn note(command: Do, log: State<Log>) {
@@ -121,6 +126,41 @@ pub async fn a_scheduled_message_arrives_when_its_time_has_come(scene: Scene) {
     );
     let lines: HashSet<_> = lines.iter().map(String::as_str).collect();
     assert_eq!(lines, HashSet::from(["asked", "done 3", "done 4"]));
+    stop(host).await;
+}
+
+/// A month is no special time: it waits in the database, over restarts, and an operator may make it
+/// due.
+pub async fn a_message_for_next_month_waits_until_then(scene: Scene) {
+    const MONTH: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    let host = scene.host("audit", |e| e.handle(note_done)).await;
+    let bus = host.bus();
+    let scheduled = bus.schedule(MONTH, Done { n: 1 }).await;
+    scheduled.expect("it is stored");
+    bus.publish(Done { n: 2 }).await.expect("it is stored");
+    assert_eq!(scene.log.wait_for(1).await, ["done 2"]);
+    let only_it = || async {
+        let all = RowFilter::default();
+        let rows = scene.admin().rows(&all, Page::oldest(10)).await;
+        let mut rows = rows.expect("rows are shown");
+        (rows.len() == 1).then(|| rows.remove(0))
+    };
+    let (row, _) = eventually("the row for next month alone", only_it).await;
+    let due = row.available_at.as_micros();
+    let waits = Duration::from_micros((due - row.created_at.as_micros()).unsigned_abs());
+    assert!(waits.abs_diff(MONTH) < Duration::from_secs(60), "{waits:?}");
+    stop(host).await;
+
+    let host = scene.host("audit", |e| e.handle(note_done)).await;
+    grow_older(Duration::from_millis(500)).await;
+    assert_eq!(scene.log.lines(), ["done 2"]);
+    let expedite = Action::ChangeRows {
+        ids: vec![row.id],
+        verb: RowVerb::Expedite,
+    };
+    assert_eq!(operate(&scene, expedite).await, 1);
+    assert_eq!(scene.log.wait_for(2).await, ["done 2", "done 1"]);
+    scene.quiet().await;
     stop(host).await;
 }
 
@@ -259,6 +299,51 @@ pub async fn conversation_and_cause_travel_with_what_a_handler_sends(scene: Scen
     let lines = scene.log.wait_for(4).await;
     assert_eq!(lines, ["do 1", &id, &id, trace]);
     stop(host).await;
+}
+
+/// Travels as MessagePack.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Measured {
+    celsius: i32,
+}
+
+impl Message for Measured {
+    const TYPE: &'static str = "test.measured";
+    const KIND: Kind = Kind::Event;
+    const CONTENT_TYPE: &'static str = codec::MSGPACK;
+
+    fn encode(&self) -> Result<Bytes, CodecError> {
+        codec::encode_msgpack(self)
+    }
+
+    fn decode(body: &[u8]) -> Result<Self, CodecError> {
+        codec::decode_msgpack(body)
+    }
+}
+impl Event for Measured {}
+
+/// Its content type says how it is read; an endpoint that takes another one alone does not get it.
+pub async fn a_type_with_a_codec_of_its_own_travels_by_it(scene: Scene) {
+    async fn note_measured(event: Measured, cx: Ctx, log: State<Log>) {
+        let content_type = cx.headers().get(headers::CONTENT_TYPE);
+        let content_type = content_type.unwrap_or("nothing");
+        log.add(format!("{} as {content_type}", event.celsius));
+    }
+    let builder = scene.builder("host");
+    let builder = builder.endpoint("open", |e| e.handle(note_measured));
+    let builder = builder.endpoint("strict", |e| {
+        e.content_types([codec::JSON]).handle(note_measured)
+    });
+    let host = start(builder).await;
+    let published = host.bus().publish(Measured { celsius: -3 }).await;
+    let id = published.expect("it is stored");
+    assert_eq!(scene.log.wait_for(1).await, ["-3 as application/msgpack"]);
+    let dead = scene.dead_letters(1).await.remove(0);
+    assert_eq!((dead.envelope.id, dead.endpoint.as_str()), (id, "strict"));
+    assert_eq!(dead.reason, "content_not_accepted");
+    scene.quiet().await;
+    stop(host).await;
+    assert_eq!(scene.log.lines().len(), 1);
 }
 
 /// Says when the rest begins and ends, by its name.

@@ -16,6 +16,7 @@ macro_rules! __bus_behaviours {
                 what_a_handler_returns_is_sent_by_its_kind,
                 a_reply_reaches_the_endpoint_that_asked,
                 a_scheduled_message_arrives_when_its_time_has_come,
+                a_message_for_next_month_waits_until_then,
                 a_message_that_came_too_late_is_a_dead_letter,
                 what_expired_before_it_left_is_parked_and_counted,
                 a_command_without_owner_is_parked,
@@ -23,6 +24,7 @@ macro_rules! __bus_behaviours {
                 a_resent_identity_is_handled_once,
                 a_thousand_messages_are_handled_once_each,
                 conversation_and_cause_travel_with_what_a_handler_sends,
+                a_type_with_a_codec_of_its_own_travels_by_it,
                 a_middleware_runs_around_every_handler_of_its_endpoint,
             ]
             failing: [
@@ -125,6 +127,7 @@ macro_rules! __bus_behaviours {
                 what_is_announced_is_applied_and_that_is_told,
                 without_a_broker_what_is_announced_is_an_event_of_the_outbox,
                 what_is_announced_and_cannot_be_applied_is_a_dead_letter,
+                what_another_host_did_with_an_announcement_is_told,
                 an_identity_that_is_announced_twice_is_applied_once,
                 an_announcement_needs_no_database,
                 an_event_that_was_not_declared_is_not_announced,
