@@ -1,6 +1,7 @@
 //! What both suites need to run: a runtime, and a word for a service that is not there.
 
 use std::future::Future;
+use std::io::Write;
 
 /// Names the environment variable that turns a missing service into a failure.
 const SERVICES_REQUIRED: &str = "SAGABUS_SERVICES_REQUIRED";
@@ -16,6 +17,15 @@ pub fn skip(reason: &str) {
         "{SERVICES_REQUIRED} is set, but the service is missing: {reason}"
     );
     println!("SKIPPED: {reason}");
+}
+
+/// Says a line also where the test harness keeps the output of passing tests to itself.
+///
+/// # Panics
+/// When the standard output cannot be written.
+pub fn say(line: &str) {
+    let said = writeln!(std::io::stdout().lock(), "{line}");
+    said.expect("the standard output can be written");
 }
 
 /// Runs a test on threads of its own, so that races are real.

@@ -93,7 +93,7 @@ mod memory_transport {
 
     async fn memory() -> Option<TransportUnderTest> {
         let broker = MemoryTransport::new();
-        Some(TransportUnderTest::new(broker.clone(), broker))
+        Some(TransportUnderTest::new(broker.clone(), broker).reaching(10_000))
     }
 
     sagabus_testkit::transport_suite!(

@@ -36,7 +36,11 @@ mod sqlite {
             let ours = DatabaseTransport::new(Arc::clone(&test.store));
             let theirs = DatabaseTransport::new(Arc::clone(&test.peer));
             let transport = TransportUnderTest::new(ours, theirs).keeping(test);
-            Some(transport.lacking([Skippable::TellsStoresApart]))
+            Some(
+                transport
+                    .lacking([Skippable::TellsStoresApart])
+                    .reaching(10_000),
+            )
         }
 
         sagabus_testkit::transport_suite!(
@@ -79,7 +83,11 @@ mod postgres {
             let ours = DatabaseTransport::new(Arc::clone(&test.store));
             let theirs = DatabaseTransport::new(Arc::clone(&test.peer));
             let transport = TransportUnderTest::new(ours, theirs).keeping(test);
-            Some(transport.lacking([Skippable::TellsStoresApart]))
+            Some(
+                transport
+                    .lacking([Skippable::TellsStoresApart])
+                    .reaching(10_000),
+            )
         }
 
         sagabus_testkit::transport_suite!(

@@ -1,10 +1,10 @@
 //! What the suite runs on: a store, and a broker where the database alone is not the bus.
 
 use std::fmt;
-use std::io::Write;
 
 use sagabus_core::HostBuilder;
 
+use crate::service::say;
 use crate::store::StoreUnderTest;
 
 type Equip = Box<dyn Fn(HostBuilder) -> HostBuilder + Send + Sync>;
@@ -69,9 +69,7 @@ impl BusUnderTest {
         let found = self.except.iter().find(|(name, _)| *name == behaviour);
         if let Some((_, reason)) = found {
             let on = self.over.as_ref().map_or("here", |(broker, _)| broker);
-            let line = format!("{on}: {behaviour} is left out: {reason}\n");
-            let said = std::io::stdout().write_all(line.as_bytes());
-            said.expect("the standard output can be written");
+            say(&format!("{on}: {behaviour} is left out: {reason}"));
         }
         found.is_some()
     }

@@ -19,6 +19,7 @@ use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Delivery, Publication, Transport, address};
 
 use super::under_test::{Allowed, Breakable, Skippable, TransportUnderTest};
+use crate::service;
 use crate::wait::PATIENCE;
 
 /// How many deliveries a replica takes in hand, where a test does not care.
@@ -32,6 +33,7 @@ pub struct Harness {
     pub peer: Arc<dyn Transport>,
     /// The store that owns the endpoints.
     pub store: StoreId,
+    pub(super) destinations: usize,
     lacks: Vec<Skippable>,
     breakable: Option<Arc<dyn Breakable>>,
     allowed: Allowed,
@@ -59,6 +61,7 @@ impl Harness {
             transport: test.transport,
             peer: test.peer,
             store: StoreId::new(),
+            destinations: test.destinations,
             lacks: test.lacks,
             breakable: test.breakable,
             allowed,
@@ -95,7 +98,10 @@ impl Harness {
             "{} skips {what:?}, which its conformance test does not allow",
             self.name
         );
-        println!("SKIPPED CAPABILITY: {what:?} in {}", self.name);
+        // A test's thread has its whole name, and with it whose conformance this is.
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or(&self.name);
+        service::say(&format!("SKIPPED CAPABILITY: {what:?} in {test}"));
         false
     }
 

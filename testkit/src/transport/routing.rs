@@ -65,6 +65,31 @@ pub async fn a_command_without_owner_is_unroutable(at: Arc<Harness>) {
     }
 }
 
+/// Whoever asked would wait for ever; its neighbours go through.
+pub async fn an_answer_to_an_endpoint_that_is_not_there_is_unroutable(at: Arc<Harness>) {
+    if !at.can(Skippable::ReportsUnroutable) {
+        return;
+    }
+    let asking = at.endpoint_taking("asking", Order::Unordered, [(Kind::Reply, "answered")]);
+    let gone = at.endpoint("gone", &[]);
+    at.declare(&[&asking]).await;
+    let window: Vec<_> = [&asking, &gone, &asking]
+        .map(|endpoint| Publication {
+            address: endpoint_address(&endpoint.name),
+            ..at.message(Kind::Reply, "answered")
+        })
+        .into();
+    let answers = at.answers(&window).await;
+    assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+    match &answers[1] {
+        Err(TransportError::Unroutable { address }) => assert_eq!(*address, window[1].address),
+        other => panic!("an answer to nobody was answered {other:?}"),
+    }
+    let mut deliveries = at.receive(&asking).await;
+    let expected = vec![window[0].envelope.id, window[2].envelope.id];
+    assert_eq!(sorted(ack(&mut deliveries, 2).await), sorted(expected));
+}
+
 /// The others of its window are not its business, wherever it stands among them.
 pub async fn an_unroutable_message_fails_alone(at: Arc<Harness>) {
     if !at.can(Skippable::ReportsUnroutable) {

@@ -15,6 +15,7 @@ macro_rules! __transport_behaviours {
                 an_event_without_subscriber_is_taken,
                 a_command_goes_to_its_owner,
                 a_command_without_owner_is_unroutable,
+                an_answer_to_an_endpoint_that_is_not_there_is_unroutable,
                 an_unroutable_message_fails_alone,
                 declaring_again_loses_nothing,
                 an_endpoint_that_nobody_declared_is_a_setup_error,
@@ -53,7 +54,8 @@ macro_rules! __transport_behaviours {
                 a_broker_that_answers_is_healthy,
             ]
             traffic: [
-                one_window_reaches_many_destinations,
+                many_destinations_are_reached,
+                month_old_messages_are_delivered_as_they_were,
                 an_unroutable_message_fails_alone_at_every_place,
                 many_keys_keep_their_order_each,
                 content_types_stay_with_their_messages,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use sagabus_core::clock;
 use sagabus_core::endpoint::Order;
 use sagabus_core::error::TransportError;
-use sagabus_core::headers::{CONTENT_TYPE, Headers};
+use sagabus_core::headers::{CONTENT_TYPE, Headers, SENT_AT};
 use sagabus_core::message::Kind;
 use sagabus_core::store::Subscription;
 use sagabus_core::transport::Publication;
@@ -17,26 +18,53 @@ use sagabus_core::transport::Publication;
 use super::harness::{Harness, ack, ack_all, next, sorted, subscribe};
 use super::under_test::Skippable;
 
-/// Destinations of one window: as many as a relay may meet in a busy minute.
-const DESTINATIONS: usize = 200;
-
-/// Wherever they go, every message of a window arrives.
-pub async fn one_window_reaches_many_destinations(at: Arc<Harness>) {
-    let types: Vec<String> = (0..DESTINATIONS).map(|n| format!("placed-{n}")).collect();
+/// Wherever they go, every message arrives.
+pub async fn many_destinations_are_reached(at: Arc<Harness>) {
+    let types: Vec<String> = (0..at.destinations)
+        .map(|n| format!("placed-{n}"))
+        .collect();
     let names: Vec<&str> = types.iter().map(String::as_str).collect();
     let endpoint = at.endpoint("orders", &names);
     at.declare(&[&endpoint]).await;
-    let window: Vec<_> = names.iter().map(|name| at.event(name)).collect();
-    at.publish(&window).await;
+    let all: Vec<_> = names.iter().map(|name| at.event(name)).collect();
+    for window in all.chunks(500) {
+        at.publish(window).await;
+    }
     let mut deliveries = at.receive(&endpoint).await;
     let mut got = BTreeSet::new();
-    for _ in 0..DESTINATIONS {
+    for part in all.chunks(50) {
+        let mut acks = Vec::new();
+        for _ in part {
+            let delivery = next(&mut deliveries).await;
+            got.insert(delivery.envelope.message_type.to_string());
+            acks.push(delivery.ack());
+        }
+        join_all(acks).await;
+    }
+    let expected = all.iter().map(|one| one.envelope.message_type.to_string());
+    assert_eq!(got, expected.collect());
+}
+
+/// A subscriber that comes late gets what is a month old as it was, its time included.
+pub async fn month_old_messages_are_delivered_as_they_were(at: Arc<Harness>) {
+    const MONTH_MICROS: i64 = 30 * 24 * 60 * 60 * 1_000_000;
+    let endpoint = at.endpoint("orders", &["placed"]);
+    at.declare(&[&endpoint]).await;
+    let (mut window, ids) = at.events("placed", 20);
+    for (at, event) in (clock::now().as_micros() - MONTH_MICROS..).zip(&mut window) {
+        event.envelope.headers.set(SENT_AT, at.to_string());
+    }
+    at.publish(&window).await;
+    let mut deliveries = at.receive(&endpoint).await;
+    let mut left: BTreeMap<_, _> = ids.into_iter().zip(&window).collect();
+    while !left.is_empty() {
         let delivery = next(&mut deliveries).await;
-        got.insert(delivery.envelope.message_type.to_string());
+        let sent = left.remove(&delivery.envelope.id);
+        let sent = sent.expect("it is one of these, and comes once");
+        let told = delivery.envelope.headers.get(SENT_AT);
+        assert_eq!(told, sent.envelope.headers.get(SENT_AT));
         delivery.ack().await;
     }
-    let expected = window.iter().map(|one| &one.envelope.message_type);
-    assert_eq!(got, expected.map(ToString::to_string).collect());
 }
 
 /// Commands, events that nobody hears, and mistakes: each has its own answer.

@@ -25,6 +25,8 @@ pub struct TransportUnderTest {
     pub lacks: Vec<Skippable>,
     /// How to break the broker, where that is possible.
     pub breakable: Option<Arc<dyn Breakable>>,
+    /// To how many destinations the suite sends.
+    pub destinations: usize,
     /// What must live as long as the transport.
     pub keep: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -45,6 +47,7 @@ impl TransportUnderTest {
             peer: Arc::new(peer),
             lacks: Vec::new(),
             breakable: None,
+            destinations: 200,
             keep: None,
         }
     }
@@ -60,6 +63,13 @@ impl TransportUnderTest {
     #[must_use]
     pub fn breaking(mut self, breakable: impl Breakable + 'static) -> Self {
         self.breakable = Some(Arc::new(breakable));
+        self
+    }
+
+    /// Has the suite send to so many destinations, where they cost little. Default 200.
+    #[must_use]
+    pub fn reaching(mut self, destinations: usize) -> Self {
+        self.destinations = destinations;
         self
     }
 
