@@ -15,4 +15,5 @@ mod outages;
 mod sent_again;
 mod patience;
 mod handshakes;
+mod log_lines;
 mod secret;

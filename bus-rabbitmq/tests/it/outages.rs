@@ -22,7 +22,7 @@ use sagabus_testkit::amqp_proxy::{AmqpProxy, Mode};
 use sagabus_testkit::bus::parcels::{Pack, note, pack, quiet};
 use sagabus_testkit::bus::{Log, start, stop};
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
-use sagabus_testkit::service::block_on;
+use sagabus_testkit::service::{block_on, say};
 use sagabus_testkit::wait::{PATIENCE, eventually, grow_older};
 use tokio::time::Instant;
 
@@ -130,7 +130,7 @@ fn a_broker_killed_under_load_loses_nothing_that_it_confirmed() {
         broker.control(&["start_app"]);
         healthy(&transport).await;
         let mut deliveries = receive(&transport, Kind::Command).await;
-        let (mut sent, mut again) = (0, 0);
+        let (mut sent, mut again, mut worst) = (0, 0, Duration::ZERO);
         for round in 1..=kills {
             let window = messages(Kind::Command, 2_000);
             sent += window.len();
@@ -159,12 +159,13 @@ fn a_broker_killed_under_load_loses_nothing_that_it_confirmed() {
             healthy(transport).await;
             again += more;
             assert!(tries > 10, "the kill hit windows under way");
-            println!(
-                "broker killed {round}: up after {start:.1?}, all taken {:.1?} after the kill",
-                killed.elapsed()
-            );
+            worst = worst.max(killed.elapsed());
+            println!("broker killed {round}: up after {start:.1?}");
         }
-        println!("{kills} kills: sent {sent}, lost 0, delivered again {again}");
+        say(&format!(
+            "rabbitmq broker killed, no database: sent {sent}, lost 0, delivered again {again}, \
+             {kills} kills, all taken at most {worst:.1?} after a kill"
+        ));
     });
 }
 
@@ -205,10 +206,69 @@ fn an_alarm_of_the_broker_stops_publishing_and_not_receiving() {
         assert!(matches!(transport.health(), Health::Blocked { .. }));
 
         broker.control(&["set_vm_memory_high_watermark", "0.6"]);
+        let over = Instant::now();
         healthy(&transport).await;
         publish_all(&transport, &blocked).await;
         take_all(&mut deliveries, ids(&blocked)).await;
+        say(&format!(
+            "rabbitmq memory alarm: {} taken meanwhile, lost 0; publishing again {:.1?} after it",
+            waiting.len(),
+            over.elapsed()
+        ));
     });
+}
+
+#[test]
+fn a_full_queue_refuses_its_own_messages_only() {
+    let Some(broker) = RabbitMqBroker::start() else {
+        return;
+    };
+    block_on(async {
+        let transport = RabbitMq::connect(broker.url());
+        declare(&transport, StoreId::new(), Kind::Command).await;
+        let limit = r#"{"max-length":3}"#;
+        broker.control(&[
+            "set_policy",
+            "few",
+            "^orders$",
+            limit,
+            "--apply-to",
+            "queues",
+        ]);
+        let (mut waiting, one) = (BTreeSet::new(), messages(Kind::Command, 1));
+        let is_full = async || {
+            let one = messages(Kind::Command, 1);
+            let answer = transport.publish(&one).await.remove(0);
+            waiting.extend(answer.is_ok().then_some(one[0].envelope.id));
+            matches!(answer, Err(TransportError::Refused(_)))
+        };
+        filled(is_full).await;
+        assert!(waiting.len() >= 3, "{}", waiting.len());
+
+        // Commands that have no room, between events that go elsewhere.
+        let events = messages(Kind::Event, 2);
+        let window = [&events[..1], &one[..], &events[1..]].concat();
+        let answers = transport.publish(&window).await;
+        let refused = answers[1].as_ref().expect_err("there is no room");
+        assert!(matches!(refused, TransportError::Refused(_)), "{refused:?}");
+        assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+
+        let mut deliveries = receive(&transport, Kind::Command).await;
+        take_all(&mut deliveries, waiting).await;
+        publish_all(&transport, &one).await;
+        take_all(&mut deliveries, ids(&one)).await;
+    });
+}
+
+/// Tries until the broker says no: a policy holds a moment after it was set.
+async fn filled(mut is_full: impl AsyncFnMut() -> bool) {
+    let filling = async {
+        while !is_full().await {
+            grow_older(Duration::from_millis(5)).await;
+        }
+    };
+    let filled = tokio::time::timeout(PATIENCE, filling).await;
+    filled.expect("a queue of three is full in the end");
 }
 
 /// Takes what it can hold, says so, and waits for its end.
@@ -258,6 +318,7 @@ fn a_receiver_killed_twenty_five_times_with_a_hundred_in_hand_loses_nothing() {
             holder.kill().expect("our own child can be killed");
             holder.wait().expect("it ends");
         }
+        let gone = Instant::now();
         let mut deliveries = receive(&transport, Kind::Event).await;
         let first = deliveries.next().await.expect("the stream goes on");
         assert_eq!(first.redeliveries, 25);
@@ -265,6 +326,11 @@ fn a_receiver_killed_twenty_five_times_with_a_hundred_in_hand_loses_nothing() {
         left.remove(&first.envelope.id);
         first.ack().await;
         assert_eq!(take_all(&mut deliveries, left).await, 0);
+        say(&format!(
+            "rabbitmq receiver killed 25 times with {HELD} in hand: lost 0, duplicated 0, all taken \
+             {:.1?} after the last kill",
+            gone.elapsed()
+        ));
     });
 }
 

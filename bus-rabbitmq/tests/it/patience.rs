@@ -13,6 +13,7 @@ use sagabus_core::message::Kind;
 use sagabus_core::store::{EndpointSpec, Subscription};
 use sagabus_core::transport::{Health, Publication, Transport, address};
 use sagabus_core::{Envelope, Headers};
+use sagabus_rabbitmq::RabbitMqConfig;
 use sagabus_testkit::rabbitmq_broker::RabbitMqBroker;
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::{PATIENCE, eventually, grow_older};
@@ -109,5 +110,51 @@ fn a_handler_may_take_longer_than_the_broker_waits_by_default() {
             let again = tokio::time::timeout(Duration::from_secs(2), deliveries.next()).await;
             assert!(again.is_err(), "it came again: {again:?}");
         }
+    });
+}
+
+/// A policy may be shorter than what we ask for, and brokers before 3.12 do not know what we ask for.
+#[test]
+fn a_message_whose_channel_the_broker_closed_comes_again_and_a_late_answer_changes_nothing() {
+    let Some(broker) = RabbitMqBroker::start() else {
+        return;
+    };
+    broker.control(&["eval", STRICT]);
+    block_on(async {
+        let transport = rabbitmq(&RabbitMqConfig::new(broker.url()));
+        let spec = spec(Order::Unordered);
+        let declared = transport.declare(StoreId::new(), std::slice::from_ref(&spec));
+        declared.await.expect("it is declared");
+        let short = r#"{"consumer-timeout":1000}"#;
+        broker.control(&[
+            "set_policy",
+            "short",
+            "^slow$",
+            short,
+            "--apply-to",
+            "queues",
+        ]);
+        let mut deliveries = transport.subscribe(&spec, 10).await.expect("it is there");
+        let sent = transport.publish(&[message(&spec)]).await;
+        assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+        let mut next = async || {
+            let delivery = tokio::time::timeout(PATIENCE, deliveries.next()).await;
+            delivery.expect("it comes").expect("the stream goes on")
+        };
+        let first = next().await;
+        // It is held for too long: the broker takes it back with the channel.
+        let second = next().await;
+        assert_eq!(first.envelope.id, second.envelope.id);
+        assert!(second.redeliveries > first.redeliveries);
+        first.ack().await;
+        // The answer was to a delivery of a channel that is gone, so the second is still open.
+        let third = next().await;
+        assert_eq!(third.envelope.id, second.envelope.id);
+        third.ack().await;
+        drop(second);
+        let well = || async { (transport.health() == Health::Connected).then_some(()) };
+        eventually("a healthy endpoint", well).await;
+        let again = tokio::time::timeout(Duration::from_secs(3), deliveries.next()).await;
+        assert!(again.is_err(), "it came again: {again:?}");
     });
 }

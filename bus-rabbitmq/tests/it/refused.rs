@@ -248,6 +248,25 @@ fn a_header_that_amqp_cannot_carry_fails_alone() {
     });
 }
 
+#[test]
+fn an_answer_to_a_queue_that_is_gone_fails_alone() {
+    let Some(url) = url() else { return };
+    block_on(async {
+        let transport = rabbitmq(&config(&url));
+        let declared = transport.declare(StoreId::new(), &[spec()]).await;
+        declared.expect("it is declared");
+        let event = || publication("event/shop.placed", 1);
+        let gone = "queue/amq.gen-of-a-client-that-is-gone";
+        let window = [event(), publication(gone, 1), event()];
+        let answers = transport.publish(&window).await;
+        match &answers[1] {
+            Err(TransportError::Unroutable { address }) => assert_eq!(address, gone),
+            other => panic!("an answer to nobody was answered {other:?}"),
+        }
+        assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+    });
+}
+
 fn chain_of(error: &TransportError) -> String {
     chain(error)
 }
@@ -338,6 +357,7 @@ fn a_host_says_which_delivery_limit_it_knows_of() {
     let declares = described(&config);
     assert_eq!(declares["broker"], "rabbitmq", "{declares}");
     assert_eq!(declares["delivery_limit"], 1_000_000, "{declares}");
+    assert_eq!(declares["topology"]["mode"], "declare", "{declares}");
     config.topology = TopologyMode::Verify;
     assert_eq!(described(&config)["delivery_limit"], "unknown");
 }
