@@ -6,6 +6,8 @@ mod cluster;
 mod conformance;
 mod bus;
 mod orphans;
+mod members;
+mod log_lines;
 mod foreign;
 mod raw;
 mod python;

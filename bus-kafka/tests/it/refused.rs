@@ -17,6 +17,7 @@ use sagabus_core::transport::{Publication, Transport, address};
 use sagabus_kafka::{Creation, Kafka, KafkaConfig, Kept, Mechanism, Plaintext, Security};
 use sagabus_testkit::kafka_broker::KafkaBroker;
 use sagabus_testkit::service::block_on;
+use sagabus_testkit::wait::eventually;
 use tokio::time::Instant;
 
 use crate::cluster::{brokers, own};
@@ -254,6 +255,44 @@ fn a_topic_that_would_lose_messages_is_refused() {
         config.topics.replication = Some(1);
         let declared = Kafka::new(config).declare(StoreId::new(), &[spec()]).await;
         declared.expect("what keeps more than is wanted is fine");
+    });
+}
+
+/// Deletes topics as somebody else would.
+async fn delete(brokers: &str, names: &[&str]) {
+    let mut config = ClientConfig::new();
+    let admin: AdminClient<DefaultClientContext> = config
+        .set("bootstrap.servers", brokers)
+        .create()
+        .expect("a client can be made");
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+    let deleted = admin.delete_topics(names, &options).await;
+    let deleted = deleted.expect("the broker answers");
+    assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+}
+
+#[test]
+fn a_topic_that_somebody_deleted_is_made_again_for_events_alone() {
+    let Some(brokers) = brokers() else { return };
+    block_on(async {
+        let config = quick(&brokers);
+        let command = format!("{}shop.placed.command", config.prefix);
+        let event = format!("{}shop.placed", config.prefix);
+        make(&brokers, &command, &[("max.message.bytes", "2000000")]).await;
+        let kafka = Kafka::new(config);
+        let window = [Kind::Command, Kind::Event]
+            .map(|kind| publication(address(kind, "shop.placed"), kind, 1));
+        let answers = kafka.publish(&window).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+
+        delete(&brokers, &[&command, &event]).await;
+        // What a client knows of topics is a little old.
+        let noticed = || async {
+            let answers = kafka.publish(&window).await;
+            let is_gone = matches!(&answers[0], Err(TransportError::Unroutable { .. }));
+            (is_gone && answers[1].is_ok()).then_some(())
+        };
+        eventually("a topic for events alone", noticed).await;
     });
 }
 
