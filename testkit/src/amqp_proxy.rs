@@ -44,6 +44,7 @@ struct Shared {
     server: Mutex<SocketAddr>,
     mode: watch::Sender<Mode>,
     cuts: watch::Sender<u64>,
+    halves: watch::Sender<u64>,
     /// Cut before the confirm of the next publication to this exchange.
     unconfirmed: Mutex<Option<String>>,
     /// How many frames of the server the next connection gets before it is cut.
@@ -89,6 +90,7 @@ impl AmqpProxy {
             server: Mutex::new(server),
             mode: watch::Sender::new(Mode::Pass),
             cuts: watch::Sender::new(0),
+            halves: watch::Sender::new(0),
             unconfirmed: Mutex::default(),
             brief: Mutex::default(),
             lost_acks: AtomicU64::new(0),
@@ -131,6 +133,13 @@ impl AmqpProxy {
     /// Cuts every connection that there is.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|count| *count += 1);
+    }
+
+    /// Closes the server's side of every connection that there is, and leaves the client's side open:
+    /// nothing that the client says is heard any more, and nothing tells it so. New connections are
+    /// whole.
+    pub fn leave_half_open(&self) {
+        self.shared.halves.send_modify(|count| *count += 1);
     }
 
     /// Loses the next acks of clients, each together with its connection.
@@ -214,15 +223,20 @@ async fn pass(client: TcpStream, shared: &Shared) {
     let Ok(server) = TcpStream::connect(server).await else {
         return;
     };
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
     // The channel whose next confirm must not be heard.
     let deaf = Mutex::new(None);
     let open = Mutex::default();
+    let mut halves = shared.halves.subscribe();
     tokio::select! {
-        () = requests(from_client, to_server, shared, (&deaf, &open)) => {}
-        () = answers(from_server, to_client, shared, (&deaf, &open)) => {}
+        () = requests(&mut from_client, &mut to_server, shared, (&deaf, &open)) => return,
+        () = answers(&mut from_server, &mut to_client, shared, (&deaf, &open)) => return,
+        _ = halves.changed() => {}
     }
+    drop((from_server, to_server));
+    // Until the client gives up.
+    while read(&mut from_client).await.is_some() {}
 }
 
 /// What both directions of a connection know: a channel that must hear nothing, and publications.
@@ -259,8 +273,8 @@ impl Open {
 }
 
 async fn requests(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     shared: &Shared,
     (deaf, open): Known<'_>,
 ) {
@@ -268,7 +282,7 @@ async fn requests(
     if from.read_exact(&mut greeting).await.is_err() || to.write_all(&greeting).await.is_err() {
         return;
     }
-    while let Some(frame) = read(&mut from).await {
+    while let Some(frame) = read(from).await {
         if starts_with(&frame, PUBLISH) {
             deafen(&frame, shared, deaf);
             if !befall(&frame, shared, open).await {
@@ -293,8 +307,8 @@ async fn requests(
 }
 
 async fn answers(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     shared: &Shared,
     (deaf, open): Known<'_>,
 ) {
@@ -305,7 +319,7 @@ async fn answers(
             return;
         }
         brief = brief.map(|frames| frames - 1);
-        let Some(frame) = read(&mut from).await else {
+        let Some(frame) = read(from).await else {
             return;
         };
         let is_confirm = starts_with(&frame, ACK) || starts_with(&frame, NACK);

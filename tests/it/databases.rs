@@ -1,7 +1,5 @@
 //! Databases of their own for tests, on the server that `SAGABUS_POSTGRES_URL` names.
 
-use std::io::Write;
-
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// Names the server on which tests make their databases.
@@ -49,8 +47,7 @@ pub(crate) async fn drop_database(server: &str, url: &str) {
 
 /// Says a result also where the test harness keeps the output of passing tests to itself.
 pub(crate) fn say(line: &str) {
-    let said = std::io::stdout().write_all(line.as_bytes());
-    said.expect("the standard output can be written");
+    sagabus_testkit::service::say(line.trim_end());
 }
 
 /// Runs a test, or a part of one, on this thread.

@@ -15,6 +15,16 @@ use super::{config, prefix, report, rounds, start};
 
 const SETTLED: &str = "select count(*) from sagabus.instance where completed";
 
+/// What is done to the link.
+#[derive(Clone, Copy)]
+enum Fault {
+    Cut,
+    /// The broker has closed its side, and nothing tells ours.
+    HalfOpen,
+    /// For 4 s.
+    For4s(Mode),
+}
+
 #[test]
 fn a_link_that_is_cut_or_dead_loses_and_doubles_nothing() {
     block_on(async {
@@ -35,22 +45,30 @@ fn a_link_that_is_cut_or_dead_loses_and_doubles_nothing() {
         let host = start(&site, Kafka::new(config)).await;
         let bus = host.bus();
         let (mut sent, mut faults, mut worst) = (0, 0, Duration::ZERO);
-        let modes = [Mode::Pass, Mode::LoseAnswers, Mode::Refuse, Mode::Swallow];
+        let faults_of_a_round = [
+            Fault::Cut,
+            Fault::HalfOpen,
+            Fault::For4s(Mode::LoseAnswers),
+            Fault::For4s(Mode::Refuse),
+            Fault::For4s(Mode::Swallow),
+        ];
         for round in 0..rounds(2) {
-            for mode in modes {
+            for fault in faults_of_a_round {
                 send(&bus, sent..sent + 25).await;
                 sent += 25;
                 grow_older(Duration::from_millis(u64::from(round) * 7 + 20)).await;
-                link.set(mode);
-                if mode == Mode::Pass {
-                    link.cut();
+                match fault {
+                    Fault::Cut => link.cut(),
+                    Fault::HalfOpen => link.leave_half_open(),
+                    Fault::For4s(mode) => link.set(mode),
                 }
                 send(&bus, sent..sent + 25).await;
                 sent += 25;
-                // Beyond the time-outs, where nothing tells that the link is dead.
-                let lasting = if mode == Mode::Pass { 0 } else { 4 };
-                grow_older(Duration::from_secs(lasting)).await;
-                link.set(Mode::Pass);
+                if let Fault::For4s(_) = fault {
+                    // Beyond the time-outs, where nothing tells that the link is dead.
+                    grow_older(Duration::from_secs(4)).await;
+                    link.set(Mode::Pass);
+                }
                 faults += 1;
                 let back = Instant::now();
                 let all = || async { (site.number(SETTLED).await >= sent).then_some(()) };

@@ -26,6 +26,7 @@ pub(crate) enum Mode {
 pub(crate) struct Link {
     pub(crate) address: SocketAddr,
     mode: Arc<watch::Sender<(Mode, u64)>>,
+    halves: Arc<watch::Sender<u64>>,
     _running: JoinSet<()>,
 }
 
@@ -36,12 +37,15 @@ impl Link {
         let listener = listener.expect("a port can be listened on");
         let address = listener.local_addr().expect("it is bound");
         let mode = Arc::new(watch::Sender::new((Mode::Pass, 0)));
+        let halves = Arc::new(watch::Sender::new(0));
         let (broker, where_it_is) = watch::channel(None);
         let mut running = JoinSet::new();
-        running.spawn(accept(listener, where_it_is, Arc::clone(&mode)));
+        let told = (Arc::clone(&mode), Arc::clone(&halves));
+        running.spawn(accept(listener, where_it_is, told));
         let link = Self {
             address,
             mode,
+            halves,
             _running: running,
         };
         (link, broker)
@@ -56,12 +60,21 @@ impl Link {
     pub(crate) fn cut(&self) {
         self.mode.send_modify(|current| current.1 += 1);
     }
+
+    /// Closes the broker's side of every connection that there is, and leaves the client's side
+    /// open: nothing tells the client.
+    pub(crate) fn leave_half_open(&self) {
+        self.halves.send_modify(|count| *count += 1);
+    }
 }
+
+/// What the connections of a link are told.
+type Told = (Arc<watch::Sender<(Mode, u64)>>, Arc<watch::Sender<u64>>);
 
 async fn accept(
     listener: TcpListener,
     broker: watch::Receiver<Option<SocketAddr>>,
-    mode: Arc<watch::Sender<(Mode, u64)>>,
+    (mode, halves): Told,
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -72,32 +85,51 @@ async fn accept(
         if mode.borrow().0 == Mode::Refuse {
             continue;
         }
-        connections.spawn(pass(client, broker, mode.subscribe()));
+        connections.spawn(pass(client, broker, mode.subscribe(), halves.subscribe()));
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn pass(client: TcpStream, broker: SocketAddr, mut mode: watch::Receiver<(Mode, u64)>) {
+async fn pass(
+    client: TcpStream,
+    broker: SocketAddr,
+    mut mode: watch::Receiver<(Mode, u64)>,
+    mut halves: watch::Receiver<u64>,
+) {
     let Ok(server) = TcpStream::connect(broker).await else {
         return;
     };
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
     let cuts = mode.borrow().1;
     let is_over = |(mode, now): &(Mode, u64)| *mode == Mode::Refuse || *now != cuts;
     let (asks, answers) = (mode.clone(), mode.clone());
     tokio::select! {
-        () = copy(from_client, to_server, asks, &[Mode::Swallow]) => {}
-        () = copy(from_server, to_client, answers, &[Mode::Swallow, Mode::LoseAnswers]) => {}
-        _ = mode.wait_for(is_over) => {}
+        () = copy(&mut from_client, &mut to_server, asks, &[Mode::Swallow]) => return,
+        () = copy(
+            &mut from_server,
+            &mut to_client,
+            answers,
+            &[Mode::Swallow, Mode::LoseAnswers],
+        ) => return,
+        _ = mode.wait_for(is_over) => return,
+        _ = halves.changed() => {}
     }
+    drop((from_server, to_server));
+    // Until the client gives up.
+    let mut bytes = vec![0; 64 * 1024];
+    while from_client
+        .read(&mut bytes)
+        .await
+        .is_ok_and(|count| count > 0)
+    {}
 }
 
 /// Passes bytes on; while `held` is in force, what comes is lost, and the connection with it when
 /// that is over: no client could make sense of the rest.
 async fn copy(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     mode: watch::Receiver<(Mode, u64)>,
     held: &[Mode],
 ) {

@@ -18,6 +18,8 @@ const SETTLED: &str = "select count(*) from sagabus.instance where completed";
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Cut,
+    /// The broker has closed its side, and nothing tells ours.
+    HalfOpen,
     LoseAck,
     LoseConfirm,
     Refuse,
@@ -37,6 +39,7 @@ fn a_link_that_is_cut_or_dead_loses_and_doubles_nothing() {
         let (mut sent, mut faults, mut worst) = (0, 0, Duration::ZERO);
         let all = [
             Fault::Cut,
+            Fault::HalfOpen,
             Fault::LoseAck,
             Fault::LoseConfirm,
             Fault::Refuse,
@@ -50,6 +53,7 @@ fn a_link_that_is_cut_or_dead_loses_and_doubles_nothing() {
                 let fired = proxy.fired();
                 match fault {
                     Fault::Cut => proxy.cut(),
+                    Fault::HalfOpen => proxy.leave_half_open(),
                     Fault::LoseAck => proxy.lose_acks(1),
                     Fault::LoseConfirm => {
                         proxy.cut_before_confirm("command/account.credit").await;
@@ -60,7 +64,7 @@ fn a_link_that_is_cut_or_dead_loses_and_doubles_nothing() {
                 send(&bus, sent..sent + 25).await;
                 sent += 25;
                 match fault {
-                    Fault::Cut => {}
+                    Fault::Cut | Fault::HalfOpen => {}
                     Fault::LoseAck | Fault::LoseConfirm => {
                         let has_fired = || async { (proxy.fired() > fired).then_some(()) };
                         eventually("a lost answer", has_fired).await;
