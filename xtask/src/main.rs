@@ -28,6 +28,7 @@ mod stages;
 mod test;
 mod totals;
 mod failures;
+mod evidence;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::evidence::Evidence;
 use crate::fail::{Doing, Result, fail};
 use crate::failures::Failures;
 use crate::services::{self, Choice, Held};
@@ -62,11 +63,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         Some(services::hold(&workspace, arguments.choice)?)
     };
-    let mut ended = Vec::new();
+    let (mut ended, mut evidence) = (Vec::new(), Evidence::default());
     for stage in stages {
-        ended.push(run_stage(stage, &workspace, held.as_ref(), arguments)?);
+        let one = run_stage(stage, &workspace, held.as_ref(), arguments, &mut evidence)?;
+        ended.push(one);
     }
     drop(held);
+    if !evidence.is_empty() {
+        say::result(format_args!("\n{evidence}"));
+    }
     let totals = summary(&ended, &not_run);
     if let Some(path) = &arguments.totals {
         fs::write(path, format!("{totals}\n")).doing(format!("write {}", path.display()))?;
@@ -98,6 +103,7 @@ fn run_stage(
     workspace: &Workspace,
     held: Option<&Held>,
     arguments: &Arguments,
+    evidence: &mut Evidence,
 ) -> Result<Ended> {
     let mut command = workspace.cargo();
     command.args(stage.command.arguments(&arguments.handed_on));
@@ -108,6 +114,7 @@ fn run_stage(
     let (mut totals, mut failures) = (Totals::default(), Failures::default());
     let status = process::stream(&mut command, |line| {
         failures.note(line);
+        evidence.note(line);
         let counts_plain = matches!(stage.command, Call::Program(_));
         if counts_plain || line.starts_with("test result: ") {
             totals += Totals::of_line(line).unwrap_or_default();
