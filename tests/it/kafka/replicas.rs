@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sagabus::Kafka;
 use sagabus_testkit::service::block_on;
 use sagabus_testkit::wait::grow_older;
+use tokio::time::Instant;
 
 use crate::outage::site::{Site, send};
 
@@ -151,8 +152,13 @@ fn replicas_that_are_killed_added_and_frozen_lose_and_double_nothing() {
             third.kill();
             killed += 2;
         }
+        let gone = Instant::now();
         let effects = site.judge(&host, sent).await;
-        let more = format!(", {killed} replicas killed, {frozen} frozen beyond their session");
+        let more = format!(
+            ", {killed} replicas killed, {frozen} frozen beyond their session, all done and stopped \
+             {:.1?} after the last was gone",
+            gone.elapsed()
+        );
         report("replicas", effects, &more);
     });
 }
