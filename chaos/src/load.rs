@@ -20,6 +20,8 @@ const BATCH: usize = 50;
 const HELPING: Duration = Duration::from_millis(20);
 /// Between two looks at what is finished.
 const LOOKS: Duration = Duration::from_millis(250);
+/// How many of the oldest a look asks for: a long backlog must not cost what would make it shorter.
+const ASKED: usize = 1_000;
 
 /// How fast transfers are placed.
 #[derive(Clone, Copy, Debug)]
@@ -129,8 +131,8 @@ impl Load {
 
     /// What cannot be seen now is seen at the next look.
     async fn look(&mut self) {
-        let open: Vec<i64> = self.open.keys().copied().collect();
-        for id in self.ledger.finished(&open).await.unwrap_or_default() {
+        let oldest: Vec<i64> = self.open.keys().take(ASKED).copied().collect();
+        for id in self.ledger.finished(&oldest).await.unwrap_or_default() {
             self.open.remove(&id);
         }
         self.looked = Instant::now();

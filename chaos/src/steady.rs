@@ -198,12 +198,13 @@ async fn restart_by_turns(
     {
         tokio::time::sleep_until(next).await;
         next = Instant::now() + EVERY;
-        let took = backlog_of(storm, fault, progress).await?;
+        let (back, took) = backlog_of(storm, fault, progress).await?;
         let shown = took.map_or("more than 60 s".to_owned(), |took| {
             format!("{:.1} s", took.as_secs_f64())
         });
         println!(
-            "{fault:?}: backlog for {shown}; {} finished",
+            "{fault:?}: back after {:.1} s, backlog for {shown}; {} finished",
+            back.as_secs_f64(),
             progress.borrow().finished
         );
         gone.push((fault, took));
@@ -215,24 +216,26 @@ async fn restart_by_turns(
     Ok(gone)
 }
 
-/// How long after a restart the last transfer was late; `None` where one still was a minute later.
+/// How long what is restarted was away, and how long after that began the last transfer was late;
+/// `None` where one still was a minute later.
 async fn backlog_of(
     storm: &mut Storm<'_>,
     fault: Fault,
     progress: &watch::Receiver<Progress>,
-) -> Result<Option<Duration>> {
+) -> Result<(Duration, Option<Duration>)> {
     let since = Instant::now();
     storm.strike(fault).await?;
+    let back = since.elapsed();
     let mut latest = since;
     while latest.elapsed() < LATE + CALM {
         if progress.borrow().behind > LATE {
             latest = Instant::now();
         }
         if latest - since > GONE_WITHIN {
-            return Ok(None);
+            return Ok((back, None));
         }
         tokio::time::sleep(LOOKS).await;
         storm.calm().await?;
     }
-    Ok(Some(latest - since))
+    Ok((back, Some(latest - since)))
 }
