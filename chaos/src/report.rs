@@ -23,14 +23,7 @@ const COUNTED: [&str; 9] = [
 
 /// Adds what one set-up showed to what all have shown.
 pub(crate) fn add(in_all: &mut BTreeMap<&'static str, u64>, outcome: &Outcome) {
-    let verdict = &outcome.verdict;
-    let found = [
-        ("effects", verdict.effects),
-        ("lost", verdict.lost),
-        ("duplicated", verdict.duplicated),
-        ("unexpected", verdict.unexpected),
-    ];
-    for (what, value) in found {
+    for (what, value) in figures(&outcome.verdict) {
         *in_all.entry(what).or_default() += u64::try_from(value).unwrap_or_default();
     }
     for (what, times) in &outcome.faults {
@@ -90,16 +83,21 @@ pub(crate) fn show_verdict(set_up: SetUp, verdict: &Verdict) {
         "  effects {}, lost {}, duplicated {}, unexpected {}",
         verdict.effects, verdict.lost, verdict.duplicated, verdict.unexpected
     );
-    for (what, value) in [
-        ("effects", verdict.effects),
-        ("lost", verdict.lost),
-        ("duplicated", verdict.duplicated),
-        ("unexpected", verdict.unexpected),
-    ] {
+    for (what, value) in figures(verdict) {
         println!("figure: {set_up:?}, {what}: {value}");
     }
     for (what, examples) in &verdict.wrong {
         let shown = examples[..examples.len().min(EXAMPLES_MAX)].join("; ");
         println!("  WRONG {what}: {} ({shown})", examples.len());
     }
+}
+
+/// What is counted of effects.
+fn figures(verdict: &Verdict) -> [(&'static str, usize); 4] {
+    [
+        ("effects", verdict.effects),
+        ("lost", verdict.lost),
+        ("duplicated", verdict.duplicated),
+        ("unexpected", verdict.unexpected),
+    ]
 }
